@@ -1,0 +1,118 @@
+//! Pipelines: lint, plan, apply, and looking at them.
+//!
+//! What: admin messages, JSON. Called by: `rustmq pipeline`.
+//! Invariants: the YAML travels as written, with the environment replaced; diagnostics travel as
+//! data, all of them. Plan, status and description are documents of the `pipelines` room, which
+//! this room does not know: they travel as JSON values.
+
+use std::collections::BTreeMap;
+
+use model::diagnostic::Diagnostic;
+use model::ids::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::wire::json_bodies;
+
+/// A pipeline file and the modules it names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineFile {
+    /// Its name, for diagnostics.
+    pub file: String,
+    pub yaml: String,
+    /// By the alias in the file.
+    pub modules: BTreeMap<String, Digest>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineLint {
+    pub file: PipelineFile,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineLinted {
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelinePlan {
+    pub file: PipelineFile,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelinePlanned {
+    /// For people.
+    pub text: String,
+    /// For `--json`.
+    pub plan: Value,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineApply {
+    pub file: PipelineFile,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineApplied {
+    pub name: String,
+    pub generation: u64,
+    pub text: String,
+    /// Warnings only: an error refuses the apply.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineList {}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pipelines {
+    pub pipelines: Vec<PipelineInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineInfo {
+    pub name: String,
+    pub generation: u64,
+    pub file: String,
+    pub lanes: u32,
+    /// One word: running, retrying, stopped.
+    pub state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineDescribe {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineDescription {
+    pub name: String,
+    pub generation: u64,
+    pub file: PipelineFile,
+    /// Lanes and their positions.
+    pub status: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineDelete {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineDeleted {}
+
+json_bodies!(
+    PipelineLint,
+    PipelineLinted,
+    PipelinePlan,
+    PipelinePlanned,
+    PipelineApply,
+    PipelineApplied,
+    PipelineList,
+    Pipelines,
+    PipelineDescribe,
+    PipelineDescription,
+    PipelineDelete,
+    PipelineDeleted,
+);

@@ -1,0 +1,78 @@
+//! Topics: create, list, describe, delete.
+//!
+//! What: admin messages, JSON. Called by: the command line, producers and consumers, which learn
+//! ids and partition counts from `TopicDescribe`.
+
+use model::ids::{Offset, TopicId};
+use model::topic::{Topic, TopicSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::wire::json_bodies;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicCreate {
+    pub name: String,
+    pub spec: TopicSpec,
+    /// A topic of that name with the same spec is fine.
+    pub if_absent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicCreated {
+    pub id: TopicId,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicList {}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Topics {
+    pub topics: Vec<TopicInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicInfo {
+    pub topic: Topic,
+    /// Records that can be read, over all partitions.
+    pub records: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicDescribe {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicDescription {
+    pub topic: Topic,
+    /// In the order of their index.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionInfo {
+    pub index: u32,
+    /// The first offset that can be read.
+    pub start: Offset,
+    /// The next offset to be read.
+    pub end: Offset,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicDelete {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicDeleted {}
+
+json_bodies!(
+    TopicCreate,
+    TopicCreated,
+    TopicList,
+    Topics,
+    TopicDescribe,
+    TopicDescription,
+    TopicDelete,
+    TopicDeleted,
+);
