@@ -1,0 +1,423 @@
+//! The command line as types: every command, flag and help text of `rustmq`.
+//!
+//! Called by: `cli::run`, `completions`. Calls: clap's derive only.
+//! Invariants: what is listed in `--help` is built; every command has examples; a flag means the
+//! same everywhere (`--json`, `--server`, `--ca`).
+//! Refuses: unknown flags and commands (clap says which is close), exit 2; commands that are
+//! planned are known but hidden and say that they are not built yet.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::values::From;
+
+const MAIN_EXAMPLES: &str = "\
+Examples:
+  rustmq serve                                  start a node on 127.0.0.1:7420
+  rustmq topic create orders --partitions 4     in another terminal: no flags needed
+  rustmq produce orders orders.jsonl --key id
+  rustmq consume orders --max 10
+  rustmq sql 'select count(*) from orders'
+  rustmq pipeline apply pipeline.yaml
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 the server cannot be reached
+
+Environment:
+  RUSTMQ_SERVER, RUSTMQ_CA   the server and its certificate, as --server and --ca
+  RUSTMQ_LOG                 what is logged to standard error: error, warn, info, debug";
+
+/// Streams, WASM pipelines and SQL in one binary.
+///
+/// A node keeps topics in a write-ahead log, runs pipelines of WebAssembly modules over them,
+/// moves what is old to Parquet in a folder or an object store, and answers SQL over all of it.
+/// Results go to standard output, everything else to standard error.
+#[derive(Debug, Parser)]
+#[command(name = "rustmq", version, arg_required_else_help = true, max_term_width = 100,
+    disable_help_subcommand = true, subcommand_required = true, after_long_help = MAIN_EXAMPLES,
+    after_help = "rustmq --help shows examples, exit codes and the environment.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// The server, as HOST:PORT; a server started by this user on this machine is found without
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "RUSTMQ_SERVER",
+        hide_env_values = true
+    )]
+    pub server: Option<String>,
+    /// The certificate to trust, a PEM file (DATA_DIR/tls/cert.pem of the server)
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "RUSTMQ_CA",
+        hide_env_values = true
+    )]
+    pub ca: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Demo(Demo),
+    Serve(Serve),
+    #[command(subcommand)]
+    Topic(Topic),
+    Produce(Produce),
+    Consume(Consume),
+    #[command(subcommand)]
+    Module(Module),
+    #[command(subcommand)]
+    Pipeline(Pipeline),
+    Sql(Sql),
+    #[command(subcommand)]
+    Group(Group),
+    Status(Status),
+    Completions(Completions),
+    #[command(hide = true)]
+    Top(Unbuilt),
+    #[command(hide = true)]
+    Bench(Unbuilt),
+}
+
+/// What is typed after a command that does not exist yet.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Unbuilt {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<OsString>,
+}
+
+/// Show the whole way on real data, then exit
+///
+/// Starts a node inside this process, builds the flights example's modules, produces all flights
+/// of 2013 from New York, runs them through a pipeline, swaps a module while records flow, tiers
+/// to Parquet, asks SQL and compares every figure with the truth.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq demo
+  rustmq demo --data-dir ./demo --serve")]
+pub struct Demo {
+    /// Keep the data here instead of in a temporary folder
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Leave the node up afterwards and print commands to try
+    #[arg(long)]
+    pub serve: bool,
+}
+
+/// Run a node
+///
+/// Prints `ready quic=ADDR http=ADDR` on standard output once it takes requests. Ends cleanly on
+/// SIGTERM or Ctrl-C; a second signal ends it at once (nothing that was acknowledged is lost).
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq serve
+  rustmq serve --data-dir /var/lib/rustmq --listen 0.0.0.0:7420
+  rustmq serve --config node.toml
+
+A config file (all keys optional; flags beat environment beats file):
+  listen = \"127.0.0.1:7420\"        # RUSTMQ_LISTEN
+  http = \"127.0.0.1:7480\"          # RUSTMQ_HTTP
+  data_dir = \"/var/lib/rustmq\"     # RUSTMQ_DATA_DIR
+  [storage]
+  url = \"s3://bucket/prefix\"       # RUSTMQ_STORAGE_URL; file://, s3://, gs://
+  tier_bytes = \"32MiB\"             # also segment_bytes, tail_bytes_max, tier_age_ms
+  [storage.options]
+  aws_endpoint = \"http://127.0.0.1:9000\"
+  [limits]
+  sql_rows_max = 1000000           # also sql_memory_bytes, sql_timeout_ms")]
+pub struct Serve {
+    /// A TOML file
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSTMQ_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+    /// Where everything is kept [default: ~/.local/share/rustmq]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the native door, QUIC and TCP; port 0 takes a free one [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Address of the HTTP door; port 0 takes a free one [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+}
+
+/// Create, list, describe and delete topics
+#[derive(Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  rustmq topic create orders --partitions 4
+  rustmq topic create orders --value json --schema orders.schema.json
+  rustmq topic list --json
+  rustmq topic describe orders
+  rustmq topic delete orders")]
+pub enum Topic {
+    Create(TopicCreate),
+    /// List the topics
+    List,
+    /// Show one topic: its settings and the offsets of each partition
+    Describe {
+        name: String,
+    },
+    /// Delete a topic and everything in it; refused while a pipeline uses it
+    Delete {
+        name: String,
+    },
+}
+
+/// Create a topic
+///
+/// Names are 1 to 249 of A-Z a-z 0-9 . _ - and do not start with _ (those are internal).
+#[derive(Debug, Args)]
+pub struct TopicCreate {
+    pub name: String,
+    /// How many partitions
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub partitions: u32,
+    /// What values are [default: raw, or json with a schema]
+    #[arg(long, value_enum, value_name = "CODEC")]
+    pub value: Option<ValueCodec>,
+    /// A JSON file: {"field": "type", …}, a list of {name, type}, or a JSON Schema object; types
+    /// are bool, int64, float64, string, bytes, timestamp
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// When a produce is acknowledged: after the sync, or after the write
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Fsync)]
+    pub durability: DurabilityArg,
+    /// Do nothing if a topic of this name and these settings is there
+    #[arg(long)]
+    pub if_absent: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ValueCodec {
+    Raw,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DurabilityArg {
+    Fsync,
+    Memory,
+}
+
+/// Send records to a topic
+///
+/// Exits 0 only when every record was acknowledged, and says how many were.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq produce orders orders.jsonl --key id
+  cat orders.jsonl | rustmq produce orders -
+  rustmq produce flights flights.csv --format csv
+  echo hello | rustmq produce notes --format raw")]
+pub struct Produce {
+    pub topic: String,
+    /// The file, or - for standard input
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// The field whose value becomes the record's key (jsonl and csv)
+    #[arg(long, value_name = "FIELD")]
+    pub key: Option<String>,
+    /// jsonl: a line is a value, kept byte for byte; csv: rows become JSON objects of strings;
+    /// raw: a line is a value
+    #[arg(long, value_enum, default_value_t = InputFormat::Jsonl)]
+    pub format: InputFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    Jsonl,
+    Csv,
+    Raw,
+}
+
+/// Print the records of a topic
+///
+/// Starts at the group's commit, else at --from; stops at the end of the topic as it was at the
+/// start, or after --max, unless --follow.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq consume orders --max 10
+  rustmq consume orders --from 2026-01-31T00:00:00Z --format raw
+  rustmq consume orders --group billing --follow")]
+pub struct Consume {
+    pub topic: String,
+    /// Share the partitions with the other members of this group and commit what was printed
+    #[arg(long, value_name = "G")]
+    pub group: Option<String>,
+    /// earliest, latest, an OFFSET or an RFC 3339 time [default: earliest; with --group latest]
+    #[arg(long, value_name = "POSITION", value_parser = super::values::parse_from)]
+    pub from: Option<From>,
+    /// Stop after N records
+    #[arg(long, value_name = "N")]
+    pub max: Option<u64>,
+    /// jsonl: an object a record; raw: only the value, one a line
+    #[arg(long, value_enum, default_value_t = OutputFormat::Jsonl)]
+    pub format: OutputFormat,
+    /// Go on waiting for new records
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    Jsonl,
+    Raw,
+}
+
+/// Write, build and inspect WebAssembly modules
+#[derive(Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  rustmq module new tidy
+  rustmq module build tidy
+  rustmq module inspect tidy/build/tidy.wasm --json")]
+pub enum Module {
+    /// Make a folder NAME with a module to start from, and the SDK inside it
+    New {
+        name: String,
+        #[arg(long, value_enum, default_value_t = Lang::Rust)]
+        lang: Lang,
+    },
+    /// Build a module's folder to DIR/build/NAME.wasm and print that path
+    Build { dir: PathBuf },
+    /// Show what a module imports and exports, its size and digest
+    Inspect { file: PathBuf },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Lang {
+    Rust,
+    #[value(hide = true)]
+    Python,
+    #[value(hide = true)]
+    Js,
+}
+
+/// Check, plan, apply and look at pipelines
+#[derive(Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  rustmq pipeline lint pipeline.yaml
+  rustmq pipeline plan pipeline.yaml
+  rustmq pipeline apply pipeline.yaml
+  rustmq pipeline describe flights
+  rustmq pipeline schema > pipeline.schema.json")]
+pub enum Pipeline {
+    /// Check a file without a server: every error with FILE:LINE:COL
+    Lint { file: PathBuf },
+    /// Show what apply would do, and how each change is taken in: live, drain or reset
+    Plan { file: PathBuf },
+    /// Build the modules, create the topics, start the pipeline or swap it in between two batches
+    Apply { file: PathBuf },
+    /// List the pipelines
+    List,
+    /// Show one pipeline: its lanes, positions, counts and errors
+    Describe { name: String },
+    /// Stop a pipeline and forget it; its topics stay
+    Delete { name: String },
+    /// Print the JSON Schema of pipeline files, for editors
+    Schema,
+    #[command(hide = true)]
+    Test(Unbuilt),
+    #[command(hide = true)]
+    Dev(Unbuilt),
+    #[command(hide = true)]
+    Tap(Unbuilt),
+    #[command(hide = true)]
+    Dlq(Unbuilt),
+}
+
+/// Ask SQL over topics, hot and tiered rows alike
+///
+/// Every topic is a table: _partition, _offset, _timestamp, _key, _value, _value_text, _headers,
+/// and typed columns where the topic has a schema. Read-only.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq sql 'select count(*) from orders'
+  rustmq sql 'select carrier, avg(dep_delay) from clean group by carrier' --format csv
+  rustmq sql 'select * from system.topics' --json")]
+pub struct Sql {
+    pub query: String,
+    /// How rows are printed [default: table on a terminal, else csv; --json is jsonl]
+    #[arg(long, value_enum)]
+    pub format: Option<SqlFormat>,
+    /// Stop after this many rows
+    #[arg(long, value_name = "N")]
+    pub rows_max: Option<u64>,
+    /// Give up after this many milliseconds
+    #[arg(long, value_name = "MS")]
+    pub timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SqlFormat {
+    Table,
+    Jsonl,
+    Csv,
+}
+
+/// List, describe and reset consumer groups
+#[derive(Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  rustmq group list
+  rustmq group describe billing
+  rustmq group reset billing orders --to earliest")]
+pub enum Group {
+    /// List the groups
+    List,
+    /// Show one group: members, partitions, commits and lag
+    Describe { name: String },
+    /// Move a group's commits on a topic; refused while it has members
+    Reset {
+        name: String,
+        topic: String,
+        /// earliest, latest, an OFFSET or an RFC 3339 time
+        #[arg(long, value_name = "POSITION", value_parser = super::values::parse_from)]
+        to: From,
+    },
+}
+
+/// Show how the node is: version, addresses, log, topics, pipelines
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq status
+  rustmq status --json")]
+pub struct Status {}
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq completions bash > ~/.local/share/bash-completion/completions/rustmq
+  rustmq completions zsh > ~/.zfunc/_rustmq")]
+pub struct Completions {
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

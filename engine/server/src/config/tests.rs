@@ -1,0 +1,111 @@
+//! Config: file, environment and flags in, a `Config` or every complaint out.
+
+use std::path::PathBuf;
+
+use super::{FileConfig, Overrides, resolve};
+
+fn check_file(text: &str, expect: &[&str]) {
+    let got = match FileConfig::parse("node.toml", text) {
+        Ok(_) => Vec::new(),
+        Err(lines) => lines,
+    };
+    assert_eq!(got, expect, "for {text}");
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let text = r#"
+listen = "127.0.0.1:0"
+http = "localhost:7481"
+data_dir = "/tmp/x"
+[storage]
+url = "s3://bucket/prefix"
+tier_bytes = "8MiB"
+tier_age_ms = 1_000
+[storage.options]
+aws_region = "eu-central-1"
+[limits]
+sql_rows_max = 10
+"#;
+    let config = FileConfig::parse("node.toml", text).expect("valid");
+    assert_eq!(config.listen, Some("127.0.0.1:0".parse().unwrap()));
+    assert_eq!(config.http, Some("127.0.0.1:7481".parse().unwrap()));
+    assert_eq!(config.storage.tier_bytes, Some(8 << 20));
+    assert_eq!(config.storage.tier_age_ms, Some(1000));
+    assert_eq!(config.storage.options["aws_region"], "eu-central-1");
+    assert_eq!(config.limits.sql_rows_max, Some(10));
+}
+
+#[test]
+fn every_complaint_has_its_place() {
+    check_file(
+        "listne = \"127.0.0.1:1\"\n[storage]\n  urll = 1\n  tier_bytes = \"8 cats\"\n",
+        &[
+            "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
+             storage, limits",
+            "node.toml:4:16: error: `8 cats` is not a size; write bytes, or a number with KiB, \
+             MiB, GiB",
+            "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
+             segment_bytes, tail_bytes_max, tier_bytes, tier_age_ms",
+        ],
+    );
+    check_file(
+        "http = 7\n",
+        &["node.toml:1:8: error: expected a string, found integer"],
+    );
+    check_file(
+        "http = \"nowhere\"\n",
+        &[
+            "node.toml:1:8: error: `nowhere` is not an address; write IP:PORT, for example \
+           127.0.0.1:7420",
+        ],
+    );
+    check_file(
+        "[limits]\nsql_rows_max = 0\n",
+        &["node.toml:2:16: error: expected a whole number above 0"],
+    );
+    check_file(
+        "[storage]\nurl = \"ftp://x\"\n",
+        &[
+            "node.toml:2:7: error: `ftp://x` is not a storage URL; it starts with file://, s3:// or \
+         gs://",
+        ],
+    );
+    assert!(FileConfig::parse("node.toml", "listen = \n").is_err());
+}
+
+#[test]
+fn flags_beat_environment_beats_file() {
+    let file =
+        FileConfig::parse("f", "listen = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:2\"\n").unwrap();
+    let env = |name: &str| match name {
+        "RUSTMQ_LISTEN" => Some("127.0.0.1:3".to_string()),
+        "RUSTMQ_HTTP" => Some("127.0.0.1:4".to_string()),
+        "XDG_DATA_HOME" => Some("/data".to_string()),
+        _ => None,
+    };
+    let flags = Overrides {
+        listen: Some("127.0.0.1:5".to_string()),
+        ..Overrides::default()
+    };
+    let config = resolve(file, &flags, &env).unwrap();
+    assert_eq!(config.listen.port(), 5);
+    assert_eq!(config.http.port(), 4);
+    assert_eq!(config.data_dir, PathBuf::from("/data/rustmq"));
+}
+
+#[test]
+fn a_wrong_flag_names_itself() {
+    let flags = Overrides {
+        http: Some("x".to_string()),
+        ..Overrides::default()
+    };
+    let env = |name: &str| (name == "HOME").then(|| "/root".to_string());
+    let error = resolve(FileConfig::default(), &flags, &env).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("--http: `x` is not an address"),
+        "{error}"
+    );
+}

@@ -1,0 +1,2 @@
+//! stub
+pub mod data_dir;
