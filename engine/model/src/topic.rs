@@ -1,0 +1,310 @@
+//! What a topic is: its partitions, what its values mean, how durable and how long it is kept.
+//!
+//! Called by catalog (which holds topics), storage, broker, pipelines and the command line.
+//! Invariant: a spec in the catalog has passed `check`. Refuses what is parsed but not built
+//! yet, by name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::TopicId;
+use crate::limits::{PARTITIONS_MAX, RETENTION_MS_MIN};
+use crate::schema::{Schema, SchemaError};
+
+/// What the bytes of a value mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PayloadCodec {
+    #[default]
+    Raw,
+    Json,
+    Csv,
+    Avro,
+    Columns,
+}
+
+impl fmt::Display for PayloadCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PayloadCodec::Raw => "raw",
+            PayloadCodec::Json => "json",
+            PayloadCodec::Csv => "csv",
+            PayloadCodec::Avro => "avro",
+            PayloadCodec::Columns => "columns",
+        })
+    }
+}
+
+/// When an append is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// After `fdatasync`.
+    #[default]
+    Fsync,
+    /// After the write: a power cut may lose what was acknowledged.
+    Memory,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Fsync => "fsync",
+            Durability::Memory => "memory",
+        })
+    }
+}
+
+/// What was asked for when a topic was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TopicSpec {
+    pub partitions: u32,
+    pub codec: PayloadCodec,
+    pub schema: Option<Schema>,
+    pub durability: Durability,
+    /// Records older than this many milliseconds (by append time) may be dropped.
+    pub retention_ms: Option<u64>,
+    /// Above this many bytes per partition the oldest records may be dropped.
+    pub retention_bytes: Option<u64>,
+    /// Keep only the last record of each key.
+    pub compact: bool,
+    /// Move closed ranges to the object store.
+    pub tier: bool,
+}
+
+impl Default for TopicSpec {
+    fn default() -> TopicSpec {
+        TopicSpec {
+            partitions: 1,
+            codec: PayloadCodec::Raw,
+            schema: None,
+            durability: Durability::Fsync,
+            retention_ms: None,
+            retention_bytes: None,
+            compact: false,
+            tier: true,
+        }
+    }
+}
+
+/// Why a topic spec is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    #[error("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")]
+    Partitions { partitions: u32 },
+    #[error("value codec `{codec}` is not built yet; use `raw` or `json`")]
+    CodecNotBuilt { codec: PayloadCodec },
+    #[error("a schema needs value codec `json`, not `{codec}`")]
+    SchemaWithout { codec: PayloadCodec },
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("retention of {ms} ms is too short; the least is {RETENTION_MS_MIN} ms")]
+    RetentionTime { ms: u64 },
+    #[error("retention of 0 bytes would keep nothing; leave it out to keep everything")]
+    RetentionBytes,
+    #[error("`compact` is not built yet for topics of users; use retention")]
+    CompactNotBuilt,
+}
+
+impl TopicSpec {
+    /// Whether a user's topic can be made as asked.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if self.compact {
+            return Err(SpecError::CompactNotBuilt);
+        }
+        self.check_internal()
+    }
+
+    /// As [`TopicSpec::check`], with what only the platform's own topics may ask for.
+    pub fn check_internal(&self) -> Result<(), SpecError> {
+        if self.partitions == 0 || self.partitions > PARTITIONS_MAX {
+            return Err(SpecError::Partitions {
+                partitions: self.partitions,
+            });
+        }
+        match self.codec {
+            PayloadCodec::Raw | PayloadCodec::Json => {}
+            codec => return Err(SpecError::CodecNotBuilt { codec }),
+        }
+        if let Some(schema) = &self.schema {
+            if self.codec != PayloadCodec::Json {
+                return Err(SpecError::SchemaWithout { codec: self.codec });
+            }
+            schema.check()?;
+        }
+        match self.retention_ms {
+            Some(ms) if ms < RETENTION_MS_MIN => return Err(SpecError::RetentionTime { ms }),
+            _ => {}
+        }
+        if self.retention_bytes == Some(0) {
+            return Err(SpecError::RetentionBytes);
+        }
+        Ok(())
+    }
+
+    /// The first property in which `self` (what is there) and `wanted` differ, in words.
+    pub fn difference(&self, wanted: &TopicSpec) -> Option<String> {
+        let mut found = None;
+        let mut compare = |what: &str, have: String, want: String| {
+            if found.is_none() && have != want {
+                found = Some(format!("{what} is {have}, not {want}"));
+            }
+        };
+        let bound = |b: Option<u64>| b.map_or("unlimited".to_owned(), |v| v.to_string());
+        compare(
+            "partitions",
+            self.partitions.to_string(),
+            wanted.partitions.to_string(),
+        );
+        compare(
+            "value codec",
+            self.codec.to_string(),
+            wanted.codec.to_string(),
+        );
+        compare(
+            "schema",
+            schema_text(&self.schema),
+            schema_text(&wanted.schema),
+        );
+        compare(
+            "durability",
+            self.durability.to_string(),
+            wanted.durability.to_string(),
+        );
+        compare(
+            "retention ms",
+            bound(self.retention_ms),
+            bound(wanted.retention_ms),
+        );
+        compare(
+            "retention bytes",
+            bound(self.retention_bytes),
+            bound(wanted.retention_bytes),
+        );
+        compare(
+            "compact",
+            self.compact.to_string(),
+            wanted.compact.to_string(),
+        );
+        compare("tier", self.tier.to_string(), wanted.tier.to_string());
+        found
+    }
+}
+
+fn schema_text(schema: &Option<Schema>) -> String {
+    schema.as_ref().map_or("none".to_owned(), Schema::to_string)
+}
+
+/// A topic of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: String,
+    pub spec: TopicSpec,
+}
+
+impl Topic {
+    /// Made by the platform for itself: its name starts with `_`.
+    pub fn is_internal(&self) -> bool {
+        self.name.starts_with('_')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(spec: TopicSpec, expected: &str) {
+        let got = spec
+            .check()
+            .map_or_else(|e| e.to_string(), |()| "ok".to_owned());
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn specs() {
+        let spec = TopicSpec::default;
+        let schema = Some(Schema::default());
+        check(spec(), "ok");
+        check(
+            TopicSpec {
+                partitions: 0,
+                ..spec()
+            },
+            "a topic has 1 to 10000 partitions, not 0",
+        );
+        check(
+            TopicSpec {
+                codec: PayloadCodec::Avro,
+                ..spec()
+            },
+            "value codec `avro` is not built yet; use `raw` or `json`",
+        );
+        check(
+            TopicSpec {
+                schema: schema.clone(),
+                ..spec()
+            },
+            "a schema needs value codec `json`, not `raw`",
+        );
+        check(
+            TopicSpec {
+                codec: PayloadCodec::Json,
+                schema,
+                ..spec()
+            },
+            "a schema needs at least one field",
+        );
+        check(
+            TopicSpec {
+                retention_ms: Some(1),
+                ..spec()
+            },
+            "retention of 1 ms is too short; the least is 1000 ms",
+        );
+        check(
+            TopicSpec {
+                compact: true,
+                ..spec()
+            },
+            "`compact` is not built yet for topics of users; use retention",
+        );
+        assert_eq!(
+            TopicSpec {
+                compact: true,
+                ..spec()
+            }
+            .check_internal(),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn difference_names_the_property() {
+        let have = TopicSpec::default();
+        assert_eq!(have.difference(&have), None);
+        let want = TopicSpec {
+            partitions: 4,
+            tier: false,
+            ..TopicSpec::default()
+        };
+        assert_eq!(
+            have.difference(&want).as_deref(),
+            Some("partitions is 1, not 4")
+        );
+    }
+
+    #[test]
+    fn json_fills_in_defaults_and_refuses_unknown_keys() {
+        let spec: TopicSpec = serde_json::from_str(r#"{"partitions":4,"codec":"json"}"#).unwrap();
+        let want = TopicSpec {
+            partitions: 4,
+            codec: PayloadCodec::Json,
+            ..TopicSpec::default()
+        };
+        assert_eq!(spec, want);
+        assert!(serde_json::from_str::<TopicSpec>(r#"{"partition":4}"#).is_err());
+    }
+}
