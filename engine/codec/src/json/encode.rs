@@ -1,0 +1,256 @@
+//! Columns to JSON: one object a row, fields in the schema's order, nulls written.
+//!
+//! Called by pipelines (`map`, typed outputs) and by sql's JSON lines. What it writes for the
+//! types of a topic's schema, the decoder reads back; other Arrow types get `arrow-json`'s form.
+//! Invariants: as many objects as rows; no row depends on another.
+//! Refuses: a result beyond `i32::MAX` bytes, types without a JSON form.
+
+use std::sync::LazyLock;
+
+use arrow::array::cast::AsArray;
+use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
+use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
+use arrow::record_batch::RecordBatch;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::time::format_rfc3339;
+
+/// How bytes become a JSON string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BytesAs {
+    /// Always base64: what the decoder reads back.
+    #[default]
+    Base64,
+    /// As they are where they are UTF-8, else base64: for people.
+    TextElseBase64,
+}
+
+/// Why columns cannot be written as JSON.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The type has no JSON form.
+    #[error("column `{column}` of type {data_type} cannot be written as JSON: cast it first")]
+    Type {
+        /// The column's name.
+        column: String,
+        /// Its Arrow type.
+        data_type: DataType,
+    },
+    /// Arrow refused to convert a column.
+    #[error("column `{column}` cannot be written as JSON: {source}")]
+    Convert {
+        /// The column's name.
+        column: String,
+        /// Arrow's reason.
+        source: arrow::error::ArrowError,
+    },
+    /// The objects together are larger than one array can be.
+    #[error("{rows} rows are more than {bytes_max} bytes of JSON: encode fewer at a time")]
+    TooLarge {
+        /// Rows in the batch.
+        rows: usize,
+        /// The bound, in bytes.
+        bytes_max: usize,
+    },
+}
+
+/// Writes each row as one JSON object, bytes as base64.
+///
+/// # Errors
+/// See [`EncodeError`].
+pub fn encode_json(batch: &RecordBatch) -> Result<BinaryArray, EncodeError> {
+    let mut encoder = JsonEncoder::new(batch, BytesAs::Base64)?;
+    let rows = batch.num_rows();
+    let mut offsets = Vec::with_capacity(rows + 1);
+    let mut data = Vec::with_capacity(rows * encoder.row_bytes_guess());
+    offsets.push(0_i32);
+    for row in 0..rows {
+        encoder.row(row, &mut data);
+        let end = i32::try_from(data.len()).map_err(|_| EncodeError::TooLarge {
+            rows,
+            bytes_max: i32::MAX as usize,
+        })?;
+        offsets.push(end);
+    }
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    Ok(BinaryArray::new(offsets, Buffer::from_vec(data), None))
+}
+
+/// Writes rows of one batch, one at a time, into a buffer of the caller's.
+pub struct JsonEncoder<'a> {
+    columns: Vec<Column<'a>>,
+}
+
+struct Column<'a> {
+    /// `"name":`, with the comma or brace before it.
+    lead: Vec<u8>,
+    values: Values<'a>,
+}
+
+enum Values<'a> {
+    Bool(BooleanArray),
+    Int(Int64Array),
+    Float(Float64Array),
+    Text(StringArray),
+    Bytes(BinaryArray, BytesAs),
+    Time(TimestampMicrosecondArray),
+    Other(NullableEncoder<'a>),
+}
+
+impl<'a> JsonEncoder<'a> {
+    /// Prepares the columns of `batch`.
+    ///
+    /// # Errors
+    /// A type that has no JSON form, or that Arrow cannot convert.
+    pub fn new(batch: &'a RecordBatch, bytes: BytesAs) -> Result<JsonEncoder<'a>, EncodeError> {
+        let schema = batch.schema_ref();
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (field, array) in schema.fields().iter().zip(batch.columns()) {
+            let mut lead = vec![if columns.is_empty() { b'{' } else { b',' }];
+            push_text(&mut lead, field.name());
+            lead.push(b':');
+            columns.push(Column {
+                lead,
+                values: Values::of(field, array, bytes)?,
+            });
+        }
+        Ok(JsonEncoder { columns })
+    }
+
+    fn row_bytes_guess(&self) -> usize {
+        self.columns
+            .iter()
+            .map(|c| c.lead.len() + 12)
+            .sum::<usize>()
+            + 2
+    }
+
+    /// Appends row `row` as one object. The row must be one of the batch.
+    pub fn row(&mut self, row: usize, out: &mut Vec<u8>) {
+        if self.columns.is_empty() {
+            out.push(b'{');
+        }
+        for column in &mut self.columns {
+            out.extend_from_slice(&column.lead);
+            column.values.write(row, out);
+        }
+        out.push(b'}');
+    }
+}
+
+impl<'a> Values<'a> {
+    fn of(field: &'a FieldRef, array: &'a ArrayRef, bytes: BytesAs) -> Result<Self, EncodeError> {
+        let convert = |to: &DataType| {
+            cast(array, to).map_err(|source| EncodeError::Convert {
+                column: field.name().clone(),
+                source,
+            })
+        };
+        let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        Ok(match array.data_type() {
+            DataType::Boolean => Values::Bool(array.as_boolean().clone()),
+            DataType::Int8
+            | DataType::Int16
+            | DataType::Int32
+            | DataType::UInt8
+            | DataType::UInt16
+            | DataType::UInt32
+            | DataType::Int64 => Values::Int(
+                convert(&DataType::Int64)?
+                    .as_primitive::<Int64Type>()
+                    .clone(),
+            ),
+            DataType::Float64 => Values::Float(array.as_primitive::<Float64Type>().clone()),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                Values::Text(convert(&DataType::Utf8)?.as_string::<i32>().clone())
+            }
+            DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_) => Values::Bytes(
+                convert(&DataType::Binary)?.as_binary::<i32>().clone(),
+                bytes,
+            ),
+            DataType::Timestamp(_, _) => {
+                let array = convert(&utc)?;
+                Values::Time(array.as_primitive::<TimestampMicrosecondType>().clone())
+            }
+            _ => Values::Other(other(field, array)?),
+        })
+    }
+
+    fn write(&mut self, row: usize, out: &mut Vec<u8>) {
+        let null = match self {
+            Values::Bool(a) => a.is_null(row),
+            Values::Int(a) => a.is_null(row),
+            Values::Float(a) => a.is_null(row) || !a.value(row).is_finite(),
+            Values::Text(a) => a.is_null(row),
+            Values::Bytes(a, _) => a.is_null(row),
+            Values::Time(a) => a.is_null(row),
+            Values::Other(a) => a.is_null(row),
+        };
+        if null {
+            out.extend_from_slice(b"null");
+            return;
+        }
+        match self {
+            Values::Bool(a) => {
+                out.extend_from_slice(if a.value(row) { b"true" } else { b"false" });
+            }
+            Values::Int(a) => push_number(out, a.value(row)),
+            Values::Float(a) => push_number(out, a.value(row)),
+            Values::Text(a) => push_text(out, a.value(row)),
+            Values::Bytes(a, form) => push_bytes(out, a.value(row), *form),
+            Values::Time(a) => push_time(out, a.value(row)),
+            Values::Other(a) => a.encode(row, out),
+        }
+    }
+}
+
+/// Nested and rarer types, as `arrow-json` writes them.
+fn other<'a>(field: &'a FieldRef, array: &'a ArrayRef) -> Result<NullableEncoder<'a>, EncodeError> {
+    static OPTIONS: LazyLock<EncoderOptions> = LazyLock::new(|| {
+        EncoderOptions::default()
+            .with_explicit_nulls(true)
+            .with_timestamp_format("%Y-%m-%dT%H:%M:%S%.6fZ".to_string())
+            .with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.6f%:z".to_string())
+    });
+    make_encoder(field, array.as_ref(), &OPTIONS).map_err(|_| EncodeError::Type {
+        column: field.name().clone(),
+        data_type: array.data_type().clone(),
+    })
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a string into memory always writes");
+}
+
+fn push_bytes(out: &mut Vec<u8>, bytes: &[u8], form: BytesAs) {
+    match (form, std::str::from_utf8(bytes)) {
+        (BytesAs::TextElseBase64, Ok(text)) => push_text(out, text),
+        _ => push_text(out, &STANDARD.encode(bytes)),
+    }
+}
+
+fn push_time(out: &mut Vec<u8>, micros: i64) {
+    out.push(b'"');
+    if format_rfc3339(micros, out) {
+        out.push(b'"');
+    } else {
+        // Outside the years that RFC 3339 knows the number itself stands; decoding takes both.
+        out.pop();
+        push_number(out, micros);
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, number: impl serde::Serialize) {
+    serde_json::to_writer(out, &number).expect("a number into memory always writes");
+}
