@@ -1,1 +1,33 @@
-//! Room under construction.
+//! The sandbox: runs WASM modules over batches. The only room that links wasmtime.
+//!
+//! - [`Host`] one engine, its ticker and the compiled-code cache; [`check`] what a module is and
+//!   whether it may be loaded, decided before anything is compiled
+//! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
+//! - `link` the functions of `wit/data.wit`; `outbox` what a call emits, validated
+//!
+//! Called by: pipelines (lanes), server (`module inspect`, `module build`), benches.
+//! Invariants: nothing is granted by default; a guest's values are never trusted; what a call
+//! emitted counts only if it returned ok; after a trap the instance is gone.
+//! Refuses: imports that were not granted, plain core modules, WASI beyond deny-everything stubs.
+
+mod cache;
+pub mod check;
+mod column;
+mod deadline;
+mod error;
+mod guest;
+mod host;
+mod limits;
+mod link;
+mod outbox;
+pub mod world;
+
+pub use check::{Grants, Kind, ModuleInfo};
+pub use error::{InspectError, LoadError, OpenError, ProcessError};
+pub use guest::{Guest, Input, Module, OpenContext};
+pub use host::{Host, HostConfig};
+pub use limits::Limits;
+pub use outbox::{Emission, Outcome, Rejection, Retry};
+
+#[cfg(test)]
+mod tests;

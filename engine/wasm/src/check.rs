@@ -1,0 +1,307 @@
+//! What a file is and what it asks for, found out without compiling or running any of it.
+//!
+//! Called by: `host` (before compiling), server (`module inspect`, `module build`).
+//! Invariants: every import is on the list or the module is refused; sizes and counts are bounded
+//! before memory is taken; a core module with an embedded component type is made a component here.
+//! Refuses: what is not WebAssembly, plain core modules, imports without a grant, versions of
+//! `rustmq:etl` other than this host's 0.minor.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use model::ids::Digest;
+use serde::Serialize;
+use wasmparser::component_types::ComponentEntityType;
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wit_component::ComponentEncoder;
+
+use crate::error::{InspectError, LoadError};
+use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
+use crate::world::{DATA, MODULE, VERSION, WORLD};
+
+/// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
+const STUBBED: [&str; 5] = [
+    "wasi:io/",
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:random/",
+    "wasi:filesystem/",
+];
+
+/// What this host offers inside `rustmq:etl/data` and `/types`.
+const OFFERED: [&str; 23] = [
+    "column",
+    "failure",
+    "context",
+    "batch",
+    "outbox",
+    "[method]context.params",
+    "[method]context.inputs",
+    "[method]context.outputs",
+    "[method]context.partition",
+    "[method]batch.len",
+    "[method]batch.input",
+    "[method]batch.keys",
+    "[method]batch.values",
+    "[method]batch.event-times",
+    "[method]batch.offsets",
+    "[method]batch.header",
+    "[method]batch.watermark",
+    "[method]outbox.forward",
+    "[method]outbox.emit",
+    "[method]outbox.set-event-times",
+    "[method]outbox.set-header",
+    "[method]outbox.reject",
+    "[method]outbox.retry",
+];
+
+/// What a pipeline allows a module beyond `rustmq:etl`. Nothing can be granted yet: the type is
+/// here so that a name in it is refused and not ignored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    pub names: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Component,
+    /// A core module that carries its component type; the host makes the component.
+    CoreWithType,
+}
+
+/// What `module inspect` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModuleInfo {
+    /// Of the file as given.
+    pub digest: Digest,
+    pub size: usize,
+    pub kind: Kind,
+    /// The world it fits, when it exports what that world asks for.
+    pub world: Option<String>,
+    /// Interfaces, sorted.
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Functions and types inside imported interfaces of ours that this host does not have.
+    pub unknown: Vec<String>,
+    /// Imports that are linked to deny-everything stubs.
+    pub stubbed: Vec<String>,
+    /// Imports that would have to be granted.
+    pub grants_needed: Vec<String>,
+}
+
+pub(crate) struct Inspected<'a> {
+    pub(crate) info: ModuleInfo,
+    pub(crate) component: Cow<'a, [u8]>,
+}
+
+/// Looks at a file.
+pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected<'_>, InspectError> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(InspectError::TooBig {
+            size: bytes.len(),
+            limit: COMPONENT_BYTES_MAX,
+        });
+    }
+    let (kind, component) = if Parser::is_component(bytes) {
+        (Kind::Component, Cow::Borrowed(bytes))
+    } else if Parser::is_core_wasm(bytes) {
+        match core_info(bytes)? {
+            Core::Refused(info) => {
+                return Ok(Inspected {
+                    info,
+                    component: bytes.into(),
+                });
+            }
+            Core::Typed => (Kind::CoreWithType, Cow::Owned(encode(bytes)?)),
+        }
+    } else {
+        let starts = String::from_utf8_lossy(&bytes[..bytes.len().min(8)]).into_owned();
+        return Err(InspectError::NotWasm { starts });
+    };
+    let info = component_info(bytes, kind, &component)?;
+    Ok(Inspected { info, component })
+}
+
+/// Makes a component of a core module that carries its component type.
+pub fn encode(bytes: &[u8]) -> Result<Vec<u8>, InspectError> {
+    let text = |e| InspectError::Encode(format!("{e:#}"));
+    let encoder = ComponentEncoder::default().validate(true);
+    encoder.module(bytes).map_err(text)?.encode().map_err(text)
+}
+
+/// Whether a module may be loaded.
+pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError> {
+    if let Some(name) = grants.names.iter().next() {
+        return Err(LoadError::Grant { name: name.clone() });
+    }
+    if let Some(name) = info.grants_needed.first() {
+        return Err(LoadError::Import {
+            name: name.clone(),
+            hint: hint(name).into(),
+        });
+    }
+    if let Some(name) = info.unknown.first() {
+        let hint = format!(
+            "this host offers rustmq:etl {VERSION}, which does not have it; build the module \
+             with the SDK of this version"
+        );
+        return Err(LoadError::Import {
+            name: name.clone(),
+            hint,
+        });
+    }
+    if !info.exports.iter().any(|name| ours(name, MODULE)) {
+        return Err(LoadError::Export {
+            name: MODULE.into(),
+        });
+    }
+    Ok(())
+}
+
+/// What to do about an import that is not granted.
+fn hint(name: &str) -> &'static str {
+    if name.starts_with("rustmq:etl/") {
+        "this host offers version 0.1 of rustmq:etl; build the module with the SDK of this version"
+    } else if name.starts_with("wasi:http") || name.starts_with("wasi:sockets") {
+        "modules have no network; move the request to a connector"
+    } else if name.starts_with("wasi_snapshot_preview1") || name.starts_with("wasi_unstable") {
+        "the module was built for WASI 0.1; build it for wasm32-unknown-unknown or wasm32-wasip2"
+    } else if name.starts_with("__wbindgen") || name == "env" || name.starts_with("./") {
+        "the module was built for another host (a browser?); take out the dependency that needs it"
+    } else {
+        "a module may import rustmq:etl only; take out the dependency that needs it"
+    }
+}
+
+/// The same interface in a version this host links: 0.1.x.
+fn ours(name: &str, offered: &str) -> bool {
+    let parts = |name: &str| -> Option<(String, String)> {
+        let (interface, version) = name.split_once('@')?;
+        let (minor, _patch) = version.rsplit_once('.')?;
+        Some((interface.to_owned(), minor.to_owned()))
+    };
+    matches!((parts(name), parts(offered)), (Some(a), Some(b)) if a == b)
+}
+
+fn is_stubbed(name: &str) -> bool {
+    STUBBED.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn is_ours(name: &str) -> bool {
+    ours(name, DATA) || ours(name, crate::world::TYPES)
+}
+
+enum Core {
+    Typed,
+    /// Imports that no component type explains: told as they are.
+    Refused(ModuleInfo),
+}
+
+/// A core module: its imports, before anything is made of it.
+fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
+    let invalid = |e: wasmparser::BinaryReaderError| InspectError::Invalid(e.to_string());
+    let (mut imports, mut exports, mut typed) = (BTreeSet::new(), BTreeSet::new(), false);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(invalid)? {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports().take(NAMES_MAX) {
+                    imports.insert(import.map_err(invalid)?.module.to_owned());
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section.into_iter().take(NAMES_MAX) {
+                    exports.insert(export.map_err(invalid)?.name.to_owned());
+                }
+            }
+            Payload::CustomSection(section) => {
+                typed |= section.name().starts_with("component-type");
+            }
+            _ => {}
+        }
+    }
+    let known = |name: &String| is_ours(name) || is_stubbed(name) || name.starts_with("[export]");
+    let grants_needed: Vec<String> = imports.iter().filter(|n| !known(n)).cloned().collect();
+    if !grants_needed.is_empty() {
+        let stubbed = imports.iter().filter(|n| is_stubbed(n)).cloned().collect();
+        return Ok(Core::Refused(ModuleInfo {
+            digest: Digest::of(bytes),
+            size: bytes.len(),
+            kind: Kind::CoreWithType,
+            world: None,
+            imports: imports.into_iter().collect(),
+            exports: exports.into_iter().collect(),
+            unknown: Vec::new(),
+            stubbed,
+            grants_needed,
+        }));
+    }
+    if typed {
+        Ok(Core::Typed)
+    } else {
+        Err(InspectError::NoComponentType)
+    }
+}
+
+fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInfo, InspectError> {
+    let invalid = |e: wasmparser::BinaryReaderError| InspectError::Invalid(e.to_string());
+    let types = Validator::new_with_features(features())
+        .validate_all(component)
+        .map_err(invalid)?;
+    let (mut imports, mut exports, mut depth) = (BTreeSet::new(), BTreeSet::new(), 0usize);
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(invalid)? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section.into_iter().take(NAMES_MAX) {
+                    imports.insert(import.map_err(invalid)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section.into_iter().take(NAMES_MAX) {
+                    exports.insert(export.map_err(invalid)?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut unknown = Vec::new();
+    for name in imports.iter().filter(|n| is_ours(n)) {
+        let item = types.component_item_for_import(name).map(|item| &item.ty);
+        let Some(ComponentEntityType::Instance(id)) = item else {
+            unknown.push(format!("{name} (not as an interface)"));
+            continue;
+        };
+        let names = types[*id]
+            .exports
+            .keys()
+            .filter(|n| !OFFERED.contains(&n.as_str()));
+        unknown.extend(names.map(|inner| format!("{name}#{inner}")));
+    }
+    let pick = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
+        imports.iter().filter(|n| keep(n)).cloned().collect()
+    };
+    Ok(ModuleInfo {
+        digest: Digest::of(file),
+        size: file.len(),
+        kind,
+        world: exports
+            .iter()
+            .any(|n| ours(n, MODULE))
+            .then(|| WORLD.to_owned()),
+        stubbed: pick(&|n| is_stubbed(n)),
+        grants_needed: pick(&|n| !is_ours(n) && !is_stubbed(n)),
+        imports: imports.into_iter().collect(),
+        exports: exports.into_iter().collect(),
+        unknown,
+    })
+}
+
+/// Proposals that are on; the engine's configuration says the same to the compiler.
+fn features() -> WasmFeatures {
+    WasmFeatures::WASM2
+        | WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::COMPONENT_MODEL
+}

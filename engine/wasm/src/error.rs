@@ -1,0 +1,108 @@
+//! Errors of the sandbox, one small enum per operation.
+//!
+//! Called by: everything here; pipelines decide by them what becomes of a batch.
+//! Invariants: no host path and no host pointer in a message; each says what to do.
+
+/// Why a file is not a module at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    #[error("the module has {size} bytes, the limit is {limit}; build it in release mode")]
+    TooBig { size: usize, limit: usize },
+    #[error("not a WebAssembly file (it starts with {starts:?}); give a .wasm file")]
+    NotWasm { starts: String },
+    #[error(
+        "a core WebAssembly module without an embedded component type; build it with \
+         `rustmq module build`, or make a component of it with `wasm-tools component new`"
+    )]
+    NoComponentType,
+    #[error("the module is not valid: {0}; it may be damaged, or use a proposal that is off here")]
+    Invalid(String),
+    #[error("the core module cannot be made a component: {0}")]
+    Encode(String),
+}
+
+/// Why a module is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    #[error("the module imports {name}, which is not granted: {hint}")]
+    Import { name: String, hint: String },
+    #[error("the grant {name:?} names nothing that this host offers; remove it")]
+    Grant { name: String },
+    #[error(
+        "the module does not export {name}; a module exports the interface `module` of \
+         `rustmq:etl` (the SDK's attributes do that)"
+    )]
+    Export { name: String },
+    #[error("the module does not compile: {0}")]
+    Compile(String),
+    #[error("the module does not fit the world `rustmq:etl/transform`: {0}")]
+    Link(String),
+}
+
+/// Why the host did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    #[error("the WebAssembly engine does not start: {0}")]
+    Engine(String),
+    #[error("the engine's ticker thread does not start: {0}")]
+    Ticker(String),
+}
+
+/// What ended a call into a guest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessError {
+    /// The module itself said no. The instance lives on.
+    #[error("the module failed: {code}: {message}")]
+    Failed { code: String, message: String },
+    /// The instance is gone; the batch never happened.
+    #[error("the module trapped: {message}{}", frames(.backtrace))]
+    Trap {
+        message: String,
+        backtrace: Vec<String>,
+    },
+    #[error(
+        "the module used more than {limit_ms} ms of processor time for one call; make the batch \
+         smaller or raise limits.deadline"
+    )]
+    Deadline { limit_ms: u64 },
+    #[error("the module went over its limit of {limit} {what}; raise it under `limits` if right")]
+    Limit { what: &'static str, limit: u64 },
+    #[error("the module's instance is gone after an earlier trap; open it again")]
+    Dead,
+}
+
+/// Why no instance could be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("the module cannot be instantiated: {0}")]
+    Instantiate(String),
+    #[error("the module cannot be opened with {what}: at most {limit}")]
+    Context { what: &'static str, limit: usize },
+    #[error("in `open`: {0}")]
+    Run(#[from] ProcessError),
+}
+
+fn frames(backtrace: &[String]) -> String {
+    let mut text = String::new();
+    for frame in backtrace {
+        text.push_str("\n  in ");
+        text.push_str(frame);
+    }
+    text
+}
+
+/// What a host function hands back to end the guest; found again by downcast.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("{0}")]
+    Bad(String),
+    #[error("limit of {limit} {what}")]
+    Limit { what: &'static str, limit: u64 },
+}
+
+/// Ends the guest with a message.
+pub(crate) fn bad<T>(message: String) -> wasmtime::Result<T> {
+    Err(wasmtime::Error::new(Fault::Bad(message)))
+}

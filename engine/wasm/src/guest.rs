@@ -1,0 +1,322 @@
+//! A module, and one warm instance of it.
+//!
+//! Called by: pipelines: a lane owns a [`Guest`] and calls it from its thread, never from a task.
+//! Invariants: one call at a time; after a trap, deadline or limit the store is dropped at once and
+//! the guest says so (`is_dead`); what a failed call emitted is dropped with it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::buffer::ScalarBuffer;
+use model::ids::{Digest, Offset};
+use model::rows::Rows;
+use wasmtime::component::{
+    ComponentExportIndex, ComponentType, InstancePre, Lift, Resource, TypedFunc,
+};
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+use crate::check::ModuleInfo;
+use crate::deadline::Clock;
+use crate::error::{Fault, OpenError, ProcessError};
+use crate::host::{Shared, text};
+use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, Limiter, Limits, MESSAGE_BYTES_MAX};
+use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
+use crate::outbox::{Outbox, Outcome, cut};
+use crate::world::MODULE;
+
+/// What a module is told when it is opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenContext {
+    /// JSON.
+    pub params: String,
+    pub inputs: Vec<String>,
+    /// Names of the ports; an index into it is what `forward` and `emit` take.
+    pub outputs: Vec<String>,
+    pub partition: u32,
+}
+
+/// What one call works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    pub rows: &'a Rows,
+    /// Offsets in the stage's source topic, one a row.
+    pub offsets: &'a [Offset],
+    /// Index into the context's inputs.
+    pub input: u16,
+    /// Microseconds since the epoch, UTC.
+    pub watermark: i64,
+}
+
+/// A compiled, linked module. Cheap to clone.
+#[derive(Clone)]
+pub struct Module {
+    shared: Arc<Shared>,
+    pre: InstancePre<State>,
+    open: ComponentExportIndex,
+    process: ComponentExportIndex,
+    info: Arc<ModuleInfo>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Failure {
+    code: String,
+    message: String,
+}
+
+type Answer = (Result<(), Failure>,);
+type OpenFunc = TypedFunc<(Resource<ContextHandle>,), Answer>;
+type ProcessFunc = TypedFunc<(Resource<BatchHandle>, Resource<OutboxHandle>), Answer>;
+
+impl Module {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pre: InstancePre<State>,
+        info: Arc<ModuleInfo>,
+    ) -> wasmtime::Result<Module> {
+        let component = pre.component();
+        let missing = |name: &str| wasmtime::Error::msg(format!("no export {name}"));
+        let inside = component
+            .get_export_index(None, MODULE)
+            .ok_or_else(|| missing(MODULE))?;
+        let export = |name| {
+            component
+                .get_export_index(Some(&inside), name)
+                .ok_or_else(|| missing(name))
+        };
+        let (open, process) = (export("open")?, export("process")?);
+        Ok(Module {
+            shared,
+            pre,
+            open,
+            process,
+            info,
+        })
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.info.digest
+    }
+
+    pub fn info(&self) -> &ModuleInfo {
+        &self.info
+    }
+
+    /// Instantiates and calls the guest's `open`.
+    pub fn open(&self, context: &OpenContext, limits: &Limits) -> Result<Guest, OpenError> {
+        for (what, count) in [
+            ("inputs", context.inputs.len()),
+            ("outputs", context.outputs.len()),
+        ] {
+            if count > usize::from(u16::MAX) {
+                return Err(OpenError::Context {
+                    what,
+                    limit: usize::from(u16::MAX),
+                });
+            }
+        }
+        let mut store = self.store(context, limits);
+        let (open, process) =
+            self.instantiate(&mut store)
+                .map_err(|error| match end_of(&error, &mut store) {
+                    ProcessError::Trap { .. } if error.downcast_ref::<Trap>().is_none() => {
+                        OpenError::Instantiate(text(&error))
+                    }
+                    known => OpenError::Run(known),
+                })?;
+        let handle = Resource::new_borrow(0);
+        let answer = guarded(&mut store, |store| open.call(store, (handle,)))?;
+        store.data_mut().opening = false;
+        answer_of(answer)?;
+        let ports = context.outputs.len();
+        let live = Live { store, process };
+        Ok(Guest {
+            live: Some(live),
+            ports,
+            limits: limits.clone(),
+            digest: self.digest(),
+        })
+    }
+
+    fn store(&self, context: &OpenContext, limits: &Limits) -> Store<State> {
+        let state = State {
+            limiter: Limiter::new(limits),
+            clock: Clock::default(),
+            context: context.clone(),
+            opening: true,
+            lent: None,
+            outbox: Outbox::default(),
+        };
+        let mut store = Store::new(&self.shared.engine, state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_max_component_handles(limits.handles);
+        store.set_hostcall_fuel(limits.output_bytes_max.saturating_mul(2));
+        store.epoch_deadline_callback(|mut cx| Ok(cx.data_mut().clock.tick()));
+        store.data_mut().clock.begin(limits.open_deadline_ms);
+        store.set_epoch_deadline(1);
+        store
+    }
+
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<(OpenFunc, ProcessFunc)> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        let open = instance.get_typed_func(&mut *store, self.open)?;
+        let process = instance.get_typed_func(&mut *store, self.process)?;
+        Ok((open, process))
+    }
+}
+
+/// One warm instance. `Send`, not shared.
+pub struct Guest {
+    live: Option<Live>,
+    ports: usize,
+    limits: Limits,
+    digest: Digest,
+}
+
+struct Live {
+    store: Store<State>,
+    process: ProcessFunc,
+}
+
+impl Guest {
+    /// Calls the guest with a batch. After anything but `Failed` the guest is dead.
+    pub fn process(&mut self, input: Input<'_>) -> Result<Outcome, ProcessError> {
+        let Some(live) = &mut self.live else {
+            return Err(ProcessError::Dead);
+        };
+        let store = &mut live.store;
+        let state = store.data_mut();
+        let rows = input.rows;
+        state
+            .outbox
+            .begin(rows.len(), rows.bytes(), self.ports, &self.limits);
+        state.lent = Some(Lent {
+            rows: rows.clone(),
+            offsets: ScalarBuffer::from(input.offsets.to_vec()),
+            input: input.input,
+            watermark: input.watermark,
+        });
+        state.clock.begin(self.limits.deadline_ms);
+        store.set_epoch_deadline(1);
+        let process = &live.process;
+        let handles = (Resource::new_borrow(0), Resource::new_borrow(0));
+        let answer = guarded(store, |store| process.call(store, handles));
+        store.data_mut().lent = None;
+        match answer {
+            Ok(answer) => {
+                let outcome = store.data_mut().outbox.finish();
+                answer_of(answer).map(|()| outcome)
+            }
+            Err(error) => {
+                self.live = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a trap, deadline or limit ended the instance; open a new one.
+    pub fn is_dead(&self) -> bool {
+        self.live.is_none()
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+fn answer_of((answer,): Answer) -> Result<(), ProcessError> {
+    answer.map_err(|failure| ProcessError::Failed {
+        code: cut(&failure.code, CODE_BYTES_MAX),
+        message: cut(&failure.message, MESSAGE_BYTES_MAX),
+    })
+}
+
+/// Runs a call; a panic of the host inside it ends the guest, not the lane.
+fn guarded<T>(
+    store: &mut Store<State>,
+    call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+) -> Result<T, ProcessError> {
+    match catch_unwind(AssertUnwindSafe(|| call(&mut *store))) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(end_of(&error, store)),
+        Err(_) => Err(ProcessError::Trap {
+            message: "the host panicked while it ran the module".into(),
+            backtrace: Vec::new(),
+        }),
+    }
+}
+
+/// What an error of wasmtime means.
+fn end_of(error: &wasmtime::Error, store: &mut Store<State>) -> ProcessError {
+    let state = store.data_mut();
+    if state.clock.over {
+        return ProcessError::Deadline {
+            limit_ms: state.clock.limit_ms(),
+        };
+    }
+    let backtrace = backtrace(error);
+    let trap = |message: String| ProcessError::Trap { message, backtrace };
+    match error.downcast_ref::<Fault>() {
+        Some(Fault::Bad(message)) => return trap(cut(message, MESSAGE_BYTES_MAX)),
+        Some(Fault::Limit { what, limit }) => {
+            return ProcessError::Limit {
+                what,
+                limit: *limit,
+            };
+        }
+        None => {}
+    }
+    if let Some((what, limit)) = state.limiter.denied.take() {
+        return ProcessError::Limit { what, limit };
+    }
+    let said = state.outbox.last_words.take();
+    let root = error.root_cause().to_string();
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(Trap::UnreachableCodeReached) => said.unwrap_or_else(|| {
+            "the code reached `unreachable` (in Rust: a panic or an abort)".into()
+        }),
+        Some(Trap::StackOverflow) => "the call stack is exhausted: endless recursion?".into(),
+        _ => match root
+            .split_once("unknown import: `")
+            .and_then(|(_, rest)| rest.split_once('`'))
+        {
+            Some((name, _)) => format!("the module called {name}, which is not granted"),
+            None => root,
+        },
+    };
+    trap(cut(&cause, MESSAGE_BYTES_MAX))
+}
+
+/// Names of the guest's functions, innermost first, without what only tells how Rust panics.
+fn backtrace(error: &wasmtime::Error) -> Vec<String> {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else {
+        return Vec::new();
+    };
+    let machinery = [
+        "std::",
+        "core::panicking",
+        "core::result",
+        "core::option",
+        "__rust",
+        "rust_",
+    ];
+    trace
+        .frames()
+        .iter()
+        .filter_map(|frame| frame.func_name())
+        .map(readable)
+        .filter(|name| !machinery.iter().any(|prefix| name.starts_with(prefix)))
+        .take(FRAMES_MAX)
+        .collect()
+}
+
+/// A symbol without the hash that Rust puts at its end.
+fn readable(symbol: &str) -> String {
+    let name = match symbol.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            name
+        }
+        _ => symbol,
+    };
+    cut(name, 200)
+}

@@ -1,0 +1,170 @@
+//! The engine: one per process, with its configuration, ticker, linker and code cache.
+//!
+//! Called by: server (makes it), pipelines (`load`), `module inspect`.
+//! Invariants: concurrency support is off (it costs every call); epochs interrupt; instances come
+//! from a pool where the address space allows it, else one by one; proposals that no supported
+//! guest language needs are off.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmtime::component::{Component, Linker};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    WasmBacktraceDetails, WasmFeatures,
+};
+
+use crate::cache::Cache;
+use crate::check::{self, Grants, ModuleInfo};
+use crate::deadline::Ticker;
+use crate::error::{HostError, InspectError, LoadError};
+use crate::guest::Module;
+use crate::link::{self, State};
+
+/// Live modules that the pool has room for; each reserves address space, not memory.
+const POOL_INSTANCES: u32 = 512;
+/// Core instances and tables of a component: the module, the shims of its imports.
+const POOL_CORE_PER_INSTANCE: u32 = 4;
+const POOL_TABLE_ELEMENTS: usize = 100_000;
+const STACK_BYTES: usize = 512 << 10;
+
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Where compiled code is kept between runs; made with mode 0700. `None`: not kept.
+    pub cache_dir: Option<PathBuf>,
+    /// How often deadlines are looked at, in milliseconds.
+    pub epoch_tick_ms: u64,
+}
+
+impl Default for HostConfig {
+    fn default() -> HostConfig {
+        HostConfig {
+            cache_dir: None,
+            epoch_tick_ms: 5,
+        }
+    }
+}
+
+/// The shared engine. Cheap to clone; lives as long as any module or guest of it.
+#[derive(Clone)]
+pub struct Host {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    linker: Linker<State>,
+    cache: Option<Cache>,
+    _ticker: Ticker,
+}
+
+impl Host {
+    pub fn new(config: HostConfig) -> Result<Host, HostError> {
+        let engine = match Engine::new(&engine_config(true)) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::info!(%error, "no address space for the instance pool, going without");
+                Engine::new(&engine_config(false)).map_err(|e| HostError::Engine(text(&e)))?
+            }
+        };
+        let linker = link::linker(&engine).map_err(|e| HostError::Engine(text(&e)))?;
+        let ticker = Ticker::start(&engine, config.epoch_tick_ms)?;
+        let cache = config.cache_dir.and_then(|dir| match Cache::open(&dir) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                let dir = dir.display();
+                tracing::warn!(%dir, %error, "compiled modules are not kept between runs");
+                None
+            }
+        });
+        Ok(Host {
+            shared: Arc::new(Shared {
+                engine,
+                linker,
+                cache,
+                _ticker: ticker,
+            }),
+        })
+    }
+
+    /// What a file is, what it imports and exports, and what it would need granted.
+    pub fn inspect(bytes: &[u8]) -> Result<ModuleInfo, InspectError> {
+        check::inspect(bytes).map(|seen| seen.info)
+    }
+
+    /// Checks imports against the grants, then compiles (or takes from the cache) and links.
+    /// Takes as long as a compilation: not for an async task.
+    pub fn load(&self, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {
+        let seen = check::inspect(bytes)?;
+        check::admit(&seen.info, grants)?;
+        let shared = &self.shared;
+        let component = self.compile(&seen.info, &seen.component)?;
+        let link = |e: wasmtime::Error| LoadError::Link(text(&e));
+        let pre = if seen.info.stubbed.is_empty() {
+            shared.linker.instantiate_pre(&component).map_err(link)?
+        } else {
+            // `admit` left nothing unknown but the deny-everything namespaces of WASI
+            let mut linker = shared.linker.clone();
+            linker
+                .define_unknown_imports_as_traps(&component)
+                .map_err(link)?;
+            linker.instantiate_pre(&component).map_err(link)?
+        };
+        Module::new(Arc::clone(shared), pre, Arc::new(seen.info)).map_err(link)
+    }
+
+    fn compile(&self, info: &ModuleInfo, component: &[u8]) -> Result<Component, LoadError> {
+        let engine = &self.shared.engine;
+        if let Some(cache) = &self.shared.cache
+            && let Some(component) = cache.get(engine, info.digest)
+        {
+            return Ok(component);
+        }
+        let component =
+            Component::new(engine, component).map_err(|e| LoadError::Compile(text(&e)))?;
+        if let Some(cache) = &self.shared.cache {
+            cache.put(engine, info.digest, &component);
+        }
+        Ok(component)
+    }
+}
+
+fn engine_config(pool: bool) -> Config {
+    let mut config = Config::new();
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    config.cranelift_opt_level(OptLevel::Speed);
+    config.max_wasm_stack(STACK_BYTES);
+    config.native_unwind_info(false);
+    config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    // what no guest language needs yet is one thing less to get wrong
+    let off = WasmFeatures::THREADS
+        | WasmFeatures::SHARED_EVERYTHING_THREADS
+        | WasmFeatures::MULTI_MEMORY
+        | WasmFeatures::MEMORY64
+        | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::STACK_SWITCHING
+        | WasmFeatures::WIDE_ARITHMETIC
+        | WasmFeatures::CUSTOM_PAGE_SIZES
+        | WasmFeatures::EXCEPTIONS
+        | WasmFeatures::GC
+        | WasmFeatures::FUNCTION_REFERENCES
+        | WasmFeatures::CM_ASYNC;
+    config.wasm_features(off, false);
+    if pool {
+        let mut pooling = PoolingAllocationConfig::new();
+        pooling
+            .total_component_instances(POOL_INSTANCES)
+            .total_core_instances(POOL_INSTANCES * POOL_CORE_PER_INSTANCE)
+            .total_memories(POOL_INSTANCES)
+            .total_tables(POOL_INSTANCES * POOL_CORE_PER_INSTANCE)
+            .table_elements(POOL_TABLE_ELEMENTS);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
+    }
+    config
+}
+
+/// An error of wasmtime with its causes, on one line.
+pub(crate) fn text(error: &wasmtime::Error) -> String {
+    format!("{error:#}")
+}

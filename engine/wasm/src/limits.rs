@@ -1,0 +1,133 @@
+//! What a module may use, with defaults, and the limiter that wasmtime asks.
+//!
+//! Called by: pipelines (from the `limits` of a node), `guest` and `check`.
+//! Invariants: every limit has a name and a default here; a guest cannot raise its own.
+
+use wasmtime::ResourceLimiter;
+
+/// Largest component or core module that is looked at, in bytes.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+/// Longest failure code and message kept from a guest, in bytes; the rest is cut.
+pub const CODE_BYTES_MAX: usize = 64;
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Most headers that one `emit` may set, and the longest name in bytes.
+pub const HEADERS_PER_EMIT_MAX: usize = 64;
+pub const HEADER_NAME_BYTES_MAX: usize = 255;
+/// Most imports and exports of a module that are listed.
+pub const NAMES_MAX: usize = 2000;
+/// Output that is always allowed, whatever the amplification says, in bytes.
+pub const OUTPUT_BYTES_FLOOR: usize = 1 << 20;
+/// Frames of a guest's stack that are kept in a trap.
+pub const FRAMES_MAX: usize = 16;
+
+/// Limits of one module in one lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory, all memories of the module together, in bytes.
+    pub memory_bytes: usize,
+    /// Elements of one table.
+    pub table_elements: usize,
+    /// Core instances, memories and tables inside one component.
+    pub instances: usize,
+    pub memories: usize,
+    pub tables: usize,
+    /// Live resource handles.
+    pub handles: usize,
+    /// Processor time of one `process` call, in milliseconds. The wall clock may take up to
+    /// twenty times as long, so that a busy machine does not look like a spinning guest.
+    pub deadline_ms: u64,
+    /// The same for instantiation and `open`.
+    pub open_deadline_ms: u64,
+    /// Bytes that one call may emit at most.
+    pub output_bytes_max: usize,
+    /// Bytes that one call may emit for each byte it was given (above 1 MiB of output).
+    pub output_ratio_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            memory_bytes: 64 << 20,
+            table_elements: 20_000,
+            instances: 16,
+            memories: 1,
+            tables: 8,
+            handles: 1000,
+            deadline_ms: 100,
+            open_deadline_ms: 1000,
+            output_bytes_max: 64 << 20,
+            output_ratio_max: 16,
+        }
+    }
+}
+
+/// Answers wasmtime's questions and remembers what it denied, so that the trap that usually
+/// follows can be named for what it is.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    memory_bytes: usize,
+    memory_used: usize,
+    table_elements: usize,
+    instances: usize,
+    memories: usize,
+    tables: usize,
+    pub(crate) denied: Option<(&'static str, u64)>,
+}
+
+impl Limiter {
+    pub(crate) fn new(limits: &Limits) -> Limiter {
+        Limiter {
+            memory_bytes: limits.memory_bytes,
+            memory_used: 0,
+            table_elements: limits.table_elements,
+            instances: limits.instances,
+            memories: limits.memories,
+            tables: limits.tables,
+            denied: None,
+        }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let used = self
+            .memory_used
+            .saturating_add(desired.saturating_sub(current));
+        if used > self.memory_bytes {
+            self.denied = Some(("memory bytes", self.memory_bytes as u64));
+            return Ok(false);
+        }
+        self.memory_used = used;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > self.table_elements {
+            self.denied = Some(("table elements", self.table_elements as u64));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        self.instances
+    }
+
+    fn tables(&self) -> usize {
+        self.tables
+    }
+
+    fn memories(&self) -> usize {
+        self.memories
+    }
+}
