@@ -41,8 +41,11 @@ pub struct ProducerTable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Life {
     epoch: u16,
-    /// The last batches, oldest first; never empty.
+    /// The last batches, oldest first; empty only when all were taken back.
     batches: VecDeque<Written>,
+    /// The sequence number that is due when `batches` is empty.
+    #[serde(default)]
+    due: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +56,11 @@ struct Written {
 }
 
 impl Life {
-    /// The sequence number after the last batch; 0 for none.
+    /// The sequence number after the last batch.
     fn expected(&self) -> u32 {
         self.batches
             .back()
-            .map_or(0, |last| last.sequence.wrapping_add(last.records))
+            .map_or(self.due, |last| last.sequence.wrapping_add(last.records))
     }
 }
 
@@ -102,6 +105,7 @@ impl ProducerTable {
         let fresh = Life {
             epoch: producer.epoch,
             batches: VecDeque::new(),
+            due: 0,
         };
         let life = self.producers.entry(producer.id).or_insert(fresh);
         if life.epoch != producer.epoch {
@@ -119,6 +123,21 @@ impl ProducerTable {
         if self.producers.len() > PRODUCERS_PER_PARTITION_MAX {
             self.forget_oldest();
         }
+    }
+
+    /// Takes back what was recorded at or after `end`: those batches were admitted and then not
+    /// written. Their producers must send them again, in order.
+    pub fn truncate(&mut self, end: Offset) {
+        for life in self.producers.values_mut() {
+            while let Some(last) = life.batches.pop_back_if(|last| last.base_offset >= end) {
+                life.due = last.sequence;
+            }
+        }
+    }
+
+    /// The largest id among the remembered producers.
+    pub fn id_max(&self) -> Option<ProducerId> {
+        self.producers.keys().next_back().copied()
     }
 
     /// How many producers are remembered.
@@ -174,6 +193,24 @@ mod tests {
         check(&table, 2, 0, 1, New);
         table.record(producer(2, 0), 1, 200);
         check(&table, 1, 15, 1, Fenced { current: 2 });
+    }
+
+    #[test]
+    fn what_was_not_written_is_due_again() {
+        use Admission::*;
+        let mut table = ProducerTable::new();
+        for sequence in 0..7 {
+            table.record(producer(1, sequence), 1, u64::from(sequence));
+        }
+        assert_eq!(table.id_max(), Some(ProducerId(7)));
+        table.truncate(5);
+        check(&table, 1, 4, 1, Duplicate { base_offset: 4 });
+        check(&table, 1, 6, 1, OutOfOrder { expected: 5 });
+        check(&table, 1, 5, 1, New);
+        table.truncate(0);
+        check(&table, 1, 5, 1, OutOfOrder { expected: 2 });
+        check(&table, 1, 2, 1, New);
+        check(&table, 0, 2, 1, Fenced { current: 1 });
     }
 
     #[test]
