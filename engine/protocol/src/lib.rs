@@ -12,7 +12,7 @@ pub mod error;
 pub mod frame;
 pub mod limits;
 pub mod message;
-mod table;
+pub mod table;
 pub mod wire;
 
 pub use error::{DecodeError, WireError};

@@ -11,7 +11,7 @@ use model::port::Bounds;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DecodeError;
-use crate::limits::FETCH_BATCHES_MAX;
+use crate::limits::{FETCH_BATCHES_MAX, FRAME_BYTES_MAX};
 use crate::wire::{Body, Reader, Writer, json_bodies};
 
 /// Append one batch. Answered when it is as durable as the topic asks for.
@@ -43,6 +43,20 @@ pub struct Fetch {
 pub struct Fetched {
     pub bounds: Bounds,
     pub batches: Vec<Batch>,
+}
+
+impl Fetched {
+    /// Drops batches from the end until a frame can hold the rest. The first always fits.
+    pub fn shorten(&mut self) {
+        const ROOM: usize = FRAME_BYTES_MAX - (64 << 10);
+        let mut bytes = 0;
+        let fits = |batch: &Batch| {
+            bytes += batch.size();
+            bytes <= ROOM
+        };
+        let count = self.batches.iter().map(fits).take_while(|fits| *fits).count();
+        self.batches.truncate(count.max(1));
+    }
 }
 
 /// A fresh producer id.
