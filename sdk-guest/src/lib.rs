@@ -1,1 +1,107 @@
-//! Room under construction.
+//! Write RustMQ modules as plain Rust functions.
+//!
+//! ```
+//! # extern crate rustmq_sdk as rustmq;
+//! use rustmq::Reject;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Deserialize)]
+//! struct Raw<'a> { carrier: &'a str, delay: Option<f64> }
+//!
+//! #[derive(Serialize)]
+//! struct Clean<'a> { carrier: &'a str, hours: f64 }
+//!
+//! #[rustmq::map]
+//! fn tidy(row: Raw<'_>) -> Result<Clean<'_>, Reject> {
+//!     let delay = row.delay.ok_or_else(|| Reject::new("delay", "no delay"))?;
+//!     Ok(Clean { carrier: row.carrier, hours: delay / 60.0 })
+//! }
+//!
+//! let out = rustmq::testing::run::<tidy>([r#"{"carrier":"UA","delay":90}"#, "{}"]);
+//! assert_eq!(out.texts("out"), [r#"{"carrier":"UA","hours":1.5}"#]);
+//! assert_eq!(out.rejects[0].code, "json");
+//! ```
+//!
+//! - [`macro@map`] one row to one, [`macro@flat_map`] to many, [`macro@filter`], [`macro@route`]
+//! - a first parameter `&[u8]`, `Option<&[u8]>` or `&str` takes the value as it is, any other type
+//!   is read from JSON; further parameters: [`Meta`] for key, time and headers, `&T` for the
+//!   node's `params`
+//! - [`Record`] sets key, event time, headers and port of an output; [`Raw`] writes bytes
+//! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
+//! - [`testing`] runs a module natively, with neither broker nor WebAssembly
+//!
+//! Called by: guests, compiled to `wasm32-unknown-unknown` or `wasm32-wasip2`; natively by tests.
+//! Invariants: an error in a row rejects that row and never traps; output order is input order.
+
+mod batch;
+mod column;
+mod outbox;
+mod record;
+#[doc(hidden)]
+pub mod rt;
+mod value;
+
+#[cfg(target_family = "wasm")]
+#[path = "abi.rs"]
+mod sys;
+#[cfg(not(target_family = "wasm"))]
+#[path = "native.rs"]
+mod sys;
+
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+pub use batch::{Batch, Context, Meta};
+pub use column::Column;
+pub use outbox::Outbox;
+pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
+pub use rustmq_sdk_macros::{Port, filter, flat_map, map, route};
+pub use value::{Output, Payload};
+
+/// A module at the level of whole batches. The attributes implement it for you.
+pub trait Module: Sized {
+    /// Called once, before the first batch. An error stops the node with its message.
+    fn open(context: &Context) -> Result<Self, Failure>;
+
+    /// Called for each batch. An error applies the node's policy to the whole batch.
+    fn process(&mut self, rows: &Batch, out: &mut Outbox) -> Result<(), Failure>;
+}
+
+/// Exports a [`Module`] from this crate. The attributes do it for you; one per crate.
+#[macro_export]
+macro_rules! export {
+    ($module:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
+
+            #[unsafe(export_name = "rustmq:etl/module@0.1.0#open")]
+            extern "C" fn open(context: u32) -> *const u8 {
+                SLOT.open(context)
+            }
+
+            #[unsafe(export_name = "rustmq:etl/module@0.1.0#process")]
+            extern "C" fn process(rows: u32, out: u32) -> *const u8 {
+                SLOT.process(rows, out)
+            }
+
+            // WASI's libc brings its own
+            #[cfg(not(target_os = "wasi"))]
+            #[unsafe(export_name = "cabi_realloc")]
+            unsafe extern "C" fn realloc(
+                old: *mut u8,
+                old_len: usize,
+                align: usize,
+                new_len: usize,
+            ) -> *mut u8 {
+                // SAFETY: the host calls it as the canonical ABI says
+                unsafe { $crate::rt::realloc(old, old_len, align, new_len) }
+            }
+
+            #[used]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.0:transform")]
+            static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
+                *$crate::rt::COMPONENT_TYPE;
+        };
+    };
+}

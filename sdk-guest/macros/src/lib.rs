@@ -1,1 +1,299 @@
-//! Room under construction.
+//! The attributes of the SDK: a plain function over rows becomes a module.
+//!
+//! `#[rustmq::map] fn tidy(..)` leaves the function as it is and adds a type of the same name (a
+//! type and a function may share one) that implements `rustmq::Module`, exported on WebAssembly.
+//!
+//! Called by: guests, through `rustmq-sdk`.
+//! Invariants: the function can be called and tested as written; errors point at the user's code.
+//! Refuses: async and generic functions, methods, more than one `Meta` or params.
+
+use proc_macro::TokenStream;
+use proc_macro2::TokenStream as Tokens;
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{
+    Data, DeriveInput, Error, FnArg, GenericArgument, ItemFn, PathArguments, Result, ReturnType,
+    Type, TypePath, parse_macro_input,
+};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    Map,
+    FlatMap,
+    Filter,
+    Route,
+}
+
+/// One row to one: returns a value, `Option` of one (`None` drops the row), a `Record`, or a
+/// `Result` of these.
+#[proc_macro_attribute]
+pub fn map(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(args, item, Shape::Map)
+}
+
+/// One row to many: returns anything that iterates over values or `Record`s, or a `Result` of it.
+#[proc_macro_attribute]
+pub fn flat_map(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(args, item, Shape::FlatMap)
+}
+
+/// Keeps the rows for which it returns true; returns `bool` or a `Result` of it.
+#[proc_macro_attribute]
+pub fn filter(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(args, item, Shape::Filter)
+}
+
+/// Sends each row on as it is to the output it returns the name of: a text, or an enum with
+/// `#[derive(rustmq::Port)]`, or a `Result` of it.
+#[proc_macro_attribute]
+pub fn route(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(args, item, Shape::Route)
+}
+
+fn attribute(args: TokenStream, item: TokenStream, shape: Shape) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    let args = Tokens::from(args);
+    let made = if args.is_empty() {
+        module(&function, shape)
+    } else {
+        Err(Error::new(args.span(), "this attribute takes no arguments"))
+    };
+    let made = made.unwrap_or_else(Error::into_compile_error);
+    quote!(#function #made).into()
+}
+
+fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {
+    let signature = &function.sig;
+    if let Some(keyword) = &signature.asyncness {
+        return Err(Error::new(
+            keyword.span(),
+            "a module's function cannot be async",
+        ));
+    }
+    if signature.generics.type_params().next().is_some() {
+        return Err(Error::new(
+            signature.generics.span(),
+            "a module's function cannot be generic",
+        ));
+    }
+    let mut inputs = signature.inputs.iter();
+    let Some(FnArg::Typed(first)) = inputs.next() else {
+        return Err(Error::new(
+            signature.span(),
+            "the first parameter must be the row",
+        ));
+    };
+    let value = read_value(&first.ty);
+    let (mut arguments, mut params, mut meta_seen) = (Vec::new(), None, false);
+    for input in inputs {
+        let FnArg::Typed(input) = input else {
+            return Err(Error::new(input.span(), "a method cannot be a module"));
+        };
+        if last_name(inner_of_reference(&input.ty)).as_deref() == Some("Meta") {
+            if std::mem::replace(&mut meta_seen, true) {
+                return Err(Error::new(input.span(), "one Meta is enough"));
+            }
+            let by_reference = matches!(&*input.ty, Type::Reference(_));
+            arguments.push(if by_reference {
+                quote!(&meta)
+            } else {
+                quote!(meta)
+            });
+        } else {
+            let Type::Reference(reference) = &*input.ty else {
+                let text = "take the node's params by reference, `&T`, or key and time as `Meta`";
+                return Err(Error::new(input.ty.span(), text));
+            };
+            if params.replace(&*reference.elem).is_some() {
+                return Err(Error::new(
+                    input.span(),
+                    "the node's params can be taken only once",
+                ));
+            }
+            arguments.push(quote!(&self.opened.params));
+        }
+    }
+    Ok(expand(function, shape, value, &arguments, params))
+}
+
+fn expand(
+    function: &ItemFn,
+    shape: Shape,
+    value: Tokens,
+    arguments: &[Tokens],
+    params: Option<&Type>,
+) -> Tokens {
+    let name = &function.sig.ident;
+    let visibility = &function.vis;
+    let params = params.map_or_else(|| quote!(::rustmq::rt::NoParams), |ty| quote!(#ty));
+    let call = quote_spanned!(name.span()=> #name(#value, #(#arguments),*));
+    let (is_result, inner) = unwrapped(&function.sig.output, "Result");
+    let result = if is_result { quote!(#call?) } else { call };
+    let loop_ = match shape {
+        Shape::Map => {
+            let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
+            let put = if is_option {
+                quote!(if let Some(output) = #result { row.put(output)?; })
+            } else {
+                quote!(row.put(#result)?;)
+            };
+            quote!(emit(rows, out, |meta, value, row| { #put Ok(()) }))
+        }
+        Shape::FlatMap => quote!(emit(rows, out, |meta, value, row| {
+            for output in #result {
+                row.put(output)?;
+            }
+            Ok(())
+        })),
+        Shape::Filter => quote!(keep(rows, out, |meta, value| Ok(#result))),
+        Shape::Route => quote!(route(rows, out, |meta, value| Ok(#result))),
+    };
+    quote! {
+        /// The module made of the function of this name.
+        #[allow(non_camel_case_types)]
+        #visibility struct #name {
+            opened: ::rustmq::rt::Opened<#params>,
+        }
+
+        impl ::rustmq::Module for #name {
+            fn open(
+                context: &::rustmq::Context,
+            ) -> ::core::result::Result<Self, ::rustmq::Failure> {
+                Ok(Self { opened: ::rustmq::rt::Opened::new(context)? })
+            }
+
+            #[allow(unused_variables)]
+            fn process(
+                &mut self,
+                rows: &::rustmq::Batch,
+                out: &mut ::rustmq::Outbox,
+            ) -> ::core::result::Result<(), ::rustmq::Failure> {
+                self.opened.#loop_;
+                Ok(())
+            }
+        }
+
+        ::rustmq::export!(#name);
+    }
+}
+
+/// How the first parameter is made of a row's value.
+fn read_value(ty: &Type) -> Tokens {
+    match bare(ty) {
+        Bare::Bytes => quote!(::rustmq::rt::bytes(value)?),
+        Bare::Text => quote!(::rustmq::rt::text(value)?),
+        Bare::Option(inner) if matches!(bare(inner), Bare::Bytes) => quote!(value),
+        Bare::Option(_) => quote_spanned!(ty.span()=> ::rustmq::rt::json_or_none(value)?),
+        Bare::Other => quote_spanned!(ty.span()=> ::rustmq::rt::json(value)?),
+    }
+}
+
+enum Bare<'a> {
+    Bytes,
+    Text,
+    Option(&'a Type),
+    Other,
+}
+
+fn bare(ty: &Type) -> Bare<'_> {
+    if let Type::Reference(reference) = ty {
+        return match &*reference.elem {
+            Type::Slice(slice) if last_name(&slice.elem).as_deref() == Some("u8") => Bare::Bytes,
+            inner if last_name(inner).as_deref() == Some("str") => Bare::Text,
+            _ => Bare::Other,
+        };
+    }
+    if last_name(ty).as_deref() == Some("Option")
+        && let Some(inner) = first_argument(ty)
+    {
+        return Bare::Option(inner);
+    }
+    Bare::Other
+}
+
+/// Whether a return type is `wrapper<..>`, and the type without it.
+fn unwrapped(output: &ReturnType, wrapper: &str) -> (bool, Option<Type>) {
+    let ReturnType::Type(_, ty) = output else {
+        return (false, None);
+    };
+    if last_name(ty).as_deref() == Some(wrapper) {
+        return (true, first_argument(ty).cloned());
+    }
+    (false, Some((**ty).clone()))
+}
+
+fn inner_of_reference(ty: &Type) -> &Type {
+    match ty {
+        Type::Reference(reference) => &reference.elem,
+        other => other,
+    }
+}
+
+fn last_name(ty: &Type) -> Option<String> {
+    let Type::Path(TypePath { path, .. }) = ty else {
+        return None;
+    };
+    Some(path.segments.last()?.ident.to_string())
+}
+
+fn first_argument(ty: &Type) -> Option<&Type> {
+    let Type::Path(TypePath { path, .. }) = ty else {
+        return None;
+    };
+    let PathArguments::AngleBracketed(arguments) = &path.segments.last()?.arguments else {
+        return None;
+    };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
+}
+
+/// Names of outputs from an enum: `OnTime` is the output `on-time`.
+#[proc_macro_derive(Port)]
+pub fn port(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    port_impl(&item)
+        .unwrap_or_else(Error::into_compile_error)
+        .into()
+}
+
+fn port_impl(item: &DeriveInput) -> Result<Tokens> {
+    let Data::Enum(data) = &item.data else {
+        return Err(Error::new(
+            item.span(),
+            "Port is for enums: one variant an output",
+        ));
+    };
+    let name = &item.ident;
+    let mut arms = Vec::new();
+    for variant in &data.variants {
+        if !variant.fields.is_empty() {
+            return Err(Error::new(
+                variant.span(),
+                "an output's variant carries no fields",
+            ));
+        }
+        let ident = format_ident!("{}", variant.ident);
+        let text = kebab(&ident.to_string());
+        arms.push(quote!(#name::#ident => #text));
+    }
+    Ok(quote! {
+        impl ::rustmq::PortName for #name {
+            fn port(&self) -> &str {
+                match self { #(#arms),* }
+            }
+        }
+    })
+}
+
+fn kebab(camel: &str) -> String {
+    let mut text = String::new();
+    for (place, letter) in camel.chars().enumerate() {
+        if letter.is_uppercase() && place > 0 {
+            text.push('-');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! The batch a module is given, its rows, and the context it is opened with.
+//!
+//! Called by: guests.
+//! Invariants: a column crosses the boundary when it is first asked for, whole and once; row
+//! numbers are those of the batch.
+
+use std::cell::OnceCell;
+
+use crate::column::Column;
+use crate::record::Failure;
+use crate::sys;
+
+/// What the node was declared with. Only seen by `open`.
+pub struct Context(pub(crate) sys::Context);
+
+impl Context {
+    /// The node's `params`, as JSON text.
+    pub fn params_json(&self) -> String {
+        self.0.params()
+    }
+
+    /// The node's `params` as a type of yours.
+    pub fn params<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
+        let text = self.params_json();
+        // a node without params has none, not an error
+        let text = if matches!(text.trim(), "" | "null") {
+            "{}"
+        } else {
+            &text
+        };
+        serde_json::from_str(text)
+            .map_err(|e| Failure::new("params", format!("the node's params do not fit: {e}")))
+    }
+
+    pub fn inputs(&self) -> Vec<String> {
+        self.0.inputs()
+    }
+
+    /// Names of the outputs; their places are the ports.
+    pub fn outputs(&self) -> Vec<String> {
+        self.0.outputs()
+    }
+
+    /// The input partition of this lane.
+    pub fn partition(&self) -> u32 {
+        self.0.partition()
+    }
+}
+
+/// Rows of one input, in order.
+pub struct Batch {
+    source: sys::Rows,
+    len: usize,
+    keys: OnceCell<Column>,
+    values: OnceCell<Column>,
+    event_times: OnceCell<Vec<i64>>,
+    offsets: OnceCell<Vec<u64>>,
+    headers: OnceCell<Box<Header>>,
+}
+
+/// A header column that was asked for, and the next one: grows at its end only, so that columns
+/// can be lent while others are added.
+struct Header {
+    name: String,
+    column: Column,
+    next: OnceCell<Box<Header>>,
+}
+
+impl Batch {
+    pub(crate) fn new(source: sys::Rows) -> Batch {
+        Batch {
+            len: source.len(),
+            source,
+            keys: OnceCell::new(),
+            values: OnceCell::new(),
+            event_times: OnceCell::new(),
+            offsets: OnceCell::new(),
+            headers: OnceCell::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Index into the context's inputs.
+    pub fn input(&self) -> u16 {
+        self.source.input()
+    }
+
+    pub fn keys(&self) -> &Column {
+        self.keys.get_or_init(|| self.source.keys())
+    }
+
+    pub fn values(&self) -> &Column {
+        self.values.get_or_init(|| self.source.values())
+    }
+
+    /// Microseconds since the epoch, UTC.
+    pub fn event_times(&self) -> &[i64] {
+        self.event_times.get_or_init(|| self.source.event_times())
+    }
+
+    /// Offsets in the stage's source topic.
+    pub fn offsets(&self) -> &[u64] {
+        self.offsets.get_or_init(|| self.source.offsets())
+    }
+
+    /// One header of all rows.
+    pub fn header(&self, name: &str) -> &Column {
+        let mut place = &self.headers;
+        loop {
+            let header = place.get_or_init(|| {
+                let column = self.source.header(name);
+                Box::new(Header {
+                    name: name.to_owned(),
+                    column,
+                    next: OnceCell::new(),
+                })
+            });
+            if header.name == name {
+                return &header.column;
+            }
+            place = &header.next;
+        }
+    }
+
+    /// Microseconds since the epoch, UTC: no row before it is expected any more.
+    pub fn watermark(&self) -> i64 {
+        self.source.watermark()
+    }
+
+    /// One row's key, time and headers. Panics past the end.
+    pub fn meta(&self, row: usize) -> Meta<'_> {
+        assert!(row < self.len, "row {row} of {}", self.len);
+        Meta { batch: self, row }
+    }
+}
+
+/// What a row carries besides its value. Columns are fetched when first asked for.
+#[derive(Clone, Copy)]
+pub struct Meta<'a> {
+    batch: &'a Batch,
+    row: usize,
+}
+
+impl<'a> Meta<'a> {
+    /// Number of the row in its batch.
+    pub fn row(&self) -> usize {
+        self.row
+    }
+
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.batch.keys().get(self.row)
+    }
+
+    /// Microseconds since the epoch, UTC.
+    pub fn event_time(&self) -> i64 {
+        self.batch.event_times()[self.row]
+    }
+
+    /// Offset in the stage's source topic.
+    pub fn offset(&self) -> u64 {
+        self.batch.offsets()[self.row]
+    }
+
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.batch.header(name).get(self.row)
+    }
+
+    /// Index into the context's inputs.
+    pub fn input(&self) -> u16 {
+        self.batch.input()
+    }
+}

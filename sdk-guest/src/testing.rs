@@ -1,0 +1,324 @@
+//! Runs a module natively, on rows written by hand: `cargo test` needs no broker, no WebAssembly.
+//!
+//! Called by: tests of guests.
+//! Invariants: the same module code and the same loops as in the sandbox; the same rules too: a
+//! rejected or retried row has no output, an error of `process` panics with its message.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use crate::batch::{Batch, Context};
+use crate::outbox::Outbox;
+use crate::record::Failure;
+use crate::sys::{self, Call};
+use crate::{Column, Module};
+
+/// An input row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Row {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    /// Microseconds since the epoch, UTC.
+    pub event_time: i64,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Row {
+    pub fn new(value: impl Into<Vec<u8>>) -> Row {
+        Row {
+            value: Some(value.into()),
+            ..Row::default()
+        }
+    }
+
+    pub fn json(value: &impl serde::Serialize) -> Row {
+        Row::new(serde_json::to_vec(value).expect("the test's own value"))
+    }
+
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Row {
+        self.key = Some(key.into());
+        self
+    }
+
+    pub fn event_time(mut self, micros: i64) -> Row {
+        self.event_time = micros;
+        self
+    }
+
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Row {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl From<&str> for Row {
+    fn from(value: &str) -> Row {
+        Row::new(value)
+    }
+}
+
+impl From<String> for Row {
+    fn from(value: String) -> Row {
+        Row::new(value)
+    }
+}
+
+impl From<&[u8]> for Row {
+    fn from(value: &[u8]) -> Row {
+        Row::new(value)
+    }
+}
+
+/// A row that came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutRow {
+    pub port: String,
+    /// Number of the input row it came from.
+    pub parent: usize,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub event_time: i64,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl OutRow {
+    /// The value as text; empty without one.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+/// A row that was rejected, or is to be tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub row: usize,
+    pub code: String,
+    pub message: String,
+}
+
+/// All that came of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub rows: Vec<OutRow>,
+    pub rejects: Vec<Refused>,
+    pub retries: Vec<Refused>,
+}
+
+impl Outcome {
+    /// The rows of one output, in order.
+    pub fn on(&self, port: &str) -> Vec<&OutRow> {
+        self.rows.iter().filter(|row| row.port == port).collect()
+    }
+
+    /// The values of one output as text, in order.
+    pub fn texts(&self, port: &str) -> Vec<String> {
+        self.on(port).into_iter().map(OutRow::text).collect()
+    }
+
+    /// The values of one output read from JSON. Panics where one is not.
+    pub fn json<T: serde::de::DeserializeOwned>(&self, port: &str) -> Vec<T> {
+        let read = |row: &OutRow| {
+            serde_json::from_str(&row.text())
+                .unwrap_or_else(|e| panic!("output {:?} is not as expected: {e}", row.text()))
+        };
+        self.on(port).into_iter().map(read).collect()
+    }
+}
+
+/// Runs a module over rows as one batch, without params, with the one output `out`.
+pub fn run<M: Module>(rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
+    Harness::new().run::<M>(rows)
+}
+
+/// What a node would declare.
+pub struct Harness {
+    context: sys::Context,
+}
+
+impl Default for Harness {
+    fn default() -> Harness {
+        Harness::new()
+    }
+}
+
+impl Harness {
+    pub fn new() -> Harness {
+        Harness {
+            context: sys::Context {
+                params: String::new(),
+                inputs: vec!["in".into()],
+                outputs: vec!["out".into()],
+                partition: 0,
+            },
+        }
+    }
+
+    pub fn params(mut self, params: &impl serde::Serialize) -> Harness {
+        self.context.params = serde_json::to_string(params).expect("the test's own params");
+        self
+    }
+
+    pub fn outputs(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Harness {
+        self.context.outputs = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Opens the module only.
+    pub fn open<M: Module>(&self) -> Result<M, Failure> {
+        M::open(&Context(self.context.clone()))
+    }
+
+    /// Opens the module and gives it the rows as one batch. Panics where it fails.
+    pub fn run<M: Module>(&self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
+        let mut module = self
+            .open::<M>()
+            .unwrap_or_else(|f| panic!("the module does not open: {}: {}", f.code, f.message));
+        let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
+        let outbox = sys::Outbox {
+            rows: rows.len(),
+            ports: self.context.outputs.len(),
+            calls: Rc::default(),
+        };
+        let batch = Batch::new(lend(&rows));
+        module
+            .process(&batch, &mut Outbox(outbox.clone()))
+            .unwrap_or_else(|f| panic!("the module fails: {}: {}", f.code, f.message));
+        let calls = outbox.calls.take();
+        settle(&self.context.outputs, &rows, calls)
+    }
+}
+
+fn lend(rows: &[Row]) -> sys::Rows {
+    let mut lent = sys::Rows::default();
+    for (offset, row) in rows.iter().enumerate() {
+        lent.keys.push(row.key.as_deref());
+        lent.values.push(row.value.as_deref());
+        lent.event_times.push(row.event_time);
+        lent.offsets.push(offset as u64);
+        lent.headers.push(row.headers.clone());
+    }
+    lent.watermark = rows
+        .iter()
+        .map(|row| row.event_time)
+        .min()
+        .unwrap_or_default();
+    lent
+}
+
+/// Puts the calls together as the host would.
+fn settle(ports: &[String], rows: &[Row], calls: Vec<Call>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut refused = BTreeSet::new();
+    let (mut first_retry, mut sent) = (usize::MAX, Vec::new());
+    for call in calls {
+        match call {
+            Call::Reject {
+                rows,
+                code,
+                message,
+            } => {
+                for row in rows {
+                    refused.insert(row as usize);
+                    let (code, message) = (code.clone(), message.clone());
+                    outcome.rejects.push(Refused {
+                        row: row as usize,
+                        code,
+                        message,
+                    });
+                }
+            }
+            Call::Retry {
+                rows,
+                code,
+                message,
+                ..
+            } => {
+                for row in rows {
+                    first_retry = first_retry.min(row as usize);
+                    let (code, message) = (code.clone(), message.clone());
+                    outcome.retries.push(Refused {
+                        row: row as usize,
+                        code,
+                        message,
+                    });
+                }
+            }
+            sending => sent.push(sending),
+        }
+    }
+    let stands = |row: usize| row < first_retry && !refused.contains(&row);
+    for call in sent {
+        out_rows(ports, rows, call, &mut outcome.rows, &stands);
+    }
+    outcome
+}
+
+fn out_rows(
+    ports: &[String],
+    rows: &[Row],
+    call: Call,
+    sent: &mut Vec<OutRow>,
+    stands: &dyn Fn(usize) -> bool,
+) {
+    match call {
+        Call::Forward {
+            port,
+            rows: forwarded,
+        } => {
+            for row in forwarded
+                .into_iter()
+                .map(|row| row as usize)
+                .filter(|row| stands(*row))
+            {
+                let Row {
+                    key,
+                    value,
+                    event_time,
+                    headers,
+                } = rows[row].clone();
+                let port = ports[usize::from(port)].clone();
+                sent.push(OutRow {
+                    port,
+                    parent: row,
+                    key,
+                    value,
+                    event_time,
+                    headers,
+                });
+            }
+        }
+        Call::Emit {
+            port,
+            parents,
+            keys,
+            values,
+            event_times,
+            headers: set,
+        } => {
+            let owned = |column: &Column, i| column.get(i).map(<[u8]>::to_vec);
+            for (i, parent) in parents.into_iter().map(|row| row as usize).enumerate() {
+                if !stands(parent) {
+                    continue;
+                }
+                let mut headers = rows[parent].headers.clone();
+                for (name, column) in &set {
+                    if let Some(value) = owned(column, i) {
+                        headers.retain(|(known, _)| known != name);
+                        headers.push((name.clone(), value));
+                    }
+                }
+                sent.push(OutRow {
+                    port: ports[usize::from(port)].clone(),
+                    parent,
+                    key: owned(&keys, i),
+                    value: owned(&values, i),
+                    event_time: event_times
+                        .as_ref()
+                        .map_or(rows[parent].event_time, |t| t[i]),
+                    headers,
+                });
+            }
+        }
+        Call::Reject { .. } | Call::Retry { .. } => {}
+    }
+}
