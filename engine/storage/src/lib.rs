@@ -1,1 +1,25 @@
-//! Room under construction.
+//! Storage: a shard's bytes at rest. A write-ahead log, the recent tail in memory, and Parquet
+//! objects in an object store, behind one door: `Store`.
+//!
+//! Called by: `broker` (append, read), `sql` (snapshot), `server` (open, close, status).
+//! Invariants: what was acknowledged is in the WAL or in a manifest; data object, then
+//! manifest, then local deletion; nothing else in the workspace links `object_store` to write
+//! or writes Parquet.
+//! Refuses: to open over corruption, to go on after a failed write or sync.
+
+mod config;
+mod error;
+mod io;
+mod log;
+mod snapshot;
+mod status;
+mod tail;
+mod tier;
+mod wal;
+
+pub use config::{PartitionConfig, StoreConfig};
+pub use error::{OpenError, TierError};
+pub use log::{Entry, Pending, Store};
+pub use snapshot::Snapshot;
+pub use status::{PartitionStatus, StoreStatus, TierReport};
+pub use tier::manifest::{ColdObject, ProducerMark};

@@ -1,0 +1,126 @@
+//! What a store is told when it opens, and per partition.
+//!
+//! Called by: `log` (the store), by `broker` and `server` who fill it in.
+//! Invariants: every size has its unit in its name; defaults suit one machine.
+//! Refuses: nothing here; `Store::open` checks the folder and the URL.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use model::{Durability, PartitionId, PayloadCodec, Schema};
+
+/// How one broker keeps its bytes.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The WAL lives in `dir/wal`, the tier in `dir/tier` unless `tier_url` says otherwise.
+    pub dir: PathBuf,
+    /// `file:///path`, `s3://bucket/prefix` or `gs://bucket/prefix`; none is `dir/tier`.
+    pub tier_url: Option<String>,
+    /// Options of `object_store` (`aws_region`, `aws_endpoint`, …) for the URL.
+    pub tier_options: BTreeMap<String, String>,
+    /// Names this broker in manifests, so that two writers can be told apart.
+    pub node: String,
+    /// Size a WAL segment is preallocated with; a larger entry gets a larger segment.
+    pub segment_bytes: u64,
+    /// Above this many bytes of WAL, partitions that hold its oldest segment are tiered early
+    /// and small leftovers of others are written again at its head.
+    pub wal_bytes_max: u64,
+    /// Entries waiting for the WAL's writer; above it `enqueue` answers `Unavailable`.
+    pub queue_bytes_max: usize,
+    /// Recent batches kept in memory, over all partitions.
+    pub tail_bytes_max: usize,
+    /// Untiered bytes of a partition that make it due for the tier.
+    pub tier_bytes: u64,
+    /// Age of the oldest untiered batch that makes a partition due for the tier.
+    pub tier_age_ms: u64,
+    /// Objects of the tier kept in memory for readers, bytes.
+    pub cold_cache_bytes_max: usize,
+    /// How often the tier looks for what is due.
+    pub tier_tick_ms: u64,
+    /// How long the WAL's writer must be idle before it appends a mark.
+    pub idle_mark_ms: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            dir: PathBuf::from("data"),
+            tier_url: None,
+            tier_options: BTreeMap::new(),
+            node: "node-0".to_owned(),
+            segment_bytes: 64 << 20,
+            wal_bytes_max: 1 << 30,
+            queue_bytes_max: 64 << 20,
+            tail_bytes_max: 256 << 20,
+            tier_bytes: 32 << 20,
+            tier_age_ms: 600_000,
+            cold_cache_bytes_max: 128 << 20,
+            tier_tick_ms: 1_000,
+            idle_mark_ms: 20,
+        }
+    }
+}
+
+impl StoreConfig {
+    /// The defaults, in this folder.
+    pub fn new(dir: impl Into<PathBuf>) -> StoreConfig {
+        StoreConfig {
+            dir: dir.into(),
+            ..StoreConfig::default()
+        }
+    }
+}
+
+/// What the store must know of a partition.
+#[derive(Clone, Debug)]
+pub struct PartitionConfig {
+    pub id: PartitionId,
+    /// The topic's name, for paths in the tier and for messages.
+    pub topic: String,
+    pub codec: PayloadCodec,
+    /// Gives JSON topics typed columns in Parquet.
+    pub schema: Option<Schema>,
+    pub durability: Durability,
+    /// Whether closed ranges go to the tier. What is not tiered stays in the WAL until trimmed.
+    pub tier: bool,
+    /// Kept for retention, which is not built yet.
+    pub retention_ms: Option<u64>,
+    /// Kept for retention, which is not built yet.
+    pub retention_bytes: Option<u64>,
+}
+
+impl PartitionConfig {
+    /// Raw values, acknowledged after the sync, tiered.
+    pub fn new(id: PartitionId, topic: impl Into<String>) -> PartitionConfig {
+        PartitionConfig {
+            id,
+            topic: topic.into(),
+            codec: PayloadCodec::Raw,
+            schema: None,
+            durability: Durability::Fsync,
+            tier: true,
+            retention_ms: None,
+            retention_bytes: None,
+        }
+    }
+
+    /// One configuration for each partition of a topic.
+    pub fn of_topic(topic: &model::Topic) -> Vec<PartitionConfig> {
+        let spec = &topic.spec;
+        (0..spec.partitions)
+            .map(|index| PartitionConfig {
+                id: PartitionId {
+                    topic: topic.id,
+                    index,
+                },
+                topic: topic.name.clone(),
+                codec: spec.codec,
+                schema: spec.schema.clone(),
+                durability: spec.durability,
+                tier: spec.tier,
+                retention_ms: spec.retention_ms,
+                retention_bytes: spec.retention_bytes,
+            })
+            .collect()
+    }
+}

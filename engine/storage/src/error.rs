@@ -1,0 +1,96 @@
+//! Errors of opening and of the tier. Errors of reading and appending are `model::LogError`.
+//!
+//! Called by: every room of this crate.
+//! Invariants: a message says what, where (file, position, partition, offset) and what to do.
+//! Refuses: nothing.
+
+use std::path::{Path, PathBuf};
+
+use model::{LogError, PartitionId};
+
+/// Why a store did not open. Nothing was changed on disk beyond a torn tail cut off.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot {what} {path}: {source}; check that the folder exists and is writable")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "the write-ahead log is damaged: {path} at byte {position}: {reason}{lost}; bytes that \
+         were known durable have changed, so nothing was cut: restore this file from a copy, or \
+         move the folder away to start empty"
+    )]
+    Corrupt {
+        path: PathBuf,
+        position: u64,
+        reason: String,
+        lost: String,
+    },
+    #[error(
+        "partition {partition} has a gap: offsets {from} to {to} are neither in the write-ahead \
+         log nor in the tier; restore the missing files"
+    )]
+    Gap {
+        partition: PartitionId,
+        from: u64,
+        to: u64,
+    },
+    #[error("the tier at {url} does not open: {reason}")]
+    Tier { url: String, reason: String },
+}
+
+impl OpenError {
+    pub(crate) fn io(what: &'static str, path: &Path, source: std::io::Error) -> OpenError {
+        OpenError::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Why something did not reach the tier, or did not come back from it.
+#[derive(Debug, thiserror::Error)]
+pub enum TierError {
+    #[error("the tier cannot {what} {path}: {source}; it will be tried again")]
+    Store {
+        what: &'static str,
+        path: String,
+        source: object_store::Error,
+    },
+    #[error("{path} is not readable as Parquet: {reason}")]
+    Parquet { path: String, reason: String },
+    #[error(
+        "manifest {path} was written by {writer}: another broker owns partition {partition}, so \
+         this one stopped tiering it"
+    )]
+    Fenced {
+        path: String,
+        writer: String,
+        partition: PartitionId,
+    },
+    #[error("manifest {path} is damaged: {reason}")]
+    Manifest { path: String, reason: String },
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl TierError {
+    pub(crate) fn store(what: &'static str, path: &str, source: object_store::Error) -> TierError {
+        TierError::Store {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The same said to a reader of the log.
+    pub(crate) fn into_log(self) -> LogError {
+        match self {
+            TierError::Log(error) => error,
+            other => LogError::Unavailable(other.to_string()),
+        }
+    }
+}

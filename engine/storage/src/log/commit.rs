@@ -1,0 +1,314 @@
+//! The one thread that writes: takes what queued, writes it at once, syncs once, answers all.
+//!
+//! Called by: `Store::open` starts it; it ends when the queue is closed or a write failed.
+//! Invariants: a waiter hears "done" only after its entry is written and, unless its topic says
+//! `memory`, synced; partitions learn of batches in WAL order, before the waiter does.
+//! Refuses: to go on after a failed write or sync: those waiters hear "unknown".
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use model::{Durability, LogError, PartitionId};
+use tokio::sync::Notify;
+
+use super::queue::{BatchWork, Queue, Taken, Work, refuse};
+use super::{Partitions, Segments};
+use crate::tail::Tail;
+use crate::wal::entry::ENTRY_HEAD_LEN;
+use crate::wal::writer::{control_json, control_len};
+use crate::wal::{Control, Kind, Location, RollError, WalWriter};
+
+/// What the writer counts, read by `status`.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub entries: AtomicU64,
+    pub batches: AtomicU64,
+    pub bytes: AtomicU64,
+    pub syncs: AtomicU64,
+}
+
+/// Written, or about to be, and not yet answered.
+struct Staged {
+    work: Work,
+    places: Vec<Location>,
+}
+
+pub(crate) struct Committer {
+    pub queue: Arc<Queue>,
+    pub partitions: Arc<Partitions>,
+    pub segments: Arc<Segments>,
+    pub tail: Arc<Tail>,
+    pub counters: Arc<Counters>,
+    pub wal: WalWriter,
+    /// Next sequence of each shard.
+    pub sequences: BTreeMap<u32, u64>,
+    pub idle: Duration,
+    /// Wakes the tier when a partition has this much for it.
+    pub tier_bytes: u64,
+    pub tier_wake: Arc<Notify>,
+    /// Something was written after the last mark.
+    pub needs_mark: bool,
+}
+
+/// A write or sync failed: nothing more may be done with this WAL.
+struct Failed(String);
+
+/// Fails the queue if the thread ends in any other way than by being closed.
+struct Guard(Arc<Queue>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("its writer panicked");
+        }
+    }
+}
+
+impl Committer {
+    /// Runs until the queue is closed or the WAL failed.
+    pub(crate) fn run(mut self) {
+        let _guard = Guard(Arc::clone(&self.queue));
+        loop {
+            let done = match self.queue.take(self.needs_mark.then_some(self.idle)) {
+                Taken::Group(group) => self.group(group),
+                Taken::Idle => self.mark(),
+                Taken::Closed => {
+                    if let Err(Failed(reason)) = self.mark() {
+                        tracing::error!(%reason, "the write-ahead log failed while closing");
+                    }
+                    return;
+                }
+            };
+            if let Err(Failed(reason)) = done {
+                tracing::error!(%reason, "the write-ahead log stopped");
+                self.queue.fail(&reason);
+                return;
+            }
+        }
+    }
+
+    fn group(&mut self, mut group: VecDeque<Work>) -> Result<(), Failed> {
+        let mut staged = Vec::with_capacity(group.len());
+        while let Some(work) = group.pop_front() {
+            let control = self.control(&work);
+            let length = match (&work, &control) {
+                (Work::Batches(work), _) => work.length,
+                (_, Some(json)) => control_len(json),
+                (_, None) => ENTRY_HEAD_LEN,
+            };
+            if !self.wal.fits(length) {
+                let made_room = self.flush(&mut staged).and_then(|()| self.roll(length));
+                match made_room {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        group.push_front(work);
+                        self.queue.refuse_all(group, &LogError::DiskFull);
+                        return Ok(());
+                    }
+                    Err(failed) => {
+                        group.push_front(work);
+                        group
+                            .into_iter()
+                            .for_each(|work| refuse(work, &not_written(&failed)));
+                        return Err(failed);
+                    }
+                }
+            }
+            let places = self.stage(&work, control.as_deref());
+            staged.push(Staged { work, places });
+        }
+        self.flush(&mut staged)
+    }
+
+    /// The JSON of work that is a control entry.
+    fn control(&self, work: &Work) -> Option<Vec<u8>> {
+        match work {
+            Work::Batches(_) => None,
+            Work::Control { control, .. } => Some(control_json(control)),
+            Work::Checkpoint { .. } => {
+                let line = |(id, partition): (PartitionId, Arc<super::Partition>)| {
+                    let bounds = partition.bounds();
+                    (id, bounds.start, bounds.end)
+                };
+                let partitions = self.partitions.all().into_iter().map(line).collect();
+                Some(control_json(&Control::Checkpoint { partitions }))
+            }
+        }
+    }
+
+    fn stage(&mut self, work: &Work, control: Option<&[u8]>) -> Vec<Location> {
+        self.counters.entries.fetch_add(1, Ordering::Relaxed);
+        let work = match (work, control) {
+            (Work::Batches(work), _) => work,
+            (_, control) => {
+                self.wal.stage_control(control.unwrap_or_default());
+                return Vec::new();
+            }
+        };
+        let next = self.sequences.entry(work.shard).or_default();
+        let sequence = *next;
+        *next += 1;
+        self.counters
+            .batches
+            .fetch_add(work.parts.len() as u64, Ordering::Relaxed);
+        self.counters
+            .bytes
+            .fetch_add(work.length as u64, Ordering::Relaxed);
+        let batches = work
+            .parts
+            .iter()
+            .map(|(partition, batch)| (partition.id(), batch));
+        self.wal
+            .stage(work.kind, (work.shard, work.epoch, sequence), batches)
+    }
+
+    /// Goes on in a new segment; false if the disk has no room for one.
+    fn roll(&mut self, length: usize) -> Result<bool, Failed> {
+        match self.wal.roll(length) {
+            Ok(segment) => {
+                self.segments.push(segment);
+                self.needs_mark = false;
+                Ok(true)
+            }
+            Err(RollError::Full) => {
+                tracing::warn!("no room for a WAL segment: appends are refused until there is");
+                Ok(false)
+            }
+            Err(RollError::Failed(reason)) => Err(Failed(reason)),
+        }
+    }
+
+    /// Writes what is staged, syncs it, tells partitions and waiters.
+    fn flush(&mut self, staged: &mut Vec<Staged>) -> Result<(), Failed> {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let staged = std::mem::take(staged);
+        self.needs_mark = true;
+        if let Err(error) = self.wal.write() {
+            return Err(lost(staged, format!("a write to it failed: {error}")));
+        }
+        let (now, after_sync) = split_by_durability(staged);
+        now.into_iter().for_each(|staged| self.done(staged));
+        if after_sync.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.sync() {
+            return Err(lost(after_sync, error.0));
+        }
+        after_sync.into_iter().for_each(|staged| self.done(staged));
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Failed> {
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.wal
+            .sync()
+            .map_err(|error| Failed(format!("a sync of it failed: {error}")))
+    }
+
+    /// Makes known in the WAL itself that all before is durable.
+    fn mark(&mut self) -> Result<(), Failed> {
+        if !self.needs_mark {
+            return Ok(());
+        }
+        self.needs_mark = false;
+        self.sync()?;
+        // Without room the next segment's head will say the same.
+        if self.wal.fits(ENTRY_HEAD_LEN) {
+            self.wal.stage_mark();
+            self.wal
+                .write()
+                .map_err(|error| Failed(format!("a write to it failed: {error}")))?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn done(&self, staged: Staged) {
+        match staged.work {
+            Work::Batches(work) => self.done_batches(work, staged.places),
+            Work::Control { control, reply } => {
+                match control {
+                    Control::Trim { partition, .. } => {
+                        if let Some(partition) = self.partitions.get(partition) {
+                            partition.release_trimmed();
+                        }
+                    }
+                    Control::Drop { .. } | Control::Checkpoint { .. } => {}
+                }
+                if let Some(reply) = reply {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Work::Checkpoint { reply } => {
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    fn done_batches(&self, work: BatchWork, places: Vec<Location>) {
+        for ((partition, batch), location) in work.parts.iter().zip(places) {
+            if work.kind == Kind::Moved {
+                partition.install_moved(batch.base_offset(), location);
+                continue;
+            }
+            let untiered = partition.install(batch, location);
+            self.tail.added(partition, batch.size());
+            if untiered >= self.tier_bytes && partition.config.tier {
+                self.tier_wake.notify_one();
+            }
+        }
+        let _ = work.reply.send(Ok(()));
+    }
+}
+
+/// Entries that may be answered after the write, and those that wait for the sync. An entry of a
+/// `memory` topic still waits when an earlier one of the same partition does.
+fn split_by_durability(staged: Vec<Staged>) -> (Vec<Staged>, Vec<Staged>) {
+    let is_memory = |work: &Work| match work {
+        Work::Batches(work) => work.durability == Durability::Memory,
+        Work::Control { .. } | Work::Checkpoint { .. } => false,
+    };
+    if !staged.iter().any(|staged| is_memory(&staged.work)) {
+        return (Vec::new(), staged);
+    }
+    let mut waiting: HashSet<PartitionId> = HashSet::new();
+    let (mut now, mut after_sync) = (Vec::new(), Vec::new());
+    for staged in staged {
+        let ids = |work: &BatchWork| -> Vec<PartitionId> {
+            work.parts
+                .iter()
+                .map(|(partition, _)| partition.id())
+                .collect()
+        };
+        let ids = if let Work::Batches(work) = &staged.work {
+            ids(work)
+        } else {
+            Vec::new()
+        };
+        if is_memory(&staged.work) && !ids.iter().any(|id| waiting.contains(id)) {
+            now.push(staged);
+        } else {
+            waiting.extend(ids);
+            after_sync.push(staged);
+        }
+    }
+    (now, after_sync)
+}
+
+fn lost(staged: Vec<Staged>, reason: String) -> Failed {
+    for staged in staged {
+        refuse(staged.work, &LogError::Unknown(reason.clone()));
+    }
+    Failed(reason)
+}
+
+fn not_written(failed: &Failed) -> LogError {
+    LogError::Unavailable(format!(
+        "the write-ahead log has stopped ({}); restart the broker",
+        failed.0
+    ))
+}

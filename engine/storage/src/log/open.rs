@@ -1,0 +1,223 @@
+//! Opens a store: recovers the WAL, reads the manifests, joins the two, starts the writer.
+//!
+//! Called by: whoever composes the broker. Invariants: when it returns, every partition is
+//! whole from its start to its end, partly in the tier and partly in the WAL.
+//! Refuses: corruption, gaps between tier and WAL; changes nothing then.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use model::PartitionId;
+use tokio::sync::Notify;
+
+use super::commit::{Committer, Counters};
+use super::partition::{Beginning, Partition, Slot};
+use super::queue::Queue;
+use super::{Inner, Partitions, Segments, Store, tiering};
+use crate::config::{PartitionConfig, StoreConfig};
+use crate::error::{OpenError, TierError};
+use crate::io::{Disk, RealDisk, create_dir_durable};
+use crate::tail::Tail;
+use crate::tier::Tier;
+use crate::tier::manifest::{Manifest, ProducerMark, last_marks};
+use crate::wal::WalWriter;
+use crate::wal::recovery::{Found, Recovered, recover};
+
+impl Store {
+    /// Opens the store in `config.dir` with the partitions the catalog knows. A torn tail is
+    /// cut; damage to what was durable is an error that names it, and nothing is changed.
+    pub async fn open(
+        config: StoreConfig,
+        partitions: Vec<PartitionConfig>,
+    ) -> Result<Store, OpenError> {
+        Store::open_with(config, partitions, Arc::new(RealDisk), None).await
+    }
+
+    /// As `open`, over a given disk and tier.
+    pub(crate) async fn open_with(
+        config: StoreConfig,
+        partitions: Vec<PartitionConfig>,
+        disk: Arc<dyn Disk>,
+        tier: Option<Tier>,
+    ) -> Result<Store, OpenError> {
+        let wal_dir = config.dir.join("wal");
+        create_dir_durable(&wal_dir).map_err(|error| OpenError::io("create", &wal_dir, error))?;
+        let tier = match tier {
+            Some(tier) => tier,
+            None => Tier::open(&config)?,
+        };
+        let mut manifests = manifests(&tier, &partitions).await?;
+        let recovered = {
+            let (disk, dir) = (Arc::clone(&disk), wal_dir.clone());
+            let segment_bytes = config.segment_bytes;
+            let recover = move || recover(&*disk, &dir, segment_bytes);
+            match tokio::task::spawn_blocking(recover).await {
+                Ok(recovered) => recovered?,
+                Err(error) => {
+                    let error = std::io::Error::other(error);
+                    return Err(OpenError::io("recover", &wal_dir, error));
+                }
+            }
+        };
+        let mut found = recovered.partitions.clone();
+        let map = Partitions::default();
+        for config in partitions {
+            let found = found.remove(&config.id).unwrap_or_default();
+            let cold = manifests
+                .remove(&config.id)
+                .unwrap_or_else(|| Manifest::empty(config.id, &config.topic));
+            let beginning = join(config.id, found, cold)?;
+            map.put(Arc::new(Partition::new(config, beginning)));
+        }
+        for (partition, found) in found.iter().filter(|(_, found)| !found.batches.is_empty()) {
+            let (batches, end) = (found.batches.len(), found.end);
+            tracing::warn!(%partition, batches, end, "the WAL has batches of an unknown partition");
+        }
+        drop(found);
+        start(config, map, disk, tier, recovered)
+    }
+}
+
+/// Reads the newest manifest of each partition.
+async fn manifests(
+    tier: &Tier,
+    partitions: &[PartitionConfig],
+) -> Result<BTreeMap<PartitionId, Manifest>, OpenError> {
+    let wrong = |error: TierError| OpenError::Tier {
+        url: tier.url.clone(),
+        reason: error.to_string(),
+    };
+    let numbers = tier.numbers().await.map_err(wrong)?;
+    let mut manifests = BTreeMap::new();
+    for config in partitions {
+        if let Some(number) = numbers.get(&config.id) {
+            let manifest = tier.manifest(config.id, *number).await.map_err(wrong)?;
+            manifests.insert(config.id, manifest);
+        }
+    }
+    Ok(manifests)
+}
+
+/// Puts together what WAL and tier have of a partition; refuses a gap.
+fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, OpenError> {
+    let start = found.start.max(cold.start);
+    let end = found.end.max(cold.end).max(start);
+    // All before it is in the tier or trimmed.
+    let mut at = cold.end.max(start);
+    let mut index = VecDeque::new();
+    let mut producers = Vec::new();
+    for (base, batch) in found.batches {
+        if batch.next <= at {
+            continue;
+        }
+        if base > at {
+            return Err(OpenError::Gap {
+                partition: id,
+                from: at,
+                to: base,
+            });
+        }
+        at = batch.next;
+        producers.extend(batch.producer.map(|producer| ProducerMark {
+            id: producer.id,
+            epoch: producer.epoch,
+            sequence: producer.sequence,
+            base_offset: base,
+            records: batch.records,
+        }));
+        index.push_back(Slot {
+            base,
+            next: batch.next,
+            max_timestamp: batch.max_timestamp,
+            append_time_us: batch.append_time_us,
+            location: batch.location,
+        });
+    }
+    if at < end {
+        return Err(OpenError::Gap {
+            partition: id,
+            from: at,
+            to: end,
+        });
+    }
+    Ok(Beginning {
+        start,
+        end,
+        index,
+        cold: Arc::new(cold),
+        producers: last_marks(producers),
+    })
+}
+
+/// Starts the writer's thread and the tier's task.
+fn start(
+    config: StoreConfig,
+    partitions: Partitions,
+    disk: Arc<dyn Disk>,
+    tier: Tier,
+    recovered: Recovered,
+) -> Result<Store, OpenError> {
+    let Recovered {
+        segments,
+        head,
+        sequences,
+        cut,
+        entries,
+        ..
+    } = recovered;
+    if let Some(cut) = cut {
+        tracing::warn!(path = %cut.path.display(), at = cut.at, "a torn tail was cut");
+    }
+    tracing::debug!(entries, segments = segments.len(), "the WAL was read back");
+    let wal_dir = config.dir.join("wal");
+    let wal = WalWriter::new(
+        Arc::clone(&disk),
+        wal_dir.clone(),
+        config.segment_bytes,
+        head,
+    );
+    let inner = Inner {
+        disk,
+        partitions: Arc::new(partitions),
+        segments: Arc::new(Segments(Mutex::new(segments.into()))),
+        queue: Arc::new(Queue::new(config.queue_bytes_max)),
+        tail: Arc::new(Tail::new(config.tail_bytes_max)),
+        counters: Arc::new(Counters::default()),
+        tier,
+        tier_wake: Arc::new(Notify::new()),
+        reclaiming: tokio::sync::Mutex::new(()),
+        writer: Mutex::new(None),
+        tier_loop: Mutex::new(None),
+        config,
+    };
+    let committer = Committer {
+        queue: Arc::clone(&inner.queue),
+        partitions: Arc::clone(&inner.partitions),
+        segments: Arc::clone(&inner.segments),
+        tail: Arc::clone(&inner.tail),
+        counters: Arc::clone(&inner.counters),
+        wal,
+        sequences,
+        idle: Duration::from_millis(inner.config.idle_mark_ms),
+        tier_bytes: inner.config.tier_bytes,
+        tier_wake: Arc::clone(&inner.tier_wake),
+        needs_mark: false,
+    };
+    let thread = std::thread::Builder::new().name("rustmq-wal".to_owned());
+    let writer = thread
+        .spawn(move || committer.run())
+        .map_err(|error| OpenError::io("start the writer of", &wal_dir, error))?;
+    let inner = Arc::new(inner);
+    let tick = Duration::from_millis(inner.config.tier_tick_ms.max(1));
+    let tier_loop = tokio::spawn(tiering::run(Arc::downgrade(&inner), tick));
+    *inner
+        .writer
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(writer);
+    *inner
+        .tier_loop
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(tier_loop);
+    Ok(Store { inner })
+}

@@ -1,0 +1,396 @@
+//! One partition in memory: where its batches are, and how far readers may go.
+//!
+//! Called by: `log`, `commit` (which puts in what became durable), `tail`.
+//! Invariants: index, tail and tier overlap but leave no gap from `start` to `end`; `end` only
+//! grows and is never ahead of what was acknowledged; a batch leaves the index only when the
+//! tier's manifest has it or it was trimmed.
+//! Refuses: batches that do not begin where the assigned offsets end.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::{Batch, Bounds, LogError, Offset, PartitionId};
+use tokio::sync::watch;
+
+use crate::config::PartitionConfig;
+use crate::status::PartitionStatus;
+use crate::tier::manifest::{Manifest, ProducerMark};
+use crate::wal::Location;
+
+/// Where one untiered batch stands.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    pub base: Offset,
+    pub next: Offset,
+    pub max_timestamp: i64,
+    pub append_time_us: i64,
+    pub location: Location,
+}
+
+pub(crate) struct Partition {
+    pub config: PartitionConfig,
+    /// Next offset to assign; changes only under the queue's lock.
+    assigned: AtomicU64,
+    state: Mutex<State>,
+    end: watch::Sender<Offset>,
+    /// Held while a range goes to the tier.
+    pub tiering: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    start: Offset,
+    end: Offset,
+    /// Untiered batches, oldest first.
+    index: VecDeque<Slot>,
+    index_bytes: u64,
+    /// The latest batches, also found through `index` or `cold`.
+    tail: VecDeque<Batch>,
+    cold: Arc<Manifest>,
+    /// Of the batches in the WAL when the store opened.
+    producers: Vec<ProducerMark>,
+    is_dropped: bool,
+}
+
+/// What a partition begins with after recovery.
+pub(crate) struct Beginning {
+    pub start: Offset,
+    pub end: Offset,
+    pub index: VecDeque<Slot>,
+    pub cold: Arc<Manifest>,
+    pub producers: Vec<ProducerMark>,
+}
+
+/// Where the batches from an offset on are.
+pub(crate) enum Place {
+    End,
+    Memory(Vec<Batch>),
+    Wal(Vec<Slot>),
+    Cold(Arc<Manifest>),
+}
+
+/// One moment of a partition, for status and SQL.
+pub(crate) struct View {
+    pub start: Offset,
+    pub end: Offset,
+    pub cold: Arc<Manifest>,
+    pub index: Vec<Slot>,
+    pub index_bytes: u64,
+}
+
+impl Partition {
+    pub(crate) fn new(config: PartitionConfig, beginning: Beginning) -> Partition {
+        let Beginning {
+            start,
+            end,
+            index,
+            cold,
+            producers,
+        } = beginning;
+        let index_bytes = index.iter().map(|slot| u64::from(slot.location.size)).sum();
+        index
+            .iter()
+            .for_each(|slot| slot.location.segment.live_add(slot.location.size));
+        let tail = VecDeque::new();
+        let is_dropped = false;
+        let state = State {
+            start,
+            end,
+            index,
+            index_bytes,
+            tail,
+            cold,
+            producers,
+            is_dropped,
+        };
+        Partition {
+            config,
+            assigned: AtomicU64::new(end),
+            state: Mutex::new(state),
+            end: watch::Sender::new(end),
+            tiering: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn empty(config: PartitionConfig) -> Partition {
+        let cold = Arc::new(Manifest::empty(config.id, &config.topic));
+        let (start, end, index, producers) = (0, 0, VecDeque::new(), Vec::new());
+        Partition::new(
+            config,
+            Beginning {
+                start,
+                end,
+                index,
+                cold,
+                producers,
+            },
+        )
+    }
+
+    pub(crate) fn id(&self) -> PartitionId {
+        self.config.id
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the offsets of `batch`. Only under the queue's lock.
+    pub(crate) fn assign(&self, batch: &Batch) -> Result<(), LogError> {
+        let assigned = self.assigned();
+        if batch.base_offset() != assigned {
+            return Err(LogError::Unavailable(format!(
+                "partition {} goes on at offset {assigned}, the batch was stamped with {}; stamp \
+                 it again",
+                self.id(),
+                batch.base_offset()
+            )));
+        }
+        self.assigned.store(batch.next_offset(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives back what `assign` took last. Only under the queue's lock.
+    pub(crate) fn unassign(&self, batch: &Batch) {
+        self.assigned.store(batch.base_offset(), Ordering::Release);
+    }
+
+    /// Gives back all that was assigned and not written. Only under the queue's lock.
+    pub(crate) fn assign_from_end(&self) {
+        self.assigned.store(self.lock().end, Ordering::Release);
+    }
+
+    pub(crate) fn assigned(&self) -> Offset {
+        self.assigned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        let state = self.lock();
+        Bounds {
+            start: state.start,
+            end: state.end,
+        }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Offset> {
+        self.end.subscribe()
+    }
+
+    /// Takes in a batch that is as durable as was asked for; answers the untiered bytes.
+    pub(crate) fn install(&self, batch: &Batch, location: Location) -> u64 {
+        let next = batch.next_offset();
+        let mut state = self.lock();
+        if state.is_dropped {
+            return 0;
+        }
+        location.segment.live_add(location.size);
+        state.index_bytes += u64::from(location.size);
+        state.index.push_back(Slot {
+            base: batch.base_offset(),
+            next,
+            max_timestamp: batch.max_timestamp(),
+            append_time_us: batch.append_time(),
+            location,
+        });
+        state.tail.push_back(batch.clone());
+        state.end = next;
+        let untiered = state.index_bytes;
+        drop(state);
+        self.end.send_replace(next);
+        untiered
+    }
+
+    /// A batch was written again at the WAL's head: from now on it is read from there.
+    pub(crate) fn install_moved(&self, base: Offset, location: Location) {
+        let mut state = self.lock();
+        let at = state.index.partition_point(|slot| slot.base < base);
+        if let Some(slot) = state.index.get_mut(at)
+            && slot.base == base
+        {
+            location.segment.live_add(location.size);
+            slot.location.segment.live_remove(slot.location.size);
+            slot.location = location;
+        }
+    }
+
+    pub(crate) fn evict_oldest(&self) {
+        self.lock().tail.pop_front();
+    }
+
+    /// Readers no longer see what lies before; answers false if nothing changed.
+    pub(crate) fn hide_before(&self, before: Offset) -> bool {
+        let mut state = self.lock();
+        let before = before.min(state.end);
+        let is_new = before > state.start;
+        state.start = state.start.max(before);
+        is_new
+    }
+
+    /// Gives up the index of what is trimmed. Once the trim is durable.
+    pub(crate) fn release_trimmed(&self) {
+        let mut state = self.lock();
+        let start = state.start;
+        release(&mut state, start);
+    }
+
+    /// The tier has all before `manifest.end`.
+    pub(crate) fn release_tiered(&self, manifest: Arc<Manifest>) {
+        let mut state = self.lock();
+        let end = manifest.end;
+        state.cold = manifest;
+        release(&mut state, end);
+    }
+
+    /// Gives up everything.
+    pub(crate) fn discard(&self) {
+        let mut state = self.lock();
+        state.is_dropped = true;
+        state.tail.clear();
+        release(&mut state, Offset::MAX);
+    }
+
+    pub(crate) fn place(&self, from: Offset, bytes_max: usize) -> Result<Place, LogError> {
+        let state = self.lock();
+        let bounds = Bounds {
+            start: state.start,
+            end: state.end,
+        };
+        if state.is_dropped {
+            return Err(LogError::NotFound {
+                partition: self.id(),
+            });
+        }
+        if from < bounds.start || from > bounds.end {
+            return Err(LogError::OutOfRange {
+                partition: self.id(),
+                offset: from,
+                bounds,
+            });
+        }
+        if from == bounds.end {
+            return Ok(Place::End);
+        }
+        if state
+            .tail
+            .front()
+            .is_some_and(|first| first.base_offset() <= from)
+        {
+            let at = state
+                .tail
+                .partition_point(|batch| batch.next_offset() <= from);
+            let batches = up_to(state.tail.range(at..), bytes_max, Batch::size);
+            return Ok(Place::Memory(batches.cloned().collect()));
+        }
+        if state.index.front().is_some_and(|first| first.base <= from) {
+            let at = state.index.partition_point(|slot| slot.next <= from);
+            let slots = state.index.range(at..);
+            let slots = up_to(slots, bytes_max, |slot| slot.location.size as usize);
+            return Ok(Place::Wal(slots.cloned().collect()));
+        }
+        Ok(Place::Cold(Arc::clone(&state.cold)))
+    }
+
+    /// Untiered batches from the oldest on, at most about `bytes_max`.
+    pub(crate) fn oldest_untiered(&self, bytes_max: u64) -> Vec<Slot> {
+        let state = self.lock();
+        let size = |slot: &Slot| slot.location.size as usize;
+        up_to(state.index.iter(), bytes_max as usize, size)
+            .cloned()
+            .collect()
+    }
+
+    /// The batch at `base` if it is still in memory.
+    pub(crate) fn in_memory(&self, base: Offset) -> Option<Batch> {
+        let state = self.lock();
+        let at = state
+            .tail
+            .partition_point(|batch| batch.base_offset() < base);
+        state
+            .tail
+            .get(at)
+            .filter(|batch| batch.base_offset() == base)
+            .cloned()
+    }
+
+    /// Untiered bytes, and append time and WAL segment of the oldest untiered batch.
+    pub(crate) fn untiered(&self) -> (u64, Option<(i64, u64)>) {
+        let state = self.lock();
+        let oldest = state.index.front();
+        let oldest = oldest.map(|slot| (slot.append_time_us, slot.location.segment.head.id));
+        (state.index_bytes, oldest)
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let state = self.lock();
+        View {
+            start: state.start,
+            end: state.end,
+            cold: Arc::clone(&state.cold),
+            index: state.index.iter().cloned().collect(),
+            index_bytes: state.index_bytes,
+        }
+    }
+
+    pub(crate) fn status(&self) -> PartitionStatus {
+        let state = self.lock();
+        PartitionStatus {
+            id: self.id(),
+            topic: self.config.topic.clone(),
+            start: state.start,
+            end: state.end,
+            cold_end: state.cold.end,
+            objects: state.cold.objects.len() as u64,
+            cold_bytes: state.cold.objects.iter().map(|object| object.size).sum(),
+            hot_bytes: state.index_bytes,
+            manifest_version: state.cold.number,
+        }
+    }
+
+    pub(crate) fn cold(&self) -> Arc<Manifest> {
+        Arc::clone(&self.lock().cold)
+    }
+
+    /// Untiered batches whose largest timestamp is not before `timestamp`: the first one's base.
+    pub(crate) fn first_not_before(&self, timestamp: i64) -> Option<Offset> {
+        let state = self.lock();
+        state
+            .index
+            .iter()
+            .find(|slot| slot.max_timestamp >= timestamp)
+            .map(|slot| slot.base)
+    }
+
+    /// Producers' batches found when the store opened: the tier's first, then the WAL's.
+    pub(crate) fn producers(&self) -> Vec<ProducerMark> {
+        let state = self.lock();
+        let cold = state.cold.producers.iter();
+        cold.chain(&state.producers).cloned().collect()
+    }
+}
+
+/// Drops index entries that end at or before `before`.
+fn release(state: &mut State, before: Offset) {
+    while let Some(slot) = state.index.front() {
+        if slot.next > before {
+            break;
+        }
+        let size = slot.location.size;
+        slot.location.segment.live_remove(size);
+        state.index_bytes -= u64::from(size);
+        state.index.pop_front();
+    }
+}
+
+/// At least the first, then as many as keep the sum within `bytes_max`.
+fn up_to<'a, T: 'a>(
+    items: impl Iterator<Item = &'a T>,
+    bytes_max: usize,
+    size: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = &'a T> {
+    let mut bytes = 0usize;
+    items.take_while(move |item| {
+        let is_first = bytes == 0;
+        bytes = bytes.saturating_add(size(item));
+        is_first || bytes <= bytes_max
+    })
+}

@@ -1,0 +1,308 @@
+//! The bounded queue in front of the WAL's one writer.
+//!
+//! Called by: `Store` puts work in, `commit` takes it out in groups.
+//! Invariants: the order of the queue is the order of the WAL; a batch gets in only where its
+//! partition's assigned offsets end; after a failure nothing gets in any more.
+//! Refuses: work when full, closed or failed, and batches that leave a gap.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use model::{Batch, Durability, LogError};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::partition::Partition;
+use crate::wal::{Control, Kind};
+
+/// Most bytes the writer takes at once: bounds how long the first waiter waits for the last.
+const GROUP_BYTES_MAX: usize = 16 << 20;
+
+type Reply = oneshot::Sender<Result<(), LogError>>;
+
+/// An entry on its way to the disk.
+pub(crate) struct BatchWork {
+    pub kind: Kind,
+    pub shard: u32,
+    pub epoch: u32,
+    pub durability: Durability,
+    pub parts: Vec<(Arc<Partition>, Batch)>,
+    /// Bytes in the WAL.
+    pub length: usize,
+    pub reply: Reply,
+}
+
+pub(crate) enum Work {
+    Batches(BatchWork),
+    Control {
+        control: Control,
+        reply: Option<Reply>,
+    },
+    /// Where all partitions begin and end, as it stands when it is written.
+    Checkpoint {
+        reply: Reply,
+    },
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        match self {
+            Work::Batches(work) => work.length,
+            Work::Control { .. } | Work::Checkpoint { .. } => 0,
+        }
+    }
+}
+
+/// Resolves when an entry is as durable as its topic asks for.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Result<(), LogError>>);
+
+impl Pending {
+    pub(crate) fn new() -> (Reply, Pending) {
+        let (reply, answer) = oneshot::channel();
+        (reply, Pending(answer))
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<(), LogError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| {
+            answer.unwrap_or_else(|_| Err(LogError::Unknown("the log's writer ended".to_owned())))
+        })
+    }
+}
+
+pub(crate) struct Queue {
+    bytes_max: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+    room: Notify,
+    failure: watch::Sender<Option<String>>,
+}
+
+#[derive(Default)]
+struct State {
+    works: VecDeque<Work>,
+    bytes: usize,
+    closed: bool,
+    failure: Option<String>,
+}
+
+impl State {
+    fn check(&self) -> Result<(), LogError> {
+        if let Some(failure) = &self.failure {
+            return Err(stopped(failure));
+        }
+        if self.closed {
+            Err(LogError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn stopped(failure: &str) -> LogError {
+    LogError::Unavailable(format!(
+        "the write-ahead log has stopped ({failure}); restart the broker"
+    ))
+}
+
+/// What the writer finds.
+pub(crate) enum Taken {
+    Group(VecDeque<Work>),
+    Idle,
+    Closed,
+}
+
+impl Queue {
+    pub(crate) fn new(bytes_max: usize) -> Queue {
+        Queue {
+            bytes_max,
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            room: Notify::new(),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts batches in, behind all that is assigned in their partitions.
+    pub(crate) fn put_batches(&self, work: BatchWork) -> Result<(), LogError> {
+        let mut state = self.lock();
+        state.check()?;
+        if state.bytes > 0 && state.bytes + work.length > self.bytes_max {
+            return Err(LogError::Unavailable(
+                "the write-ahead log's queue is full; the disk is slower than the producers"
+                    .to_owned(),
+            ));
+        }
+        if work.kind == Kind::Batches {
+            for (taken, (partition, batch)) in work.parts.iter().enumerate() {
+                if let Err(error) = partition.assign(batch) {
+                    for (partition, batch) in work.parts[..taken].iter().rev() {
+                        partition.unassign(batch);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        state.bytes += work.length;
+        state.works.push_back(Work::Batches(work));
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Puts in what adds no records.
+    pub(crate) fn put(&self, work: Work) -> Result<(), LogError> {
+        let mut state = self.lock();
+        state.check()?;
+        state.works.push_back(work);
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Waits until an entry of `bytes` would get in.
+    pub(crate) async fn room(&self, bytes: usize) {
+        loop {
+            let freed = self.room.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            {
+                let state = self.lock();
+                let fits = state.bytes == 0 || state.bytes + bytes <= self.bytes_max;
+                if fits || state.check().is_err() {
+                    return;
+                }
+            }
+            freed.await;
+        }
+    }
+
+    /// The next group for the writer; `idle` bounds the wait for one.
+    pub(crate) fn take(&self, idle: Option<Duration>) -> Taken {
+        let mut state = self.lock();
+        loop {
+            if !state.works.is_empty() {
+                let group = take_group(&mut state);
+                drop(state);
+                self.room.notify_waiters();
+                return Taken::Group(group);
+            }
+            if state.closed {
+                return Taken::Closed;
+            }
+            state = match idle {
+                None => self
+                    .wake
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(idle) => {
+                    let waited = self.wake.wait_timeout(state, idle);
+                    let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if timeout.timed_out() && state.works.is_empty() && !state.closed {
+                        return Taken::Idle;
+                    }
+                    state
+                }
+            };
+        }
+    }
+
+    /// Takes no more work; the writer ends when it has done what is there.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+        self.room.notify_waiters();
+    }
+
+    /// After a failed write or sync: what waits was not written, and nothing will be any more.
+    pub(crate) fn fail(&self, failure: &str) {
+        let works = {
+            let mut state = self.lock();
+            state.failure.get_or_insert_with(|| failure.to_owned());
+            state.bytes = 0;
+            std::mem::take(&mut state.works)
+        };
+        self.failure.send_if_modified(|known| {
+            let is_first = known.is_none();
+            if is_first {
+                *known = Some(failure.to_owned());
+            }
+            is_first
+        });
+        self.room.notify_waiters();
+        works
+            .into_iter()
+            .for_each(|work| refuse(work, &stopped(failure)));
+    }
+
+    /// No room on the disk: all that waits (`first` ahead of it) was not written. Offsets go
+    /// back to where the written records end, so that the same may be tried again.
+    pub(crate) fn refuse_all(&self, first: VecDeque<Work>, error: &LogError) {
+        let works: Vec<Work> = {
+            let mut state = self.lock();
+            state.bytes = 0;
+            let works: Vec<Work> = first.into_iter().chain(state.works.drain(..)).collect();
+            for work in &works {
+                if let Work::Batches(work) = work {
+                    work.parts
+                        .iter()
+                        .for_each(|(partition, _)| partition.assign_from_end());
+                }
+            }
+            works
+        };
+        self.room.notify_waiters();
+        works.into_iter().for_each(|work| refuse(work, error));
+    }
+
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.works.len(), state.bytes)
+    }
+
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
+    }
+}
+
+fn take_group(state: &mut State) -> VecDeque<Work> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for work in &state.works {
+        if count > 0 && bytes + work.bytes() > GROUP_BYTES_MAX {
+            break;
+        }
+        bytes += work.bytes();
+        count += 1;
+    }
+    state.bytes -= bytes;
+    if count == state.works.len() {
+        return std::mem::take(&mut state.works);
+    }
+    state.works.drain(..count).collect()
+}
+
+/// Answers a waiter; nobody may be waiting any more.
+pub(crate) fn refuse(work: Work, error: &LogError) {
+    match work {
+        Work::Batches(BatchWork { reply, .. })
+        | Work::Control {
+            reply: Some(reply), ..
+        }
+        | Work::Checkpoint { reply } => {
+            let _ = reply.send(Err(error.clone()));
+        }
+        Work::Control { reply: None, .. } => {}
+    }
+}

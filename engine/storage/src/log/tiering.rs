@@ -1,0 +1,211 @@
+//! Moves closed ranges to the tier: by size, by age, under WAL pressure, or on demand.
+//!
+//! Called by: `Store::tier`, and a task that looks for what is due.
+//! Invariants: one run per partition at a time; the order is data object, manifest, local
+//! release, WAL segments; a crash between any two leaves no gap and no double.
+//! Refuses: partitions whose topic says `tier: false`.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use model::{Batch, LogError, PartitionId};
+
+use super::partition::Partition;
+use super::read::load;
+use super::{Inner, Store};
+use crate::error::TierError;
+use crate::status::TierReport;
+use crate::tier::manifest::ProducerMark;
+use crate::tier::writer::{Written, write};
+
+/// Batches of one object are at most this many times `tier_bytes`.
+const OBJECT_FACTOR: u64 = 2;
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Moves all closed ranges of one partition, or of all, to the tier now.
+    pub async fn tier(&self, p: Option<PartitionId>) -> Result<TierReport, TierError> {
+        let partitions: Vec<Arc<Partition>> = match p {
+            Some(p) => vec![self.partition(p)?],
+            None => self.inner.partitions.all().into_values().collect(),
+        };
+        let mut report = TierReport::default();
+        for partition in partitions.iter().filter(|partition| partition.config.tier) {
+            report.add(&self.tier_partition(partition).await?);
+        }
+        report.segments_freed = self.reclaim_or_warn().await;
+        Ok(report)
+    }
+
+    /// Moves what a partition has when this begins.
+    async fn tier_partition(&self, partition: &Arc<Partition>) -> Result<TierReport, TierError> {
+        let _one = partition.tiering.lock().await;
+        let end = partition.bounds().end;
+        let mut report = TierReport::default();
+        while partition.cold().end < end {
+            let Some(moved) = self.tier_range(partition).await? else {
+                break;
+            };
+            report.add(&moved);
+        }
+        report.partitions = u64::from(report.objects > 0);
+        Ok(report)
+    }
+
+    /// Moves one object's worth; nothing if there is none.
+    async fn tier_range(
+        &self,
+        partition: &Arc<Partition>,
+    ) -> Result<Option<TierReport>, TierError> {
+        let bytes_max = self.inner.config.tier_bytes.saturating_mul(OBJECT_FACTOR);
+        let slots = partition.oldest_untiered(bytes_max);
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let batches = load(partition, slots).await?;
+        let batch_bytes = batches.iter().map(|batch| batch.size() as u64).sum();
+        let marks = marks(&batches);
+        let written = encode(partition, batches).await?;
+        let object = self
+            .inner
+            .tier
+            .put_data(&partition.config, &written)
+            .await?;
+        let report = TierReport {
+            partitions: 0,
+            objects: 1,
+            records: object.rows,
+            batch_bytes,
+            object_bytes: object.size,
+            segments_freed: 0,
+        };
+        let before = partition.cold();
+        let start = partition.bounds().start;
+        let mut manifest = before.followed_by(start, Some(object), marks);
+        self.inner.tier.put_manifest(&mut manifest).await?;
+        let gone: Vec<String> = before
+            .objects
+            .iter()
+            .filter(|object| object.next <= manifest.start)
+            .map(|object| object.path.clone())
+            .collect();
+        partition.release_tiered(Arc::new(manifest));
+        for path in gone {
+            let path = object_store::path::Path::from(path);
+            if let Err(error) = self.inner.tier.delete(&path).await {
+                tracing::warn!(%error, "an object of trimmed records stays behind");
+            }
+        }
+        Ok(Some(report))
+    }
+
+    /// Whether something makes this partition due.
+    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<u64>) -> bool {
+        let config = &self.inner.config;
+        let (bytes, oldest) = partition.untiered();
+        let Some((append_time_us, segment)) = oldest else {
+            return false;
+        };
+        let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
+        partition.config.tier
+            && (bytes >= config.tier_bytes
+                || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)
+                || pressed.is_some_and(|pressed| segment <= pressed))
+    }
+
+    /// The oldest segment if the WAL is larger than it should be.
+    fn pressed_segment(&self) -> Option<u64> {
+        let segments = &self.inner.segments;
+        if segments.bytes() <= self.inner.config.wal_bytes_max {
+            return None;
+        }
+        segments.with(|segments| segments.front().map(|segment| segment.head.id))
+    }
+
+    /// One look at everything: moves what is due, gives back what is free.
+    pub(super) async fn tier_due(&self) -> Result<(), TierError> {
+        let now_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now_us = i64::try_from(now_us.as_micros()).unwrap_or(i64::MAX);
+        let pressed = self.pressed_segment();
+        let mut first_error = None;
+        for partition in self.inner.partitions.all().into_values() {
+            if self.is_due(&partition, now_us, pressed)
+                && let Err(error) = self.tier_partition(&partition).await
+            {
+                tracing::warn!(partition = %partition.id(), %error, "a range was not tiered");
+                first_error.get_or_insert(error);
+            }
+        }
+        if self.pressed_segment().is_some() {
+            self.move_leftovers().await?;
+        }
+        self.reclaim().await?;
+        match first_error {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+/// Looks for what is due until the store is gone; waits longer after each failure.
+pub(super) async fn run(inner: Weak<Inner>, tick: Duration) {
+    let mut backoff = tick;
+    loop {
+        let Some(wake) = inner.upgrade().map(|inner| Arc::clone(&inner.tier_wake)) else {
+            return;
+        };
+        if backoff > tick {
+            tokio::time::sleep(backoff).await;
+        } else {
+            // Woken early when a partition has enough for an object.
+            let _ = tokio::time::timeout(tick, wake.notified()).await;
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let store = Store { inner };
+        match store.tier_due().await {
+            Ok(()) => {
+                backoff = tick;
+                store.inner.tier.set_failure(None);
+            }
+            Err(TierError::Log(LogError::Closed)) => return,
+            Err(error) => {
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                store.inner.tier.set_failure(Some(error.to_string()));
+            }
+        }
+    }
+}
+
+/// Encodes a range on a thread that may take its time.
+async fn encode(partition: &Arc<Partition>, batches: Vec<Batch>) -> Result<Written, TierError> {
+    let partition = Arc::clone(partition);
+    let id = partition.id();
+    let encoded = tokio::task::spawn_blocking(move || write(&partition.config, &batches)).await;
+    match encoded {
+        Ok(Ok(written)) => Ok(written),
+        Ok(Err(error)) => {
+            let detail = format!("{error}; it stays in the write-ahead log");
+            Err(TierError::Log(LogError::Corrupt {
+                partition: id,
+                detail,
+            }))
+        }
+        Err(_) => Err(LogError::Unavailable("the encoding was broken off".to_owned()).into()),
+    }
+}
+
+/// What must be remembered of idempotent producers when their batches become rows.
+pub(super) fn marks(batches: &[Batch]) -> Vec<ProducerMark> {
+    let mark = |batch: &Batch| {
+        batch.producer().map(|producer| ProducerMark {
+            id: producer.id,
+            epoch: producer.epoch,
+            sequence: producer.sequence,
+            base_offset: batch.base_offset(),
+            records: batch.len(),
+        })
+    };
+    batches.iter().filter_map(mark).collect()
+}

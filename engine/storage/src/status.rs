@@ -1,0 +1,75 @@
+//! What the store says about itself.
+//!
+//! Called by: `server` (status, `rustmq top`), benches. Invariants: plain numbers, taken
+//! without stopping anything; units stand in the names. Refuses: nothing.
+
+use model::{Offset, PartitionId};
+use serde::Serialize;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StoreStatus {
+    /// Bytes the WAL's files take.
+    pub wal_bytes: u64,
+    pub wal_segments: u64,
+    /// Bytes in them that are neither tiered nor trimmed.
+    pub wal_live_bytes: u64,
+    /// Entries and bytes waiting for the writer.
+    pub queue_entries: u64,
+    pub queue_bytes: u64,
+    /// Since the store was opened.
+    pub entries: u64,
+    pub batches: u64,
+    pub written_bytes: u64,
+    pub syncs: u64,
+    /// Batches in memory.
+    pub tail_bytes: u64,
+    /// Why the WAL stopped, if it did.
+    pub failure: Option<String>,
+    /// Where the tier is.
+    pub tier_url: String,
+    /// Partitions with something untiered that shall go there.
+    pub tier_waiting: u64,
+    /// The last failure of the tier, until something succeeds.
+    pub tier_failure: Option<String>,
+    pub partitions: Vec<PartitionStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PartitionStatus {
+    pub id: PartitionId,
+    pub topic: String,
+    pub start: Offset,
+    pub end: Offset,
+    /// Where the tier's part ends.
+    pub cold_end: Offset,
+    pub objects: u64,
+    pub cold_bytes: u64,
+    /// In the WAL, not in the tier.
+    pub hot_bytes: u64,
+    pub manifest_version: u64,
+}
+
+/// What one run of the tier moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TierReport {
+    pub partitions: u64,
+    pub objects: u64,
+    pub records: u64,
+    /// Bytes of the batches before.
+    pub batch_bytes: u64,
+    /// Bytes of the Parquet objects after.
+    pub object_bytes: u64,
+    /// WAL segments given back.
+    pub segments_freed: u64,
+}
+
+impl TierReport {
+    pub(crate) fn add(&mut self, other: &TierReport) {
+        self.partitions += other.partitions;
+        self.objects += other.objects;
+        self.records += other.records;
+        self.batch_bytes += other.batch_bytes;
+        self.object_bytes += other.object_bytes;
+        self.segments_freed += other.segments_freed;
+    }
+}

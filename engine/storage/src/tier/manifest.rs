@@ -1,0 +1,177 @@
+//! The list of a partition's objects: immutable, numbered, the commit point of the tier.
+//!
+//! Called by: `tier` and `log`. Paths: `manifests/TOPIC/INDEX/NUMBER.json` for lists,
+//! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects.
+//! Invariants: a manifest is put only where none is (`PutMode::Create`); the highest number
+//! counts; objects stand in offset order and do not overlap.
+//! Refuses: lists with another format, out of order, or for another partition.
+
+use model::{Offset, PartitionId, ProducerId};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+pub(crate) const FORMAT: u32 = 1;
+/// Producers a manifest remembers; the ones that wrote last stay.
+const PRODUCER_MARKS_MAX: usize = 5_000;
+
+/// One Parquet object of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdObject {
+    /// In the tier's object store.
+    pub path: String,
+    /// Size of the object in bytes.
+    pub size: u64,
+    /// Offset of the first record.
+    pub base: Offset,
+    /// Offset after the last record.
+    pub next: Offset,
+    pub rows: u64,
+    /// Smallest and largest record timestamp, microseconds since the epoch, UTC.
+    pub min_ts: i64,
+    pub max_ts: i64,
+    /// Append time of the last batch, microseconds since the epoch, UTC.
+    pub append_time: i64,
+    /// Bytes of its rows before encoding.
+    pub row_bytes: u64,
+    /// crc32c of the whole object.
+    pub crc32c: u32,
+}
+
+/// A batch of an idempotent producer, so that its retry is known when it comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerMark {
+    pub id: ProducerId,
+    pub epoch: u16,
+    pub sequence: u32,
+    pub base_offset: Offset,
+    pub records: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub format: u32,
+    pub partition: PartitionId,
+    pub topic: String,
+    /// 0 is the empty list that was never put.
+    pub number: u64,
+    /// Who put it, and which of its puts it was: tells a lost answer from another writer.
+    pub writer: String,
+    pub commit: u64,
+    pub shard_epoch: u32,
+    pub start: Offset,
+    pub end: Offset,
+    pub objects: Vec<ColdObject>,
+    /// In the order their batches were written.
+    pub producers: Vec<ProducerMark>,
+}
+
+impl Manifest {
+    /// Of a partition that has nothing in the tier.
+    pub(crate) fn empty(partition: PartitionId, topic: &str) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            partition,
+            topic: topic.to_owned(),
+            number: 0,
+            writer: String::new(),
+            commit: 0,
+            shard_epoch: 0,
+            start: 0,
+            end: 0,
+            objects: Vec::new(),
+            producers: Vec::new(),
+        }
+    }
+
+    /// The list that follows: without what lies before `start`, with one more object.
+    pub(crate) fn followed_by(
+        &self,
+        start: Offset,
+        object: Option<ColdObject>,
+        producers: Vec<ProducerMark>,
+    ) -> Manifest {
+        let mut next = self.clone();
+        next.number += 1;
+        next.start = next.start.max(start);
+        next.objects.retain(|object| object.next > next.start);
+        if let Some(object) = object {
+            next.end = object.next;
+            next.objects.push(object);
+        }
+        next.producers.extend(producers);
+        next.producers = last_marks(next.producers);
+        next
+    }
+
+    /// The object that holds `offset`, or the first one after it.
+    pub(crate) fn object_at(&self, offset: Offset) -> Option<&ColdObject> {
+        let at = self.objects.partition_point(|object| object.next <= offset);
+        self.objects.get(at)
+    }
+
+    pub(crate) fn path(partition: PartitionId, number: u64) -> Path {
+        Path::from(format!(
+            "manifests/{}/{}/{number:020}.json",
+            partition.topic, partition.index
+        ))
+    }
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a manifest has only numbers, texts and lists")
+    }
+
+    pub(crate) fn from_json(bytes: &[u8], partition: PartitionId) -> Result<Manifest, String> {
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if manifest.format != FORMAT {
+            return Err(format!("format {} is not known here", manifest.format));
+        }
+        if manifest.partition != partition {
+            return Err(format!("it belongs to partition {}", manifest.partition));
+        }
+        let mut at = 0;
+        for object in &manifest.objects {
+            if object.base < at || object.next <= object.base {
+                return Err(format!("object {} is out of order", object.path));
+            }
+            at = object.next;
+        }
+        if at > manifest.end {
+            return Err(format!("objects end at {at}, the list at {}", manifest.end));
+        }
+        Ok(manifest)
+    }
+}
+
+/// Partition and number in a manifest's path; none for any other path.
+pub(crate) fn manifest_of(path: &Path) -> Option<(PartitionId, u64)> {
+    let text = path
+        .as_ref()
+        .strip_prefix("manifests/")?
+        .strip_suffix(".json")?;
+    let mut parts = text.split('/');
+    let topic = model::TopicId(parts.next()?.parse().ok()?);
+    let index = parts.next()?.parse().ok()?;
+    let number = parts.next()?.parse().ok()?;
+    parts
+        .next()
+        .is_none()
+        .then_some((PartitionId { topic, index }, number))
+}
+
+/// The last batches of each producer, oldest first.
+pub(crate) fn last_marks(marks: Vec<ProducerMark>) -> Vec<ProducerMark> {
+    let mut seen: std::collections::HashMap<ProducerId, usize> = std::collections::HashMap::new();
+    let mut kept: Vec<ProducerMark> = marks
+        .into_iter()
+        .rev()
+        .filter(|mark| {
+            let count = seen.entry(mark.id).or_default();
+            *count += 1;
+            *count <= model::limits::PRODUCER_BATCHES_REMEMBERED
+        })
+        .take(PRODUCER_MARKS_MAX)
+        .collect();
+    kept.reverse();
+    kept
+}

@@ -1,0 +1,265 @@
+//! The tier: closed ranges of partitions as Parquet objects in an object store.
+//!
+//! Called by: `log` (moves ranges, reads them back), `Store` as `Modules`.
+//! Invariants: data object, then manifest; only then does `log` let go of its copy. Data objects
+//! have names nobody else uses; manifests are put only where none is.
+//! Refuses: manifests of another writer (fenced), objects that are not what the manifest says.
+
+pub(crate) mod columns;
+pub(crate) mod manifest;
+pub(crate) mod objects;
+pub(crate) mod reader;
+pub(crate) mod upload;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use model::{Batch, Digest, LogError, Offset, PartitionId, ShardEpoch};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::config::StoreConfig;
+use crate::error::{OpenError, TierError};
+use crate::log::partition::Partition;
+use manifest::{ColdObject, Manifest};
+use reader::{Cursor, Loaded, ReadCache};
+
+pub(crate) struct Tier {
+    pub objects: Arc<dyn ObjectStore>,
+    pub url: String,
+    /// This broker and this opening of its store.
+    writer: String,
+    /// Counts puts, so that each has a name of its own.
+    puts: AtomicU64,
+    cache: ReadCache,
+    failure: Mutex<Option<String>>,
+}
+
+impl Tier {
+    /// Opens the object store; makes the folder of a local one.
+    pub(crate) fn open(config: &StoreConfig) -> Result<Tier, OpenError> {
+        let url = match &config.tier_url {
+            Some(url) => url.clone(),
+            None => local_url(&config.dir.join("tier"))?,
+        };
+        let objects = objects::open(&url, &config.tier_options)?;
+        Ok(Tier::over(objects, url, config))
+    }
+
+    /// A tier over a given object store.
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>, url: String, config: &StoreConfig) -> Tier {
+        Tier {
+            objects,
+            url,
+            writer: format!("{}-{:016x}", config.node, crate::wal::writer::salt()),
+            puts: AtomicU64::new(0),
+            cache: ReadCache::new(config.cold_cache_bytes_max),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Why the tier last failed, if nothing succeeded since.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_failure(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// The highest manifest number of each partition.
+    pub(crate) async fn numbers(&self) -> Result<BTreeMap<PartitionId, u64>, TierError> {
+        let mut numbers = BTreeMap::new();
+        let prefix = Path::from("manifests");
+        let mut list = self.objects.list(Some(&prefix));
+        let listed = |error| TierError::store("list", "manifests", error);
+        while let Some(meta) = list.try_next().await.map_err(listed)? {
+            if let Some((partition, number)) = manifest::manifest_of(&meta.location) {
+                let newest = numbers.entry(partition).or_insert(number);
+                *newest = number.max(*newest);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Batches from `from` on, out of the object that holds it.
+    pub(crate) async fn read(
+        &self,
+        manifest: &Manifest,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Batch>, TierError> {
+        let object = manifest
+            .object_at(from)
+            .filter(|object| object.base <= from);
+        let Some(object) = object.cloned() else {
+            return Err(TierError::Log(LogError::Corrupt {
+                partition: manifest.partition,
+                detail: format!(
+                    "no object of manifest {} holds offset {from}",
+                    manifest.number
+                ),
+            }));
+        };
+        let cursor = self.cache.cursor(&object.path, from);
+        let loaded = match &cursor {
+            Some(_) => None,
+            None => Some(self.load(&object).await?),
+        };
+        let epoch = ShardEpoch(manifest.shard_epoch);
+        let path = object.path.clone();
+        let wrong = |reason: String| TierError::Parquet {
+            path: path.clone(),
+            reason,
+        };
+        let decode = move || {
+            let cursor = match (cursor, loaded) {
+                (Some(cursor), _) => cursor,
+                (None, Some(loaded)) => Cursor::open(&loaded, &object, from)?,
+                (None, None) => return Err("the object was not loaded".to_owned()),
+            };
+            take(cursor, &object, epoch, from, bytes_max)
+        };
+        let decoded = tokio::task::spawn_blocking(decode).await;
+        let (batches, cursor) = decoded
+            .map_err(|error| wrong(error.to_string()))?
+            .map_err(wrong)?;
+        if let Some(cursor) = cursor {
+            self.cache.put_cursor(cursor);
+        }
+        if batches.is_empty() {
+            return Err(wrong(format!("it has no record at or after offset {from}")));
+        }
+        Ok(batches)
+    }
+
+    async fn load(&self, object: &ColdObject) -> Result<Arc<Loaded>, TierError> {
+        if let Some(loaded) = self.cache.object(&object.path) {
+            return Ok(loaded);
+        }
+        let bytes = self.get("read", &object.path).await?;
+        let check = object.clone();
+        let wrong = |reason: String| TierError::Parquet {
+            path: object.path.clone(),
+            reason,
+        };
+        let loaded = tokio::task::spawn_blocking(move || Loaded::new(&check, bytes)).await;
+        let loaded = loaded
+            .map_err(|error| wrong(error.to_string()))?
+            .map_err(wrong)?;
+        let loaded = Arc::new(loaded);
+        self.cache.put_object(&loaded);
+        Ok(loaded)
+    }
+
+    async fn get(&self, what: &'static str, path: &str) -> Result<Bytes, TierError> {
+        let failed = |error| TierError::store(what, path, error);
+        let got = self.objects.get(&Path::from(path)).await.map_err(failed)?;
+        got.bytes().await.map_err(failed)
+    }
+
+    /// Deletes objects and manifests of a partition that is gone.
+    pub(crate) async fn delete_partition(&self, partition: &Partition) -> Result<(), TierError> {
+        let manifest = partition.cold();
+        for number in (1..=manifest.number).rev() {
+            let path = Manifest::path(manifest.partition, number);
+            self.delete(&path).await?;
+        }
+        for object in &manifest.objects {
+            self.delete(&Path::from(object.path.as_str())).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&self, path: &Path) -> Result<(), TierError> {
+        match self.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(TierError::store("delete", path.as_ref(), error)),
+        }
+    }
+}
+
+/// Batches until `bytes_max`, and the decoder if the object has more.
+fn take(
+    mut cursor: Cursor,
+    object: &ColdObject,
+    epoch: ShardEpoch,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<(Vec<Batch>, Option<Cursor>), String> {
+    let mut batches = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let next = cursor.next(object, epoch)?;
+        if next.is_empty() {
+            return Ok((batches, None));
+        }
+        for batch in next.into_iter().filter(|batch| batch.next_offset() > from) {
+            bytes += batch.size();
+            batches.push(batch);
+        }
+        if bytes >= bytes_max && !batches.is_empty() {
+            let has_more = cursor.at() < object.next;
+            return Ok((batches, has_more.then_some(cursor)));
+        }
+    }
+}
+
+/// The `file://` URL of a folder, which is made.
+fn local_url(dir: &std::path::Path) -> Result<String, OpenError> {
+    let io = |error| OpenError::io("create", dir, error);
+    crate::io::create_dir_durable(dir).map_err(io)?;
+    let dir = std::fs::canonicalize(dir).map_err(io)?;
+    url::Url::from_file_path(&dir)
+        .map(String::from)
+        .map_err(|()| OpenError::Tier {
+            url: dir.display().to_string(),
+            reason: "the folder's path is no URL".to_owned(),
+        })
+}
+
+/// The object of a module.
+fn module_path(digest: Digest) -> Path {
+    Path::from(format!("modules/sha256/{}", digest.hex()))
+}
+
+impl Tier {
+    pub(crate) async fn module_get(&self, digest: Digest) -> Result<Bytes, LogError> {
+        let path = module_path(digest);
+        let bytes = self
+            .get("read module", path.as_ref())
+            .await
+            .map_err(TierError::into_log)?;
+        if Digest::of(&bytes) == digest {
+            return Ok(bytes);
+        }
+        Err(LogError::Unavailable(format!(
+            "module {digest} is damaged in the tier; upload it again"
+        )))
+    }
+
+    pub(crate) async fn module_put(&self, bytes: Bytes) -> Result<Digest, LogError> {
+        let digest = Digest::of(&bytes);
+        let path = module_path(digest);
+        if self
+            .get("read module", path.as_ref())
+            .await
+            .is_ok_and(|there| there == bytes)
+        {
+            return Ok(digest);
+        }
+        let put = self.objects.put(&path, bytes.into()).await;
+        put.map_err(|error| TierError::store("write", path.as_ref(), error).into_log())?;
+        Ok(digest)
+    }
+}
