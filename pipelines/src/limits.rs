@@ -1,0 +1,48 @@
+//! Every bound of this room, named once.
+//!
+//! Called by: the spec reader, the planner, lanes. Invariant: nothing that a file, a guest or a
+//! log can make grow is without a name here. What all rooms share is in `model::limits`.
+
+/// Largest pipeline file read, in bytes.
+pub const SPEC_BYTES_MAX: usize = 1 << 20;
+/// Deepest nesting of mappings and lists in a pipeline file.
+pub const SPEC_DEPTH_MAX: usize = 32;
+/// Most YAML nodes in a pipeline file, those repeated by aliases counted each time.
+pub const SPEC_NODES_MAX: usize = 50_000;
+/// Most diagnostics kept of one file; a file with more has one cause.
+pub const DIAGNOSTICS_MAX: usize = 200;
+/// Most nodes in one pipeline.
+pub const NODES_MAX: usize = 500;
+/// Most outputs of one node: a guest names them with 16 bits.
+pub const PORTS_MAX: usize = 256;
+/// Longest pipeline, node, port, module or column name.
+pub const NAME_BYTES_MAX: usize = 100;
+/// Largest schema file inlined into a pipeline file.
+pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
+/// Longest SQL expression in a pipeline file.
+pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
+
+/// Most records in one batch of a lane.
+pub const BATCH_ROWS_MAX: u32 = 100_000;
+/// Most bytes in one batch of a lane.
+pub const BATCH_BYTES_MAX: u64 = 16 << 20;
+/// Longest time a lane waits for a batch to fill, in milliseconds.
+pub const BATCH_WAIT_MS_MAX: u64 = 60_000;
+/// Most tries of the same rows before the policy's `then`.
+pub const RETRY_MAX: u32 = 1_000;
+
+/// Commits a lane may have under way: each waits for a sync, work on the next batch goes on.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 4;
+/// Bytes asked of one fetch: enough for several batches, little enough for many lanes.
+pub const FETCH_BYTES_MAX: usize = 4 << 20;
+/// Rows that may kill the guest before a lane's breaker opens; see `stage::run`.
+pub const BREAKER_ROWS_MAX: u32 = 32;
+/// Good rows that win back one of `BREAKER_ROWS_MAX`.
+pub const BREAKER_ROWS_PER_CREDIT: u32 = 100;
+/// First and longest wait after a log error that says "try again", in milliseconds.
+pub const LOG_BACKOFF_MS: u64 = 50;
+pub const LOG_BACKOFF_MS_MAX: u64 = 5_000;
+/// Hand-overs a lane remembers for its status.
+pub const HANDOVERS_KEPT_MAX: usize = 16;
+/// Longest message put into a dead letter's header, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1_000;

@@ -1,0 +1,158 @@
+//! What differs between two versions of a pipeline, and how hard each difference is.
+//!
+//! Called by: `plan`. Pure. Invariants: equal specs with equal modules have no changes; places
+//! in the file count nothing; each change names the node or key it is about.
+
+use std::collections::BTreeMap;
+
+use model::ids::Digest;
+
+use super::{Change, Previous, Reload, short, start_text};
+use crate::spec::Spec;
+use crate::spec::types::{At, InputRef, Node, OnError, Table};
+
+pub(super) fn changes(
+    previous: Previous<'_>,
+    spec: &Spec,
+    modules: &BTreeMap<String, Digest>,
+) -> Vec<Change> {
+    let old = previous.spec;
+    let mut out = Changes(Vec::new());
+    if old.policy.batch != spec.policy.batch {
+        out.add("policy: batch", Reload::Drain);
+    }
+    if old.policy.on_error != spec.policy.on_error {
+        out.add("policy: on-error", Reload::Live);
+    }
+    topics(old, spec, &mut out);
+    for (name, def) in spec.modules.iter() {
+        let Some(before) = old.modules.get(name) else {
+            continue;
+        };
+        if before.limits != def.limits {
+            out.add(format!("module {}: limits", name.value), Reload::Live);
+        }
+        match (previous.modules.get(&name.value), modules.get(&name.value)) {
+            (Some(a), Some(b)) if a != b => out.add(
+                format!("module {}: code {} -> {}", name.value, short(a), short(b)),
+                Reload::Live,
+            ),
+            (a, b) if a != b || before.source != def.source => {
+                out.add(format!("module {}: source", name.value), Reload::Live);
+            }
+            _ => {}
+        }
+    }
+    for (name, node) in spec.nodes.iter() {
+        match old.nodes.get(name) {
+            None => out.add(format!("node {}: added", name.value), Reload::Drain),
+            Some(before) if before.kind() != node.kind() => out.add(
+                format!("node {}: {} -> {}", name.value, before.kind(), node.kind()),
+                Reload::Drain,
+            ),
+            Some(before) => one(&name.value, before, node, &mut out),
+        }
+    }
+    for name in old
+        .nodes
+        .names()
+        .filter(|name| spec.nodes.get(name).is_none())
+    {
+        out.add(format!("node {name}: removed"), Reload::Drain);
+    }
+    out.0
+}
+
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn add(&mut self, what: impl Into<String>, class: Reload) {
+        self.0.push(Change {
+            what: what.into(),
+            class,
+        });
+    }
+
+    fn differ<T: PartialEq>(&mut self, node: &str, key: &str, a: &T, b: &T, class: Reload) {
+        if a != b {
+            self.add(format!("node {node}: {key}"), class);
+        }
+    }
+}
+
+fn topics(old: &Spec, spec: &Spec, out: &mut Changes) {
+    for (name, def) in spec.topics.iter() {
+        let Some(before) = old.topics.get(name) else {
+            continue;
+        };
+        if let Some(difference) = before.to_spec().difference(&def.to_spec()) {
+            out.add(format!("topic {}: {difference}", name.value), Reload::Reset);
+        }
+    }
+}
+
+fn one(name: &str, old: &Node, new: &Node, out: &mut Changes) {
+    common(
+        name,
+        old.inputs(),
+        new.inputs(),
+        old.on_error(),
+        new.on_error(),
+        out,
+    );
+    match (old, new) {
+        (Node::Source(a), Node::Source(b)) => {
+            out.differ(name, "topic", &a.topic, &b.topic, Reload::Reset);
+            if a.start != b.start {
+                let (a, b) = (start_text(&a.start), start_text(&b.start));
+                out.add(format!("node {name}: start {a} -> {b}"), Reload::Reset);
+            }
+        }
+        (Node::Sink(a), Node::Sink(b)) => {
+            out.differ(name, "topic", &a.topic, &b.topic, Reload::Drain);
+            out.differ(name, "key", &a.key, &b.key, Reload::Reset);
+        }
+        (Node::Wasm(a), Node::Wasm(b)) => {
+            out.differ(name, "params", &a.params, &b.params, Reload::Live);
+            out.differ(name, "module", &a.module, &b.module, Reload::Live);
+            let ports = names(&a.outputs) == names(&b.outputs);
+            let class = if ports { Reload::Live } else { Reload::Drain };
+            out.differ(name, "outputs", &a.outputs, &b.outputs, class);
+        }
+        (Node::Filter(a), Node::Filter(b)) => {
+            out.differ(name, "where", &a.condition, &b.condition, Reload::Live);
+        }
+        (Node::Map(a), Node::Map(b)) => {
+            out.differ(name, "select", &a.select, &b.select, Reload::Live);
+            out.differ(name, "key", &a.key, &b.key, Reload::Reset);
+        }
+        (Node::Route(a), Node::Route(b)) => {
+            let ports = names(&a.cases) == names(&b.cases) && a.otherwise == b.otherwise;
+            let class = if ports { Reload::Live } else { Reload::Drain };
+            out.differ(
+                name,
+                "cases",
+                &(&a.cases, &a.otherwise),
+                &(&b.cases, &b.otherwise),
+                class,
+            );
+        }
+        _ => {}
+    }
+}
+
+fn common(
+    name: &str,
+    old: &[At<InputRef>],
+    new: &[At<InputRef>],
+    old_policy: Option<&OnError>,
+    new_policy: Option<&OnError>,
+    out: &mut Changes,
+) {
+    out.differ(name, "inputs", &old, &new, Reload::Drain);
+    out.differ(name, "on-error", &old_policy, &new_policy, Reload::Live);
+}
+
+fn names<T>(table: &Table<T>) -> Vec<&str> {
+    table.names().collect()
+}

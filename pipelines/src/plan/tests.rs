@@ -1,0 +1,113 @@
+//! Plans as they are shown.
+
+use super::*;
+use crate::spec::parse;
+use crate::spec::tests::FLIGHTS;
+
+fn spec(text: &str) -> Spec {
+    parse("p.yaml", text, &|_| None).expect("a pipeline without errors")
+}
+
+fn digests(seed: &str) -> BTreeMap<String, Digest> {
+    BTreeMap::from([("tidy".to_string(), Digest::of(seed.as_bytes()))])
+}
+
+fn check(text: &str, digest: &str, expected: &str) {
+    let (old, before) = (spec(FLIGHTS), digests("abc"));
+    let previous = Previous {
+        spec: &old,
+        modules: &before,
+    };
+    let plan = plan(&spec(text), &digests(digest), Some(previous), None);
+    let changes: Vec<String> = plan
+        .changes
+        .iter()
+        .map(|c| format!("{} {}", c.class, c.what))
+        .collect();
+    assert_eq!(changes.join("; "), expected);
+}
+
+#[test]
+fn a_new_pipeline() {
+    let shown = plan(&spec(FLIGHTS), &digests("abc"), None, Some(&Catalog::new())).to_string();
+    assert_eq!(
+        shown,
+        "\
+pipeline flights: new
+topic raw    4 partitions, to be created
+topic clean  4 partitions, to be created
+topic hours  4 partitions, to be created
+topic bad    1 partition, to be created
+module tidy  ./modules/tidy sha256:ba7816bf8f01…
+stage in: topic raw, 4 lanes, from earliest
+  tidy   wasm tidy   <- in
+  known  filter      <- tidy
+  more   map         <- known
+  split  route       <- known
+  hours  sink hours  <- more
+  out    sink clean  <- split.late, split.rest
+  dead letters -> bad
+"
+    );
+}
+
+#[test]
+fn classes_of_changes() {
+    let with = |from: &str, to: &str| {
+        assert!(FLIGHTS.contains(from), "{from}");
+        FLIGHTS.replacen(from, to, 1)
+    };
+    check(FLIGHTS, "abc", "");
+    check(&with("  in:    {", "  in: {"), "abc", "");
+    check(
+        FLIGHTS,
+        "xyz",
+        "live module tidy: code sha256:ba7816bf8f01… -> sha256:3608bca1e44e…",
+    );
+    check(
+        &with("params: {}", "params: { a: 1 }"),
+        "abc",
+        "live node tidy: params",
+    );
+    check(
+        &with("memory: 64MiB", "memory: 32MiB"),
+        "abc",
+        "live module tidy: limits",
+    );
+    check(
+        &with("\"dep_delay > 15\"", "\"dep_delay > 16\""),
+        "abc",
+        "live node split: cases",
+    );
+    check(
+        &with("rows: 1000", "rows: 500"),
+        "abc",
+        "drain policy: batch",
+    );
+    check(
+        &with("[tidy], where", "[in], where")
+            .replace("\"carrier is not null\"", "true")
+            .replace("dep_delay / 60.0", "1")
+            .replace("dep_delay > 15", "true")
+            .replace("carrier: carrier, ", "")
+            .replace(", key: carrier", ""),
+        "abc",
+        "drain node known: inputs; live node known: where; live node more: select; \
+         reset node more: key; live node split: cases",
+    );
+    check(
+        &with("start: earliest", "start: latest"),
+        "abc",
+        "reset node in: start earliest -> latest",
+    );
+    check(
+        &with("topic: clean }", "topic: clean, key: carrier }"),
+        "abc",
+        "reset node out: key",
+    );
+    check(
+        &with("partitions: 4", "partitions: 8"),
+        "abc",
+        "reset topic raw: partitions is 4, not 8",
+    );
+}

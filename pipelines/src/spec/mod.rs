@@ -1,0 +1,145 @@
+//! A pipeline file: from text to a checked `Spec`, with every error's line and column.
+//!
+//! Called by: the server's service (lint, plan, apply), the command line and the runtime.
+//! Invariants: pure but for what `Surroundings` gives; all errors come back together, those of
+//! the graph too; a `Spec` that came out of `parse` is well formed, though what it names may
+//! not exist (that is `lint`). Refuses what `yaml`, `reader` and `parse` say.
+
+mod freeze;
+mod nearest;
+mod nodes;
+mod parse;
+pub(crate) mod reader;
+mod schema_json;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod types;
+pub mod yaml;
+
+use model::diagnostic::Diagnostic;
+use model::topic::{PayloadCodec, TopicSpec};
+
+pub use freeze::freeze;
+pub use nearest::hint;
+pub use parse::Broken;
+pub use reader::Surroundings;
+pub use schema_json::json_schema;
+pub use types::Spec;
+
+use types::{Metadata, TopicDef};
+
+pub const API_VERSION: &str = "rustmq/v1alpha1";
+pub const KIND: &str = "Pipeline";
+
+/// Reads a pipeline that names no schema files (a frozen one, see [`freeze`]).
+pub fn parse(
+    file: &str,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Spec, Vec<Diagnostic>> {
+    let read = |_: &str| Err("schema files cannot be read here; write the fields out".to_string());
+    parse_with(file, text, &Surroundings { env, read: &read })
+}
+
+/// Reads a pipeline. An error holds all diagnostics, sorted by place; those that `lint` finds
+/// without a catalog are among them.
+pub fn parse_with(
+    file: &str,
+    text: &str,
+    around: &Surroundings<'_>,
+) -> Result<Spec, Vec<Diagnostic>> {
+    let (read, reader) = parse::read(file, text, around);
+    let mut diagnostics = reader.diagnostics;
+    match read {
+        Some((spec, _)) if diagnostics.is_empty() => Ok(spec),
+        Some((spec, broken)) => {
+            diagnostics.extend(crate::lint::lint_partial(&spec, &broken, None));
+            Err(sorted(diagnostics))
+        }
+        None => Err(sorted(diagnostics)),
+    }
+}
+
+/// By place, each once: what stands behind an alias is read more than once.
+pub(crate) fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.sort_by(|a, b| {
+        (a.line, a.column, a.severity, &a.message).cmp(&(b.line, b.column, b.severity, &b.message))
+    });
+    diagnostics.dedup();
+    diagnostics
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Metadata {
+            name: Default::default(),
+            description: None,
+            labels: Default::default(),
+        }
+    }
+}
+
+impl TopicDef {
+    /// The topic to be created: what the file leaves out has the default.
+    pub fn to_spec(&self) -> TopicSpec {
+        let default = TopicSpec::default();
+        TopicSpec {
+            partitions: self
+                .partitions
+                .as_ref()
+                .map_or(default.partitions, |p| p.value),
+            codec: self
+                .value
+                .as_ref()
+                .map_or(PayloadCodec::Raw, |v| v.codec.value),
+            schema: self
+                .value
+                .as_ref()
+                .and_then(|v| v.schema.as_ref())
+                .map(|s| s.value.clone()),
+            durability: self.durability.unwrap_or(default.durability),
+            retention_ms: self.retention.map(|r| r.0),
+            compact: self.compact.unwrap_or(default.compact),
+            tier: self.tier.unwrap_or(default.tier),
+            ..default
+        }
+    }
+
+    /// In what an existing topic differs from what the file says about it.
+    pub fn difference(&self, existing: &TopicSpec) -> Option<String> {
+        let wanted = TopicSpec {
+            partitions: self
+                .partitions
+                .as_ref()
+                .map_or(existing.partitions, |p| p.value),
+            durability: self.durability.unwrap_or(existing.durability),
+            retention_ms: self.retention.map(|r| r.0).or(existing.retention_ms),
+            compact: self.compact.unwrap_or(existing.compact),
+            tier: self.tier.unwrap_or(existing.tier),
+            ..existing.clone()
+        };
+        let wanted = match &self.value {
+            None => wanted,
+            Some(value) => TopicSpec {
+                codec: value.codec.value,
+                schema: value.schema.as_ref().map(|s| s.value.clone()),
+                ..wanted
+            },
+        };
+        existing.difference(&wanted)
+    }
+}
+
+impl Spec {
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    /// The topics that the file declares, as they are to be created.
+    pub fn topics(&self) -> Vec<(String, TopicSpec)> {
+        self.topics
+            .iter()
+            .map(|(name, def)| (name.value.clone(), def.to_spec()))
+            .collect()
+    }
+}

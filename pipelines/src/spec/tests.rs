@@ -1,0 +1,438 @@
+//! What the reader and lint say about a file, message by message.
+
+use model::catalog::{Catalog, Command};
+use model::topic::TopicSpec;
+
+use super::*;
+
+pub(crate) const FLIGHTS: &str = r#"apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: flights }
+topics:
+  raw:   { partitions: 4, value: json }
+  clean: { partitions: 4, value: { codec: json, schema: { carrier: string, dep_delay: float64, ts: timestamp } } }
+  hours: { partitions: 4, value: json }
+  bad:   { partitions: 1, value: raw, retention: 14d }
+modules:
+  tidy: { source: ./modules/tidy, grants: {}, limits: { memory: 64MiB, deadline: 100ms } }
+policy:
+  batch: { rows: 1000, bytes: 1MiB, wait: 5ms }
+  on-error: { retry: { max: 3, backoff: 100ms, cap: 5s }, then: { dead-letter: bad } }
+nodes:
+  in:    { kind: source, topic: raw, start: earliest }
+  tidy:  { kind: wasm, module: tidy, inputs: [in], outputs: { out: { schema: clean } }, params: {} }
+  known: { kind: filter, inputs: [tidy], where: "carrier is not null" }
+  more:  { kind: map, inputs: [known], select: { carrier: carrier, hours: "dep_delay / 60.0" }, key: carrier }
+  split: { kind: route, inputs: [known], cases: { late: "dep_delay > 15" }, else: rest }
+  hours: { kind: sink, inputs: [more], topic: hours }
+  out:   { kind: sink, inputs: [split.late, split.rest], topic: clean }
+"#;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "TOPIC" => Some("raw".into()),
+        "QUOTES" => Some("a \"b\": ${TOPIC}\n- c".into()),
+        _ => None,
+    }
+}
+
+fn read(name: &str) -> Result<String, String> {
+    match name {
+        "row.json" => Ok(r#"{ "properties": { "carrier": { "type": "string" } } }"#.into()),
+        _ => Err("no such file".into()),
+    }
+}
+
+fn diagnostics(text: &str, catalog: Option<&Catalog>) -> String {
+    let found = match parse_with(
+        "p.yaml",
+        text,
+        &Surroundings {
+            env: &env,
+            read: &read,
+        },
+    ) {
+        Ok(spec) => crate::lint(&spec, catalog),
+        Err(diagnostics) => diagnostics,
+    };
+    found.iter().map(|d| format!("{d}\n")).collect()
+}
+
+fn check(text: &str, expected: &str) {
+    let found = diagnostics(text, None);
+    assert_eq!(
+        found.trim(),
+        expected.trim(),
+        "\nfound:\n{found}\nof:\n{text}"
+    );
+}
+
+/// The flights pipeline with one piece of text replaced.
+fn check_with(from: &str, to: &str, expected: &str) {
+    assert!(FLIGHTS.contains(from), "{from}");
+    check(&FLIGHTS.replacen(from, to, 1), expected);
+}
+
+#[test]
+fn the_contract_example_has_nothing_wrong() {
+    check(FLIGHTS, "");
+    let spec = parse("p.yaml", FLIGHTS, &env).unwrap();
+    assert_eq!(spec.name(), "flights");
+    assert_eq!(spec.topics()[3].1.retention_ms, Some(14 * 86_400_000));
+}
+
+#[test]
+fn keys_and_types() {
+    check_with(
+        "kind: source, topic",
+        "kind: source, topik",
+        "\
+p.yaml:15:3: error: source `in` needs the key `topic`
+p.yaml:15:26: error: unknown key `topik` in source `in` (did you mean `topic`?)",
+    );
+    check_with("partitions: 4, value: json }\n  clean", "partitions: \"4\", value: jsn }\n  clean", "\
+p.yaml:5:24: error: `partitions` of topic `raw` is a whole number of 0 or more, not the text \"4\"
+p.yaml:5:36: error: `value` of topic `raw` is one of `raw`, `json`, `csv`, `avro` and `columns`, not `jsn` (did you mean `json`?)");
+    check_with(
+        "value: raw, ret",
+        "value: avro, ret",
+        "\
+p.yaml:8:3: error: topic `bad`: value codec `avro` is not built yet; use `raw` or `json`",
+    );
+    check_with(
+        "bytes: 1MiB",
+        "bytes: 1 mile",
+        "\
+p.yaml:12:31: error: `bytes` is a size such as 64KiB or 1MiB, not `1 mile`",
+    );
+    check_with(
+        "rows: 1000",
+        "rows: 0",
+        "\
+p.yaml:12:18: error: `rows` is 1 to 100000, not 0",
+    );
+    check_with(
+        "start: earliest",
+        "start: erliest",
+        "\
+p.yaml:15:45: error: `start` is `earliest`, `latest` or a time such as 2013-01-01T00:00:00Z, not `erliest` (did you mean `earliest`?)",
+    );
+    check_with(
+        ", start: earliest",
+        "",
+        "\
+p.yaml:15:3: error: source `in` needs the key `start`",
+    );
+    check_with(
+        "inputs: [known], select",
+        "inputs: known, select",
+        "\
+p.yaml:18:31: error: `inputs` of map `more` is a list, not the text \"known\"",
+    );
+    check_with(
+        "grants: {}",
+        "grants: { http: [x] }",
+        "\
+p.yaml:10:45: error: granting `http` to module `tidy` is not built yet (leave `grants: {}`)",
+    );
+    check_with(
+        "name: flights",
+        "name: Flights",
+        "\
+p.yaml:3:19: error: pipeline name `Flights` has 'F' at position 1; allowed are a-z, 0-9 and `-`",
+    );
+    check_with(
+        "  bad:  ",
+        "  ../x: ",
+        "\
+p.yaml:8:3: error: topic name `../x` has '/' at position 3; allowed are letters, digits, `.`, `_` and `-`",
+    );
+    check_with(
+        "ts: timestamp",
+        "ts: time",
+        "\
+p.yaml:6:57: error: field `ts` has type `time`; the types are bool, int64, float64, string, bytes and timestamp",
+    );
+    check_with(
+        "apiVersion: rustmq/v1alpha1",
+        "apiVersion: v2",
+        "\
+p.yaml:1:13: error: `apiVersion` is `rustmq/v1alpha1` here, not `v2`",
+    );
+}
+
+#[test]
+fn kinds() {
+    check_with(
+        "kind: filter",
+        "kind: filtre",
+        "\
+p.yaml:17:18: error: unknown kind `filtre` (did you mean `filter`?)",
+    );
+    check_with(
+        "kind: filter",
+        "kind: window",
+        "\
+p.yaml:17:18: error: kind `window` is not built yet (the kinds are `source`, `sink`, `wasm`, \
+`filter`, `map` and `route`; later kinds: merge, dedupe, lookup, window, join are not built yet)",
+    );
+    check_with("else: rest", "other: rest", "\
+p.yaml:19:3: error: route `split` needs the key `else`
+p.yaml:19:77: error: unknown key `other` in route `split` (the keys here are `kind`, `inputs`, `cases`, `else` and `on-error`)");
+    check_with(
+        "else: rest",
+        "else: late",
+        "\
+p.yaml:19:83: error: `else` has the name of the case `late`",
+    );
+}
+
+#[test]
+fn references() {
+    check_with(
+        "inputs: [tidy], where",
+        "inputs: [tydi], where",
+        "\
+p.yaml:16:3: warning: output `out` of `tidy` goes nowhere: its rows are dropped
+p.yaml:17:35: error: input `tydi` of `known`: no node `tydi` (did you mean `tidy`?)",
+    );
+    check_with("split.late,", "split.lat,", "\
+p.yaml:19:3: warning: output `late` of `split` goes nowhere: its rows are dropped
+p.yaml:21:33: error: input `split.lat` of `out`: `split` has no output `lat` (did you mean `late`?)");
+    check_with("[split.late, split.rest]", "[split]", "\
+p.yaml:19:3: warning: output `late` of `split` goes nowhere: its rows are dropped
+p.yaml:19:3: warning: output `rest` of `split` goes nowhere: its rows are dropped
+p.yaml:21:33: error: input `split` of `out`: `split` has no output `out` (its outputs are `split.late` and `split.rest`)");
+    check_with("[split.late, split.rest]", "[split.late, hours]", "\
+p.yaml:19:3: warning: output `rest` of `split` goes nowhere: its rows are dropped
+p.yaml:21:45: error: input `hours` of `out`: `hours` is a sink and has no outputs (read its topic with a source: hours)");
+    check_with(
+        "module: tidy",
+        "module: tyde",
+        "\
+p.yaml:10:3: warning: module `tidy` is not used
+p.yaml:16:32: error: no module `tyde` (did you mean `tidy`?)",
+    );
+    check_with(
+        "inputs: [in], out",
+        "inputs: [split.late], out",
+        "\
+p.yaml:15:3: warning: output `out` of `in` goes nowhere: its rows are dropped
+p.yaml:16:47: error: cycle: tidy -> known -> split -> tidy (records flow one way; to go round, \
+write to a topic and read it elsewhere)",
+    );
+    check_with(
+        "topic: hours }",
+        "topic: raw }",
+        "\
+p.yaml:20:47: error: sink to topic `raw` would go round for ever: raw -> raw (write to another topic)",
+    );
+}
+
+#[test]
+fn topics_of_the_catalog() {
+    let mut catalog = Catalog::new();
+    let spec = TopicSpec {
+        partitions: 2,
+        ..TopicSpec::default()
+    };
+    let create = |name: &str| Command::TopicCreate {
+        name: name.into(),
+        spec: spec.clone(),
+        if_absent: false,
+        internal: false,
+    };
+    catalog.apply(&create("raw")).unwrap();
+    let check = |from: &str, to: &str, expected: &str| {
+        let found = diagnostics(&FLIGHTS.replacen(from, to, 1), Some(&catalog));
+        assert_eq!(found.trim(), expected);
+    };
+    check(
+        "",
+        "",
+        "p.yaml:5:3: error: topic `raw` exists already and differs: partitions is 2, not 4 \
+(say what exists, use another name, or delete the topic)",
+    );
+    check("raw:   { partitions: 4, value: json }", "raw: {}", "");
+    check("  raw:   { partitions: 4, value: json }\n", "", "");
+    let from = "  raw:   { partitions: 4, value: json }\n  clean:";
+    check(from, "  rows: {}\n  clean:", "");
+    catalog
+        .apply(&Command::TopicDelete { name: "raw".into() })
+        .unwrap();
+    let found = diagnostics(
+        &FLIGHTS.replacen(from, "  rows: {}\n  clean:", 1),
+        Some(&catalog),
+    );
+    assert_eq!(
+        found.trim(),
+        "p.yaml:15:33: error: no topic `raw` (declare it under `topics`, or create it first)"
+    );
+}
+
+#[test]
+fn expressions_point_into_the_file() {
+    check_with(
+        "\"carrier is not null\"",
+        "\"carier is not null\"",
+        "\
+p.yaml:17:50: error: unknown column `carier`: did you mean `carrier`? known columns: _timestamp, _key, _value, _value_text, carrier, dep_delay, ts",
+    );
+    check_with(
+        "\"dep_delay > 15\"",
+        "'dep_delay > ''x'' +'",
+        "p.yaml:19:77: error: expected: an expression, found: EOF",
+    );
+    let found = diagnostics(
+        &FLIGHTS.replace("{ out: { schema: clean } }", "[out]"),
+        None,
+    );
+    assert_eq!(found.lines().count(), 5, "{found}");
+    assert_eq!(
+        found.lines().next().unwrap(),
+        "p.yaml:17:50: error: unknown column `carrier`: known \
+columns: _timestamp, _key, _value, _value_text (the input of `known` has no schema: only _key, \
+_value, _value_text and _timestamp exist; declare one on the topic, or as \
+`outputs: { out: { schema: … } }`)"
+    );
+    let block = "  known:\n    kind: filter\n    inputs: [tidy]\n    where: |\n      carrier = 'x' and\n      nope = 1\n";
+    let line = FLIGHTS.lines().find(|l| l.starts_with("  known")).unwrap();
+    let found = diagnostics(&FLIGHTS.replace(&format!("{line}\n"), block), None);
+    assert!(
+        found.starts_with("p.yaml:22:7: error: unknown column `nope`"),
+        "{found}"
+    );
+}
+
+#[test]
+fn yaml_itself() {
+    check(
+        "",
+        "p.yaml:1:1: error: the file is empty; a pipeline is expected",
+    );
+    check(
+        "a: [1",
+        "p.yaml:2:1: error: not YAML: while parsing a flow sequence, expected ',' or ']'",
+    );
+    check_with(
+        "kind: Pipeline",
+        "kind: Pipeline\nkind: Pipeline",
+        "\
+p.yaml:3:1: error: key `kind` is here twice, first in line 2",
+    );
+    check_with("metadata: { name", "metadata: { <<: 3, name", "\
+p.yaml:3:13: error: merge keys (`<<`) are not supported; write the keys out
+p.yaml:3:13: error: unknown key `<<` in `metadata` (the keys here are `name`, `description` and `labels`)");
+    check(
+        "a: !x 1\n--- \nb: 2\n",
+        "\
+p.yaml:1:4: error: tags (`!name`) are not supported in a pipeline
+p.yaml:2:1: error: a second document: one file holds one pipeline",
+    );
+    check(
+        &"[".repeat(100),
+        "p.yaml:1:33: error: nested deeper than 32 levels",
+    );
+    check(
+        "- 1",
+        "p.yaml:1:1: error: a pipeline is a mapping with the keys `apiVersion`, `kind`, \
+`metadata`, `topics`, `modules`, `policy` and `nodes`, not a list",
+    );
+}
+
+#[test]
+fn anchors_are_copies_and_counted() {
+    let text = FLIGHTS
+        .replace(
+            "schema: { carrier: string,",
+            "schema: &fields { carrier: string,",
+        )
+        .replace("{ schema: clean }", "{ schema: *fields }");
+    check(&text, "");
+    let mut bomb = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_string();
+    for i in 1..9 {
+        let alias = format!("*a{}", i - 1);
+        bomb += &format!("b{i}: &a{i} [{}]\n", [alias.as_str(); 10].join(", "));
+    }
+    let found = diagnostics(&bomb, None);
+    assert_eq!(
+        found.trim(),
+        "p.yaml:5:25: error: more than 50000 values, aliases counted"
+    );
+}
+
+#[test]
+fn environment_and_schema_files() {
+    check_with(
+        "kind: source, topic: raw",
+        "kind: source, topic: \"${TOPIC}\"",
+        "",
+    );
+    check_with(
+        "kind: source, topic: raw",
+        "kind: source, topic: \"${NOPE}x\"",
+        "\
+p.yaml:15:33: error: the environment variable `NOPE` is not set",
+    );
+    check_with(
+        "partitions: 4",
+        "partitions: ${TOPIC}",
+        "\
+p.yaml:5:25: error: not YAML: while parsing a flow mapping, did not find expected ',' or '}' (quote a value with `${…}` inside `{ }` or `[ ]`)",
+    );
+    check_with(
+        "partitions: 4",
+        "partitions: '${TOPIC}'",
+        "\
+p.yaml:5:24: error: `partitions` of topic `raw` is a whole number of 0 or more, not the text \"${TOPIC}\"",
+    );
+    let files = FLIGHTS.replace(
+        "codec: json, schema: { carrier: string, dep_delay: float64, ts: timestamp }",
+        "codec: json, schema: row.json",
+    );
+    let found = diagnostics(&files.replace("row.json", "col.json"), None);
+    assert_eq!(
+        found,
+        "p.yaml:6:57: error: schema file `col.json`: no such file\n"
+    );
+    let around = Surroundings {
+        env: &env,
+        read: &read,
+    };
+    let text = files.replace(
+        "params: {}",
+        "params: { a: \"${QUOTES} $${x}\", b: >\n    ${TOPIC}\n    two }",
+    );
+    let text = text.replace(
+        "b: >\n    ${TOPIC}\n    two }",
+        "b: \"${TOPIC}\n    two\" }",
+    );
+    let frozen = freeze("p.yaml", &text, &around).unwrap();
+    assert_eq!(frozen.lines().count(), text.lines().count(), "{frozen}");
+    let nothing = |_: &str| None;
+    let direct = parse_with("p.yaml", &text, &around).unwrap();
+    let frozen = parse(
+        "p.yaml",
+        &freeze("p.yaml", &text, &around).unwrap(),
+        &nothing,
+    )
+    .unwrap();
+    assert_eq!(direct, frozen);
+    let block =
+        "nodes:\n  in:\n    kind: source\n    topic: >-\n      ${TOPIC}\n\n    start: earliest\n";
+    let text = text
+        .replace("nodes:\n", block)
+        .replace("  in:    {", "  in2:   {");
+    let direct = parse_with("p.yaml", &text, &around).unwrap();
+    let frozen_text = freeze("p.yaml", &text, &around).unwrap();
+    assert_eq!(
+        direct,
+        parse("p.yaml", &frozen_text, &nothing).unwrap(),
+        "{frozen_text}"
+    );
+    assert_eq!(frozen_text.lines().count(), text.lines().count());
+    let types::Node::Wasm(wasm) = frozen.nodes.get("tidy").unwrap() else {
+        panic!("wasm")
+    };
+    assert_eq!(wasm.params["a"], "a \"b\": ${TOPIC}\n- c ${x}");
+}

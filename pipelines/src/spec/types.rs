@@ -1,0 +1,594 @@
+//! What a pipeline file says, as types; each value knows its place in the file.
+//!
+//! Called by: `spec::parse` makes them, `lint`, `plan` and the runtime read them, `schema_json`
+//! generates the published JSON Schema from them. Invariants: equality ignores places, so two
+//! specs can be compared; tables keep the order of the file. Field names here are the keys of
+//! the file in kebab-case: rename nothing without its contract.
+
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use model::schema::Schema as FieldSchema;
+use model::topic::{Durability, PayloadCodec};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::yaml::Pos;
+
+/// A value and where it stands.
+#[derive(Clone, Debug, Default)]
+pub struct At<T> {
+    pub value: T,
+    pub at: Pos,
+}
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: std::fmt::Display> std::fmt::Display for At<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Names and what they stand for, in the file's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table<T>(pub Vec<(At<String>, T)>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table(Vec::new())
+    }
+}
+
+impl<T> Table<T> {
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(n, _)| n.value == name).map(|(_, v)| v)
+    }
+    pub fn iter(&self) -> impl Iterator<Item = (&At<String>, &T)> {
+        self.0.iter().map(|(n, v)| (n, v))
+    }
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(n, _)| n.value.as_str())
+    }
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Table<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        format!("Table_of_{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<T>() })
+    }
+}
+
+/// A type that is text in the file, with the form that the schema shows.
+macro_rules! text_schema {
+    ($ty:ty, $name:literal, $description:literal, $pattern:literal) => {
+        impl JsonSchema for $ty {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "description": $description, "pattern": $pattern })
+            }
+        }
+    };
+}
+
+/// A size in bytes, written `1MiB`, `64KiB`, `500B`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+text_schema!(
+    Size,
+    "Size",
+    "a size such as 64KiB, 1MiB, 2GiB",
+    r"^[0-9]+ ?(B|KB|MB|GB|KiB|MiB|GiB)$"
+);
+
+/// A time in milliseconds, written `5ms`, `10s`, `2m`, `3h`, `14d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Millis(pub u64);
+text_schema!(
+    Millis,
+    "Duration",
+    "a time such as 5ms, 10s, 2m, 3h, 14d",
+    r"^[0-9]+ ?(ms|s|m|h|d)$"
+);
+
+/// A SQL expression and the place of each of its bytes, where that is known.
+#[derive(Clone, Debug)]
+pub struct Expression {
+    pub text: String,
+    pub at: Pos,
+    pub places: Arc<[Pos]>,
+}
+text_schema!(
+    Expression,
+    "Expression",
+    "a SQL expression over the fields of the input",
+    "."
+);
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Expression {
+    /// Line and column of a byte of the expression; the value's start where it is not known.
+    pub fn place(&self, offset: Option<usize>) -> Pos {
+        offset
+            .and_then(|o| self.places.get(o))
+            .copied()
+            .unwrap_or(self.at)
+    }
+}
+
+/// An output of another node: `node` is its port `out`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputRef {
+    pub node: String,
+    pub port: String,
+}
+text_schema!(
+    InputRef,
+    "Input",
+    "`node` (its port `out`) or `node.port`",
+    r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?$"
+);
+
+impl std::fmt::Display for InputRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port.as_str() {
+            OUT => f.write_str(&self.node),
+            port => write!(f, "{}.{port}", self.node),
+        }
+    }
+}
+
+/// The port that `node` alone means.
+pub const OUT: &str = "out";
+
+/// A whole pipeline file.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "RustMQ pipeline", rename = "Pipeline")]
+pub struct Spec {
+    #[schemars(extend("const" = super::API_VERSION))]
+    pub api_version: String,
+    #[schemars(extend("const" = super::KIND))]
+    pub kind: String,
+    pub metadata: Metadata,
+    /// Topics that are created, or checked where they exist, when the pipeline is applied.
+    #[serde(default)]
+    pub topics: Table<TopicDef>,
+    #[serde(default)]
+    pub modules: Table<ModuleDef>,
+    #[serde(default)]
+    pub policy: Policy,
+    pub nodes: Table<Node>,
+    /// The file's name, as given, for diagnostics.
+    #[schemars(skip)]
+    pub file: String,
+}
+
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    #[schemars(regex(pattern = r"^[a-z0-9-]+$"), length(max = 100))]
+    pub name: At<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub labels: Table<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "Topic")]
+pub struct TopicDef {
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub partitions: Option<At<u32>>,
+    #[serde(default)]
+    pub value: Option<Value>,
+    /// How long records are kept, counted from their append.
+    #[serde(default)]
+    pub retention: Option<Millis>,
+    #[serde(default)]
+    #[schemars(with = "Option<DurabilityDoc>")]
+    pub durability: Option<Durability>,
+    #[serde(default)]
+    pub compact: Option<bool>,
+    #[serde(default)]
+    pub tier: Option<bool>,
+}
+
+/// How the values of a topic are encoded, and which fields they have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    pub codec: At<PayloadCodec>,
+    pub schema: Option<At<FieldSchema>>,
+}
+
+impl JsonSchema for Value {
+    fn schema_name() -> Cow<'static, str> {
+        "Value".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let codec = generator.subschema_for::<CodecDoc>();
+        let schema = generator.subschema_for::<SchemaDoc>();
+        json_schema!({
+            "anyOf": [
+                { "enum": ["raw", "json"] },
+                {
+                    "type": "object",
+                    "properties": { "codec": codec, "schema": schema },
+                    "required": ["codec"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Codec")]
+#[allow(dead_code, reason = "only its JSON Schema is used")]
+enum CodecDoc {
+    Raw,
+    Json,
+    Csv,
+    Avro,
+    Columns,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Durability")]
+#[allow(dead_code, reason = "only its JSON Schema is used")]
+enum DurabilityDoc {
+    Fsync,
+    Memory,
+}
+
+/// A schema: a file's name, fields with their types, or a JSON Schema object.
+pub(super) struct SchemaDoc;
+
+impl JsonSchema for SchemaDoc {
+    fn schema_name() -> Cow<'static, str> {
+        "Fields".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "a schema file, `{field: type}`, a list of {name, type}, or JSON Schema",
+            "type": ["string", "object", "array"]
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Module")]
+pub struct ModuleDef {
+    pub source: At<ModuleSource>,
+    /// Nothing can be granted yet: `{}`.
+    #[serde(default)]
+    #[schemars(with = "Option<NoGrants>")]
+    pub grants: (),
+    #[serde(default)]
+    pub limits: ModuleLimits,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NoGrants {}
+
+/// Where a module comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModuleSource {
+    /// A folder with the module's source code, which is built.
+    Folder(String),
+    /// A `.wasm` file.
+    File(String),
+    /// A module that the cluster has already.
+    Digest(model::ids::Digest),
+}
+text_schema!(
+    ModuleSource,
+    "ModuleSource",
+    "a folder with source code (built on apply), a .wasm file, or sha256:DIGEST",
+    "."
+);
+
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleLimits {
+    /// Memory of one instance.
+    #[serde(default)]
+    pub memory: Option<At<Size>>,
+    /// Longest time for one batch.
+    #[serde(default)]
+    pub deadline: Option<At<Millis>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Policy {
+    #[serde(default)]
+    pub batch: BatchPolicy,
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchPolicy {
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub rows: Option<At<u32>>,
+    #[serde(default)]
+    pub bytes: Option<At<Size>>,
+    #[serde(default)]
+    pub wait: Option<At<Millis>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnError {
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    #[serde(default)]
+    pub then: Option<Then>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    #[serde(default)]
+    pub max: Option<u32>,
+    #[serde(default)]
+    pub backoff: Option<Millis>,
+    #[serde(default)]
+    pub cap: Option<Millis>,
+}
+
+/// What happens with rows that cannot be processed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Then {
+    Stop,
+    Drop,
+    DeadLetter(At<String>),
+}
+
+impl JsonSchema for Then {
+    fn schema_name() -> Cow<'static, str> {
+        "Then".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "enum": ["stop", "drop"] },
+                {
+                    "type": "object",
+                    "properties": { "dead-letter": { "type": "string" } },
+                    "required": ["dead-letter"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Node {
+    Source(Source),
+    Sink(Sink),
+    Wasm(Wasm),
+    Filter(Filter),
+    Map(Map),
+    Route(Route),
+}
+
+impl Node {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Node::Source(_) => "source",
+            Node::Sink(_) => "sink",
+            Node::Wasm(_) => "wasm",
+            Node::Filter(_) => "filter",
+            Node::Map(_) => "map",
+            Node::Route(_) => "route",
+        }
+    }
+
+    pub fn inputs(&self) -> &[At<InputRef>] {
+        match self {
+            Node::Source(_) => &[],
+            Node::Sink(n) => &n.inputs,
+            Node::Wasm(n) => &n.inputs,
+            Node::Filter(n) => &n.inputs,
+            Node::Map(n) => &n.inputs,
+            Node::Route(n) => &n.inputs,
+        }
+    }
+
+    /// Names of the outputs, in the order of their port numbers.
+    pub fn ports(&self) -> Vec<&str> {
+        match self {
+            Node::Sink(_) => Vec::new(),
+            Node::Source(_) | Node::Filter(_) | Node::Map(_) => vec![OUT],
+            Node::Wasm(n) => n.outputs.names().collect(),
+            Node::Route(n) => n
+                .cases
+                .names()
+                .chain(std::iter::once(n.otherwise.value.as_str()))
+                .collect(),
+        }
+    }
+
+    pub fn on_error(&self) -> Option<&OnError> {
+        match self {
+            Node::Source(n) => n.on_error.as_ref(),
+            Node::Sink(n) => n.on_error.as_ref(),
+            Node::Wasm(n) => n.on_error.as_ref(),
+            Node::Filter(n) => n.on_error.as_ref(),
+            Node::Map(n) => n.on_error.as_ref(),
+            Node::Route(n) => n.on_error.as_ref(),
+        }
+    }
+}
+
+/// Reads a topic.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Source {
+    pub topic: At<String>,
+    pub start: At<Start>,
+    #[serde(default)]
+    pub on_error: Option<OnError>,
+}
+
+/// Where a source begins when the pipeline is applied for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    /// Microseconds since the epoch, UTC.
+    Time(i64),
+}
+text_schema!(Start, "Start", "earliest, latest or an RFC 3339 time", ".");
+
+/// Writes a topic; the record keeps its key unless `key` gives another.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Sink {
+    pub inputs: Vec<At<InputRef>>,
+    pub topic: At<String>,
+    #[serde(default)]
+    pub key: Option<Expression>,
+    #[serde(default)]
+    pub on_error: Option<OnError>,
+}
+
+/// Runs a module.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Wasm {
+    pub module: At<String>,
+    pub inputs: Vec<At<InputRef>>,
+    /// Names of the outputs, or names with the schema of what comes out; one `out` by default.
+    #[serde(default)]
+    #[schemars(with = "Option<OutputsDoc>")]
+    pub outputs: Table<Option<At<OutputSchema>>>,
+    /// Given to the module as JSON.
+    #[serde(default)]
+    pub params: serde_json::Value,
+    #[serde(default)]
+    pub on_error: Option<OnError>,
+}
+
+/// The schema of a wasm output: that of a topic, or fields.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputSchema {
+    Topic(String),
+    Fields(FieldSchema),
+}
+
+struct OutputsDoc;
+
+impl JsonSchema for OutputsDoc {
+    fn schema_name() -> Cow<'static, str> {
+        "Outputs".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let schema = generator.subschema_for::<SchemaDoc>();
+        json_schema!({
+            "anyOf": [
+                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": {
+                        "type": ["object", "null"],
+                        "properties": { "schema": schema },
+                        "additionalProperties": false
+                    }
+                }
+            ]
+        })
+    }
+}
+
+/// Keeps the rows for which the condition is true.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Filter {
+    pub inputs: Vec<At<InputRef>>,
+    #[serde(rename = "where")]
+    pub condition: Expression,
+    #[serde(default)]
+    pub on_error: Option<OnError>,
+}
+
+/// Makes JSON objects of selected columns.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Map {
+    pub inputs: Vec<At<InputRef>>,
+    pub select: Table<Expression>,
+    #[serde(default)]
+    pub key: Option<Expression>,
+    #[serde(default)]
+    pub on_error: Option<OnError>,
+}
+
+/// Sends each row to the first case that is true, else to `else`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Route {
+    pub inputs: Vec<At<InputRef>>,
+    pub cases: Table<Expression>,
+    #[serde(rename = "else")]
+    pub otherwise: At<String>,
+    #[serde(default)]
+    pub on_error: Option<OnError>,
+}
