@@ -1,0 +1,400 @@
+//! The broker's handle: what doors and pipelines call. Joins the shard, the groups and the store.
+//!
+//! Called by: server (service), pipelines (through `TopicLog`). Calls: every file of this room.
+//! Two locks, both short and never held across an await: `groups` (members and generations) and
+//! `shard` (offsets, sequences, positions); where both are needed `groups` is taken first.
+//! Invariants: a commit is answered when it is durable; dropping the future of a commit does not
+//! take the commit back. A repeated batch is answered when the first one is durable.
+//! Refuses: what the shard and the groups refuse. It knows no sessions, frames or users.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::{
+    Append, Batch, BatchError, Bounds, BoxFuture, CatalogView, Commit, Committed, LogError, Lookup,
+    Offset, PartitionId, ProducerId, Topic, TopicId, TopicLog,
+};
+use storage::{Pending, Store};
+use tokio::sync::watch;
+
+use crate::config::BrokerConfig;
+use crate::error::OpenError;
+use crate::fetch::{self, Counted, Fetched};
+use crate::group::Groups;
+use crate::shard::{OFFSETS, Shard, Ticket, Wait};
+use crate::status::BrokerStatus;
+use crate::{ticker, topics};
+
+/// Producer ids handed out per millisecond of the clock at the opening.
+const PRODUCER_IDS_PER_MS: u64 = 1 << 20;
+
+/// How often a stage's commit waits for room in the log's queue before it is refused.
+const FULL_QUEUE_TRIES: u32 = 16;
+
+/// Live partitions and groups over a [`Store`]. Clones share them.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) catalog: Arc<dyn CatalogView>,
+    pub(crate) config: BrokerConfig,
+    /// Offsets, producer sequences, positions.
+    shard: Mutex<Shard>,
+    /// Members and generations. Taken before `shard`.
+    groups: Mutex<Groups>,
+    /// One rewrite of `_offsets` at a time.
+    rewriting: tokio::sync::Mutex<()>,
+    producer_next: AtomicU64,
+    fetches_waiting: AtomicU64,
+    repeats_waiting: AtomicU64,
+    /// `Shard::resyncs` for those who wait.
+    resynced: watch::Sender<u64>,
+}
+
+/// The answer to a produced batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    pub base_offset: Offset,
+    /// Microseconds since the epoch; of a repeat: when the repeat came.
+    pub append_time: i64,
+    /// The batch had been written before, at `base_offset`.
+    pub duplicate: bool,
+}
+
+impl Broker {
+    /// Rebuilds partitions, producers and positions from the store, and starts the ticker if the
+    /// configuration wants one. The store was opened with [`topics::partition_configs`].
+    pub async fn open(
+        store: Store,
+        catalog: Arc<dyn CatalogView>,
+        config: BrokerConfig,
+    ) -> Result<Broker, OpenError> {
+        let mut shard = Shard::new(config.shard, config.epoch);
+        topics::rebuild(&store, &catalog.catalog(), &mut shard).await?;
+        // Ids of the last run were below its opening time plus what it handed out since; both
+        // bounds together keep ids unique even when the clock was set back.
+        let now_ms = u64::try_from(config.clock.now_us() / 1000).unwrap_or(0);
+        let seen = shard.producer_max().map_or(0, |id| id.0 + 1);
+        let producer_next = seen.max((now_ms & ((1 << 42) - 1)) * PRODUCER_IDS_PER_MS);
+        let inner = Inner {
+            store,
+            catalog,
+            shard: Mutex::new(shard),
+            groups: Mutex::new(Groups::default()),
+            rewriting: tokio::sync::Mutex::new(()),
+            producer_next: AtomicU64::new(producer_next),
+            fetches_waiting: AtomicU64::new(0),
+            repeats_waiting: AtomicU64::new(0),
+            resynced: watch::Sender::new(0),
+            config,
+        };
+        let broker = Broker {
+            inner: Arc::new(inner),
+        };
+        if let Some(period) = broker.inner.config.tick {
+            ticker::spawn(&broker.inner, period);
+        }
+        Ok(broker)
+    }
+
+    /// Appends one batch from outside. It gets its offset when this is called and not when the
+    /// future is polled: of two calls one after the other the first comes first. Resolves when
+    /// the batch is durable (or written, for `durability: memory`).
+    pub fn produce(
+        &self,
+        partition: PartitionId,
+        batch: Batch,
+    ) -> impl Future<Output = Result<Produced, LogError>> + Send + use<> {
+        let ticket = self.inner.produce(partition, batch);
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let ticket = ticket?;
+            let duplicate = matches!(ticket.wait, Wait::Earlier(_));
+            let append_time = ticket.append_time_us;
+            let committed = inner.durable(ticket).await?;
+            let base_offset = committed.base_offsets.first().copied().unwrap_or_default();
+            Ok(Produced {
+                base_offset,
+                append_time,
+                duplicate,
+            })
+        }
+    }
+
+    /// Reads whole batches from `from`; with nothing there waits up to `wait_ms` for something.
+    pub async fn fetch_wait(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> Result<Fetched, LogError> {
+        let inner = &self.inner;
+        let waiting = &inner.fetches_waiting;
+        fetch::fetch_wait(&inner.store, waiting, partition, from, bytes_max, wait_ms).await
+    }
+
+    /// An id that no producer of this broker has had, restarts included.
+    pub fn producer_open(&self) -> ProducerId {
+        ProducerId(self.inner.producer_next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes the partitions of a topic that the catalog has now, and gives them to the groups
+    /// that subscribe to it.
+    pub fn topic_created(&self, topic: &Topic) -> Result<(), LogError> {
+        topics::create(&self.inner.store, &mut self.inner.shard(), topic)?;
+        self.inner.groups_refresh();
+        Ok(())
+    }
+
+    /// Gives up a topic: admits nothing more to it, forgets its positions, drops its data.
+    pub async fn topic_deleted(&self, topic: TopicId) -> Result<(), LogError> {
+        if topic == TopicId::OFFSETS {
+            return Err(LogError::NotFound { partition: OFFSETS });
+        }
+        let partitions = self.inner.shard().topic_remove(topic);
+        self.inner.groups_refresh();
+        for partition in partitions {
+            self.inner.store.partition_drop(partition).await?;
+        }
+        Ok(())
+    }
+
+    /// Resolves when the log's queue has room for about `bytes` more: doors wait for it before
+    /// `produce`, so that a fast producer waits and is not refused.
+    pub async fn room(&self, bytes: usize) {
+        self.inner.store.room(bytes).await;
+    }
+
+    /// Expires group members whose session is over and rewrites `_offsets` when it has grown.
+    pub async fn tick(&self) -> Result<(), LogError> {
+        self.inner.tick().await
+    }
+
+    /// Numbers of this broker.
+    pub fn status(&self) -> BrokerStatus {
+        let groups = self.inner.groups().names().count();
+        let mut shard = self.inner.shard();
+        self.inner.settle(&mut shard);
+        BrokerStatus {
+            partitions: shard.len(),
+            groups,
+            positions: shard.positions.len(),
+            offsets_topic: self.inner.store.bounds(OFFSETS).unwrap_or_default(),
+            fetches_waiting: self.inner.fetches_waiting.load(Ordering::Relaxed),
+            counters: shard.counters,
+        }
+    }
+}
+
+impl Inner {
+    /// A panic under the lock would have been between two of its steps at worst in memory that
+    /// the next start rebuilds; going on is better than failing every later request.
+    pub(crate) fn shard(&self) -> MutexGuard<'_, Shard> {
+        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the epoch, for sessions.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.config.clock.now_us() / 1000).unwrap_or(0)
+    }
+
+    fn produce(&self, partition: PartitionId, batch: Batch) -> Result<Ticket<Pending>, LogError> {
+        // Once in the log, a batch that does not decode would stop every reader behind it.
+        let invalid = |error: BatchError| LogError::Invalid {
+            partition,
+            reason: error.to_string(),
+        };
+        batch.check().map_err(invalid)?;
+        let appends = vec![Append { partition, batch }];
+        self.admit(&Commit {
+            appends,
+            positions: Vec::new(),
+        })
+    }
+
+    /// Assigns offsets and hands the commit to the WAL, in one step under the lock.
+    pub(crate) fn admit(&self, commit: &Commit) -> Result<Ticket<Pending>, LogError> {
+        let now_us = self.config.clock.now_us();
+        let mut shard = self.shard();
+        let ticket = shard.commit(commit, now_us, |entry| self.store.enqueue(entry));
+        let ends = |p: &PartitionId| (self.store.log_end(*p).ok(), shard.partition(*p));
+        let is_behind = |p: &PartitionId| match ends(p) {
+            (Some(end), Some(own)) => end < own.log_end,
+            _ => false,
+        };
+        let is_stale = match &ticket {
+            Err(LogError::Unavailable(_)) => {
+                let mut touched = commit.appends.iter().map(|append| append.partition);
+                touched.any(|p| is_behind(&p)) || is_behind(&OFFSETS)
+            }
+            // The first of a repeated batch may have been refused since.
+            Ok(Ticket {
+                wait: Wait::Earlier(until),
+                ..
+            }) => until.iter().any(|(p, _)| is_behind(p)),
+            _ => false,
+        };
+        if is_stale && self.resync(&mut shard) {
+            return shard.commit(commit, now_us, |entry| self.store.enqueue(entry));
+        }
+        ticket
+    }
+
+    /// Waits until an admitted commit may be answered.
+    pub(crate) async fn durable(&self, ticket: Ticket<Pending>) -> Result<Committed, LogError> {
+        match ticket.wait {
+            Wait::Nothing => {}
+            Wait::Entry(pending) => {
+                if let Err(error) = pending.await {
+                    self.resync(&mut self.shard());
+                    return Err(error);
+                }
+            }
+            Wait::Earlier(until) => self.durable_earlier(until, ticket.resyncs).await?,
+        }
+        Ok(ticket.committed)
+    }
+
+    /// Waits until the first of a repeated batch is durable; an error if it turns out that it
+    /// will not be.
+    async fn durable_earlier(
+        &self,
+        until: Vec<(PartitionId, Offset)>,
+        resyncs: u64,
+    ) -> Result<(), LogError> {
+        let _counted = Counted::new(&self.repeats_waiting);
+        let mut resynced = self.resynced.subscribe();
+        for (partition, next) in until {
+            tokio::select! {
+                moved = fetch::moved(&self.store, partition, next - 1) => moved?,
+                _ = resynced.wait_for(|now| *now != resyncs) => return Err(LogError::DiskFull),
+                reason = self.store.failed() => return Err(LogError::Unknown(reason)),
+            }
+        }
+        // The offsets may have been reached by others after the first batch was taken back.
+        if self.shard().resyncs != resyncs {
+            return Err(LogError::DiskFull);
+        }
+        Ok(())
+    }
+
+    /// Follows the log back after it refused what was admitted.
+    fn resync(&self, shard: &mut Shard) -> bool {
+        self.settle(shard);
+        let is_changed = shard.resync(|p| self.store.log_end(p).ok());
+        if is_changed {
+            self.resynced.send_replace(shard.resyncs);
+            tracing::warn!("the log refused entries that were admitted; they were taken back");
+        }
+        is_changed
+    }
+
+    /// Makes positions visible that have become durable.
+    pub(crate) fn settle(&self, shard: &mut Shard) {
+        if let Ok(bounds) = self.store.bounds(OFFSETS) {
+            shard.positions.settle(bounds.end);
+        }
+    }
+
+    async fn tick(&self) -> Result<(), LogError> {
+        let now_ms = self.now_ms();
+        self.groups().expire(now_ms);
+        {
+            let mut shard = self.shard();
+            self.settle(&mut shard);
+            // Whoever waited for a refused entry has gone: somebody must still take it back.
+            if self.repeats_waiting.load(Ordering::Relaxed) > 0 {
+                self.resync(&mut shard);
+            }
+        }
+        self.rewrite_offsets().await
+    }
+
+    /// Keeps `_offsets` small: writes what is live at its head, then trims what lies before.
+    async fn rewrite_offsets(&self) -> Result<(), LogError> {
+        let Ok(_one) = self.rewriting.try_lock() else {
+            return Ok(());
+        };
+        let bounds = self.store.bounds(OFFSETS)?;
+        let (pendings, from) = {
+            let mut shard = self.shard();
+            let held = bounds.end.saturating_sub(bounds.start);
+            let live = shard.positions.len() as u64;
+            if held <= self.config.offsets_records_min || held <= 4 * live {
+                return Ok(());
+            }
+            let now_us = self.config.clock.now_us();
+            shard.rewrite_positions(now_us, |entry| self.store.enqueue(entry))?
+        };
+        for pending in pendings {
+            if let Err(error) = pending.await {
+                self.resync(&mut self.shard());
+                return Err(error);
+            }
+        }
+        // With nothing live nothing was written, and what was admitted may not be durable yet.
+        let end = self.store.bounds(OFFSETS)?.end;
+        self.store.trim_durable(OFFSETS, from.min(end)).await
+    }
+}
+
+impl TopicLog for Broker {
+    fn bounds(&self, p: PartitionId) -> Result<Bounds, LogError> {
+        self.inner.store.bounds(p)
+    }
+
+    fn fetch(
+        &self,
+        p: PartitionId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Batch>, LogError>> {
+        Box::pin(async move { Ok(self.fetch_wait(p, from, bytes_max, 0).await?.batches) })
+    }
+
+    fn moved(&self, p: PartitionId, beyond: Offset) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(fetch::moved(&self.inner.store, p, beyond))
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, LogError>> {
+        // Admitted when called, not when polled: the order of calls is the order of offsets.
+        let first = self.inner.admit(&commit);
+        let bytes = commit
+            .appends
+            .iter()
+            .map(|append| append.batch.size())
+            .sum();
+        Box::pin(async move {
+            let mut ticket = first;
+            for _ in 0..FULL_QUEUE_TRIES {
+                if !matches!(ticket, Err(LogError::Unavailable(_))) {
+                    break;
+                }
+                self.room(bytes).await;
+                ticket = self.inner.admit(&commit);
+            }
+            self.inner.durable(ticket?).await
+        })
+    }
+
+    fn position(&self, group: &str, p: PartitionId) -> Option<Offset> {
+        let mut shard = self.inner.shard();
+        self.inner.settle(&mut shard);
+        Some(shard.positions.visible(group, p)?.offset)
+    }
+
+    fn lookup(&self, p: PartitionId, at: Lookup) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(self.inner.store.lookup(p, at))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! What a broker is given from outside: its clock, its shard, its periods.
+//!
+//! Called by: server (composition), tests (a clock they move by hand).
+//! Invariants: every time the broker uses comes from here; nothing else in the room reads a clock.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use model::{ShardEpoch, ShardId};
+
+/// Wall time. Append times and group sessions are measured with it.
+pub trait Clock: Send + Sync + 'static {
+    /// Microseconds since the epoch, UTC.
+    fn now_us(&self) -> i64;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_us(&self) -> i64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Settings of a [`Broker`](crate::Broker).
+#[derive(Clone)]
+pub struct BrokerConfig {
+    pub clock: Arc<dyn Clock>,
+    /// The shard this broker owns; alone it is shard 0 in epoch 1.
+    pub shard: ShardId,
+    pub epoch: ShardEpoch,
+    /// Period of the task that expires members and compacts `_offsets`. `None`: no task, the
+    /// owner calls [`Broker::tick`](crate::Broker::tick).
+    pub tick: Option<Duration>,
+    /// `_offsets` is rewritten when it holds more records than this and four times what is live.
+    pub offsets_records_min: u64,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> BrokerConfig {
+        BrokerConfig {
+            clock: Arc::new(SystemClock),
+            shard: ShardId(0),
+            epoch: ShardEpoch(1),
+            tick: Some(Duration::from_millis(500)),
+            offsets_records_min: 100_000,
+        }
+    }
+}

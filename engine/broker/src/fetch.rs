@@ -1,0 +1,111 @@
+//! Reading: bounded fetches that wait for something new, and waits for the end to move.
+//!
+//! Called by: `broker`. Calls: the store's `read`, `bounds` and `watch`.
+//! Invariants: the watch is taken before the read, so nothing that becomes durable in between is
+//! missed; one fetch takes at most `FETCH_BYTES_MAX` plus one batch and waits at most
+//! `FETCH_WAIT_MS_MAX`, whatever was asked; nothing above the high watermark is given out.
+//! Cancel-safe: dropping a fetch changes nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use model::{Batch, Bounds, LogError, Offset, PartitionId};
+use storage::Store;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+/// Most bytes of one answer, but for its last batch.
+pub const FETCH_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX;
+/// Longest wait of one fetch.
+pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
+
+/// The answer to a fetch.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Whole batches; the first may begin before the offset asked for. Empty: nothing came.
+    pub batches: Vec<Batch>,
+    pub bounds: Bounds,
+}
+
+/// Reads from `from`, waiting up to `wait_ms` while there is nothing.
+pub(crate) async fn fetch_wait(
+    store: &Store,
+    waiting: &AtomicU64,
+    p: PartitionId,
+    from: Offset,
+    bytes_max: usize,
+    wait_ms: u64,
+) -> Result<Fetched, LogError> {
+    let bytes_max = bytes_max.clamp(1, FETCH_BYTES_MAX);
+    let mut end = store.watch(p)?;
+    let wait = Duration::from_millis(wait_ms.min(FETCH_WAIT_MS_MAX));
+    let deadline = Instant::now() + wait;
+    loop {
+        check_range(store, p, from)?;
+        let batches = store.read(p, from, bytes_max).await?;
+        if !batches.is_empty() || wait.is_zero() {
+            return Ok(Fetched {
+                batches,
+                bounds: store.bounds(p)?,
+            });
+        }
+        let _counted = Counted::new(waiting);
+        match timeout_at(deadline, beyond(store, &mut end, p, from)).await {
+            Ok(moved) => moved?,
+            Err(_) => {
+                return Ok(Fetched {
+                    batches,
+                    bounds: store.bounds(p)?,
+                });
+            }
+        }
+    }
+}
+
+/// Resolves when the end of `p` is greater than `offset`.
+pub(crate) async fn moved(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogError> {
+    let mut end = store.watch(p)?;
+    beyond(store, &mut end, p, offset).await
+}
+
+async fn beyond(
+    store: &Store,
+    end: &mut watch::Receiver<Offset>,
+    p: PartitionId,
+    offset: Offset,
+) -> Result<(), LogError> {
+    if end.wait_for(|end| *end > offset).await.is_ok() {
+        return Ok(());
+    }
+    // The sender is gone: the partition was dropped, or the store closed.
+    store.bounds(p)?;
+    Err(LogError::Closed)
+}
+
+fn check_range(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogError> {
+    let bounds = store.bounds(p)?;
+    if offset < bounds.start || offset > bounds.end {
+        return Err(LogError::OutOfRange {
+            partition: p,
+            offset,
+            bounds,
+        });
+    }
+    Ok(())
+}
+
+/// Counts a waiter for as long as it waits, dropped ones included.
+pub(crate) struct Counted<'a>(&'a AtomicU64);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(count: &'a AtomicU64) -> Counted<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

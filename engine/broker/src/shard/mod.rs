@@ -1,0 +1,257 @@
+//! The one owner of offsets: every append and every committed position of a shard passes here.
+//!
+//! Called by: `broker` with the lock held, never across an await. Calls: `admit` (the decision),
+//! the `enqueue` it is given (the store's; a plain closure in tests).
+//! A commit goes decide → enqueue → apply. `decide` reads, and refuses without a trace. `enqueue`
+//! takes the entry into the WAL's queue or refuses it. Only then `apply` moves log ends, producer
+//! sequences and positions, so a refused entry leaves nothing behind and the order of offsets is
+//! the order of the WAL.
+//! The WAL may still refuse an entry later. On a full disk nothing of it and of what followed was
+//! written, and `resync` follows the log back. Until then the shard cannot go on wrongly: what
+//! depends on a refused entry (a producer's next batch, a group's next position) appends to the
+//! same partition, and the store refuses it since its offsets do not adjoin.
+//! After a sync that failed, admitted state is ahead of the disk for good. That is harmless: the
+//! WAL refuses every later entry, high watermarks stand still, so nothing admitted is seen, and
+//! the next start rebuilds from what the disk holds.
+//! Refuses: partitions it does not own, producers out of order, positions that moved meanwhile.
+
+mod admit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use model::{
+    Batch, Commit, Committed, Durability, LogError, Offset, PartitionId, ProducerId, ProducerTable,
+    ShardEpoch, ShardId, TopicId,
+};
+use storage::Entry;
+
+use crate::group::offsets::Positions;
+use crate::group::record;
+use crate::status::ShardCounters;
+
+/// The partition that holds the positions of groups.
+pub(crate) const OFFSETS: PartitionId = PartitionId::new(TopicId::OFFSETS, 0);
+
+/// Records of one batch when `_offsets` is rewritten.
+const REWRITE_RECORDS: usize = 1_000;
+
+/// A partition as its owner sees it.
+pub(crate) struct Partition {
+    /// Offset of the next record, durable or not.
+    pub(crate) log_end: Offset,
+    pub(crate) durability: Durability,
+    pub(crate) producers: ProducerTable,
+}
+
+/// What an admitted commit waits for before it is answered.
+pub(crate) enum Wait<P> {
+    /// An empty commit.
+    Nothing,
+    /// Its own entry.
+    Entry(P),
+    /// The entries that held the same batches before: partition and the offset that the high
+    /// watermark must reach.
+    Earlier(Vec<(PartitionId, Offset)>),
+}
+
+/// An admitted commit.
+pub(crate) struct Ticket<P> {
+    pub(crate) committed: Committed,
+    pub(crate) append_time_us: i64,
+    pub(crate) wait: Wait<P>,
+    /// `Shard::resyncs` at the admission.
+    pub(crate) resyncs: u64,
+}
+
+/// State and counters of one shard.
+pub(crate) struct Shard {
+    id: ShardId,
+    epoch: ShardEpoch,
+    /// Append times never go back, even when the clock does.
+    append_time_us: i64,
+    partitions: HashMap<PartitionId, Partition>,
+    /// How often admitted entries were taken back.
+    pub(crate) resyncs: u64,
+    pub(crate) positions: Positions,
+    pub(crate) counters: ShardCounters,
+}
+
+impl Shard {
+    pub(crate) fn new(id: ShardId, epoch: ShardEpoch) -> Shard {
+        Shard {
+            id,
+            epoch,
+            append_time_us: 0,
+            partitions: HashMap::new(),
+            resyncs: 0,
+            positions: Positions::default(),
+            counters: ShardCounters::default(),
+        }
+    }
+
+    pub(crate) fn partition_insert(&mut self, id: PartitionId, partition: Partition) {
+        self.partitions.insert(id, partition);
+    }
+
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.partitions.get(&id)
+    }
+
+    /// Gives up a topic's partitions: from here on nothing is admitted to them.
+    pub(crate) fn topic_remove(&mut self, topic: TopicId) -> Vec<PartitionId> {
+        let ids = self.partitions.keys().filter(|id| id.topic == topic);
+        let mut ids: Vec<PartitionId> = ids.copied().collect();
+        ids.sort();
+        for id in &ids {
+            self.partitions.remove(id);
+        }
+        self.positions.forget_topic(topic);
+        ids
+    }
+
+    /// Partitions owned, `_offsets` included.
+    pub(crate) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Largest producer id in any partition.
+    pub(crate) fn producer_max(&self) -> Option<ProducerId> {
+        self.partitions
+            .values()
+            .filter_map(|partition| partition.producers.id_max())
+            .max()
+    }
+
+    /// Admits a commit: all of it, or nothing and an error.
+    pub(crate) fn commit<P>(
+        &mut self,
+        commit: &Commit,
+        now_us: i64,
+        enqueue: impl FnOnce(Entry) -> Result<P, LogError>,
+    ) -> Result<Ticket<P>, LogError> {
+        let append_time_us = now_us.max(self.append_time_us);
+        let decision = admit::decide(self, commit, append_time_us);
+        let (committed, wait) = match decision.inspect_err(|_| self.counters.refused += 1)? {
+            admit::Decision::Write(plan) => {
+                let entry = self.entry(plan.batches.clone());
+                let pending = enqueue(entry).inspect_err(|_| self.counters.refused += 1)?;
+                (self.apply(plan, append_time_us), Wait::Entry(pending))
+            }
+            admit::Decision::Duplicate {
+                base_offsets,
+                until,
+            } => {
+                self.counters.duplicates += base_offsets.len() as u64;
+                (Committed { base_offsets }, Wait::Earlier(until))
+            }
+            admit::Decision::Nothing => (Committed::default(), Wait::Nothing),
+        };
+        Ok(Ticket {
+            committed,
+            append_time_us,
+            wait,
+            resyncs: self.resyncs,
+        })
+    }
+
+    /// Writes the newest admitted positions again at the head of `_offsets`. Returns what to wait
+    /// for, and the offset below which nothing of `_offsets` is needed once that is durable.
+    pub(crate) fn rewrite_positions<P>(
+        &mut self,
+        now_us: i64,
+        enqueue: impl Fn(Entry) -> Result<P, LogError>,
+    ) -> Result<(Vec<P>, Offset), LogError> {
+        let now_us = now_us.max(self.append_time_us);
+        let from = self.log_end(OFFSETS);
+        let mut pendings = Vec::new();
+        for records in self.positions.latest().chunks(REWRITE_RECORDS) {
+            let batch = record::encode(records, now_us).map_err(LogError::Unavailable)?;
+            let batch = batch.stamped(self.log_end(OFFSETS), self.epoch, now_us);
+            let base = batch.base_offset();
+            let next = batch.next_offset();
+            let entry = self.entry(vec![(OFFSETS, batch)]);
+            pendings.push(enqueue(entry)?);
+            self.log_end_move(OFFSETS, next);
+            self.positions.admit(base, records.to_vec());
+        }
+        self.append_time_us = now_us;
+        Ok((pendings, from))
+    }
+
+    /// Follows the log back after it refused entries that were admitted (a full disk: nothing of
+    /// them was written, and all that came after them was refused too). Partitions, producers and
+    /// positions stand again where the log ends. Says whether anything was taken back.
+    pub(crate) fn resync(&mut self, log_end: impl Fn(PartitionId) -> Option<Offset>) -> bool {
+        let mut is_changed = false;
+        for (id, own) in &mut self.partitions {
+            let Some(end) = log_end(*id).filter(|end| *end < own.log_end) else {
+                continue;
+            };
+            is_changed = true;
+            own.log_end = end;
+            own.producers.truncate(end);
+            if *id == OFFSETS {
+                self.positions.truncate(end);
+            }
+        }
+        self.resyncs += u64::from(is_changed);
+        is_changed
+    }
+
+    /// One WAL entry of these batches; it waits for the sync if any of its partitions wants that.
+    fn entry(&self, batches: Vec<(PartitionId, Batch)>) -> Entry {
+        let memory = batches.iter().all(|(id, _)| {
+            self.partitions
+                .get(id)
+                .is_some_and(|own| own.durability == Durability::Memory)
+        });
+        let durability = if memory {
+            Durability::Memory
+        } else {
+            Durability::Fsync
+        };
+        Entry {
+            shard: self.id,
+            epoch: self.epoch,
+            batches,
+            durability,
+        }
+    }
+
+    /// The entry is in the WAL's queue: what it says is now the newest state.
+    fn apply(&mut self, plan: admit::Plan, now_us: i64) -> Committed {
+        self.append_time_us = now_us;
+        for (id, batch) in &plan.batches {
+            self.log_end_move(*id, batch.next_offset());
+            self.counters.batches += 1;
+            self.counters.records += u64::from(batch.len());
+            self.counters.bytes += batch.size() as u64;
+            let Some(producer) = batch.producer() else {
+                continue;
+            };
+            if let Some(own) = self.partitions.get_mut(id) {
+                own.producers
+                    .record(producer, batch.len(), batch.base_offset());
+            }
+        }
+        if let Some((base, records)) = plan.positions {
+            self.positions.admit(base, records);
+        }
+        Committed {
+            base_offsets: plan.base_offsets,
+        }
+    }
+
+    fn log_end(&self, id: PartitionId) -> Offset {
+        self.partitions.get(&id).map_or(0, |own| own.log_end)
+    }
+
+    fn log_end_move(&mut self, id: PartitionId, to: Offset) {
+        if let Some(own) = self.partitions.get_mut(&id) {
+            debug_assert!(own.log_end < to, "offsets of {id} only grow");
+            own.log_end = to;
+        }
+    }
+}
