@@ -58,6 +58,8 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 
 /// Name of a consumer group.
 pub const GROUP_NAME_BYTES_MAX: usize = 249;
+/// Groups that have members, and groups that have commits.
+pub const GROUPS_MAX: usize = 100_000;
 /// Members of one consumer group.
 pub const GROUP_MEMBERS_MAX: usize = 1_000;
 /// Name of one member of a group.
