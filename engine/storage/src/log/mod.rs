@@ -312,10 +312,12 @@ impl Store {
     /// Resolves with the reason if the WAL stops for good: the process should then end.
     pub async fn failed(&self) -> String {
         let mut failure = self.inner.queue.failure();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        // The guard that `wait_for` answers with must not live across the next await.
+        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+        match reason {
+            Some(reason) => reason,
             // The queue lives as long as this store.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -75,7 +75,6 @@ pub(crate) struct View {
     pub end: Offset,
     pub cold: Arc<Manifest>,
     pub index: Vec<Slot>,
-    pub index_bytes: u64,
 }
 
 impl Partition {
@@ -247,6 +246,9 @@ impl Partition {
         state.is_dropped = true;
         state.tail.clear();
         release(&mut state, Offset::MAX);
+        drop(state);
+        // Whoever waits for more looks again, and finds that the partition is gone.
+        self.end.send_replace(Offset::MAX);
     }
 
     pub(crate) fn place(&self, from: Offset, bytes_max: usize) -> Result<Place, LogError> {
@@ -327,7 +329,6 @@ impl Partition {
             end: state.end,
             cold: Arc::clone(&state.cold),
             index: state.index.iter().cloned().collect(),
-            index_bytes: state.index_bytes,
         }
     }
 

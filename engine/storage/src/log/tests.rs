@@ -40,9 +40,7 @@ pub(crate) fn batch(base: Offset, rows: u64, text: &str) -> Batch {
         let headers = [("h", Some(text.as_bytes())), ("none", None)];
         let headers: &[(&str, Option<&[u8]>)] = if offset % 3 == 0 { &headers } else { &[] };
         let value = (offset % 5 != 4).then_some(value.as_bytes());
-        builder
-            .push(offset as i64 * 1_000, Some(key.as_bytes()), value, headers)
-            .unwrap();
+        builder.push(offset as i64 * 1_000, Some(key.as_bytes()), value, headers);
     }
     let rows = builder.finish();
     let batch = Batch::encode(&rows, Codec::None, None).unwrap();
