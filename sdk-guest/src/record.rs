@@ -122,7 +122,7 @@ pub struct Raw<B>(pub B);
 pub struct Tombstone;
 
 /// What [`macro@crate::route`] may return: the name of an output.
-/// `#[derive(rustmq::Port)]` makes one of an enum: `OnTime` is the output `on-time`.
+/// `#[derive(rustmq::Port)]` makes one of an enum: `OnTime` is the output `on_time`.
 pub trait PortName {
     fn port(&self) -> &str;
 }

@@ -216,14 +216,14 @@ fn route_sends_rows_by_name() {
         r#"{"carrier":"B6","delay":1}"#,
     ];
     let outcome = Harness::new()
-        .outputs(["late", "on-time"])
+        .outputs(["late", "on_time"])
         .run::<lanes>(rows);
     assert_eq!(outcome.texts("late"), [rows[0]]);
-    assert_eq!(outcome.texts("on-time"), [rows[1]]);
+    assert_eq!(outcome.texts("on_time"), [rows[1]]);
     let outcome = Harness::new().outputs(["late"]).run::<lanes>(rows);
     assert_eq!(
         outcome.rejects[0].message,
-        "no output \"on-time\"; the node declares: late"
+        "no output \"on_time\"; the node declares: late"
     );
 }
 

@@ -249,7 +249,7 @@ fn first_argument(ty: &Type) -> Option<&Type> {
     })
 }
 
-/// Names of outputs from an enum: `OnTime` is the output `on-time`.
+/// Names of outputs from an enum: `OnTime` is the output `on_time`.
 #[proc_macro_derive(Port)]
 pub fn port(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
@@ -275,7 +275,7 @@ fn port_impl(item: &DeriveInput) -> Result<Tokens> {
             ));
         }
         let ident = format_ident!("{}", variant.ident);
-        let text = kebab(&ident.to_string());
+        let text = snake(&ident.to_string());
         arms.push(quote!(#name::#ident => #text));
     }
     Ok(quote! {
@@ -287,11 +287,11 @@ fn port_impl(item: &DeriveInput) -> Result<Tokens> {
     })
 }
 
-fn kebab(camel: &str) -> String {
+fn snake(camel: &str) -> String {
     let mut text = String::new();
     for (place, letter) in camel.chars().enumerate() {
         if letter.is_uppercase() && place > 0 {
-            text.push('-');
+            text.push('_');
         }
         text.extend(letter.to_lowercase());
     }

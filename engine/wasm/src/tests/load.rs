@@ -1,0 +1,165 @@
+//! What is refused before it runs, and what the cache does.
+
+use super::*;
+use crate::error::{InspectError, LoadError};
+use crate::{Kind, limits};
+
+fn refused(bytes: &[u8]) -> String {
+    match host().load(bytes, &Grants::default()) {
+        Ok(_) => panic!("it must not load"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn component(wat: &str) -> Vec<u8> {
+    wat::parse_str(wat).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn inspect_lists_what_is_there() {
+    let bytes = guest("", "");
+    let info = Host::inspect(&bytes).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((info.kind, info.size), (Kind::CoreWithType, bytes.len()));
+    assert_eq!(
+        info.imports,
+        ["rustmq:etl/data@0.1.0", "rustmq:etl/types@0.1.0"]
+    );
+    assert_eq!(info.exports, ["rustmq:etl/module@0.1.0"]);
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/transform@0.1.0"));
+    assert!(info.grants_needed.is_empty() && info.unknown.is_empty());
+    let encoded = crate::check::encode(&bytes).unwrap_or_else(|e| panic!("{e}"));
+    let info = Host::inspect(&encoded).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((info.kind, info.exports.len()), (Kind::Component, 1));
+    load(&encoded);
+}
+
+#[test]
+fn not_a_module() {
+    assert!(refused(b"#!/bin/sh\n").contains("not a WebAssembly file"));
+    assert!(refused(b"").contains("not a WebAssembly file"));
+    let plain = component("(module (func (export \"run\")))");
+    assert_eq!(refused(&plain), InspectError::NoComponentType.to_string());
+    let mut torn = guest("", "");
+    torn.truncate(torn.len() / 2);
+    let text = refused(&torn);
+    assert!(
+        text.contains("not valid") || text.contains("component type"),
+        "{text}"
+    );
+}
+
+#[test]
+fn too_big() {
+    let text = refused(&vec![0; limits::COMPONENT_BYTES_MAX + 1]);
+    assert!(text.contains("the limit is 67108864"), "{text}");
+}
+
+#[test]
+fn imports_that_were_not_granted() {
+    for (wat, name, hint) in [
+        (
+            r#"(module (import "wasi_snapshot_preview1" "fd_write"
+                 (func (param i32 i32 i32 i32) (result i32))))"#,
+            "wasi_snapshot_preview1",
+            "wasm32-wasip2",
+        ),
+        (
+            r#"(module (import "env" "now" (func (result i64))))"#,
+            "env",
+            "another host",
+        ),
+        (
+            r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#,
+            "wasi:http/outgoing-handler@0.2.0",
+            "no network",
+        ),
+        (
+            r#"(component (import "rustmq:etl/data@0.2.0" (instance)))"#,
+            "rustmq:etl/data@0.2.0",
+            "offers version 0.1",
+        ),
+        (
+            r#"(component (import "rustmq:etl/data@0.1.7" (instance
+                 (export "now" (func (result u64))))))"#,
+            "rustmq:etl/data@0.1.7#now",
+            "build the module with the SDK",
+        ),
+    ] {
+        let text = refused(&component(wat));
+        assert!(text.contains(name) && text.contains(hint), "{text}");
+    }
+}
+
+#[test]
+fn grants_of_what_does_not_exist() {
+    let grants = Grants {
+        names: ["moon".to_owned()].into(),
+    };
+    let error = host().load(&guest("", ""), &grants).err();
+    assert_eq!(
+        error,
+        Some(LoadError::Grant {
+            name: "moon".into()
+        })
+    );
+}
+
+#[test]
+fn a_component_of_another_world() {
+    let text = refused(&component("(component)"));
+    assert!(
+        text.contains("does not export rustmq:etl/module@0.1.0"),
+        "{text}"
+    );
+}
+
+#[test]
+fn proposals_that_are_off() {
+    let wat = wat("", "").replace("(table $table", "(memory $second 1) (table $table");
+    let text = refused(&typed(&wat));
+    assert!(text.contains("memories"), "{text}");
+}
+
+#[test]
+fn compiled_code_is_kept_and_a_damaged_file_costs_only_time() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let cache_dir = dir.path().join("code");
+    let config = || HostConfig {
+        cache_dir: Some(cache_dir.clone()),
+        ..HostConfig::default()
+    };
+    let bytes = guest("", "(drop (call $len (local.get $rows)))");
+    let works = || {
+        let host = Host::new(config()).unwrap_or_else(|e| panic!("{e}"));
+        let module = host
+            .load(&bytes, &Grants::default())
+            .unwrap_or_else(|e| panic!("{e}"));
+        let guest = module.open(&context(), &Limits::default());
+        let mut guest = guest.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(run(&mut guest, &rows()), Ok(Outcome::default()));
+    };
+    works();
+    let files = || -> Vec<_> {
+        let entries = std::fs::read_dir(&cache_dir).expect("the cache is there");
+        entries.map(|e| e.expect("an entry").path()).collect()
+    };
+    assert_eq!(files().len(), 1);
+    let path = files().remove(0);
+    let whole = std::fs::read(&path).expect("compiled code");
+    works();
+    for damaged in [&whole[..whole.len() / 2], &[], &flipped(&whole)] {
+        std::fs::write(&path, damaged).expect("written");
+        works();
+        assert_eq!(
+            std::fs::read(&path).expect("compiled again").len(),
+            whole.len()
+        );
+    }
+}
+
+fn flipped(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes
+}
