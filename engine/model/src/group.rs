@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Offset, PartitionId, TopicId};
 use crate::limits::{
     COMMIT_METADATA_BYTES_MAX, GROUP_MEMBER_BYTES_MAX, GROUP_MEMBERS_MAX, GROUP_NAME_BYTES_MAX,
-    GROUP_TOPICS_MAX, SESSION_MS_MAX, SESSION_MS_MIN,
+    GROUP_PARTITIONS_MAX, GROUP_TOPICS_MAX, SESSION_MS_MAX, SESSION_MS_MIN,
 };
 use crate::port::Advice;
 
@@ -75,6 +75,8 @@ pub enum GroupError {
     Full,
     #[error("a member subscribes to 1 to {GROUP_TOPICS_MAX} topics, not {topics}")]
     Topics { topics: usize },
+    #[error("a group reads at most {GROUP_PARTITIONS_MAX} partitions, not {partitions}")]
+    Partitions { partitions: u64 },
     #[error("a session lasts {SESSION_MS_MIN} to {SESSION_MS_MAX} ms, not {session_ms}")]
     Session { session_ms: u64 },
     #[error("member `{member}` is not in the group (any more): join again")]
@@ -179,16 +181,20 @@ impl GroupState {
             return Err(GroupError::Session { session_ms });
         }
         self.expire(now_ms);
+        let mut after = self.partitions.clone();
+        after.extend(topics.iter().map(|s| (s.topic, s.partitions)));
+        let partitions: u64 = after.values().map(|n| u64::from(*n)).sum();
+        if partitions > GROUP_PARTITIONS_MAX {
+            return Err(GroupError::Partitions { partitions });
+        }
         if !self.members.contains_key(member) && self.members.len() >= GROUP_MEMBERS_MAX {
             return Err(GroupError::Full);
         }
         let mut ids: Vec<TopicId> = topics.iter().map(|s| s.topic).collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut changed = false;
-        for Subscription { topic, partitions } in topics {
-            changed |= self.partitions.insert(*topic, *partitions) != Some(*partitions);
-        }
+        let mut changed = after != self.partitions;
+        self.partitions = after;
         let deadline_ms = now_ms.saturating_add(session_ms);
         match self.members.get_mut(member) {
             Some(there) => {

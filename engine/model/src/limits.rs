@@ -66,6 +66,8 @@ pub const GROUP_MEMBERS_MAX: usize = 1_000;
 pub const GROUP_MEMBER_BYTES_MAX: usize = 249;
 /// Topics one member may subscribe to.
 pub const GROUP_TOPICS_MAX: usize = 1_000;
+/// Partitions all members of one group read together.
+pub const GROUP_PARTITIONS_MAX: u64 = 100_000;
 /// Text a commit may carry beside its offset.
 pub const COMMIT_METADATA_BYTES_MAX: usize = 4_096;
 /// The shortest session of a group member, in milliseconds.

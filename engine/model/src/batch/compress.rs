@@ -46,9 +46,14 @@ impl Compressor {
 }
 
 fn lz4(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    // A reader takes two buffers of the block size before it decodes a byte.
+    let block_size = match plain.len() {
+        0..=0x1_0000 => BlockSize::Max64KB,
+        _ => BlockSize::Max256KB,
+    };
     let info = FrameInfo::new()
         .block_mode(BlockMode::Independent)
-        .block_size(BlockSize::Max4MB)
+        .block_size(block_size)
         .content_size(Some(plain.len() as u64));
     let mut encoder = FrameEncoder::with_frame_info(info, Vec::with_capacity(plain.len() / 2));
     encoder.write_all(plain)?;

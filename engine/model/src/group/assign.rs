@@ -68,8 +68,9 @@ fn least_loaded(readers: &[usize], loads: &[usize]) -> Option<usize> {
     readers.iter().copied().min_by_key(|reader| loads[*reader])
 }
 
-/// Moves partitions from a member to one with at least two fewer, until there is none. Every
-/// move lowers the sum of the squares of the loads, so it ends.
+/// Moves partitions from the member with most to one with at least two fewer, until there is
+/// none. Every move lowers the sum of the squares of the loads, so it ends; and with equal
+/// subscriptions no partition moves twice.
 fn even_out(
     owners: &mut BTreeMap<PartitionId, usize>,
     loads: &mut [usize],
@@ -80,22 +81,29 @@ fn even_out(
         .keys()
         .map(|t| (*t, readers_of(members, *t)))
         .collect();
+    let mut owned = vec![Vec::new(); members.len()];
+    owners
+        .iter()
+        .for_each(|(partition, owner)| owned[*owner].push(*partition));
     loop {
-        let mut moved = false;
-        // From the last partition down: the lowest ones stay where they are.
-        for (partition, owner) in owners.iter_mut().rev() {
-            let Some(least) = least_loaded(&readers[&partition.topic], loads) else {
-                continue;
-            };
-            if loads[*owner] > loads[least] + 1 {
-                loads[*owner] -= 1;
-                loads[least] += 1;
-                *owner = least;
-                moved = true;
-            }
-        }
-        if !moved {
-            return;
-        }
+        let mut heaviest: Vec<usize> = (0..members.len()).collect();
+        heaviest.sort_by_key(|m| std::cmp::Reverse(loads[*m]));
+        let found = heaviest.into_iter().find_map(|from| {
+            // The last first: the lowest partitions stay where they are.
+            owned[from]
+                .iter()
+                .enumerate()
+                .rev()
+                .find_map(|(at, partition)| {
+                    let to = least_loaded(&readers[&partition.topic], loads)?;
+                    (loads[from] > loads[to] + 1).then_some((from, at, to))
+                })
+        });
+        let Some((from, at, to)) = found else { return };
+        let partition = owned[from].remove(at);
+        owned[to].push(partition);
+        owners.insert(partition, to);
+        loads[from] -= 1;
+        loads[to] += 1;
     }
 }
