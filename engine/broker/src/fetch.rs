@@ -74,12 +74,14 @@ async fn beyond(
     p: PartitionId,
     offset: Offset,
 ) -> Result<(), LogError> {
-    if end.wait_for(|end| *end > offset).await.is_ok() {
-        return Ok(());
-    }
-    // The sender is gone: the partition was dropped, or the store closed.
+    let is_moved = end.wait_for(|end| *end > offset).await.is_ok();
+    // A partition that was dropped wakes its waiters too.
     store.bounds(p)?;
-    Err(LogError::Closed)
+    if is_moved {
+        Ok(())
+    } else {
+        Err(LogError::Closed)
+    }
 }
 
 fn check_range(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogError> {
