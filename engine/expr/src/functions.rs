@@ -7,9 +7,12 @@
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, Field};
+use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, ScalarUDF};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
 
@@ -86,4 +89,22 @@ pub fn too_wide(expr: &Expr) -> Option<String> {
             "the width of `{name}` must be a number up to {PAD_CHARS_MAX}"
         )),
     }
+}
+
+/// What `->` gives, as JSON text; null where it is nothing.
+///
+/// # Errors
+/// The array is not such a union.
+pub fn json_text(array: &ArrayRef) -> Result<ArrayRef, DataFusionError> {
+    let udf = datafusion_functions_json::udfs::json_union_to_text_udf();
+    let field = Arc::new(Field::new("json", array.data_type().clone(), true));
+    let return_field = Arc::new(Field::new("json", DataType::Utf8View, true));
+    let made = udf.invoke_with_args(ScalarFunctionArgs {
+        args: vec![ColumnarValue::Array(array.clone())],
+        arg_fields: vec![field],
+        number_rows: array.len(),
+        return_field,
+        config_options: Arc::new(ConfigOptions::default()),
+    })?;
+    made.into_array(array.len())
 }

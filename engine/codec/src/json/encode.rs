@@ -87,6 +87,8 @@ pub fn encode_json(batch: &RecordBatch) -> Result<BinaryArray, EncodeError> {
 /// Writes rows of one batch, one at a time, into a buffer of the caller's.
 pub struct JsonEncoder<'a> {
     columns: Vec<Column<'a>>,
+    /// One value a row, no object.
+    bare: bool,
 }
 
 struct Column<'a> {
@@ -122,7 +124,29 @@ impl<'a> JsonEncoder<'a> {
                 values: Values::of(field, array, bytes)?,
             });
         }
-        Ok(JsonEncoder { columns })
+        Ok(JsonEncoder {
+            columns,
+            bare: false,
+        })
+    }
+
+    /// Prepares one column alone: rows are bare values, without an object around them.
+    ///
+    /// # Errors
+    /// As [`JsonEncoder::new`].
+    pub fn value(
+        field: &'a FieldRef,
+        array: &'a ArrayRef,
+        bytes: BytesAs,
+    ) -> Result<JsonEncoder<'a>, EncodeError> {
+        let values = Values::of(field, array, bytes)?;
+        Ok(JsonEncoder {
+            columns: vec![Column {
+                lead: Vec::new(),
+                values,
+            }],
+            bare: true,
+        })
     }
 
     fn row_bytes_guess(&self) -> usize {
@@ -142,7 +166,9 @@ impl<'a> JsonEncoder<'a> {
             out.extend_from_slice(&column.lead);
             column.values.write(row, out);
         }
-        out.push(b'}');
+        if !self.bare {
+            out.push(b'}');
+        }
     }
 }
 
