@@ -23,6 +23,7 @@ mod tls;
 pub use channel::{Channel, Pending, Replies};
 pub use client::{Client, SqlStream};
 pub use config::{ClientConfig, Transport};
+pub use consumer::{Consumer, ConsumerConfig, Delivery, Start};
 
 pub use error::{ClientError, ConnectError};
 pub use producer::{Acked, ProduceError, Producer, ProducerConfig, Record};

@@ -1,0 +1,195 @@
+//! Membership in a consumer group.
+//!
+//! What: join, heartbeat in the background, rejoin, commit, leave. Called by: `Consumer`.
+//! Invariants: a commit carries the member's generation, so that a member that lost its
+//! partitions without noticing is refused; a heartbeat that is refused means "join again".
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::ids::{Offset, PartitionId};
+use protocol::{
+    Advice, GroupCommit, GroupHeartbeat, GroupJoin, GroupJoined, GroupLeave, GroupPosition,
+    GroupPositions,
+};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::ConsumerConfig;
+use crate::client::Client;
+use crate::error::ClientError;
+
+/// Heartbeats per session.
+const BEATS: u32 = 3;
+
+pub(super) struct Membership {
+    group: String,
+    joined: GroupJoined,
+    /// True when the group wants us to join again.
+    moved: watch::Receiver<bool>,
+    say_moved: watch::Sender<bool>,
+    _beating: DropGuard,
+}
+
+impl Membership {
+    pub(super) async fn join(
+        client: &Client,
+        group: String,
+        config: &ConsumerConfig,
+    ) -> Result<Membership, ClientError> {
+        let joined = join(client, &group, None, config).await?;
+        Ok(Membership::begin(client, group, joined, config))
+    }
+
+    fn begin(
+        client: &Client,
+        group: String,
+        joined: GroupJoined,
+        config: &ConsumerConfig,
+    ) -> Membership {
+        let (say_moved, moved) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let beat = Beat {
+            client: client.clone(),
+            heartbeat: GroupHeartbeat {
+                group: group.clone(),
+                member: joined.member.clone(),
+                generation: joined.generation,
+            },
+            every: Duration::from_millis((config.session_ms / BEATS).max(1).into()),
+            moved: say_moved.clone(),
+        };
+        tokio::spawn(beat.run(stop.clone()));
+        Membership { group, joined, moved, say_moved, _beating: stop.drop_guard() }
+    }
+
+    pub(super) fn assignment(&self) -> &[PartitionId] {
+        &self.joined.assignment
+    }
+
+    /// Waits until the group wants us to join again; without a group for ever.
+    pub(super) async fn moved(membership: Option<&mut Membership>) {
+        match membership {
+            Some(membership) => {
+                let moved = membership.moved.wait_for(|moved| *moved).await;
+                moved.expect("the sender lives beside the receiver");
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn rejoin(
+        &mut self,
+        client: &Client,
+        config: &ConsumerConfig,
+    ) -> Result<(), ClientError> {
+        let member = Some(self.joined.member.clone());
+        let joined = match join(client, &self.group, member, config).await {
+            // The group has forgotten us: as someone new.
+            Err(error) if error.advice() == Advice::Fenced => {
+                join(client, &self.group, None, config).await?
+            }
+            joined => joined?,
+        };
+        *self = Membership::begin(client, self.group.clone(), joined, config);
+        Ok(())
+    }
+
+    pub(super) async fn commit(
+        &mut self,
+        client: &Client,
+        positions: &[(PartitionId, Offset)],
+    ) -> Result<(), ClientError> {
+        let position = |(partition, offset): &(PartitionId, Offset)| GroupPosition {
+            partition: *partition,
+            offset: *offset,
+            metadata: String::new(),
+        };
+        let commit = GroupCommit {
+            group: self.group.clone(),
+            member: Some(self.joined.member.clone()),
+            generation: Some(self.joined.generation),
+            positions: positions.iter().map(position).collect(),
+        };
+        let committed = client.call(commit).await;
+        if committed.as_ref().is_err_and(|error| error.advice() == Advice::Fenced) {
+            self.say_moved.send_replace(true);
+        }
+        committed.map(|_| ())
+    }
+
+    pub(super) async fn positions(
+        &self,
+        client: &Client,
+    ) -> Result<BTreeMap<PartitionId, Offset>, ClientError> {
+        let found = client.call(GroupPositions { group: self.group.clone() }).await?;
+        Ok(found.positions.into_iter().map(|p| (p.partition, p.offset)).collect())
+    }
+
+    /// Frees the partitions at once; if that fails, the session does it later.
+    pub(super) async fn leave(self, client: &Client) {
+        let Membership { group, joined, .. } = self;
+        if let Err(error) = client.call(GroupLeave { group, member: joined.member }).await {
+            tracing::debug!(%error, "leaving the group did not succeed");
+        }
+    }
+}
+
+/// Joins, waiting out passing trouble.
+async fn join(
+    client: &Client,
+    group: &str,
+    member: Option<String>,
+    config: &ConsumerConfig,
+) -> Result<GroupJoined, ClientError> {
+    let deadline = tokio::time::Instant::now() + config.retry_timeout;
+    loop {
+        let join = GroupJoin {
+            group: group.to_owned(),
+            member: member.clone(),
+            topics: config.topics.clone(),
+            session_ms: config.session_ms,
+        };
+        match client.call(join).await {
+            Err(error)
+                if error.advice() == Advice::Retry
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tracing::debug!(%error, "joining will be tried again");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            joined => return joined,
+        }
+    }
+}
+
+struct Beat {
+    client: Client,
+    heartbeat: GroupHeartbeat,
+    every: Duration,
+    moved: watch::Sender<bool>,
+}
+
+impl Beat {
+    async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.beat() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn beat(&self) {
+        loop {
+            tokio::time::sleep(self.every).await;
+            let rejoin = match self.client.call(self.heartbeat.clone()).await {
+                Ok(beaten) => beaten.rejoin,
+                // Not reached: the session may survive it.
+                Err(error) => error.advice() != Advice::Retry,
+            };
+            if rejoin {
+                self.moved.send_replace(true);
+                return;
+            }
+        }
+    }
+}
