@@ -3,6 +3,11 @@
 //! Called by `cargo test`. Invariants: `../fuzz/fuzz_targets/body.rs`; the damage is the same in
 //! every run.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test file: its functions panic to fail"
+)]
+
 #[path = "../fuzz/fuzz_targets/body.rs"]
 mod body;
 

@@ -4,6 +4,11 @@
 //! plain ones are also what encoding gives, byte for byte. A file that is missing is written
 //! when `RUSTMQ_GOLDEN_WRITE=1`; a file that is there is never changed.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test file: its functions panic to fail"
+)]
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

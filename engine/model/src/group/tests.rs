@@ -43,11 +43,11 @@ fn members_share_and_keep() {
     join(g, "b", &[(1, 4)], 0);
     check(g, "a: 1/0 1/1; b: 1/2 1/3");
     join(g, "c", &[(1, 4)], 0);
-    check(g, "a: 1/0 1/1; b: 1/2; c: 1/3");
+    check(g, "a: 1/0; b: 1/2 1/3; c: 1/1");
     assert!(g.leave("a"));
-    check(g, "b: 1/0 1/2; c: 1/1 1/3");
+    check(g, "b: 1/2 1/3; c: 1/0 1/1");
     g.topic_changed(TopicId(1), 6);
-    check(g, "b: 1/0 1/2 1/4; c: 1/1 1/3 1/5");
+    check(g, "b: 1/2 1/3 1/4; c: 1/0 1/1 1/5");
     g.topic_changed(TopicId(1), 0);
     check(g, "b: ; c: ");
     assert!(!g.leave("a"));
@@ -160,6 +160,12 @@ fn bad_joins_are_refused() {
         &[(1, 1)],
         1,
         "a session lasts 1000 to 1800000 ms, not 1",
+    );
+    check(
+        "a",
+        &[(1, 100_001)],
+        SESSION,
+        "a group reads at most 100000 partitions, not 100001",
     );
     assert!(g.is_empty());
     assert_eq!(group_name_check("flights"), Ok(()));
