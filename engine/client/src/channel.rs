@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use protocol::frame::Flags;
@@ -17,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::ClientError;
 use crate::io::{FrameReader, FrameWriter};
+use crate::link::Link;
 
 /// Requests queued before they are written, and written before they are answered.
 const QUEUE_MAX: usize = 128;
@@ -45,12 +47,17 @@ impl Answer {
 }
 
 impl Channel {
-    pub(crate) fn new(reader: FrameReader, writer: FrameWriter) -> Channel {
+    /// `link` lives as long as the stream does.
+    pub(crate) fn new(reader: FrameReader, writer: FrameWriter, link: Arc<Link>) -> Channel {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (sent, awaited) = mpsc::channel(QUEUE_MAX);
         let dead = CancellationToken::new();
         tokio::spawn(write(writer, queue, sent, dead.clone()));
-        tokio::spawn(read(reader, awaited, dead.clone()));
+        let reading = read(reader, awaited, dead.clone());
+        tokio::spawn(async move {
+            let _link = link;
+            reading.await;
+        });
         Channel { requests, dead }
     }
 

@@ -24,19 +24,19 @@ pub struct Client {
 
 struct Inner {
     config: ClientConfig,
-    link: Mutex<Option<Link>>,
+    link: Mutex<Option<Arc<Link>>>,
 }
 
 impl Client {
     /// Finds, reaches and greets the server; gives up after the connect timeout.
     pub async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
         let link = Box::pin(connect(&config)).await?;
-        Ok(Client { inner: Arc::new(Inner { config, link: Mutex::new(Some(link)) }) })
+        Ok(Client { inner: Arc::new(Inner { config, link: Mutex::new(Some(Arc::new(link))) }) })
     }
 
     /// `quic` or `tcp`.
     pub async fn transport(&self) -> &'static str {
-        self.inner.link.lock().await.as_ref().map_or("none", Link::name)
+        self.inner.link.lock().await.as_ref().map_or("none", |link| link.name())
     }
 
     /// A stream of its own: requests on it keep their order.
@@ -44,15 +44,17 @@ impl Client {
         let mut link = self.inner.link.lock().await;
         if let Some(alive) = link.as_ref().filter(|link| link.is_alive()) {
             match alive.open().await {
-                Ok((reader, writer)) => return Ok(Channel::new(reader, writer)),
+                Ok((reader, writer)) => {
+                    return Ok(Channel::new(reader, writer, Arc::clone(alive)));
+                }
                 Err(error) => tracing::debug!(%error, "link is gone, connecting again"),
             }
         }
         *link = None;
-        let fresh = Box::pin(connect(&self.inner.config)).await?;
+        let fresh = Arc::new(Box::pin(connect(&self.inner.config)).await?);
         let (reader, writer) = fresh.open().await?;
-        *link = Some(fresh);
-        Ok(Channel::new(reader, writer))
+        *link = Some(Arc::clone(&fresh));
+        Ok(Channel::new(reader, writer, fresh))
     }
 
     /// One question on a stream of its own. A refusal is an `Err`.

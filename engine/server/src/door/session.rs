@@ -102,10 +102,14 @@ impl Session {
     pub(super) fn new(
         hall: Arc<Hall>,
         peer: Peer,
-        reader: FrameReader,
+        mut reader: FrameReader,
         writer: FrameWriter,
         greeted: Arc<AtomicBool>,
     ) -> Session {
+        // A further stream of a connection that is known already.
+        if greeted.load(Ordering::Relaxed) {
+            reader.limit(hall.config.frame_bytes_max);
+        }
         let in_flight = FuturesOrdered::new();
         let state = State::Reading;
         Session { hall, peer, reader, writer, greeted, in_flight, in_flight_bytes: 0, state }
@@ -233,7 +237,6 @@ impl Session {
             let message = "the first frame of a connection must be Hello";
             return Err(WireError::fix(code::HELLO_FIRST, message));
         }
-        self.reader.limit(self.hall.config.frame_bytes_max);
         Ok(Request::decode(frame)?)
     }
 
