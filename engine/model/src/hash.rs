@@ -11,7 +11,7 @@ pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// murmur2, 32 bits, with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).
+/// murmur2, 32 bits, with the seed Kafka's clients use.
 pub fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -37,7 +37,7 @@ pub fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Values of Kafka's `UtilsTest.testMurmur2`.
+    /// The values Kafka tests its own murmur2 with (`testMurmur2`).
     #[test]
     fn as_kafka_hashes() {
         let golden: [(&[u8], i32); 7] = [

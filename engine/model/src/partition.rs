@@ -140,6 +140,15 @@ impl ProducerTable {
         self.producers.keys().next_back().copied()
     }
 
+    /// Forgets the batches at and after `from`: they were not written after all. A producer
+    /// of which nothing is left may begin anywhere again.
+    pub fn roll_back(&mut self, from: Offset) {
+        self.producers.retain(|_, life| {
+            life.batches.retain(|w| w.base_offset < from);
+            !life.batches.is_empty()
+        });
+    }
+
     /// How many producers are remembered.
     pub fn len(&self) -> usize {
         self.producers.len()
@@ -214,6 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_written_is_rolled_back() {
+        let mut table = ProducerTable::new();
+        table.record(producer(1, 0), 10, 100);
+        table.record(producer(1, 10), 5, 110);
+        table.roll_back(110);
+        check(&table, 1, 10, 5, Admission::New);
+        check(&table, 1, 0, 10, Admission::Duplicate { base_offset: 100 });
+        table.roll_back(0);
+        assert!(table.is_empty());
+    }
+
+    #[test]
     fn sequences_wrap() {
         let mut table = ProducerTable::new();
         table.record(producer(0, u32::MAX - 1), 4, 0);
@@ -239,7 +260,9 @@ mod tests {
     proptest! {
         /// However often the last five batches are sent again, each is written once.
         #[test]
-        fn retries_write_nothing_twice(resends in prop::collection::vec((0usize..5, 1u32..9), 1..80)) {
+        fn retries_write_nothing_twice(
+            resends in prop::collection::vec((0usize..5, 1u32..9), 1..80),
+        ) {
             let mut table = ProducerTable::new();
             let mut log: Vec<(u32, u32, Offset)> = Vec::new();
             let (mut sequence, mut end) = (0u32, 0);

@@ -341,9 +341,9 @@ pub(super) fn directory_check(head: &Head, body: &[u8]) -> Result<(), BatchError
         }
     }
     if body.len() != end.next_multiple_of(ALIGN) {
+        let have = body.len();
         return Err(invalid(format!(
-            "its body has {} bytes where its sections need {end}",
-            { body.len() }
+            "its body has {have} bytes where its sections need {end}"
         )));
     }
     padding_check(body, end, body.len())

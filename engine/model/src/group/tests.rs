@@ -244,7 +244,11 @@ proptest! {
     }
 
     #[test]
-    fn loads_are_even_and_few_move(members in 1u32..12, partitions in 1u32..64, leaver in 0u32..12) {
+    fn loads_are_even_and_few_move(
+        members in 1u32..12,
+        partitions in 1u32..64,
+        leaver in 0u32..12,
+    ) {
         let mut group = GroupState::new();
         let topics = [(1, partitions)];
         for m in 0..members {

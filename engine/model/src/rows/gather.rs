@@ -64,6 +64,23 @@ impl Rows {
             headers: join_headers(parts)?,
         })
     }
+
+    /// Bytes of keys and values of the chosen rows, to check a budget before taking them.
+    /// Rows that are not there count as nothing.
+    pub fn taken_bytes(&self, rows: &[u32]) -> u64 {
+        let (keys, values) = (self.keys.value_offsets(), self.values.value_offsets());
+        let len = |offsets: &[i32], row: usize| match offsets.get(row..row + 2) {
+            Some([from, to]) => (to - from) as u64,
+            _ => 0,
+        };
+        let one = |row: &u32| len(keys, *row as usize) + len(values, *row as usize);
+        rows.iter().map(one).sum()
+    }
+
+    /// Bytes of keys and values of all rows.
+    pub fn payload_bytes(&self) -> usize {
+        data_bytes(&self.keys) + data_bytes(&self.values)
+    }
 }
 
 /// First row and length if the rows are one run of neighbours.
@@ -212,24 +229,4 @@ fn join_headers(parts: &[Rows]) -> Result<Option<Headers>, RowsError> {
         names: join("header names", &names)?,
         values: join("header values", &values)?,
     }))
-}
-
-/// Bytes of keys and values; kept beside the gathers because it reads the same offsets.
-impl Rows {
-    /// Bytes of keys and values of the chosen rows, to check a budget before taking them.
-    /// Rows that are not there count as nothing.
-    pub fn taken_bytes(&self, rows: &[u32]) -> u64 {
-        let (keys, values) = (self.keys.value_offsets(), self.values.value_offsets());
-        let len = |offsets: &[i32], row: usize| match offsets.get(row..row + 2) {
-            Some([from, to]) => (to - from) as u64,
-            _ => 0,
-        };
-        let one = |row: &u32| len(keys, *row as usize) + len(values, *row as usize);
-        rows.iter().map(one).sum()
-    }
-
-    /// Bytes of keys and values of all rows.
-    pub fn payload_bytes(&self) -> usize {
-        data_bytes(&self.keys) + data_bytes(&self.values)
-    }
 }

@@ -70,7 +70,10 @@ proptest! {
     }
 
     #[test]
-    fn take_is_choosing(records in records_any(), seed in prop::collection::vec(any::<u32>(), 0..80)) {
+    fn take_is_choosing(
+        records in records_any(),
+        seed in prop::collection::vec(any::<u32>(), 0..80),
+    ) {
         prop_assume!(!records.is_empty());
         let chosen: Vec<u32> = seed.iter().map(|s| s % records.len() as u32).collect();
         let rows = build(&records);
@@ -85,7 +88,10 @@ proptest! {
     }
 
     #[test]
-    fn concat_of_slices_is_the_whole(records in records_any(), cuts in prop::collection::vec(any::<usize>(), 0..4)) {
+    fn concat_of_slices_is_the_whole(
+        records in records_any(),
+        cuts in prop::collection::vec(any::<usize>(), 0..4),
+    ) {
         let rows = build(&records);
         let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (rows.len() + 1)).collect();
         cuts.extend([0, rows.len()]);
