@@ -14,22 +14,19 @@ use model::{
     Append, Batch, BatchError, Bounds, BoxFuture, CatalogView, Commit, Committed, LogError, Lookup,
     Offset, PartitionId, ProducerId, Topic, TopicId, TopicLog,
 };
-use storage::{Pending, Store};
-use tokio::sync::watch;
+use storage::Store;
 
+use crate::commit::Turns;
 use crate::config::BrokerConfig;
 use crate::error::OpenError;
-use crate::fetch::{self, Counted, Fetched};
+use crate::fetch::{self, Fetched};
 use crate::group::Groups;
-use crate::shard::{OFFSETS, Shard, Ticket, Wait};
+use crate::shard::{OFFSETS, Shard, Wait};
 use crate::status::BrokerStatus;
 use crate::{ticker, topics};
 
 /// Producer ids handed out per millisecond of the clock at the opening.
 const PRODUCER_IDS_PER_MS: u64 = 1 << 20;
-
-/// How often a stage's commit waits for room in the log's queue before it is refused.
-const FULL_QUEUE_TRIES: u32 = 16;
 
 /// Live partitions and groups over a [`Store`]. Clones share them.
 #[derive(Clone)]
@@ -48,10 +45,8 @@ pub(crate) struct Inner {
     /// One rewrite of `_offsets` at a time.
     rewriting: tokio::sync::Mutex<()>,
     producer_next: AtomicU64,
-    fetches_waiting: AtomicU64,
-    repeats_waiting: AtomicU64,
-    /// `Shard::resyncs` for those who wait.
-    resynced: watch::Sender<u64>,
+    fetches_waiting: Arc<AtomicU64>,
+    pub(crate) turns: Turns,
 }
 
 /// The answer to a produced batch.
@@ -86,9 +81,8 @@ impl Broker {
             groups: Mutex::new(Groups::default()),
             rewriting: tokio::sync::Mutex::new(()),
             producer_next: AtomicU64::new(producer_next),
-            fetches_waiting: AtomicU64::new(0),
-            repeats_waiting: AtomicU64::new(0),
-            resynced: watch::Sender::new(0),
+            fetches_waiting: Arc::default(),
+            turns: Turns::default(),
             config,
         };
         let broker = Broker {
@@ -108,10 +102,19 @@ impl Broker {
         partition: PartitionId,
         batch: Batch,
     ) -> impl Future<Output = Result<Produced, LogError>> + Send + use<> {
-        let ticket = self.inner.produce(partition, batch);
+        // Once in the log, a batch that does not decode would stop every reader behind it.
+        let invalid = |error: BatchError| LogError::Invalid {
+            partition,
+            reason: error.to_string(),
+        };
         let inner = Arc::clone(&self.inner);
+        let ticket = batch.check().map_err(invalid).map(|()| {
+            let appends = vec![Append { partition, batch }];
+            let positions = Vec::new();
+            inner.admit_in_turn(Commit { appends, positions })
+        });
         async move {
-            let ticket = ticket?;
+            let ticket = ticket?.await?;
             let duplicate = matches!(ticket.wait, Wait::Earlier(_));
             let append_time = ticket.append_time_us;
             let committed = inner.durable(ticket).await?;
@@ -163,12 +166,6 @@ impl Broker {
         Ok(())
     }
 
-    /// Resolves when the log's queue has room for about `bytes` more: doors wait for it before
-    /// `produce`, so that a fast producer waits and is not refused.
-    pub async fn room(&self, bytes: usize) {
-        self.inner.store.room(bytes).await;
-    }
-
     /// Expires group members whose session is over and rewrites `_offsets` when it has grown.
     pub async fn tick(&self) -> Result<(), LogError> {
         self.inner.tick().await
@@ -191,8 +188,8 @@ impl Broker {
 }
 
 impl Inner {
-    /// A panic under the lock would have been between two of its steps at worst in memory that
-    /// the next start rebuilds; going on is better than failing every later request.
+    /// A panic under the lock leaves at worst memory that the next start rebuilds; the log checks
+    /// offsets itself, so going on is better than failing every later request.
     pub(crate) fn shard(&self) -> MutexGuard<'_, Shard> {
         self.shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,115 +203,10 @@ impl Inner {
         u64::try_from(self.config.clock.now_us() / 1000).unwrap_or(0)
     }
 
-    fn produce(&self, partition: PartitionId, batch: Batch) -> Result<Ticket<Pending>, LogError> {
-        // Once in the log, a batch that does not decode would stop every reader behind it.
-        let invalid = |error: BatchError| LogError::Invalid {
-            partition,
-            reason: error.to_string(),
-        };
-        batch.check().map_err(invalid)?;
-        let appends = vec![Append { partition, batch }];
-        self.admit(&Commit {
-            appends,
-            positions: Vec::new(),
-        })
-    }
-
-    /// Assigns offsets and hands the commit to the WAL, in one step under the lock.
-    pub(crate) fn admit(&self, commit: &Commit) -> Result<Ticket<Pending>, LogError> {
-        let now_us = self.config.clock.now_us();
-        let mut shard = self.shard();
-        let ticket = shard.commit(commit, now_us, |entry| self.store.enqueue(entry));
-        let ends = |p: &PartitionId| (self.store.log_end(*p).ok(), shard.partition(*p));
-        let is_behind = |p: &PartitionId| match ends(p) {
-            (Some(end), Some(own)) => end < own.log_end,
-            _ => false,
-        };
-        let is_stale = match &ticket {
-            Err(LogError::Unavailable(_)) => {
-                let mut touched = commit.appends.iter().map(|append| append.partition);
-                touched.any(|p| is_behind(&p)) || is_behind(&OFFSETS)
-            }
-            // The first of a repeated batch may have been refused since.
-            Ok(Ticket {
-                wait: Wait::Earlier(until),
-                ..
-            }) => until.iter().any(|(p, _)| is_behind(p)),
-            _ => false,
-        };
-        if is_stale && self.resync(&mut shard) {
-            return shard.commit(commit, now_us, |entry| self.store.enqueue(entry));
-        }
-        ticket
-    }
-
-    /// Waits until an admitted commit may be answered.
-    pub(crate) async fn durable(&self, ticket: Ticket<Pending>) -> Result<Committed, LogError> {
-        match ticket.wait {
-            Wait::Nothing => {}
-            Wait::Entry(pending) => {
-                if let Err(error) = pending.await {
-                    self.resync(&mut self.shard());
-                    return Err(error);
-                }
-            }
-            Wait::Earlier(until) => self.durable_earlier(until, ticket.resyncs).await?,
-        }
-        Ok(ticket.committed)
-    }
-
-    /// Waits until the first of a repeated batch is durable; an error if it turns out that it
-    /// will not be.
-    async fn durable_earlier(
-        &self,
-        until: Vec<(PartitionId, Offset)>,
-        resyncs: u64,
-    ) -> Result<(), LogError> {
-        let _counted = Counted::new(&self.repeats_waiting);
-        let mut resynced = self.resynced.subscribe();
-        for (partition, next) in until {
-            tokio::select! {
-                moved = fetch::moved(&self.store, partition, next - 1) => moved?,
-                _ = resynced.wait_for(|now| *now != resyncs) => return Err(LogError::DiskFull),
-                reason = self.store.failed() => return Err(LogError::Unknown(reason)),
-            }
-        }
-        // The offsets may have been reached by others after the first batch was taken back.
-        if self.shard().resyncs != resyncs {
-            return Err(LogError::DiskFull);
-        }
-        Ok(())
-    }
-
-    /// Follows the log back after it refused what was admitted.
-    fn resync(&self, shard: &mut Shard) -> bool {
-        self.settle(shard);
-        let is_changed = shard.resync(|p| self.store.log_end(p).ok());
-        if is_changed {
-            self.resynced.send_replace(shard.resyncs);
-            tracing::warn!("the log refused entries that were admitted; they were taken back");
-        }
-        is_changed
-    }
-
-    /// Makes positions visible that have become durable.
-    pub(crate) fn settle(&self, shard: &mut Shard) {
-        if let Ok(bounds) = self.store.bounds(OFFSETS) {
-            shard.positions.settle(bounds.end);
-        }
-    }
-
     async fn tick(&self) -> Result<(), LogError> {
         let now_ms = self.now_ms();
         self.groups().expire(now_ms);
-        {
-            let mut shard = self.shard();
-            self.settle(&mut shard);
-            // Whoever waited for a refused entry has gone: somebody must still take it back.
-            if self.repeats_waiting.load(Ordering::Relaxed) > 0 {
-                self.resync(&mut shard);
-            }
-        }
+        self.settle_and_resync();
         self.rewrite_offsets().await
     }
 
@@ -365,24 +257,8 @@ impl TopicLog for Broker {
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, LogError>> {
-        // Admitted when called, not when polled: the order of calls is the order of offsets.
-        let first = self.inner.admit(&commit);
-        let bytes = commit
-            .appends
-            .iter()
-            .map(|append| append.batch.size())
-            .sum();
-        Box::pin(async move {
-            let mut ticket = first;
-            for _ in 0..FULL_QUEUE_TRIES {
-                if !matches!(ticket, Err(LogError::Unavailable(_))) {
-                    break;
-                }
-                self.room(bytes).await;
-                ticket = self.inner.admit(&commit);
-            }
-            self.inner.durable(ticket?).await
-        })
+        let ticket = self.inner.admit_in_turn(commit);
+        Box::pin(async move { self.inner.durable(ticket.await?).await })
     }
 
     fn position(&self, group: &str, p: PartitionId) -> Option<Offset> {

@@ -6,13 +6,16 @@
 //! `FETCH_WAIT_MS_MAX`, whatever was asked; nothing above the high watermark is given out.
 //! Cancel-safe: dropping a fetch changes nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use model::{Batch, Bounds, LogError, Offset, PartitionId};
 use storage::Store;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+
+use crate::commit::Counted;
 
 /// Most bytes of one answer, but for its last batch.
 pub const FETCH_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX;
@@ -30,7 +33,7 @@ pub struct Fetched {
 /// Reads from `from`, waiting up to `wait_ms` while there is nothing.
 pub(crate) async fn fetch_wait(
     store: &Store,
-    waiting: &AtomicU64,
+    waiting: &Arc<AtomicU64>,
     p: PartitionId,
     from: Offset,
     bytes_max: usize,
@@ -94,20 +97,4 @@ fn check_range(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogE
         });
     }
     Ok(())
-}
-
-/// Counts a waiter for as long as it waits, dropped ones included.
-pub(crate) struct Counted<'a>(&'a AtomicU64);
-
-impl<'a> Counted<'a> {
-    pub(crate) fn new(count: &'a AtomicU64) -> Counted<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Counted(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

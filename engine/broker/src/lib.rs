@@ -1,7 +1,7 @@
 //! Live partitions and consumer groups over one shard of the log.
 //!
 //! Called by: server (doors), pipelines (through `model::port::TopicLog`). Calls: model, storage.
-//! Data path: `broker` takes a commit, `shard` decides and assigns offsets under one lock,
+//! Data path: `broker` and `commit` take a commit, `shard` decides and assigns offsets under one lock,
 //! storage makes it durable, `fetch` gives it out again. `group` shares partitions among members
 //! and keeps positions as records of `_offsets`, written in the same entry as what they go with.
 //! Invariants: the order of offsets is the order in the WAL; nothing is answered before it is
@@ -9,6 +9,7 @@
 //! Refuses: to know the wire, the catalog's rules (it is told of topics), or payloads.
 
 mod broker;
+mod commit;
 mod config;
 mod error;
 mod fetch;

@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(crate) catalog: Arc<TestCatalog>,
     pub(crate) clock: Arc<HandClock>,
     pub(crate) offsets_records_min: u64,
+    pub(crate) queue_bytes_max: usize,
 }
 
 impl World {
@@ -52,6 +53,7 @@ impl World {
             catalog: Arc::new(TestCatalog(Mutex::new(Arc::new(Catalog::new())))),
             clock: Arc::new(HandClock(AtomicI64::new(1_000_000_000_000))),
             offsets_records_min: 1_000_000,
+            queue_bytes_max: 1 << 20,
         };
         for (name, partitions) in topics {
             world.topic(name, *partitions);
@@ -87,9 +89,11 @@ impl World {
 
     pub(crate) async fn open(&self) -> (Broker, Store) {
         let configs = partition_configs(&self.catalog.catalog());
-        let store = Store::open(StoreConfig::new(self.dir.path()), configs)
-            .await
-            .unwrap();
+        let config = StoreConfig {
+            queue_bytes_max: self.queue_bytes_max,
+            ..StoreConfig::new(self.dir.path())
+        };
+        let store = Store::open(config, configs).await.unwrap();
         let config = BrokerConfig {
             clock: self.clock.clone(),
             tick: None,

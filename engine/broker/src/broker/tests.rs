@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::task::{Context, Poll};
 
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use futures::task::noop_waker_ref;
 use model::{
     Append, CatalogView, Command, Commit, LogError, Lookup, Offset, PartitionId, Position, TopicId,
@@ -276,6 +278,38 @@ async fn rewriting_offsets_keeps_the_latest_and_trims_the_rest() {
     assert_eq!(broker.status().offsets_topic.to_string(), "31..32");
     assert_eq!(broker.position("lane", p), Some(30));
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_makes_producers_wait_in_their_order() {
+    let mut world = World::new(&[("t", 1)]);
+    world.queue_bytes_max = 600;
+    let (broker, store) = world.open().await;
+    let p = world.partition("t", 0);
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        let broker = broker.clone();
+        tasks.push(tokio::spawn(async move {
+            let id = broker.producer_open();
+            // All are called before one is awaited, as a door does with one stream.
+            let calls = (0..30).map(|at| broker.produce(p, numbered(&["v"], Some((id, 0, at)))));
+            let produced: FuturesOrdered<_> = calls.collect();
+            produced
+                .map(|produced| produced.unwrap().base_offset)
+                .collect::<Vec<_>>()
+                .await
+        }));
+    }
+    for task in tasks {
+        let bases = task.await.unwrap();
+        assert!(bases.is_sorted(), "{bases:?}");
+    }
+    assert_eq!(TopicLog::bounds(&broker, p).unwrap().end, 120);
+    store.close().await.unwrap();
+    assert!(matches!(
+        broker.produce(p, batch(&["x"])).await,
+        Err(LogError::Closed)
+    ));
 }
 
 /// Sixteen producers, two partitions: every answer is a range of its own, the ranges are dense,
