@@ -56,15 +56,10 @@ fn rows_any() -> impl Strategy<Value = Rows> {
 
 /// `bytes` at an address that is `off` past a multiple of 8.
 fn misaligned(bytes: &[u8], off: usize) -> Bytes {
-    let room = Bytes::from([vec![0; 8], bytes.to_vec(), vec![0; 8]].concat());
-    let start = (0..8)
-        .find(|at| (room.as_ptr() as usize + at) % 8 == off)
-        .unwrap();
-    let mut copy = room.to_vec();
-    copy[start..start + bytes.len()].copy_from_slice(bytes);
-    let copy = Bytes::from(copy);
-    let start = (0..8).find(|at| copy[*at..*at + 4] == bytes[..4]).unwrap();
-    copy.slice(start..start + bytes.len())
+    let mut room = vec![0; bytes.len() + 16];
+    let start = room.as_ptr().align_offset(8) + off;
+    room[start..start + bytes.len()].copy_from_slice(bytes);
+    Bytes::from(room).slice(start..start + bytes.len())
 }
 
 proptest! {
