@@ -16,10 +16,11 @@ mod fetch;
 mod group;
 mod shard;
 mod status;
-#[cfg(test)]
-mod testing;
 mod ticker;
 mod topics;
+
+#[cfg(test)]
+mod tests;
 
 pub use broker::{Broker, Produced};
 pub use config::{BrokerConfig, Clock, SystemClock};

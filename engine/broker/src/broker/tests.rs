@@ -12,7 +12,7 @@ use model::{
     TopicLog,
 };
 
-use crate::testing::{World, batch, dump, numbered};
+use crate::tests::{World, batch, dump, numbered};
 use crate::{Broker, Produced};
 
 fn append(partition: PartitionId, values: &[&str]) -> Append {

@@ -2,7 +2,7 @@
 
 use model::{Offset, PartitionId, Position};
 
-use crate::testing::{World, batch};
+use crate::tests::{World, batch};
 use crate::{Broker, GroupError, GroupJoin, Joined, ResetTo};
 
 const SESSION_MS: u64 = 10_000;
