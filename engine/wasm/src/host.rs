@@ -92,6 +92,13 @@ impl Host {
         check::inspect(bytes).map(|seen| seen.info)
     }
 
+    /// Whether `load` would refuse the module before compiling it.
+    pub fn check(bytes: &[u8], grants: &Grants) -> Result<ModuleInfo, LoadError> {
+        let seen = check::inspect(bytes)?;
+        check::admit(&seen.info, grants)?;
+        Ok(seen.info)
+    }
+
     /// Checks imports against the grants, then compiles (or takes from the cache) and links.
     /// Takes as long as a compilation: not for an async task.
     pub fn load(&self, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {

@@ -23,7 +23,7 @@ mod outbox;
 pub mod world;
 
 pub use check::{Grants, Kind, ModuleInfo};
-pub use error::{InspectError, LoadError, OpenError, ProcessError};
+pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
 pub use guest::{Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
 pub use limits::Limits;

@@ -1,0 +1,19 @@
+//! Guest modules from the author's side: make one, build one.
+//!
+//! - `new` writes a folder with an example, a test and the SDK; `build` makes a component of it
+//! - `sdk` the SDK's source, carried in the binary
+//!
+//! Called by: `cli::module`, `cli::pipeline` (sources that are folders), the demo, tests, benches.
+//! Invariants: works away from a checkout; what the build prints passes through; a component is
+//! written only when the sandbox would load it.
+
+mod build;
+mod new;
+mod sdk;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::{BuildError, TARGET, build, build_into};
+pub use new::{NewError, new};
+pub use sdk::sdk_files;

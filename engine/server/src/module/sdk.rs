@@ -1,0 +1,47 @@
+//! The SDK's source and `wit/`, embedded in the binary.
+//!
+//! Called by: `module::new` (into `NAME/.rustmq/`), the demo (beside the example).
+//! Invariants: laid out as in the repository, so that relative paths between example and SDK
+//! hold; a test finds files that were added to the SDK and not to this list.
+
+macro_rules! files {
+    ($($path:literal),* $(,)?) => {
+        [$((
+            $path,
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path)).as_slice(),
+        )),*]
+    };
+}
+
+const SDK: [(&str, &[u8]); 19] = files![
+    "sdk-guest/Cargo.toml",
+    "sdk-guest/component-type.bin",
+    "sdk-guest/src/lib.rs",
+    "sdk-guest/src/abi.rs",
+    "sdk-guest/src/batch.rs",
+    "sdk-guest/src/column.rs",
+    "sdk-guest/src/native.rs",
+    "sdk-guest/src/outbox.rs",
+    "sdk-guest/src/record.rs",
+    "sdk-guest/src/rt.rs",
+    "sdk-guest/src/testing.rs",
+    "sdk-guest/src/value.rs",
+    "sdk-guest/macros/Cargo.toml",
+    "sdk-guest/macros/src/lib.rs",
+    "wit/types.wit",
+    "wit/data.wit",
+    "wit/module.wit",
+    "wit/world.wit",
+    "LICENSE",
+];
+
+/// Manifest of the folder that the files are laid out in: a workspace of the SDK alone.
+const WORKSPACE: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../sdk-guest/workspace.toml"
+));
+
+/// Every file of the SDK: its place below the folder it is laid out in, and its bytes.
+pub fn sdk_files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    std::iter::once(("Cargo.toml", WORKSPACE)).chain(SDK)
+}

@@ -1,0 +1,236 @@
+//! Writing modules and building them with the real toolchain, once, into the test's own folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::rows::RowsBuilder;
+use wasm::{Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, OpenContext};
+
+use super::*;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn every_file_of_the_sdk_is_carried() {
+    let mut there = Vec::new();
+    for dir in [
+        "sdk-guest",
+        "sdk-guest/src",
+        "sdk-guest/macros",
+        "sdk-guest/macros/src",
+        "wit",
+    ] {
+        for entry in fs::read_dir(repository().join(dir)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if entry.file_type().unwrap().is_file() && name != "workspace.toml" {
+                there.push(format!("{dir}/{name}"));
+            }
+        }
+    }
+    there.extend(["Cargo.toml".to_owned(), "LICENSE".to_owned()]);
+    let mut carried: Vec<String> = sdk_files().map(|(path, _)| path.to_owned()).collect();
+    there.sort();
+    carried.sort();
+    assert_eq!(carried, there);
+}
+
+#[test]
+fn the_carried_workspace_has_the_versions_of_the_repository() {
+    let read = |text: &str| text.parse::<toml::Table>().unwrap();
+    let (_, carried) = sdk_files().next().unwrap();
+    let carried = read(std::str::from_utf8(carried).unwrap());
+    let root = read(&fs::read_to_string(repository().join("Cargo.toml")).unwrap());
+    let (carried, root) = (&carried["workspace"], &root["workspace"]);
+    for key in ["version", "edition", "rust-version", "license"] {
+        assert_eq!(carried["package"][key], root["package"][key], "{key}");
+    }
+    for (name, ours) in carried["dependencies"].as_table().unwrap() {
+        let theirs = &root["dependencies"][name];
+        assert_eq!(ours.get("version"), theirs.get("version"), "{name}");
+        assert_eq!(ours.get("path"), theirs.get("path"), "{name}");
+        for feature in ours
+            .get("features")
+            .and_then(|f| f.as_array())
+            .into_iter()
+            .flatten()
+        {
+            let known = theirs["features"].as_array().unwrap();
+            assert!(known.contains(feature), "{name}: {feature}");
+        }
+    }
+}
+
+#[test]
+fn new_refuses_bad_names_and_existing_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["", "../up", "Big", "1st", "a b", "-x", &"a".repeat(65)] {
+        let error = new(dir.path(), name).unwrap_err().to_string();
+        assert!(error.contains("cannot name a module"), "{error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let made = new(dir.path(), "tidy").unwrap();
+    assert!(made.join(".rustmq/sdk-guest/src/lib.rs").is_file());
+    let error = new(dir.path(), "tidy").unwrap_err().to_string();
+    assert!(error.contains("exists already"), "{error}");
+}
+
+#[tokio::test]
+async fn build_refuses_a_folder_without_a_crate() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = build(dir.path(), &mut |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("holds no Cargo.toml"), "{error}");
+}
+
+/// Cargo's target folder of all guests built by tests: their dependencies are compiled once.
+fn guests_target() -> PathBuf {
+    repository().join("target/guests")
+}
+
+fn open(path: &Path, params: &str, outputs: &[&str]) -> Guest {
+    let host = Host::new(HostConfig::default()).unwrap();
+    let module = host
+        .load(&fs::read(path).unwrap(), &Grants::default())
+        .unwrap();
+    let context = OpenContext {
+        params: params.into(),
+        inputs: vec!["in".into()],
+        outputs: outputs.iter().map(|o| (*o).to_owned()).collect(),
+        partition: 0,
+    };
+    module.open(&context, &Limits::default()).unwrap()
+}
+
+/// Runs rows through a guest: emitted values, forwarded rows and rejections as text.
+fn run(guest: &mut Guest, values: &[&str]) -> String {
+    let mut builder = RowsBuilder::new();
+    for (i, value) in values.iter().enumerate() {
+        builder.push(i as i64, Some(b"k"), Some(value.as_bytes()), &[]);
+    }
+    let rows = builder.finish();
+    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let input = Input {
+        rows: &rows,
+        offsets: &offsets,
+        input: 0,
+        watermark: 0,
+    };
+    let outcome = match guest.process(input) {
+        Ok(outcome) => outcome,
+        Err(error) => return error.to_string(),
+    };
+    let mut text = String::new();
+    for emission in outcome.emissions {
+        match emission {
+            Emission::Forward { port, rows } => text += &format!("forward {port} {rows:?}\n"),
+            Emission::Emit {
+                port,
+                parents,
+                keys,
+                values,
+                ..
+            } => {
+                for (i, parent) in parents.iter().enumerate() {
+                    let key = String::from_utf8_lossy(keys.value(i));
+                    let value = String::from_utf8_lossy(values.value(i));
+                    text += &format!("emit {port} {parent} {key}={value}\n");
+                }
+            }
+        }
+    }
+    for r in outcome.rejections {
+        text += &format!("reject {:?} {}: {}\n", r.rows, r.code, r.message);
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_new_module_builds_and_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = new(dir.path(), "fresh").unwrap();
+    let mut said = Vec::new();
+    let path = build_into(&made, &guests_target(), &mut |line| {
+        said.push(line.to_owned())
+    })
+    .await
+    .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(path, made.join("build/fresh.wasm"));
+    assert!(
+        said.iter().any(|line| line.starts_with("wrote ")),
+        "{said:?}"
+    );
+    let info = Host::inspect(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(info.kind, Kind::Component);
+    assert!(
+        info.imports
+            .iter()
+            .all(|name| name.starts_with("rustmq:etl/")),
+        "{info:?}"
+    );
+    let mut guest = open(&path, "{}", &["out"]);
+    assert_eq!(
+        run(
+            &mut guest,
+            &[r#"{"sensor":"roof","celsius":20}"#, r#"{"sensor":"x"}"#]
+        ),
+        "emit 0 0 k={\"sensor\":\"roof\",\"fahrenheit\":68.0}\n\
+         reject [1] no-value: the reading has no temperature\n"
+    );
+}
+
+#[tokio::test]
+async fn all_shapes_work_through_a_real_component() {
+    let guests = repository().join("tests/guests");
+    let mut paths = Vec::new();
+    for name in ["doubled", "even", "words", "lanes"] {
+        let built = build_into(&guests.join(name), &guests_target(), &mut |_| {}).await;
+        paths.push(built.unwrap_or_else(|e| panic!("{e}")));
+    }
+    let mut map = open(&paths[0], r#"{"factor":3}"#, &["out"]);
+    assert_eq!(
+        run(&mut map, &["1", "x", "3"]),
+        "emit 0 0 k=3\nemit 0 2 k=9\nreject [1] json: expected value at line 1 column 1\n"
+    );
+    let panicked = run(&mut map, &["1", "13"]);
+    assert!(
+        panicked.starts_with("the module trapped: panic: thirteen (at "),
+        "{panicked}"
+    );
+    assert!(panicked.contains("\n  in doubled::doubled"), "{panicked}");
+    assert!(!panicked.contains(env!("CARGO_MANIFEST_DIR")), "{panicked}");
+    assert!(map.is_dead());
+    let mut filter = open(&paths[1], "", &["out"]);
+    assert_eq!(run(&mut filter, &["2", "3", "4"]), "forward 0 [0, 2]\n");
+    let mut flat_map = open(&paths[2], "", &["out"]);
+    assert_eq!(
+        run(&mut flat_map, &["a b", "c"]),
+        "emit 0 0 k=a\nemit 0 0 k=b\nemit 0 1 c=c\n"
+    );
+    let mut route = open(&paths[3], "", &["small", "big_one"]);
+    assert_eq!(
+        run(&mut route, &["5", "50", "6"]),
+        "forward 0 [0, 2]\nforward 1 [1]\n"
+    );
+}
+
+#[tokio::test]
+async fn the_errors_of_the_compiler_pass_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = new(dir.path(), "broken").unwrap();
+    let source = made.join("src/lib.rs");
+    let text = fs::read_to_string(&source)
+        .unwrap()
+        .replace("celsius * 9.0", "celsius * nine");
+    fs::write(&source, text).unwrap();
+    let error = build_into(&made, &guests_target(), &mut |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("cannot find value `nine`"), "{error}");
+    assert!(error.contains("src/lib.rs:"), "{error}");
+}

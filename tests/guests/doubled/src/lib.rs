@@ -1,0 +1,14 @@
+//! A map with params and a temper: numbers times a factor, thirteen is a panic.
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Params {
+    factor: i64,
+}
+
+#[rustmq::map]
+fn doubled(number: i64, params: &Params) -> i64 {
+    assert!(number != 13, "thirteen");
+    number * params.factor
+}
