@@ -18,7 +18,11 @@ impl Client {
         spec: TopicSpec,
         if_absent: bool,
     ) -> Result<TopicId, ClientError> {
-        let call = TopicCreate { name: name.to_owned(), spec, if_absent };
+        let call = TopicCreate {
+            name: name.to_owned(),
+            spec,
+            if_absent,
+        };
         Ok(self.call(call).await?.id)
     }
 
@@ -27,11 +31,18 @@ impl Client {
     }
 
     pub async fn topic(&self, name: &str) -> Result<TopicDescription, ClientError> {
-        self.call(TopicDescribe { name: name.to_owned() }).await
+        self.call(TopicDescribe {
+            name: name.to_owned(),
+        })
+        .await
     }
 
     pub async fn topic_delete(&self, name: &str) -> Result<(), ClientError> {
-        self.call(TopicDelete { name: name.to_owned() }).await.map(|_| ())
+        self.call(TopicDelete {
+            name: name.to_owned(),
+        })
+        .await
+        .map(|_| ())
     }
 
     /// The offset that a place means now.

@@ -77,11 +77,17 @@ impl Channel {
     pub async fn send_many(&self, request: impl Into<Request>) -> Result<Replies, ClientError> {
         let (asker, replies) = mpsc::channel(REPLIES_MAX);
         self.queue(request.into(), Answer::Many(asker)).await?;
-        Ok(Replies { replies, ended: false })
+        Ok(Replies {
+            replies,
+            ended: false,
+        })
     }
 
     async fn queue(&self, request: Request, answer: Answer) -> Result<(), ClientError> {
-        self.requests.send((request, answer)).await.map_err(|_| disconnected())
+        self.requests
+            .send((request, answer))
+            .await
+            .map_err(|_| disconnected())
     }
 }
 
@@ -156,12 +162,18 @@ async fn write(
         let frame = match request.encode(correlation) {
             Ok(frame) => frame,
             Err(error) => {
-                answer.fail(ClientError::Unsendable(error.to_string())).await;
+                answer
+                    .fail(ClientError::Unsendable(error.to_string()))
+                    .await;
                 continue;
             }
         };
         // Told to the reader first: the answer may come before `write` returns.
-        let awaited = Awaited { api: request.api() as u16, correlation, answer };
+        let awaited = Awaited {
+            api: request.api() as u16,
+            correlation,
+            answer,
+        };
         if sent.send(awaited).await.is_err() {
             break;
         }
@@ -193,11 +205,7 @@ async fn send(
     if flush { writer.flush().await } else { Ok(()) }
 }
 
-async fn read(
-    mut reader: FrameReader,
-    mut sent: mpsc::Receiver<Awaited>,
-    dead: CancellationToken,
-) {
+async fn read(mut reader: FrameReader, mut sent: mpsc::Receiver<Awaited>, dead: CancellationToken) {
     let _dead: DropGuard = dead.clone().drop_guard();
     let mut awaited = VecDeque::new();
     let mut more = true;
@@ -247,9 +255,7 @@ async fn deliver(frame: Frame, awaited: &mut VecDeque<Awaited>) -> Result<(), Cl
     let ends = frame.flags.has(Flags::END);
     let response = match ends {
         true => None,
-        false => {
-            Some(Response::decode(&frame).map_err(|error| unexpected(&error.to_string()))?)
-        }
+        false => Some(Response::decode(&frame).map_err(|error| unexpected(&error.to_string()))?),
     };
     if frame.correlation != front.correlation || frame.api != front.api {
         return Err(match response {
@@ -270,7 +276,9 @@ async fn deliver(frame: Frame, awaited: &mut VecDeque<Awaited>) -> Result<(), Cl
         (Answer::Many(asker), Some(response)) => drop(asker.send(Ok(response)).await),
         (Answer::Many(_), None) => {}
         (answer @ Answer::One(_), None) => {
-            answer.fail(unexpected("an answer ended before it began")).await;
+            answer
+                .fail(unexpected("an answer ended before it began"))
+                .await;
         }
     }
     Ok(())

@@ -31,12 +31,22 @@ impl Client {
     /// Finds, reaches and greets the server; gives up after the connect timeout.
     pub async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
         let link = Box::pin(connect(&config)).await?;
-        Ok(Client { inner: Arc::new(Inner { config, link: Mutex::new(Some(Arc::new(link))) }) })
+        Ok(Client {
+            inner: Arc::new(Inner {
+                config,
+                link: Mutex::new(Some(Arc::new(link))),
+            }),
+        })
     }
 
     /// `quic` or `tcp`.
     pub async fn transport(&self) -> &'static str {
-        self.inner.link.lock().await.as_ref().map_or("none", |link| link.name())
+        self.inner
+            .link
+            .lock()
+            .await
+            .as_ref()
+            .map_or("none", |link| link.name())
     }
 
     /// A stream of its own: requests on it keep their order.
@@ -71,13 +81,22 @@ impl Client {
     /// The rendered answer to a query, in pieces.
     pub async fn sql(&self, query: &str, format: SqlFormat) -> Result<SqlStream, ClientError> {
         let query = query.to_owned();
-        self.sql_with(Sql { query, format, row_limit: None, timeout_ms: None }).await
+        self.sql_with(Sql {
+            query,
+            format,
+            row_limit: None,
+            timeout_ms: None,
+        })
+        .await
     }
 
     pub async fn sql_with(&self, sql: Sql) -> Result<SqlStream, ClientError> {
         let channel = self.channel().await?;
         let replies = channel.send_many(sql).await?;
-        Ok(SqlStream { replies, _channel: channel })
+        Ok(SqlStream {
+            replies,
+            _channel: channel,
+        })
     }
 }
 

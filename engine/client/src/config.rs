@@ -66,7 +66,12 @@ impl ClientConfig {
     /// For a server whose address and certificate file are known: tests, embedded nodes.
     pub fn at(server: impl Into<String>, ca: impl Into<PathBuf>) -> ClientConfig {
         let (server, ca) = (Some(server.into()), Some(ca.into()));
-        ClientConfig { server, ca, environment: false, ..ClientConfig::default() }
+        ClientConfig {
+            server,
+            ca,
+            environment: false,
+            ..ClientConfig::default()
+        }
     }
 
     fn env(&self, name: &str) -> Option<String> {
@@ -76,7 +81,10 @@ impl ClientConfig {
 
     pub(crate) async fn target(&self) -> Result<Target, ConnectError> {
         let server = self.server.clone().or_else(|| self.env("RUSTMQ_SERVER"));
-        let ca = self.ca.clone().or_else(|| self.env("RUSTMQ_CA").map(PathBuf::from));
+        let ca = self
+            .ca
+            .clone()
+            .or_else(|| self.env("RUSTMQ_CA").map(PathBuf::from));
         let dir = self.state_dir.clone().unwrap_or_else(state_dir);
         let pinned =
             |state: &ServerState| Trust::pinned(&state.certificate_pem, &state.certificate_path);
@@ -110,7 +118,12 @@ async fn resolve(server: String, trust: Trust) -> Result<Target, ConnectError> {
     let found = tokio::net::lookup_host((host.as_str(), port)).await;
     let addr = found.map_err(|error| bad(&error.to_string()))?.next();
     let addr = reachable(addr.ok_or_else(|| bad("the name has no address"))?);
-    Ok(Target { server, host, addr, trust })
+    Ok(Target {
+        server,
+        host,
+        addr,
+        trust,
+    })
 }
 
 /// `HOST:PORT`, `HOST`, `[V6]:PORT`, `V6`.
@@ -122,7 +135,10 @@ fn host_and_port(server: &str) -> Option<(&str, u16)> {
         Some((host, port)) => (host, port.parse().ok()?),
         None => (server, PORT_DEFAULT),
     };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     (!host.is_empty() && port != 0).then_some((host, port))
 }
 
@@ -138,8 +154,12 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 
 /// Whether an address given by hand means the server of the state folder.
 fn is_same_server(given: &str, known: &str) -> bool {
-    let Some((host, port)) = host_and_port(given) else { return false };
-    let Ok(known) = known.parse::<SocketAddr>() else { return given == known };
+    let Some((host, port)) = host_and_port(given) else {
+        return false;
+    };
+    let Ok(known) = known.parse::<SocketAddr>() else {
+        return given == known;
+    };
     if port != known.port() {
         return false;
     }
@@ -167,7 +187,10 @@ mod tests {
         check(":7420", None);
         check("host:0", None);
         check("host:70000", None);
-        assert_eq!(reachable("0.0.0.0:5".parse().unwrap()), "127.0.0.1:5".parse().unwrap());
+        assert_eq!(
+            reachable("0.0.0.0:5".parse().unwrap()),
+            "127.0.0.1:5".parse().unwrap()
+        );
     }
 
     #[test]
@@ -188,6 +211,9 @@ mod tests {
             ..ClientConfig::default()
         };
         let error = config.target().await.unwrap_err();
-        assert!(matches!(error, ConnectError::NoCertificate { .. }), "{error}");
+        assert!(
+            matches!(error, ConnectError::NoCertificate { .. }),
+            "{error}"
+        );
     }
 }

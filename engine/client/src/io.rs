@@ -26,7 +26,10 @@ pub struct FrameReader {
 
 impl FrameReader {
     pub fn new(from: impl AsyncRead + Send + Unpin + 'static, frame_bytes_max: usize) -> Self {
-        FrameReader { from: Box::new(from), frames: Frames::new(frame_bytes_max) }
+        FrameReader {
+            from: Box::new(from),
+            frames: Frames::new(frame_bytes_max),
+        }
     }
 
     /// Raises the limit for the frames that follow.

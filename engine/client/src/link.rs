@@ -28,8 +28,15 @@ const QUIC_GRACE: Duration = Duration::from_millis(600);
 pub(crate) type Halves = (FrameReader, FrameWriter);
 
 pub(crate) enum Link {
-    Quic { connection: quinn::Connection, _endpoint: quinn::Endpoint },
-    Tcp { target: Target, tls: Arc<rustls::ClientConfig>, timeout: Duration },
+    Quic {
+        connection: quinn::Connection,
+        _endpoint: quinn::Endpoint,
+    },
+    Tcp {
+        target: Target,
+        tls: Arc<rustls::ClientConfig>,
+        timeout: Duration,
+    },
 }
 
 impl Link {
@@ -39,15 +46,22 @@ impl Link {
         timeout: Duration,
     ) -> Result<Link, ConnectError> {
         let deadline = Instant::now() + timeout;
-        let tls = target.trust.config().map_err(|error| ConnectError::Certificate {
-            server: target.server.clone(),
-            reason: error.to_string(),
-        })?;
+        let tls = target
+            .trust
+            .config()
+            .map_err(|error| ConnectError::Certificate {
+                server: target.server.clone(),
+                reason: error.to_string(),
+            })?;
         let quic = connect_quic(&target, &tls, deadline);
         let tcp = async {
             // A first stream shows that the way is open; each later one is made the same way.
             open_tcp(&target, &tls, deadline).await?;
-            Ok(Link::Tcp { target: target.clone(), tls: Arc::clone(&tls), timeout })
+            Ok(Link::Tcp {
+                target: target.clone(),
+                tls: Arc::clone(&tls),
+                timeout,
+            })
         };
         match transport {
             Transport::Quic => quic.await,
@@ -76,13 +90,18 @@ impl Link {
             Link::Quic { connection, .. } => {
                 let (send, receive) = connection.open_bi().await.map_err(|error| {
                     let server = connection.remote_address().to_string();
-                    ConnectError::Unreachable { server, reason: error.to_string() }
+                    ConnectError::Unreachable {
+                        server,
+                        reason: error.to_string(),
+                    }
                 })?;
                 Ok(quic_halves(send, receive))
             }
-            Link::Tcp { target, tls, timeout } => {
-                open_tcp(target, tls, Instant::now() + *timeout).await
-            }
+            Link::Tcp {
+                target,
+                tls,
+                timeout,
+            } => open_tcp(target, tls, Instant::now() + *timeout).await,
         }
     }
 }
@@ -96,7 +115,10 @@ impl Drop for Link {
 }
 
 fn quic_halves(send: quinn::SendStream, receive: quinn::RecvStream) -> Halves {
-    (FrameReader::new(receive, limits::FRAME_BYTES_MAX), FrameWriter::quic(send))
+    (
+        FrameReader::new(receive, limits::FRAME_BYTES_MAX),
+        FrameWriter::quic(send),
+    )
 }
 
 /// QUIC with a head start; TCP wins only where QUIC does not get through.
@@ -127,7 +149,10 @@ async fn race(
 }
 
 fn unreachable(target: &Target, reason: impl ToString) -> ConnectError {
-    ConnectError::Unreachable { server: target.server.clone(), reason: reason.to_string() }
+    ConnectError::Unreachable {
+        server: target.server.clone(),
+        reason: reason.to_string(),
+    }
 }
 
 async fn connect_quic(
@@ -152,10 +177,15 @@ async fn connect_quic(
         Ok(Err(error)) => return Err(quic_error(target, error)),
         Ok(Ok(connection)) => connection,
     };
-    let (send, receive) =
-        connection.open_bi().await.map_err(|error| unreachable(target, error))?;
+    let (send, receive) = connection
+        .open_bi()
+        .await
+        .map_err(|error| unreachable(target, error))?;
     let halves = quic_halves(send, receive);
-    let link = Link::Quic { connection, _endpoint: endpoint };
+    let link = Link::Quic {
+        connection,
+        _endpoint: endpoint,
+    };
     timeout_at(deadline, greet(target, halves))
         .await
         .map_err(|_| unreachable(target, "no answer to the greeting"))??;
@@ -181,7 +211,10 @@ fn quic_error(target: &Target, error: quinn::ConnectionError) -> ConnectError {
         && (0x100..0x200).contains(&u64::from(error.code))
     {
         let reason = error.reason.clone();
-        return ConnectError::Certificate { server: target.server.clone(), reason };
+        return ConnectError::Certificate {
+            server: target.server.clone(),
+            reason,
+        };
     }
     unreachable(target, error)
 }
@@ -191,24 +224,37 @@ async fn open_tcp(
     tls: &Arc<rustls::ClientConfig>,
     deadline: Instant,
 ) -> Result<Halves, ConnectError> {
-    let name = ServerName::try_from(target.host.clone()).map_err(|error| {
-        ConnectError::Address { server: target.server.clone(), reason: error.to_string() }
-    })?;
+    let name =
+        ServerName::try_from(target.host.clone()).map_err(|error| ConnectError::Address {
+            server: target.server.clone(),
+            reason: error.to_string(),
+        })?;
     let attempt = async {
-        let stream = TcpStream::connect(target.addr).await.map_err(|e| unreachable(target, e))?;
+        let stream = TcpStream::connect(target.addr)
+            .await
+            .map_err(|e| unreachable(target, e))?;
         // Frames are flushed as a whole: waiting for more would only add delay.
-        stream.set_nodelay(true).map_err(|error| unreachable(target, error))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| unreachable(target, error))?;
         let connector = TlsConnector::from(Arc::clone(tls));
-        let stream = connector.connect(name, stream).await.map_err(|e| tls_error(target, e))?;
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(|e| tls_error(target, e))?;
         let (receive, send) = tokio::io::split(stream);
         let reader = FrameReader::new(receive, limits::FRAME_BYTES_MAX);
         greet(target, (reader, FrameWriter::io(send))).await
     };
-    timeout_at(deadline, attempt).await.map_err(|_| unreachable(target, "no answer over TCP"))?
+    timeout_at(deadline, attempt)
+        .await
+        .map_err(|_| unreachable(target, "no answer over TCP"))?
 }
 
 fn tls_error(target: &Target, error: std::io::Error) -> ConnectError {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(inner @ rustls::Error::InvalidCertificate(_)) => ConnectError::Certificate {
             server: target.server.clone(),
@@ -223,16 +269,28 @@ async fn greet(target: &Target, halves: Halves) -> Result<Halves, ConnectError> 
     let (mut reader, mut writer) = halves;
     let lost = |reason: String| unreachable(target, reason);
     let hello = Hello::new(concat!("rustmq-client ", env!("CARGO_PKG_VERSION")));
-    let frame = Request::from(hello).encode(0).expect("a greeting fits into a frame");
-    writer.write(frame).await.map_err(|error| lost(error.to_string()))?;
-    writer.flush().await.map_err(|error| lost(error.to_string()))?;
-    let frame = reader.next().await.map_err(|error| lost(error.to_string()))?;
+    let frame = Request::from(hello)
+        .encode(0)
+        .expect("a greeting fits into a frame");
+    writer
+        .write(frame)
+        .await
+        .map_err(|error| lost(error.to_string()))?;
+    writer
+        .flush()
+        .await
+        .map_err(|error| lost(error.to_string()))?;
+    let frame = reader
+        .next()
+        .await
+        .map_err(|error| lost(error.to_string()))?;
     let frame = frame.ok_or_else(|| lost("the server closed the connection".to_owned()))?;
     match Response::decode(&frame) {
         Ok(Response::Welcome(_)) => Ok((reader, writer)),
-        Ok(Response::Error(error)) => {
-            Err(ConnectError::Refused { server: target.server.clone(), error })
-        }
+        Ok(Response::Error(error)) => Err(ConnectError::Refused {
+            server: target.server.clone(),
+            error,
+        }),
         Ok(_) => Err(lost("something else than a greeting came back".to_owned())),
         Err(error) => Err(lost(error.to_string())),
     }

@@ -35,9 +35,13 @@ pub fn state_dir() -> PathBuf {
 fn state_dir_from(state_home: Option<OsString>, home: Option<OsString>) -> PathBuf {
     // The XDG specification: a relative path is invalid and ignored.
     let absolute = |path: &PathBuf| path.is_absolute();
-    let base = state_home.map(PathBuf::from).filter(absolute).unwrap_or_else(|| {
-        home.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".local/state")
-    });
+    let base = state_home
+        .map(PathBuf::from)
+        .filter(absolute)
+        .unwrap_or_else(|| {
+            home.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+                .join(".local/state")
+        });
     base.join("rustmq")
 }
 
@@ -45,7 +49,10 @@ impl ServerState {
     /// What the folder says, when the server it names is alive.
     pub fn read(dir: &Path) -> Result<ServerState, ConnectError> {
         let path = dir.join(FILE_NAME);
-        let broken = |reason: String| ConnectError::StateFile { path: path.clone(), reason };
+        let broken = |reason: String| ConnectError::StateFile {
+            path: path.clone(),
+            reason,
+        };
         let text = match fs::metadata(&path).and_then(|meta| {
             if meta.len() > FILE_BYTES_MAX {
                 return Err(io::Error::other("larger than 1 MiB"));
@@ -61,7 +68,10 @@ impl ServerState {
         let state: ServerState = serde_json::from_str(&text)
             .map_err(|error| broken(format!("{error}; remove it and start the server again")))?;
         if !is_alive(state.pid) {
-            return Err(ConnectError::Stale { path, pid: state.pid });
+            return Err(ConnectError::Stale {
+                path,
+                pid: state.pid,
+            });
         }
         Ok(state)
     }
@@ -69,11 +79,17 @@ impl ServerState {
 
 /// Whether a process with this id exists.
 pub fn is_alive(pid: u32) -> bool {
-    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+    let Some(pid) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    else {
         return false;
     };
     // Another user's process answers with "not permitted": it exists.
-    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    !matches!(
+        rustix::process::test_kill_process(pid),
+        Err(rustix::io::Errno::SRCH)
+    )
 }
 
 #[cfg(test)]
@@ -108,11 +124,19 @@ mod tests {
             certificate_pem: String::new(),
             data_dir: "/x".into(),
         };
-        fs::write(dir.path().join(FILE_NAME), serde_json::to_string(&state).unwrap()).unwrap();
+        fs::write(
+            dir.path().join(FILE_NAME),
+            serde_json::to_string(&state).unwrap(),
+        )
+        .unwrap();
         let stale = read().unwrap_err().to_string();
         assert!(stale.starts_with("no server is running (stale "), "{stale}");
         state.pid = std::process::id();
-        fs::write(dir.path().join(FILE_NAME), serde_json::to_string(&state).unwrap()).unwrap();
+        fs::write(
+            dir.path().join(FILE_NAME),
+            serde_json::to_string(&state).unwrap(),
+        )
+        .unwrap();
         assert_eq!(read().unwrap(), state);
     }
 }

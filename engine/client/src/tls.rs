@@ -27,7 +27,10 @@ pub(crate) enum Trust {
 
 impl Trust {
     pub(crate) fn ca_file(path: &Path) -> Result<Trust, ConnectError> {
-        let broken = |reason: String| ConnectError::CaFile { path: path.to_owned(), reason };
+        let broken = |reason: String| ConnectError::CaFile {
+            path: path.to_owned(),
+            reason,
+        };
         let text = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
         let roots = CertificateDer::pem_slice_iter(&text)
             .collect::<Result<Vec<_>, _>>()
@@ -39,9 +42,12 @@ impl Trust {
     }
 
     pub(crate) fn pinned(pem: &str, path: &Path) -> Result<Trust, ConnectError> {
-        CertificateDer::from_pem_slice(pem.as_bytes()).map(Trust::Pinned).map_err(|error| {
-            ConnectError::StateFile { path: path.to_owned(), reason: error.to_string() }
-        })
+        CertificateDer::from_pem_slice(pem.as_bytes())
+            .map(Trust::Pinned)
+            .map_err(|error| ConnectError::StateFile {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })
     }
 
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
@@ -50,9 +56,14 @@ impl Trust {
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let mut config = match self {
             Trust::Pinned(certificate) => {
-                let pin = Pin { certificate: certificate.clone(), provider };
+                let pin = Pin {
+                    certificate: certificate.clone(),
+                    provider,
+                };
                 let verifiers = versions.dangerous();
-                verifiers.with_custom_certificate_verifier(Arc::new(pin)).with_no_client_auth()
+                verifiers
+                    .with_custom_certificate_verifier(Arc::new(pin))
+                    .with_no_client_auth()
             }
             Trust::Ca(certificates) => {
                 let mut roots = RootCertStore::empty();
@@ -109,6 +120,8 @@ impl ServerCertVerifier for Pin {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

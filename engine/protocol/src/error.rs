@@ -26,7 +26,12 @@ pub struct WireError {
 impl WireError {
     pub fn new(advice: Advice, code: &str, message: impl Into<String>) -> WireError {
         let (code, message) = (code.to_owned(), message.into());
-        WireError { code, message, advice, diagnostics: Vec::new() }
+        WireError {
+            code,
+            message,
+            advice,
+            diagnostics: Vec::new(),
+        }
     }
 
     /// The same request may succeed later.
@@ -65,17 +70,38 @@ impl From<LogError> for WireError {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     #[error("{what} needs {need} bytes at offset {at} of the body, {have} are left")]
-    Short { what: &'static str, at: usize, need: usize, have: usize },
+    Short {
+        what: &'static str,
+        at: usize,
+        need: usize,
+        have: usize,
+    },
     #[error("{what} ends at offset {at} of the body, but {left} bytes follow")]
-    LeftOver { what: &'static str, at: usize, left: usize },
+    LeftOver {
+        what: &'static str,
+        at: usize,
+        left: usize,
+    },
     #[error("{what} is {value}, at most {max} is allowed")]
-    TooMany { what: &'static str, value: u64, max: u64 },
+    TooMany {
+        what: &'static str,
+        value: u64,
+        max: u64,
+    },
     #[error("{what} at offset {at} of the body is {value}, which means nothing")]
-    Unknown { what: &'static str, at: usize, value: u64 },
+    Unknown {
+        what: &'static str,
+        at: usize,
+        value: u64,
+    },
     #[error("call {0} is not known to this version")]
     UnknownCall(u16),
     #[error("batch {index} at offset {at} of the body: {reason}")]
-    Batch { index: usize, at: usize, reason: String },
+    Batch {
+        index: usize,
+        at: usize,
+        reason: String,
+    },
     #[error("{what} is not the JSON it should be: {reason}")]
     Json { what: &'static str, reason: String },
 }

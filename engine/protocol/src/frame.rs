@@ -69,7 +69,9 @@ pub enum FrameError {
         "frame at offset {at} of the stream says it is {len} bytes long, {max} is the limit here"
     )]
     TooLong { at: u64, len: usize, max: usize },
-    #[error("frame at offset {at} of the stream says it is {len} bytes long, its header alone takes {HEAD_LEN}")]
+    #[error(
+        "frame at offset {at} of the stream says it is {len} bytes long, its header alone takes {HEAD_LEN}"
+    )]
     TooShort { at: u64, len: usize },
     #[error(
         "frame at offset {at} of the stream has protocol version {version}, \
@@ -94,7 +96,11 @@ pub struct Frames {
 
 impl Frames {
     pub fn new(bytes_max: usize) -> Frames {
-        Frames { buffer: BytesMut::new(), at: 0, bytes_max }
+        Frames {
+            buffer: BytesMut::new(),
+            at: 0,
+            bytes_max,
+        }
     }
 
     /// Raises the limit, once the peer has said who it is.
@@ -122,7 +128,9 @@ impl Frames {
 
     /// The next whole frame, or `None` when more bytes are needed.
     pub fn take(&mut self) -> Result<Option<Frame>, FrameError> {
-        let Some(whole) = self.wanted() else { return Ok(None) };
+        let Some(whole) = self.wanted() else {
+            return Ok(None);
+        };
         let (at, len) = (self.at, whole - LENGTH_LEN);
         if let Some(&version) = self.buffer.get(LENGTH_LEN)
             && version != PROTOCOL_VERSION
@@ -130,7 +138,11 @@ impl Frames {
             return Err(FrameError::Version { at, version });
         }
         if len > self.bytes_max {
-            return Err(FrameError::TooLong { at, len, max: self.bytes_max });
+            return Err(FrameError::TooLong {
+                at,
+                len,
+                max: self.bytes_max,
+            });
         }
         if len < HEAD_LEN {
             return Err(FrameError::TooShort { at, len });
@@ -146,7 +158,12 @@ impl Frames {
             return Err(FrameError::Flags { at, flags });
         }
         let (api, correlation) = (bytes.get_u16_le(), bytes.get_u64_le());
-        Ok(Some(Frame { flags: Flags(flags), api, correlation, body: bytes }))
+        Ok(Some(Frame {
+            flags: Flags(flags),
+            api,
+            correlation,
+            body: bytes,
+        }))
     }
 
     /// What the end of the stream means here.
@@ -155,7 +172,11 @@ impl Frames {
             0 => Ok(()),
             have => {
                 let need = self.wanted().unwrap_or(LENGTH_LEN);
-                Err(FrameError::Cut { at: self.at, have, need })
+                Err(FrameError::Cut {
+                    at: self.at,
+                    have,
+                    need,
+                })
             }
         }
     }
@@ -188,10 +209,15 @@ impl Encoded {
         let field = (len as u32).to_le_bytes();
         let mut parts: VecDeque<Bytes> = parts.into();
         let first = parts.pop_front().expect("the header is always written");
-        let mut first = first.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let mut first = first
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         first[..LENGTH_LEN].copy_from_slice(&field);
         parts.push_front(first.freeze());
-        Ok(Encoded { parts, len: len + LENGTH_LEN })
+        Ok(Encoded {
+            parts,
+            len: len + LENGTH_LEN,
+        })
     }
 
     /// The frame that ends a reply of many frames.
@@ -215,7 +241,12 @@ impl Encoded {
     /// One contiguous copy; for tests and small frames.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.len);
-        self.parts.iter().for_each(|part| out.extend_from_slice(part));
+        self.parts
+            .iter()
+            .for_each(|part| out.extend_from_slice(part));
         out.freeze()
     }
 }
+
+#[cfg(test)]
+mod tests;

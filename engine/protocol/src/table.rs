@@ -82,10 +82,10 @@ macro_rules! table {
 
         $(impl Call for $ask {
             type Reply = $reply;
-            fn reply(response: Response) -> Result<$reply, Response> {
+            fn reply(response: Response) -> Result<$reply, Box<Response>> {
                 match response {
                     Response::$reply(body) => Ok(body),
-                    other => Err(other),
+                    other => Err(Box::new(other)),
                 }
             }
         })*
@@ -96,7 +96,7 @@ macro_rules! table {
 pub trait Call: Into<Request> {
     type Reply;
     /// The reply of this call, or what came instead of it.
-    fn reply(response: Response) -> Result<Self::Reply, Response>;
+    fn reply(response: Response) -> Result<Self::Reply, Box<Response>>;
 }
 
 table! {

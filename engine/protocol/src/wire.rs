@@ -96,13 +96,22 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(what: &'static str, body: Bytes) -> Reader {
-        Reader { what, rest: body, at: 0 }
+        Reader {
+            what,
+            rest: body,
+            at: 0,
+        }
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (what, at, have) = (self.what, self.at, self.rest.len());
         if have < N {
-            return Err(DecodeError::Short { what, at, need: N, have });
+            return Err(DecodeError::Short {
+                what,
+                at,
+                need: N,
+                have,
+            });
         }
         let part = self.rest.split_to(N);
         self.at += N;
@@ -130,7 +139,11 @@ impl Reader {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(DecodeError::Unknown { what: "flag", at, value: other.into() }),
+            other => Err(DecodeError::Unknown {
+                what: "flag",
+                at,
+                value: other.into(),
+            }),
         }
     }
 
@@ -154,14 +167,20 @@ impl Reader {
 
     pub fn json<T: DeserializeOwned>(&mut self) -> Result<T, DecodeError> {
         let text = self.rest();
-        serde_json::from_slice(&text)
-            .map_err(|error| DecodeError::Json { what: self.what, reason: error.to_string() })
+        serde_json::from_slice(&text).map_err(|error| DecodeError::Json {
+            what: self.what,
+            reason: error.to_string(),
+        })
     }
 
     pub fn end(self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
-            left => Err(DecodeError::LeftOver { what: self.what, at: self.at, left }),
+            left => Err(DecodeError::LeftOver {
+                what: self.what,
+                at: self.at,
+                left,
+            }),
         }
     }
 }

@@ -29,7 +29,10 @@ pub(super) struct Arrival {
 }
 
 pub(super) enum What {
-    Batches { batches: Vec<Batch>, from: Offset },
+    Batches {
+        batches: Vec<Batch>,
+        from: Offset,
+    },
     /// The end seen at the start is reached.
     End,
     Failed(ClientError),
@@ -50,12 +53,12 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
-            () = self.to_the_end() => {}
+            () = self.read_on() => {}
             () = stop.cancelled() => {}
         }
     }
 
-    async fn to_the_end(&mut self) {
+    async fn read_on(&mut self) {
         let mut channel = None;
         let mut trouble: Option<(Instant, Duration)> = None;
         while self.end.is_none_or(|end| self.position < end) {
@@ -106,7 +109,9 @@ impl Fetcher {
 
     /// False when the consumer has gone.
     async fn hand_over(&mut self, batches: Vec<Batch>) -> bool {
-        let Some(last) = batches.last() else { return true };
+        let Some(last) = batches.last() else {
+            return true;
+        };
         let from = self.position;
         self.position = last.next_offset().max(from);
         let arrival = self.arrival(What::Batches { batches, from });
@@ -130,7 +135,11 @@ impl Fetcher {
     }
 
     fn arrival(&self, what: What) -> Arrival {
-        Arrival { partition: self.partition, round: self.round, what }
+        Arrival {
+            partition: self.partition,
+            round: self.round,
+            what,
+        }
     }
 
     async fn say(&self, what: What) {

@@ -60,7 +60,13 @@ impl Membership {
             moved: say_moved.clone(),
         };
         tokio::spawn(beat.run(stop.clone()));
-        Membership { group, joined, moved, say_moved, _beating: stop.drop_guard() }
+        Membership {
+            group,
+            joined,
+            moved,
+            say_moved,
+            _beating: stop.drop_guard(),
+        }
     }
 
     pub(super) fn assignment(&self) -> &[PartitionId] {
@@ -112,7 +118,10 @@ impl Membership {
             positions: positions.iter().map(position).collect(),
         };
         let committed = client.call(commit).await;
-        if committed.as_ref().is_err_and(|error| error.advice() == Advice::Fenced) {
+        if committed
+            .as_ref()
+            .is_err_and(|error| error.advice() == Advice::Fenced)
+        {
             self.say_moved.send_replace(true);
         }
         committed.map(|_| ())
@@ -122,14 +131,28 @@ impl Membership {
         &self,
         client: &Client,
     ) -> Result<BTreeMap<PartitionId, Offset>, ClientError> {
-        let found = client.call(GroupPositions { group: self.group.clone() }).await?;
-        Ok(found.positions.into_iter().map(|p| (p.partition, p.offset)).collect())
+        let found = client
+            .call(GroupPositions {
+                group: self.group.clone(),
+            })
+            .await?;
+        Ok(found
+            .positions
+            .into_iter()
+            .map(|p| (p.partition, p.offset))
+            .collect())
     }
 
     /// Frees the partitions at once; if that fails, the session does it later.
     pub(super) async fn leave(self, client: &Client) {
         let Membership { group, joined, .. } = self;
-        if let Err(error) = client.call(GroupLeave { group, member: joined.member }).await {
+        if let Err(error) = client
+            .call(GroupLeave {
+                group,
+                member: joined.member,
+            })
+            .await
+        {
             tracing::debug!(%error, "leaving the group did not succeed");
         }
     }
@@ -152,8 +175,7 @@ async fn join(
         };
         match client.call(join).await {
             Err(error)
-                if error.advice() == Advice::Retry
-                    && tokio::time::Instant::now() < deadline =>
+                if error.advice() == Advice::Retry && tokio::time::Instant::now() < deadline =>
             {
                 tracing::debug!(%error, "joining will be tried again");
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -81,7 +81,12 @@ impl ConsumerConfig {
         topics: impl IntoIterator<Item = impl Into<String>>,
     ) -> ConsumerConfig {
         let all = ConsumerConfig::all(topics);
-        ConsumerConfig { group: Some(group.into()), from: Start::Latest, follow: true, ..all }
+        ConsumerConfig {
+            group: Some(group.into()),
+            from: Start::Latest,
+            follow: true,
+            ..all
+        }
     }
 }
 
@@ -215,10 +220,15 @@ impl Consumer {
     /// Commits what is done. Without a group there is nothing to commit.
     pub async fn commit(&mut self) -> Result<(), ClientError> {
         self.commit_due = Instant::now() + self.config.commit_interval;
-        let Some(membership) = &mut self.membership else { return Ok(()) };
+        let Some(membership) = &mut self.membership else {
+            return Ok(());
+        };
         let news = |held: &Held| held.done.filter(|done| Some(*done) != held.committed);
-        let positions: Vec<(PartitionId, Offset)> =
-            self.held.iter().filter_map(|(id, held)| Some((*id, news(held)?))).collect();
+        let positions: Vec<(PartitionId, Offset)> = self
+            .held
+            .iter()
+            .filter_map(|(id, held)| Some((*id, news(held)?)))
+            .collect();
         if positions.is_empty() {
             return Ok(());
         }
@@ -254,7 +264,10 @@ impl Consumer {
             let topic = found.topic.id;
             self.names.insert(topic, name.as_str().into());
             for info in found.partitions {
-                let partition = PartitionId { topic, index: info.index };
+                let partition = PartitionId {
+                    topic,
+                    index: info.index,
+                };
                 partitions.push(partition);
                 if !self.config.follow {
                     self.ends.insert(partition, info.end);
@@ -295,12 +308,24 @@ impl Consumer {
             tokio::spawn(fetcher.run(stop.clone()));
         }
         let (round, _stop) = (self.round, stop.drop_guard());
-        self.held.insert(partition, Held { round, ended, done: None, committed, _stop });
+        self.held.insert(
+            partition,
+            Held {
+                round,
+                ended,
+                done: None,
+                committed,
+                _stop,
+            },
+        );
     }
 
     fn arrived(&mut self, arrival: Arrival) -> Result<(), ClientError> {
         let partition = arrival.partition;
-        let current = self.held.get_mut(&partition).filter(|held| held.round == arrival.round);
+        let current = self
+            .held
+            .get_mut(&partition)
+            .filter(|held| held.round == arrival.round);
         // What a partition sent before it moved away is for its new holder.
         let Some(held) = current else { return Ok(()) };
         match arrival.what {
@@ -308,7 +333,13 @@ impl Consumer {
                 let until = self.ends.get(&partition).copied().unwrap_or(Offset::MAX);
                 let topic = self.names.get(&partition.topic).cloned();
                 let topic = topic.unwrap_or_else(|| partition.topic.to_string().into());
-                let deliver = |batch| Delivery { topic: topic.clone(), partition, batch, from, until };
+                let deliver = |batch| Delivery {
+                    topic: topic.clone(),
+                    partition,
+                    batch,
+                    from,
+                    until,
+                };
                 self.ready.extend(batches.into_iter().map(deliver));
                 Ok(())
             }
@@ -338,12 +369,19 @@ impl Consumer {
 
     /// Lets go what is not ours any more, begins what is new, keeps the rest running.
     async fn take_assigned(&mut self) -> Result<(), ClientError> {
-        let Some(membership) = &self.membership else { return Ok(()) };
+        let Some(membership) = &self.membership else {
+            return Ok(());
+        };
         let assigned = membership.assignment().to_vec();
-        self.held.retain(|partition, _| assigned.contains(partition));
+        self.held
+            .retain(|partition, _| assigned.contains(partition));
         let held = &self.held;
-        self.ready.retain(|delivery| held.contains_key(&delivery.partition));
-        if assigned.iter().all(|partition| self.held.contains_key(partition)) {
+        self.ready
+            .retain(|delivery| held.contains_key(&delivery.partition));
+        if assigned
+            .iter()
+            .all(|partition| self.held.contains_key(partition))
+        {
             return Ok(());
         }
         let positions = membership.positions(&self.client).await?;

@@ -59,7 +59,7 @@ pub(super) struct Filled {
 
 /// What `run` finds when it looks.
 pub(super) enum Look {
-    Batch(Filled),
+    Batch(Box<Filled>),
     /// There will be one by then.
     Until(Instant),
     Nothing,
@@ -86,7 +86,11 @@ impl Lane {
     }
 
     pub(super) fn error(&self, error: ClientError) -> ProduceError {
-        ProduceError { topic: self.topic.clone(), partition: Some(self.partition.index), error }
+        ProduceError {
+            topic: self.topic.clone(),
+            partition: Some(self.partition.index),
+            error: Box::new(error),
+        }
     }
 
     fn fill(&self) -> MutexGuard<'_, Fill> {
@@ -125,8 +129,7 @@ impl Lane {
         if first {
             fill.open_since = Some(Instant::now());
         }
-        let full =
-            fill.open.bytes() >= self.batch_bytes || fill.open.len() >= BATCH_RECORDS_MAX;
+        let full = fill.open.bytes() >= self.batch_bytes || fill.open.len() >= BATCH_RECORDS_MAX;
         if full {
             self.close(&mut fill);
         }
@@ -150,16 +153,20 @@ impl Lane {
     pub(super) fn look(&self) -> Look {
         let mut fill = self.fill();
         if let Some(filled) = fill.ready.pop_front() {
-            return Look::Batch(filled);
+            return Look::Batch(Box::new(filled));
         }
-        let Some(since) = fill.open_since else { return Look::Nothing };
+        let Some(since) = fill.open_since else {
+            return Look::Nothing;
+        };
         let due = since + self.linger;
         let flush = fill.flush_to > fill.pushed - fill.open.len() as u64;
         if !flush && Instant::now() < due {
             return Look::Until(due);
         }
         self.close(&mut fill);
-        fill.ready.pop_front().map_or(Look::Nothing, Look::Batch)
+        fill.ready
+            .pop_front()
+            .map_or(Look::Nothing, |filled| Look::Batch(Box::new(filled)))
     }
 
     /// Waits until `look` may find more.
@@ -178,7 +185,10 @@ impl Lane {
     pub(super) async fn acked(&self, target: u64) -> Result<(), ProduceError> {
         let mut progress = self.progress.subscribe();
         let reached = |now: &Progress| now.acked >= target || now.failed.is_some();
-        let now = progress.wait_for(reached).await.expect("the lane outlives its watchers");
+        let now = progress
+            .wait_for(reached)
+            .await
+            .expect("the lane outlives its watchers");
         match (&now.failed, now.acked >= target) {
             (Some(error), false) => Err(error.clone()),
             _ => Ok(()),
@@ -192,7 +202,8 @@ impl Lane {
     /// A batch was acked.
     pub(super) fn done(&self, records: u64, cost: usize) {
         self.memory.add_permits(cost);
-        self.progress.send_modify(|progress| progress.acked += records);
+        self.progress
+            .send_modify(|progress| progress.acked += records);
     }
 
     /// Memory of records that will never be sent.
@@ -211,6 +222,7 @@ impl Lane {
         fill.failed = Some(error.clone());
         drop(fill);
         self.memory.add_permits(lost + waiting + open);
-        self.progress.send_modify(|progress| progress.failed = Some(error));
+        self.progress
+            .send_modify(|progress| progress.failed = Some(error));
     }
 }

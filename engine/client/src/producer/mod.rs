@@ -74,20 +74,32 @@ pub struct Record {
 
 impl Record {
     pub fn value(value: impl Into<Bytes>) -> Record {
-        Record { value: Some(value.into()), ..Record::default() }
+        Record {
+            value: Some(value.into()),
+            ..Record::default()
+        }
     }
 
     pub fn with_key(self, key: impl Into<Bytes>) -> Record {
-        Record { key: Some(key.into()), ..self }
+        Record {
+            key: Some(key.into()),
+            ..self
+        }
     }
 
     pub fn at(self, timestamp_us: i64) -> Record {
-        Record { timestamp: Some(timestamp_us), ..self }
+        Record {
+            timestamp: Some(timestamp_us),
+            ..self
+        }
     }
 
     fn bytes(&self) -> usize {
         let some = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let headers = self.headers.iter().map(|(name, value)| name.len() + some(value));
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + some(value));
         some(&self.key) + some(&self.value) + headers.sum::<usize>()
     }
 }
@@ -99,14 +111,15 @@ pub struct ProduceError {
     pub topic: String,
     /// `None` when no partition was chosen yet.
     pub partition: Option<u32>,
-    pub error: ClientError,
+    pub error: Box<ClientError>,
 }
 
 struct Place<'a>(&'a Option<u32>);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |index| write!(f, ", partition {index}"))
+        self.0
+            .map_or(Ok(()), |index| write!(f, ", partition {index}"))
     }
 }
 
@@ -167,18 +180,27 @@ impl Client {
     pub async fn producer(&self, config: ProducerConfig) -> Result<Producer, ClientError> {
         let identity = self.call(ProducerOpen {}).await?;
         let stop = CancellationToken::new();
-        let memory = config.buffer_bytes.clamp(RECORD_BYTES_MAX * 2, u32::MAX as usize);
-        let in_flight = config.in_flight.clamp(1, model::limits::PRODUCER_BATCHES_REMEMBERED);
+        let memory = config
+            .buffer_bytes
+            .clamp(RECORD_BYTES_MAX * 2, u32::MAX as usize);
+        let in_flight = config
+            .in_flight
+            .clamp(1, model::limits::PRODUCER_BATCHES_REMEMBERED);
         let shared = Shared {
             client: self.clone(),
-            config: ProducerConfig { in_flight, ..config },
+            config: ProducerConfig {
+                in_flight,
+                ..config
+            },
             identity,
             topics: RwLock::default(),
             memory: Arc::new(Semaphore::new(memory)),
             _stop: stop.clone().drop_guard(),
             stop,
         };
-        Ok(Producer { shared: Arc::new(shared) })
+        Ok(Producer {
+            shared: Arc::new(shared),
+        })
     }
 }
 
@@ -202,8 +224,12 @@ impl Producer {
         let Some(lane) = lanes.lanes.get(partition as usize) else {
             let count = lanes.lanes.len();
             let message = format!("partition {partition} is not one of the {count} of the topic");
-            let error = WireError::fix(code::NOT_FOUND, message).into();
-            return Err(ProduceError { topic: topic.to_owned(), partition: None, error });
+            let error = Box::new(WireError::fix(code::NOT_FOUND, message).into());
+            return Err(ProduceError {
+                topic: topic.to_owned(),
+                partition: None,
+                error,
+            });
         };
         self.put(lane, record).await
     }
@@ -221,7 +247,11 @@ impl Producer {
         let cost = (bytes + lane::RECORD_COST_BYTES) as u32;
         let memory = self.shared.memory.acquire_many(cost).await;
         memory.expect("the buffer is never closed").forget();
-        lane.push(&record, record.timestamp.unwrap_or_else(now_us), cost as usize)
+        lane.push(
+            &record,
+            record.timestamp.unwrap_or_else(now_us),
+            cost as usize,
+        )
     }
 
     /// Sends what is buffered, without waiting for the linger time, and waits until all records
@@ -232,51 +262,83 @@ impl Producer {
         for (lane, target) in lanes.iter().zip(targets) {
             lane.acked(target).await?;
         }
-        Ok(Acked { records: self.acked() })
+        Ok(Acked {
+            records: self.acked(),
+        })
     }
 
     /// Records acked since the producer was made, also when others failed.
     pub fn acked(&self) -> u64 {
-        self.all_lanes().iter().map(|lane| lane.acked_so_far()).sum()
+        self.all_lanes()
+            .iter()
+            .map(|lane| lane.acked_so_far())
+            .sum()
     }
 
     fn all_lanes(&self) -> Vec<Arc<Lane>> {
-        let topics = self.shared.topics.read().expect("nothing panics while holding it");
-        topics.values().flat_map(|topic| topic.lanes.iter().cloned()).collect()
+        let topics = self
+            .shared
+            .topics
+            .read()
+            .expect("nothing panics while holding it");
+        topics
+            .values()
+            .flat_map(|topic| topic.lanes.iter().cloned())
+            .collect()
     }
 
     async fn lanes(&self, topic: &str) -> Result<Arc<TopicLanes>, ProduceError> {
         if let Some(lanes) = self.known(topic) {
             return Ok(lanes);
         }
-        let failed = |error| ProduceError { topic: topic.to_owned(), partition: None, error };
+        let failed = |error| ProduceError {
+            topic: topic.to_owned(),
+            partition: None,
+            error: Box::new(error),
+        };
         let found = self.shared.client.topic(topic).await.map_err(failed)?;
-        let mut topics = self.shared.topics.write().expect("nothing panics while holding it");
+        let mut topics = self
+            .shared
+            .topics
+            .write()
+            .expect("nothing panics while holding it");
         // Another sender may have been here meanwhile: its lanes count.
         if let Some(lanes) = topics.get(topic) {
             return Ok(Arc::clone(lanes));
         }
         let lane = |index: u32| {
-            let partition = PartitionId { topic: found.topic.id, index };
+            let partition = PartitionId {
+                topic: found.topic.id,
+                index,
+            };
             let lane = Lane::new(topic, partition, &self.shared.config, &self.shared.memory);
             let lane = Arc::new(lane);
             run::spawn(Arc::clone(&lane), &self.shared);
             lane
         };
         let lanes = (0..found.topic.spec.partitions).map(lane).collect();
-        let lanes = Arc::new(TopicLanes { lanes, sticky: Mutex::default() });
+        let lanes = Arc::new(TopicLanes {
+            lanes,
+            sticky: Mutex::default(),
+        });
         topics.insert(topic.to_owned(), Arc::clone(&lanes));
         Ok(lanes)
     }
 
     fn known(&self, topic: &str) -> Option<Arc<TopicLanes>> {
-        let topics = self.shared.topics.read().expect("nothing panics while holding it");
+        let topics = self
+            .shared
+            .topics
+            .read()
+            .expect("nothing panics while holding it");
         topics.get(topic).cloned()
     }
 }
 
 fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_micros() as i64
 }
 

@@ -66,14 +66,14 @@ pub(super) fn spawn(lane: Arc<Lane>, shared: &Shared) {
     tokio::spawn(async move {
         let stop = run.stop.clone();
         tokio::select! {
-            () = run.to_the_end() => {}
+            () = run.deliver() => {}
             () = stop.cancelled() => {}
         }
     });
 }
 
 impl Run {
-    async fn to_the_end(mut self) {
+    async fn deliver(mut self) {
         loop {
             let step = self.step().await;
             let Err(error) = step else { continue };
@@ -85,7 +85,11 @@ impl Run {
     }
 
     fn window(&self) -> usize {
-        if self.acked_once { self.config.in_flight } else { 1 }
+        if self.acked_once {
+            self.config.in_flight
+        } else {
+            1
+        }
     }
 
     /// One thing at a time: send what is kept, settle the oldest answer, or take a new batch.
@@ -94,9 +98,13 @@ impl Run {
             return self.send().await;
         }
         let looks = self.kept.len() < self.window();
-        let look = if looks { self.lane.look() } else { Look::Nothing };
+        let look = if looks {
+            self.lane.look()
+        } else {
+            Look::Nothing
+        };
         let due = match look {
-            Look::Batch(filled) => return self.keep(filled),
+            Look::Batch(filled) => return self.keep(*filled),
             Look::Until(due) => Some(due),
             Look::Nothing => None,
         };
@@ -114,7 +122,11 @@ impl Run {
     /// Encodes and numbers a batch.
     fn keep(&mut self, filled: Filled) -> Result<(), ClientError> {
         let ProducerOpened { id, epoch } = self.identity;
-        let numbered = Numbered { id, epoch, sequence: self.sequence };
+        let numbered = Numbered {
+            id,
+            epoch,
+            sequence: self.sequence,
+        };
         let batch = match Batch::encode(&filled.rows, self.config.codec, Some(numbered)) {
             Ok(batch) => batch,
             Err(error) => {
@@ -124,7 +136,11 @@ impl Run {
             }
         };
         self.sequence = self.sequence.wrapping_add(batch.len());
-        self.kept.push_back(Kept { batch, cost: filled.cost, answer: None });
+        self.kept.push_back(Kept {
+            batch,
+            cost: filled.cost,
+            answer: None,
+        });
         Ok(())
     }
 
@@ -163,14 +179,21 @@ impl Run {
         self.channel = None;
         self.under_way = 0;
         self.kept.iter_mut().for_each(|kept| kept.answer = None);
-        let fresh = || Trouble { since: Instant::now(), attempts: 0 };
+        let fresh = || Trouble {
+            since: Instant::now(),
+            attempts: 0,
+        };
         let trouble = self.trouble.get_or_insert_with(fresh);
         if trouble.since.elapsed() >= self.config.delivery_timeout {
             return Err(error);
         }
         let factor = 1u32 << trouble.attempts.min(16);
         trouble.attempts += 1;
-        let pause = self.config.backoff.saturating_mul(factor).min(self.config.backoff_max);
+        let pause = self
+            .config
+            .backoff
+            .saturating_mul(factor)
+            .min(self.config.backoff_max);
         tracing::debug!(partition = %self.lane.partition, %error, ?pause, "will send again");
         sleep(pause).await;
         Ok(())

@@ -28,16 +28,27 @@ pub struct Welcome {
 impl Hello {
     pub fn new(client: &str) -> Hello {
         let version = PROTOCOL_VERSION.into();
-        Hello { version_min: version, version_max: version, client: client.to_owned() }
+        Hello {
+            version_min: version,
+            version_max: version,
+            client: client.to_owned(),
+        }
     }
 
     /// The server's answer.
     pub fn answer(&self, server: &str) -> Result<Welcome, WireError> {
         let ours = u16::from(PROTOCOL_VERSION);
         if (self.version_min..=self.version_max).contains(&ours) {
-            return Ok(Welcome { version: ours, server: server.to_owned() });
+            return Ok(Welcome {
+                version: ours,
+                server: server.to_owned(),
+            });
         }
-        let older = if self.version_max < ours { "client" } else { "server" };
+        let older = if self.version_max < ours {
+            "client"
+        } else {
+            "server"
+        };
         Err(WireError::fix(
             code::UNSUPPORTED_VERSION,
             format!(

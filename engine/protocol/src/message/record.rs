@@ -54,7 +54,12 @@ impl Fetched {
             bytes += batch.size();
             bytes <= ROOM
         };
-        let count = self.batches.iter().map(fits).take_while(|fits| *fits).count();
+        let count = self
+            .batches
+            .iter()
+            .map(fits)
+            .take_while(|fits| *fits)
+            .count();
         self.batches.truncate(count.max(1));
     }
 }
@@ -75,7 +80,10 @@ fn write_partition(out: &mut Writer, partition: PartitionId) {
 }
 
 fn read_partition(from: &mut Reader) -> Result<PartitionId, DecodeError> {
-    Ok(PartitionId { topic: TopicId(from.u32()?), index: from.u32()? })
+    Ok(PartitionId {
+        topic: TopicId(from.u32()?),
+        index: from.u32()?,
+    })
 }
 
 fn write_batch(out: &mut Writer, batch: &Batch) {
@@ -86,7 +94,11 @@ fn write_batch(out: &mut Writer, batch: &Batch) {
 fn read_batch(from: &mut Reader, index: usize) -> Result<Batch, DecodeError> {
     let at = from.at();
     from.front(Batch::decode_prefix)
-        .map_err(|error| DecodeError::Batch { index, at, reason: error.to_string() })
+        .map_err(|error| DecodeError::Batch {
+            index,
+            at,
+            reason: error.to_string(),
+        })
 }
 
 impl Body for Produce {
@@ -98,7 +110,10 @@ impl Body for Produce {
     }
 
     fn read(from: &mut Reader) -> Result<Produce, DecodeError> {
-        Ok(Produce { partition: read_partition(from)?, batch: read_batch(from, 0)? })
+        Ok(Produce {
+            partition: read_partition(from)?,
+            batch: read_batch(from, 0)?,
+        })
     }
 }
 
@@ -113,7 +128,11 @@ impl Body for Produced {
 
     fn read(from: &mut Reader) -> Result<Produced, DecodeError> {
         let (base_offset, append_time_us) = (from.u64()?, from.i64()?);
-        Ok(Produced { base_offset, append_time_us, duplicate: from.flag()? })
+        Ok(Produced {
+            base_offset,
+            append_time_us,
+            duplicate: from.flag()?,
+        })
     }
 }
 
@@ -144,22 +163,39 @@ impl Body for Fetched {
         out.u64(self.bounds.start);
         out.u64(self.bounds.end);
         out.u32(self.batches.len() as u32);
-        self.batches.iter().for_each(|batch| write_batch(out, batch));
+        self.batches
+            .iter()
+            .for_each(|batch| write_batch(out, batch));
     }
 
     fn read(from: &mut Reader) -> Result<Fetched, DecodeError> {
-        let bounds = Bounds { start: from.u64()?, end: from.u64()? };
+        let bounds = Bounds {
+            start: from.u64()?,
+            end: from.u64()?,
+        };
         let (at, count) = (from.at(), from.u32()?);
         if count > FETCH_BATCHES_MAX {
             let (value, max) = (count.into(), FETCH_BATCHES_MAX.into());
-            return Err(DecodeError::TooMany { what: "batch count", value, max });
+            return Err(DecodeError::TooMany {
+                what: "batch count",
+                value,
+                max,
+            });
         }
         let (need, have) = (count as usize * HEAD_LEN, from.front(|rest| rest.len()));
         if need > have {
-            return Err(DecodeError::Short { what: "batch list", at, need, have });
+            return Err(DecodeError::Short {
+                what: "batch list",
+                at,
+                need,
+                have,
+            });
         }
         let batches = (0..count as usize).map(|index| read_batch(from, index));
-        Ok(Fetched { bounds, batches: batches.collect::<Result<_, _>>()? })
+        Ok(Fetched {
+            bounds,
+            batches: batches.collect::<Result<_, _>>()?,
+        })
     }
 }
 

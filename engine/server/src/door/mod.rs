@@ -157,9 +157,15 @@ impl Door {
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        hall.tasks.spawn(quic::accept(Arc::clone(&hall), endpoint.clone()));
-        hall.tasks.spawn(tcp::accept(Arc::clone(&hall), listener, tls));
-        Ok(Door { addr, hall, endpoint })
+        hall.tasks
+            .spawn(quic::accept(Arc::clone(&hall), endpoint.clone()));
+        hall.tasks
+            .spawn(tcp::accept(Arc::clone(&hall), listener, tls));
+        Ok(Door {
+            addr,
+            hall,
+            endpoint,
+        })
     }
 
     /// The address in use, the same for both ways.
@@ -172,8 +178,14 @@ impl Door {
         self.hall.stop.cancel();
         self.hall.tasks.close();
         let deadline = self.hall.config.stop;
-        if tokio::time::timeout(deadline, self.hall.tasks.wait()).await.is_err() {
-            tracing::warn!(?deadline, "requests were still in flight when the door closed");
+        if tokio::time::timeout(deadline, self.hall.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                ?deadline,
+                "requests were still in flight when the door closed"
+            );
             self.hall.kill.cancel();
             self.hall.tasks.wait().await;
         }

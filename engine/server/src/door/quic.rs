@@ -52,7 +52,8 @@ pub(super) async fn accept(hall: Arc<Hall>, endpoint: quinn::Endpoint) {
         let Some(incoming) = incoming else { break };
         match Arc::clone(&hall.connections).try_acquire_owned() {
             Ok(permit) => {
-                hall.tasks.spawn(connection(Arc::clone(&hall), incoming, permit));
+                hall.tasks
+                    .spawn(connection(Arc::clone(&hall), incoming, permit));
             }
             Err(_) => {
                 tracing::warn!(peer = %incoming.remote_address(), "connection refused: too many");
@@ -62,11 +63,7 @@ pub(super) async fn accept(hall: Arc<Hall>, endpoint: quinn::Endpoint) {
     }
 }
 
-async fn connection(
-    hall: Arc<Hall>,
-    incoming: quinn::Incoming,
-    _permit: OwnedSemaphorePermit,
-) {
+async fn connection(hall: Arc<Hall>, incoming: quinn::Incoming, _permit: OwnedSemaphorePermit) {
     let addr = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
     let connection = match tokio::time::timeout(hall.config.handshake, handshake).await {

@@ -72,8 +72,18 @@ impl Future for InFlight {
             },
             Work::Done(reply) => reply.take().expect("a finished future is not polled again"),
         };
-        let InFlight { api, correlation, bytes, .. } = *self;
-        Poll::Ready(Done { api, correlation, bytes, reply })
+        let InFlight {
+            api,
+            correlation,
+            bytes,
+            ..
+        } = *self;
+        Poll::Ready(Done {
+            api,
+            correlation,
+            bytes,
+            reply,
+        })
     }
 }
 
@@ -112,7 +122,16 @@ impl Session {
         }
         let in_flight = FuturesOrdered::new();
         let state = State::Reading;
-        Session { hall, peer, reader, writer, greeted, in_flight, in_flight_bytes: 0, state }
+        Session {
+            hall,
+            peer,
+            reader,
+            writer,
+            greeted,
+            in_flight,
+            in_flight_bytes: 0,
+            state,
+        }
     }
 
     /// Serves the stream to its end. With `idle`, a silent peer is let go after that time.
@@ -133,7 +152,11 @@ impl Session {
     async fn serve(&mut self, idle: Option<Duration>) -> Result<(), End> {
         let stop = self.hall.stop.clone();
         let first = self.hall.config.first_frame;
-        let mut clock = Clock { tick: Instant::now() + first, quiet: Instant::now(), idle };
+        let mut clock = Clock {
+            tick: Instant::now() + first,
+            quiet: Instant::now(),
+            idle,
+        };
         loop {
             if self.state == State::Ending && self.in_flight.is_empty() {
                 return Ok(());
@@ -163,10 +186,19 @@ impl Session {
     fn tick(&mut self, clock: &mut Clock) {
         let greeted = self.greeted.load(Ordering::Relaxed);
         if self.reader.is_partial() || !greeted {
-            let what = if greeted { "the rest of a frame" } else { "a greeting" };
+            let what = if greeted {
+                "the rest of a frame"
+            } else {
+                "a greeting"
+            };
             let error = WireError::retry(code::TIMEOUT, format!("{what} did not come in time"));
             self.state = State::Ending;
-            return self.push(0, 0, 0, Work::Done(Some(Reply::One(Response::Error(error)))));
+            return self.push(
+                0,
+                0,
+                0,
+                Work::Done(Some(Reply::One(Response::Error(error)))),
+            );
         }
         if clock.idle.is_some_and(|idle| clock.quiet.elapsed() >= idle) {
             self.state = State::Ending;
@@ -221,13 +253,21 @@ impl Session {
 
     fn push(&mut self, api: u16, correlation: u64, bytes: usize, work: Work) {
         self.in_flight_bytes += bytes;
-        self.in_flight.push_back(InFlight { api, correlation, bytes, work });
+        self.in_flight.push_back(InFlight {
+            api,
+            correlation,
+            bytes,
+            work,
+        });
     }
 
     fn request(&mut self, frame: &Frame) -> Result<Request, WireError> {
         if frame.flags != protocol::frame::Flags::REQUEST {
             self.state = State::Ending;
-            return Err(WireError::fix(code::BAD_FRAME, "a frame came that is not a request"));
+            return Err(WireError::fix(
+                code::BAD_FRAME,
+                "a frame came that is not a request",
+            ));
         }
         if frame.api == protocol::Api::Hello as u16 {
             return Ok(Request::decode(frame)?);
@@ -289,7 +329,12 @@ impl Session {
     }
 
     async fn answer(&mut self, done: Done) -> Result<(), End> {
-        let Done { api, correlation, reply, .. } = done;
+        let Done {
+            api,
+            correlation,
+            reply,
+            ..
+        } = done;
         let mut replies = match reply {
             Reply::One(response) => return self.write(api, correlation, response, false).await,
             Reply::Many(replies) => replies,
@@ -316,10 +361,14 @@ impl Session {
         if let Response::Fetched(fetched) = &mut response {
             fetched.shorten();
         }
-        let frame = response.encode(api, correlation, more).unwrap_or_else(|error| {
-            let refusal = Response::Error(WireError::bug(format!("the reply: {error}")));
-            refusal.encode(api, correlation, false).expect("an error fits into a frame")
-        });
+        let frame = response
+            .encode(api, correlation, more)
+            .unwrap_or_else(|error| {
+                let refusal = Response::Error(WireError::bug(format!("the reply: {error}")));
+                refusal
+                    .encode(api, correlation, false)
+                    .expect("an error fits into a frame")
+            });
         self.writer.write(frame).await.map_err(|_| End::Lost)
     }
 }

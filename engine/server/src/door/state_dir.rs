@@ -30,8 +30,15 @@ impl Announced {
     /// Writes `state` into `dir` (usually `client::state::state_dir()`).
     pub fn write(dir: &Path, state: ServerState) -> Result<Announced, StateError> {
         let path = dir.join(FILE_NAME);
-        let failed = |error| StateError { path: path.clone(), error };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let failed = |error| StateError {
+            path: path.clone(),
+            error,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
         let text = serde_json::to_vec_pretty(&state).expect("paths and strings are JSON");
         super::tls::write(&path, &text, 0o600).map_err(failed)?;
         Ok(Announced { path, state })

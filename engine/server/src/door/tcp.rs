@@ -21,11 +21,7 @@ use super::{Hall, Peer, Transport};
 /// A failing accept is tried again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-pub(super) async fn accept(
-    hall: Arc<Hall>,
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-) {
+pub(super) async fn accept(hall: Arc<Hall>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
     let acceptor = TlsAcceptor::from(tls);
     loop {
         let accepted = tokio::select! {

@@ -51,7 +51,11 @@ impl Identity {
         match (certificate.exists(), key.exists()) {
             (false, false) => make(dir, &certificate, &key)?,
             (true, true) => {}
-            (false, true) => return Err(TlsError::Half { missing: certificate }),
+            (false, true) => {
+                return Err(TlsError::Half {
+                    missing: certificate,
+                });
+            }
             (true, false) => return Err(TlsError::Half { missing: key }),
         }
         read(certificate, &key)
@@ -76,25 +80,42 @@ impl Identity {
 }
 
 fn read(certificate_path: PathBuf, key_path: &Path) -> Result<Identity, TlsError> {
-    let file = |path: &Path, error| TlsError::File { path: path.to_owned(), error };
-    let content = |path: &Path, reason: String| TlsError::Content { path: path.to_owned(), reason };
+    let file = |path: &Path, error| TlsError::File {
+        path: path.to_owned(),
+        error,
+    };
+    let content = |path: &Path, reason: String| TlsError::Content {
+        path: path.to_owned(),
+        reason,
+    };
     let meta = fs::metadata(key_path).map_err(|error| file(key_path, error))?;
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(TlsError::Open { path: key_path.to_owned(), mode });
+        return Err(TlsError::Open {
+            path: key_path.to_owned(),
+            mode,
+        });
     }
-    let certificate_pem = fs::read_to_string(&certificate_path)
-        .map_err(|error| file(&certificate_path, error))?;
+    let certificate_pem =
+        fs::read_to_string(&certificate_path).map_err(|error| file(&certificate_path, error))?;
     let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| content(&certificate_path, error.to_string()))?;
     if chain.is_empty() {
-        return Err(content(&certificate_path, "there is no certificate in it".to_owned()));
+        return Err(content(
+            &certificate_path,
+            "there is no certificate in it".to_owned(),
+        ));
     }
     let key = fs::read(key_path).map_err(|error| file(key_path, error))?;
     let key = PrivateKeyDer::from_pem_slice(&key)
         .map_err(|error| content(key_path, error.to_string()))?;
-    Ok(Identity { certificate_path, certificate_pem, chain, key })
+    Ok(Identity {
+        certificate_path,
+        certificate_pem,
+        chain,
+        key,
+    })
 }
 
 /// A pair for this machine, signed by itself.
@@ -104,25 +125,42 @@ fn make(dir: &Path, certificate: &Path, key: &Path) -> Result<(), TlsError> {
         let path = path.to_owned();
         move |error| TlsError::File { path, error }
     };
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     names.extend(host_name().filter(|name| name != "localhost"));
     let mut params = CertificateParams::new(names).map_err(failed)?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "rustmq development certificate");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "rustmq development certificate");
     let pair = KeyPair::generate().map_err(failed)?;
     let pem = params.self_signed(&pair).map_err(failed)?.pem();
     let mut folder = fs::DirBuilder::new();
-    folder.recursive(true).mode(0o700).create(dir).map_err(file(dir))?;
+    folder
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(file(dir))?;
     write(key, pair.serialize_pem().as_bytes(), 0o600).map_err(file(key))?;
     write(certificate, pem.as_bytes(), 0o644).map_err(file(certificate))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(file(dir))
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(file(dir))
 }
 
 /// Writes a file as a whole: a crash leaves the old one or the new one.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&draft)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&draft)?;
     // The umask may have taken bits away, an older draft may have had more.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
@@ -132,7 +170,10 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// The name of this machine, where it can stand in a certificate.
 fn host_name() -> Option<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned();
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()?
+        .trim()
+        .to_owned();
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     (!name.is_empty() && name.len() <= 253 && name.chars().all(allowed)).then_some(name)
 }

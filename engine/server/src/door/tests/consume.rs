@@ -8,7 +8,10 @@ use model::ids::Offset;
 use super::support::{BOTH, FakeBroker, FakeLog, Rig};
 
 async fn produce(client: &Client, records: std::ops::Range<u32>) {
-    let config = ProducerConfig { batch_bytes: 200, ..ProducerConfig::default() };
+    let config = ProducerConfig {
+        batch_bytes: 200,
+        ..ProducerConfig::default()
+    };
     let producer = client.producer(config).await.unwrap();
     for i in records {
         let record = Record::value(format!("{i}"));
@@ -23,7 +26,10 @@ async fn read(client: &Client, config: ConsumerConfig) -> [Vec<(Offset, String)>
     let mut found = [Vec::new(), Vec::new()];
     while let Some(delivery) = consumer.next().await.unwrap() {
         let (rows, offsets) = delivery.rows().unwrap();
-        let values = rows.values.iter().map(|v| String::from_utf8(v.unwrap().to_vec()).unwrap());
+        let values = rows
+            .values
+            .iter()
+            .map(|v| String::from_utf8(v.unwrap().to_vec()).unwrap());
         found[delivery.partition.index as usize].extend(offsets.into_iter().zip(values));
     }
     consumer.close().await.unwrap();
@@ -31,7 +37,9 @@ async fn read(client: &Client, config: ConsumerConfig) -> [Vec<(Offset, String)>
 }
 
 fn expected(from: u32, records: u32, odd: u32) -> Vec<(Offset, String)> {
-    (from..records / 2).map(|i| (Offset::from(i), (2 * i + odd).to_string())).collect()
+    (from..records / 2)
+        .map(|i| (Offset::from(i), (2 * i + odd).to_string()))
+        .collect()
 }
 
 #[tokio::test]
@@ -44,11 +52,23 @@ async fn all_partitions_are_read_to_where_they_ended() {
         let all = ConsumerConfig::all(["t"]);
         assert_eq!(read(&client, all.clone()).await, [vec![], vec![]]);
         produce(&client, 0..100).await;
-        assert_eq!(read(&client, all.clone()).await, [expected(0, 100, 0), expected(0, 100, 1)]);
+        assert_eq!(
+            read(&client, all.clone()).await,
+            [expected(0, 100, 0), expected(0, 100, 1)]
+        );
         // From the middle of a batch.
-        let later = ConsumerConfig { from: Start::Offset(13), ..all.clone() };
-        assert_eq!(read(&client, later).await, [expected(13, 100, 0), expected(13, 100, 1)]);
-        let nothing = ConsumerConfig { from: Start::Latest, ..all };
+        let later = ConsumerConfig {
+            from: Start::Offset(13),
+            ..all.clone()
+        };
+        assert_eq!(
+            read(&client, later).await,
+            [expected(13, 100, 0), expected(13, 100, 1)]
+        );
+        let nothing = ConsumerConfig {
+            from: Start::Latest,
+            ..all
+        };
         assert_eq!(read(&client, nothing).await, [vec![], vec![]]);
     }
 }
@@ -59,7 +79,10 @@ async fn following_goes_on_with_what_comes() {
     let log = FakeLog::new(2, []);
     let door = rig.open(&Arc::new(FakeBroker(Arc::clone(&log)))).await;
     let client = rig.client(&door, client::Transport::Auto).await;
-    let config = ConsumerConfig { follow: true, ..ConsumerConfig::all(["t"]) };
+    let config = ConsumerConfig {
+        follow: true,
+        ..ConsumerConfig::all(["t"])
+    };
     let mut consumer = client.consumer(config).await.unwrap();
     for round in 0..3 {
         produce(&client, round * 10..(round + 1) * 10).await;

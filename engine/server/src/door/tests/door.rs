@@ -16,7 +16,12 @@ use crate::door::tls::{Identity, TlsError};
 use crate::door::{DoorConfig, Peer, Reply};
 
 fn report() -> Reply {
-    Reply::One(StatusReport { status: "fine".into() }.into())
+    Reply::One(
+        StatusReport {
+            status: "fine".into(),
+        }
+        .into(),
+    )
 }
 
 fn fine(_: &Peer, _: Request) -> BoxFuture<'static, Reply> {
@@ -27,9 +32,11 @@ fn fine(_: &Peer, _: Request) -> BoxFuture<'static, Reply> {
 async fn both_ways_lead_to_the_same_service() {
     let rig = Rig::new();
     let door = rig.open(&Scripted::new(fine)).await;
-    for (transport, expected) in
-        [(Transport::Quic, "quic"), (Transport::Tcp, "tcp"), (Transport::Auto, "quic")]
-    {
+    for (transport, expected) in [
+        (Transport::Quic, "quic"),
+        (Transport::Tcp, "tcp"),
+        (Transport::Auto, "quic"),
+    ] {
         let client = rig.client(&door, transport).await;
         assert_eq!(client.transport().await, expected);
         assert_eq!(client.call(Status {}).await.unwrap().status, "fine");
@@ -71,7 +78,10 @@ async fn another_certificate_is_refused() {
         };
         for config in [named, other.found_config(transport)] {
             let error = Client::connect(config).await.err().expect("refused");
-            assert!(matches!(error, ConnectError::Certificate { .. }), "{transport:?}: {error}");
+            assert!(
+                matches!(error, ConnectError::Certificate { .. }),
+                "{transport:?}: {error}"
+            );
         }
     }
 }
@@ -85,9 +95,18 @@ async fn a_server_that_is_not_there_is_missed_in_time() {
     door.stop().await;
     for config in configs {
         let (transport, began) = (config.transport, Instant::now());
-        let error = Client::connect(config).await.err().expect("nobody is there");
-        assert!(matches!(error, ConnectError::Unreachable { .. }), "{transport:?}: {error}");
-        assert!(began.elapsed() < Duration::from_millis(3_300), "{transport:?}");
+        let error = Client::connect(config)
+            .await
+            .err()
+            .expect("nobody is there");
+        assert!(
+            matches!(error, ConnectError::Unreachable { .. }),
+            "{transport:?}: {error}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_millis(3_300),
+            "{transport:?}"
+        );
     }
 }
 
@@ -125,14 +144,20 @@ async fn what_does_not_finish_in_time_is_dropped() {
         let service = Scripted::new(|_: &Peer, _: Request| {
             Box::pin(std::future::pending()) as BoxFuture<'static, Reply>
         });
-        let config = DoorConfig { stop: Duration::from_millis(20), ..Rig::config() };
+        let config = DoorConfig {
+            stop: Duration::from_millis(20),
+            ..Rig::config()
+        };
         let door = rig.open_with(config, &service).await;
         let client = rig.client(&door, transport).await;
         let asking = tokio::spawn(async move { client.call(Status {}).await });
         service.called(1).await;
         door.stop().await;
         let error = asking.await.unwrap().unwrap_err();
-        assert!(matches!(error, ClientError::Disconnected(_)), "{transport:?}: {error}");
+        assert!(
+            matches!(error, ClientError::Disconnected(_)),
+            "{transport:?}: {error}"
+        );
         assert_eq!(error.advice(), Advice::Retry);
     }
 }
@@ -140,7 +165,10 @@ async fn what_does_not_finish_in_time_is_dropped() {
 #[tokio::test]
 async fn connections_are_counted() {
     let rig = Rig::new();
-    let config = DoorConfig { connections_max: 1, ..Rig::config() };
+    let config = DoorConfig {
+        connections_max: 1,
+        ..Rig::config()
+    };
     let door = rig.open_with(config, &Scripted::new(fine)).await;
     let first = rig.client(&door, Transport::Quic).await;
     for transport in BOTH {
@@ -148,8 +176,14 @@ async fn connections_are_counted() {
             connect_timeout: Duration::from_millis(500),
             ..rig.client_config(&door, transport)
         };
-        let error = Client::connect(config).await.err().expect("one is the limit");
-        assert!(matches!(error, ConnectError::Unreachable { .. }), "{transport:?}: {error}");
+        let error = Client::connect(config)
+            .await
+            .err()
+            .expect("one is the limit");
+        assert!(
+            matches!(error, ConnectError::Unreachable { .. }),
+            "{transport:?}: {error}"
+        );
     }
     assert_eq!(first.call(Status {}).await.unwrap().status, "fine");
 }
@@ -163,14 +197,23 @@ async fn local_clients_find_the_server_and_notice_when_it_is_gone() {
     let client = Client::connect(found.clone()).await.unwrap();
     assert_eq!(client.call(Status {}).await.unwrap().status, "fine");
     // Named by hand, it is still the server whose certificate is known.
-    let by_hand = ClientConfig { server: Some(door.addr().to_string()), ..found.clone() };
+    let by_hand = ClientConfig {
+        server: Some(door.addr().to_string()),
+        ..found.clone()
+    };
     assert!(Client::connect(by_hand).await.is_ok());
 
     let path = rig.dir.path().join("state/server.json");
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     assert!(!fs::read_to_string(&path).unwrap().contains("PRIVATE KEY"));
     announced.remove();
-    let error = Client::connect(found).await.err().expect("nothing is announced");
+    let error = Client::connect(found)
+        .await
+        .err()
+        .expect("nothing is announced");
     assert!(matches!(error, ConnectError::NoServer { .. }), "{error}");
 }
 
@@ -180,8 +223,7 @@ async fn a_server_takes_away_only_what_is_its_own() {
     let door = rig.open(&Scripted::new(fine)).await;
     let first = rig.announce(&door);
     let path = rig.dir.path().join("state/server.json");
-    let mut other: ServerState =
-        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut other: ServerState = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     other.pid = 1;
     fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
     first.remove();
@@ -196,7 +238,10 @@ async fn a_port_in_use_is_named() {
     let taken = DoorConfig::new(door.addr());
     let opened = crate::door::Door::open(taken, &rig.identity, service as _).await;
     let error = opened.err().expect("the port is taken").to_string();
-    assert!(error.starts_with(&format!("cannot listen on {}: ", door.addr())), "{error}");
+    assert!(
+        error.starts_with(&format!("cannot listen on {}: ", door.addr())),
+        "{error}"
+    );
 }
 
 #[test]
@@ -205,14 +250,26 @@ fn the_certificate_is_made_once_and_its_key_is_private() {
     let tls = dir.path().join("tls");
     let first = Identity::open(&tls).unwrap();
     let key = tls.join("key.pem");
-    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(Identity::open(&tls).unwrap().certificate_pem, first.certificate_pem);
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(
+        Identity::open(&tls).unwrap().certificate_pem,
+        first.certificate_pem
+    );
 
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(Identity::open(&tls), Err(TlsError::Open { mode: 0o644, .. })));
+    assert!(matches!(
+        Identity::open(&tls),
+        Err(TlsError::Open { mode: 0o644, .. })
+    ));
     fs::remove_file(&key).unwrap();
     assert!(matches!(Identity::open(&tls), Err(TlsError::Half { missing }) if missing == key));
     fs::write(&key, "nonsense").unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(matches!(Identity::open(&tls), Err(TlsError::Content { .. })));
+    assert!(matches!(
+        Identity::open(&tls),
+        Err(TlsError::Content { .. })
+    ));
 }

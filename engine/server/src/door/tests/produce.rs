@@ -13,12 +13,20 @@ use super::support::{FakeBroker, FakeLog, Fault, Rig};
 fn quick() -> ProducerConfig {
     let backoff = Duration::from_millis(1);
     // Small batches, so that several are under way together.
-    ProducerConfig { linger_ms: 0, batch_bytes: 100, backoff, ..ProducerConfig::default() }
+    ProducerConfig {
+        linger_ms: 0,
+        batch_bytes: 100,
+        backoff,
+        ..ProducerConfig::default()
+    }
 }
 
 async fn send(producer: &Producer, records: std::ops::Range<u32>) {
     for i in records {
-        producer.send_to("t", 0, Record::value(format!("{i}"))).await.unwrap();
+        producer
+            .send_to("t", 0, Record::value(format!("{i}")))
+            .await
+            .unwrap();
     }
 }
 
@@ -32,7 +40,10 @@ async fn check(transport: Transport, codec: Codec, faults: &[Fault]) {
     let log = FakeLog::new(1, faults.iter().copied());
     let door = rig.open(&Arc::new(FakeBroker(Arc::clone(&log)))).await;
     let client = rig.client(&door, transport).await;
-    let producer = client.producer(ProducerConfig { codec, ..quick() }).await.unwrap();
+    let producer = client
+        .producer(ProducerConfig { codec, ..quick() })
+        .await
+        .unwrap();
     send(&producer, 0..40).await;
     assert_eq!(producer.flush().await.unwrap().records, 40);
     send(&producer, 40..60).await;
@@ -47,7 +58,12 @@ async fn every_record_once_and_in_order() {
     check(Transport::Tcp, Codec::Lz4, &[]).await;
     check(Transport::Quic, Codec::None, &[Refuse, Refuse]).await;
     check(Transport::Quic, Codec::Zstd, &[LoseAck]).await;
-    check(Transport::Quic, Codec::None, &[None, None, Refuse, None, LoseAck]).await;
+    check(
+        Transport::Quic,
+        Codec::None,
+        &[None, None, Refuse, None, LoseAck],
+    )
+    .await;
     check(Transport::Quic, Codec::None, &[None, Break, None, Break]).await;
     check(Transport::Tcp, Codec::None, &[Break, None, LoseAck, Break]).await;
 }
@@ -109,11 +125,22 @@ async fn keys_keep_their_partition_and_the_rest_is_spread() {
     let expected: Vec<String> = (0..30).map(|i| format!("k{i}")).collect();
     assert_eq!(log.values(home), expected);
     for i in 0..60 {
-        producer.send("t", Record::value(format!("n{i}"))).await.unwrap();
+        producer
+            .send("t", Record::value(format!("n{i}")))
+            .await
+            .unwrap();
     }
     producer.flush().await.unwrap();
-    let plain = |index| log.values(index).iter().filter(|value| value.starts_with('n')).count();
-    assert!((0..3).all(|index| plain(index) > 0), "all partitions get some");
+    let plain = |index| {
+        log.values(index)
+            .iter()
+            .filter(|value| value.starts_with('n'))
+            .count()
+    };
+    assert!(
+        (0..3).all(|index| plain(index) > 0),
+        "all partitions get some"
+    );
     assert_eq!((0..3).map(plain).sum::<usize>(), 60);
 }
 
@@ -123,7 +150,10 @@ async fn what_cannot_be_delivered_is_said_with_its_partition() {
     let log = FakeLog::new(2, std::iter::repeat_n(Fault::Refuse, 10_000));
     let door = rig.open(&Arc::new(FakeBroker(Arc::clone(&log)))).await;
     let client = rig.client(&door, Transport::Quic).await;
-    let config = ProducerConfig { delivery_timeout: Duration::from_millis(10), ..quick() };
+    let config = ProducerConfig {
+        delivery_timeout: Duration::from_millis(10),
+        ..quick()
+    };
     let producer = client.producer(config).await.unwrap();
     producer.send_to("t", 1, Record::value("x")).await.unwrap();
     let error = producer.flush().await.unwrap_err();
@@ -136,7 +166,10 @@ async fn what_cannot_be_delivered_is_said_with_its_partition() {
     let large = Record::value(vec![0; model::limits::RECORD_BYTES_MAX + 1]);
     let error = producer.send_to("t", 0, large).await.unwrap_err();
     assert_eq!(error.error.code(), code::TOO_LARGE);
-    let error = producer.send_to("t", 9, Record::value("x")).await.unwrap_err();
+    let error = producer
+        .send_to("t", 9, Record::value("x"))
+        .await
+        .unwrap_err();
     assert_eq!(error.error.code(), code::NOT_FOUND);
 }
 
@@ -146,7 +179,11 @@ async fn a_full_buffer_makes_senders_wait_for_acks() {
     let log = FakeLog::new(1, []);
     let door = rig.open(&Arc::new(FakeBroker(Arc::clone(&log)))).await;
     let client = rig.client(&door, Transport::Quic).await;
-    let config = ProducerConfig { buffer_bytes: 0, batch_bytes: 1 << 20, ..quick() };
+    let config = ProducerConfig {
+        buffer_bytes: 0,
+        batch_bytes: 1 << 20,
+        ..quick()
+    };
     let producer = client.producer(config).await.unwrap();
     // More than the smallest buffer (two of the largest records) holds.
     let record = Record::value(vec![b'x'; 1 << 20]);

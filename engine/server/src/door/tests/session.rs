@@ -16,7 +16,10 @@ use super::support::{BOTH, Rig, Scripted, ask, greet, partition};
 use crate::door::{Peer, Reply};
 
 fn lookup(index: u32) -> Lookup {
-    Lookup { partition: partition(index), at: At::Latest }
+    Lookup {
+        partition: partition(index),
+        at: At::Latest,
+    }
 }
 
 fn found(offset: u64) -> Reply {
@@ -73,7 +76,12 @@ async fn a_stream_with_too_much_in_flight_is_not_read() {
         let held = Arc::clone(&gate);
         let service = Scripted::new(move |_: &Peer, request: Request| {
             if matches!(request, Request::Status(_)) {
-                return ready(Reply::One(StatusReport { status: true.into() }.into()));
+                return ready(Reply::One(
+                    StatusReport {
+                        status: true.into(),
+                    }
+                    .into(),
+                ));
             }
             let gate = Arc::clone(&held);
             Box::pin(async move {
@@ -81,7 +89,10 @@ async fn a_stream_with_too_much_in_flight_is_not_read() {
                 found(0)
             })
         });
-        let config = crate::door::DoorConfig { in_flight_max: 2, ..Rig::config() };
+        let config = crate::door::DoorConfig {
+            in_flight_max: 2,
+            ..Rig::config()
+        };
         let door = rig.open_with(config, &service).await;
         let client = rig.client(&door, transport).await;
         let channel = client.channel().await.unwrap();
@@ -105,11 +116,18 @@ async fn a_stream_with_too_much_in_flight_is_not_read() {
 
 /// The error in the last frame of a stream, and that nothing follows.
 async fn last_error(mut reader: FrameReader) -> WireError {
-    let frame = reader.next().await.unwrap().expect("an error before the end");
+    let frame = reader
+        .next()
+        .await
+        .unwrap()
+        .expect("an error before the end");
     let Response::Error(error) = Response::decode(&frame).unwrap() else {
         panic!("no error in {frame:?}");
     };
-    assert!(reader.next().await.unwrap().is_none(), "the stream ends behind the error");
+    assert!(
+        reader.next().await.unwrap().is_none(),
+        "the stream ends behind the error"
+    );
     error
 }
 
@@ -136,7 +154,11 @@ async fn a_frame_over_the_limit_is_refused_by_its_length_alone() {
     let error = last_error(reader).await;
     assert_eq!(error.code, code::BAD_FRAME);
     let max = limits::FRAME_BYTES_MAX;
-    assert!(error.message.contains(&format!("{} bytes long, {max} is the limit", u32::MAX)));
+    assert!(
+        error
+            .message
+            .contains(&format!("{} bytes long, {max} is the limit", u32::MAX))
+    );
     assert!(error.message.contains("offset "), "{}", error.message);
     assert_eq!(*service.calls.borrow(), 0);
 }
@@ -155,12 +177,19 @@ async fn garbage_ends_its_stream_and_no_other() {
     let (mut reader, mut writer) = open().await;
     greet(&mut reader, &mut writer).await;
     let (bad_reader, mut bad_writer) = open().await;
-    send_raw(&mut bad_writer, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    send_raw(
+        &mut bad_writer,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    )
+    .await;
     let error = last_error(bad_reader).await;
     assert_eq!(error.code, code::UNSUPPORTED_VERSION);
     assert!(error.message.contains("offset 0 "), "{}", error.message);
     let answer = ask(&mut reader, &mut writer, lookup(0).into(), 5).await;
-    assert!(matches!(answer, Response::Found(Found { offset: 9 })), "{answer:?}");
+    assert!(
+        matches!(answer, Response::Found(Found { offset: 9 })),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
@@ -177,7 +206,10 @@ async fn a_body_that_makes_no_sense_is_refused_and_the_stream_goes_on() {
         rows.finish()
     };
     let batch = model::batch::Batch::encode(&rows, model::batch::Codec::None, None).unwrap();
-    let produce = Request::from(Produce { partition: partition(0), batch });
+    let produce = Request::from(Produce {
+        partition: partition(0),
+        batch,
+    });
     let mut bytes = produce.encode(3).unwrap().to_bytes().to_vec();
     *bytes.last_mut().unwrap() ^= 0xff;
     send_raw(&mut writer, &bytes).await;
@@ -195,16 +227,31 @@ async fn nothing_is_answered_before_a_greeting() {
     let service = Scripted::new(|_: &Peer, _: Request| ready(found(0)));
     let door = rig.open(&service).await;
     let (reader, mut writer) = rig.raw_tcp(&door).await;
-    writer.write(Request::from(lookup(0)).encode(1).unwrap()).await.unwrap();
+    writer
+        .write(Request::from(lookup(0)).encode(1).unwrap())
+        .await
+        .unwrap();
     writer.flush().await.unwrap();
     assert_eq!(last_error(reader).await.code, code::HELLO_FIRST);
     let (reader, mut writer) = rig.raw_tcp(&door).await;
-    let hello = Hello { version_min: 7, version_max: 9, client: "tomorrow 2".to_owned() };
-    writer.write(Request::from(hello).encode(1).unwrap()).await.unwrap();
+    let hello = Hello {
+        version_min: 7,
+        version_max: 9,
+        client: "tomorrow 2".to_owned(),
+    };
+    writer
+        .write(Request::from(hello).encode(1).unwrap())
+        .await
+        .unwrap();
     writer.flush().await.unwrap();
     let error = last_error(reader).await;
     assert_eq!(error.code, code::UNSUPPORTED_VERSION);
-    assert!(error.message.ends_with("tomorrow 2 speaks 7 to 9: update the server"), "{error}");
+    assert!(
+        error
+            .message
+            .ends_with("tomorrow 2 speaks 7 to 9: update the server"),
+        "{error}"
+    );
     assert_eq!(*service.calls.borrow(), 0);
 }
 
@@ -213,11 +260,20 @@ async fn a_long_answer_comes_in_pieces_and_ends() {
     for transport in BOTH {
         let rig = Rig::new();
         let service = Scripted::new(|_: &Peer, request: Request| {
-            let Request::Sql(sql) = request else { panic!("only queries are asked here") };
-            let piece = |text: &'static str| Response::from(SqlChunk { text: Bytes::from(text) });
+            let Request::Sql(sql) = request else {
+                panic!("only queries are asked here")
+            };
+            let piece = |text: &'static str| {
+                Response::from(SqlChunk {
+                    text: Bytes::from(text),
+                })
+            };
             let mut pieces = vec![piece("a\n"), piece("b\n")];
             if sql.query == "bad" {
-                pieces.push(Response::Error(WireError::fix(code::INVALID, "no such table")));
+                pieces.push(Response::Error(WireError::fix(
+                    code::INVALID,
+                    "no such table",
+                )));
                 pieces.push(piece("never"));
             }
             ready(Reply::Many(stream::iter(pieces).boxed()))
@@ -246,7 +302,12 @@ async fn a_long_poll_holds_up_only_its_own_stream() {
         let door = rig.open(&service).await;
         let client = rig.client(&door, transport).await;
         let polled = client.channel().await.unwrap();
-        let fetch = Fetch { partition: partition(0), from: 0, bytes_max: 1, wait_ms: 1 };
+        let fetch = Fetch {
+            partition: partition(0),
+            from: 0,
+            bytes_max: 1,
+            wait_ms: 1,
+        };
         let waits = polled.send(fetch).await.unwrap();
         service.called(1).await;
         assert_eq!(client.call(lookup(0)).await.unwrap().offset, 1);
@@ -261,13 +322,26 @@ async fn a_long_poll_holds_up_only_its_own_stream() {
 async fn refusals_carry_what_to_do() {
     let rig = Rig::new();
     let service = Scripted::new(|_: &Peer, _: Request| {
-        let diagnostics = vec![model::diagnostic::Diagnostic::error("p.yaml", 3, 5, "no such key")];
+        let diagnostics = vec![model::diagnostic::Diagnostic::error(
+            "p.yaml",
+            3,
+            5,
+            "no such key",
+        )];
         let error = WireError::fix(code::INVALID, "two mistakes").with(diagnostics);
         ready(Reply::One(Response::Error(error)))
     });
     let door = rig.open(&service).await;
     let client = rig.client(&door, Transport::Auto).await;
-    let ClientError::Refused(error) = client.topics().await.unwrap_err() else { panic!() };
-    assert_eq!((error.code.as_str(), error.advice), (code::INVALID, Advice::Fix));
-    assert_eq!(error.diagnostics[0].to_string(), "p.yaml:3:5: error: no such key");
+    let ClientError::Refused(error) = client.topics().await.unwrap_err() else {
+        panic!()
+    };
+    assert_eq!(
+        (error.code.as_str(), error.advice),
+        (code::INVALID, Advice::Fix)
+    );
+    assert_eq!(
+        error.diagnostics[0].to_string(),
+        "p.yaml:3:5: error: no such key"
+    );
 }

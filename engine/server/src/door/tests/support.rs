@@ -49,11 +49,16 @@ impl Rig {
 
     pub fn client_config(&self, door: &Door, transport: Transport) -> ClientConfig {
         let certificate = &self.identity.certificate_path;
-        ClientConfig { transport, ..ClientConfig::at(door.addr().to_string(), certificate) }
+        ClientConfig {
+            transport,
+            ..ClientConfig::at(door.addr().to_string(), certificate)
+        }
     }
 
     pub async fn client(&self, door: &Door, transport: Transport) -> Client {
-        Client::connect(self.client_config(door, transport)).await.unwrap()
+        Client::connect(self.client_config(door, transport))
+            .await
+            .unwrap()
     }
 
     /// Says in this rig's state folder where the door is.
@@ -72,7 +77,12 @@ impl Rig {
     /// Finds the server by the state folder alone.
     pub fn found_config(&self, transport: Transport) -> ClientConfig {
         let state_dir = Some(self.dir.path().join("state"));
-        ClientConfig { state_dir, environment: false, transport, ..ClientConfig::default() }
+        ClientConfig {
+            state_dir,
+            environment: false,
+            transport,
+            ..ClientConfig::default()
+        }
     }
 
     /// A TLS stream as someone else's client would open it.
@@ -81,14 +91,19 @@ impl Rig {
         let stream = tokio::net::TcpStream::connect(door.addr()).await.unwrap();
         let name = "localhost".try_into().unwrap();
         let (read, write) = tokio::io::split(connector.connect(name, stream).await.unwrap());
-        (FrameReader::new(read, limits::FRAME_BYTES_MAX), FrameWriter::io(write))
+        (
+            FrameReader::new(read, limits::FRAME_BYTES_MAX),
+            FrameWriter::io(write),
+        )
     }
 
     pub async fn raw_quic(&self, door: &Door) -> (quinn::Endpoint, quinn::Connection) {
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(self.raw_tls()).unwrap();
         let config = quinn::ClientConfig::new(Arc::new(crypto));
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config, door.addr(), "localhost").unwrap();
+        let connecting = endpoint
+            .connect_with(config, door.addr(), "localhost")
+            .unwrap();
         let connection = connecting.await.unwrap();
         (endpoint, connection)
     }
@@ -97,7 +112,9 @@ impl Rig {
         use rustls::pki_types::pem::PemObject;
         let pem = self.identity.certificate_pem.as_bytes();
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(pem).unwrap()).unwrap();
+        roots
+            .add(rustls::pki_types::CertificateDer::from_pem_slice(pem).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -120,7 +137,10 @@ pub async fn ask(
     request: Request,
     correlation: u64,
 ) -> Response {
-    writer.write(request.encode(correlation).unwrap()).await.unwrap();
+    writer
+        .write(request.encode(correlation).unwrap())
+        .await
+        .unwrap();
     writer.flush().await.unwrap();
     let frame = reader.next().await.unwrap().expect("a reply");
     assert_eq!(frame.correlation, correlation);
@@ -135,11 +155,18 @@ pub struct Scripted<F> {
 
 impl<F> Scripted<F> {
     pub fn new(answer: F) -> Arc<Scripted<F>> {
-        Arc::new(Scripted { answer, calls: watch::Sender::new(0) })
+        Arc::new(Scripted {
+            answer,
+            calls: watch::Sender::new(0),
+        })
     }
 
     pub async fn called(&self, times: usize) {
-        self.calls.subscribe().wait_for(|calls| *calls >= times).await.unwrap();
+        self.calls
+            .subscribe()
+            .wait_for(|calls| *calls >= times)
+            .await
+            .unwrap();
     }
 }
 
@@ -189,17 +216,31 @@ struct Log {
 
 impl FakeLog {
     pub fn new(partitions: u32, faults: impl IntoIterator<Item = Fault>) -> Arc<FakeLog> {
-        let state = State { faults: faults.into_iter().collect(), ..State::default() };
-        Arc::new(FakeLog { partitions, state: Mutex::new(state), moved: watch::Sender::new(0) })
+        let state = State {
+            faults: faults.into_iter().collect(),
+            ..State::default()
+        };
+        Arc::new(FakeLog {
+            partitions,
+            state: Mutex::new(state),
+            moved: watch::Sender::new(0),
+        })
     }
 
     /// The values of a partition, in order.
     pub fn values(&self, index: u32) -> Vec<String> {
         let state = self.state.lock().unwrap();
-        let batches = state.logs.get(&index).map(|log| log.batches.clone()).unwrap_or_default();
+        let batches = state
+            .logs
+            .get(&index)
+            .map(|log| log.batches.clone())
+            .unwrap_or_default();
         let rows: Vec<_> = batches.iter().map(|batch| batch.rows().unwrap()).collect();
         let value = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        rows.iter().flat_map(|rows| rows.values.iter()).map(|v| value(v.unwrap())).collect()
+        rows.iter()
+            .flat_map(|rows| rows.values.iter())
+            .map(|v| value(v.unwrap()))
+            .collect()
     }
 
     fn produce(&self, ask: Produce) -> Result<Produced, Option<WireError>> {
@@ -210,7 +251,10 @@ impl FakeLog {
             return Err(Some(refusal));
         }
         let log = state.logs.entry(ask.partition.index).or_default();
-        let producer = ask.batch.producer().expect("producers number their batches");
+        let producer = ask
+            .batch
+            .producer()
+            .expect("producers number their batches");
         let (base, duplicate) = match log.table.admit(producer, ask.batch.len()) {
             Admission::New => {
                 let base = log.end;
@@ -222,37 +266,65 @@ impl FakeLog {
             }
             Admission::Duplicate { base_offset } => (base_offset, true),
             refused => {
-                return Err(Some(WireError::fenced(code::OUT_OF_ORDER, format!("{refused:?}"))));
+                return Err(Some(WireError::fenced(
+                    code::OUT_OF_ORDER,
+                    format!("{refused:?}"),
+                )));
             }
         };
         self.moved.send_modify(|moved| *moved += 1);
         match fault {
             Fault::LoseAck => Err(Some(refusal)),
             Fault::Break => Err(None),
-            _ => Ok(Produced { base_offset: base, append_time_us: 1, duplicate }),
+            _ => Ok(Produced {
+                base_offset: base,
+                append_time_us: 1,
+                duplicate,
+            }),
         }
     }
 
     fn bounds(&self, index: u32) -> Bounds {
         let state = self.state.lock().unwrap();
-        Bounds { start: 0, end: state.logs.get(&index).map_or(0, |log| log.end) }
+        Bounds {
+            start: 0,
+            end: state.logs.get(&index).map_or(0, |log| log.end),
+        }
     }
 
     fn read(&self, ask: &Fetch) -> Vec<Batch> {
         let state = self.state.lock().unwrap();
-        let batches = state.logs.get(&ask.partition.index).map(|log| log.batches.clone());
+        let batches = state
+            .logs
+            .get(&ask.partition.index)
+            .map(|log| log.batches.clone());
         let wanted = |batch: &Batch| batch.next_offset() > ask.from;
-        batches.unwrap_or_default().into_iter().filter(wanted).take(2).collect()
+        batches
+            .unwrap_or_default()
+            .into_iter()
+            .filter(wanted)
+            .take(2)
+            .collect()
     }
 
     fn describe(&self, name: String) -> TopicDescription {
-        let spec = TopicSpec { partitions: self.partitions, ..TopicSpec::default() };
+        let spec = TopicSpec {
+            partitions: self.partitions,
+            ..TopicSpec::default()
+        };
         let info = |index| {
             let Bounds { start, end } = self.bounds(index);
             PartitionInfo { index, start, end }
         };
         let partitions = (0..self.partitions).map(info).collect();
-        TopicDescription { topic: Topic { id: TopicId(7), name, spec }, partitions }
+        TopicDescription {
+            topic: Topic {
+                id: TopicId(7),
+                name,
+                spec,
+            },
+            partitions,
+        }
     }
 
     fn answer(self: &Arc<Self>, request: Request) -> BoxFuture<'static, Reply> {
@@ -282,7 +354,11 @@ impl FakeLog {
             Request::ProducerOpen(_) => {
                 let mut state = self.state.lock().unwrap();
                 state.producers += 1;
-                one(ProducerOpened { id: ProducerId(state.producers), epoch: 0 }.into())
+                one(ProducerOpened {
+                    id: ProducerId(state.producers),
+                    epoch: 0,
+                }
+                .into())
             }
             Request::TopicDescribe(ask) => one(self.describe(ask.name).into()),
             Request::Lookup(Lookup { partition, at }) => {
@@ -290,7 +366,9 @@ impl FakeLog {
                 let offset = if at == At::Latest { end } else { start };
                 one(Found { offset }.into())
             }
-            other => one(Response::Error(WireError::bug(format!("{other:?} is not made up")))),
+            other => one(Response::Error(WireError::bug(format!(
+                "{other:?} is not made up"
+            )))),
         }
     }
 }
@@ -305,5 +383,8 @@ impl Service for FakeBroker {
 }
 
 pub fn partition(index: u32) -> PartitionId {
-    PartitionId { topic: TopicId(7), index }
+    PartitionId {
+        topic: TopicId(7),
+        index,
+    }
 }
