@@ -32,7 +32,9 @@ pub(crate) trait Disk: Send + Sync {
     /// Makes a preallocated file that begins with `head`; it appears whole or not at all.
     fn create(&self, path: &Path, capacity: u64, head: &[u8]) -> io::Result<Box<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Removes the file; the caller syncs the folder.
+    /// Names of the files in a folder.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Removes the file, durably.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -63,8 +65,17 @@ impl Disk for RealDisk {
         Ok(Box::new(RealFile(file)))
     }
 
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        std::fs::remove_file(path)?;
+        sync_parent(path)
     }
 }
 

@@ -11,6 +11,8 @@ mod config;
 mod error;
 mod io;
 mod log;
+#[cfg(test)]
+mod simdisk;
 mod snapshot;
 mod status;
 mod tail;

@@ -14,7 +14,7 @@ mod reclaim;
 mod tiering;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -313,7 +313,11 @@ impl Store {
     pub async fn failed(&self) -> String {
         let mut failure = self.inner.queue.failure();
         // The guard that `wait_for` answers with must not live across the next await.
-        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+        let reason = failure
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|known| known.clone());
         match reason {
             Some(reason) => reason,
             // The queue lives as long as this store.

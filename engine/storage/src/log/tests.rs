@@ -206,3 +206,325 @@ async fn modules_are_kept_by_digest() {
     assert_eq!(store.get(digest).await.unwrap().as_ref(), b"wasm");
     assert!(store.get(model::Digest::of(b"other")).await.is_err());
 }
+
+mod faults {
+    //! The store over a disk and an object store that fail on purpose.
+
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::*;
+    use crate::simdisk::SimDisk;
+    use crate::tier::tests::FaultyStore;
+
+    struct Bench {
+        dir: Arc<tempfile::TempDir>,
+        disk: SimDisk,
+        objects: FaultyStore,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let dir = Arc::new(tempfile::tempdir().unwrap());
+            Bench {
+                dir,
+                disk: SimDisk::default(),
+                objects: FaultyStore::default(),
+            }
+        }
+
+        async fn open(&self) -> Store {
+            let mut config = config(self.dir.path());
+            config.segment_bytes = 8 << 10;
+            let tier = self.objects.tier(&config);
+            let disk = Arc::new(self.disk.clone());
+            Store::open_with(config, partitions(), disk, Some(tier))
+                .await
+                .unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_is_final() {
+        let bench = Bench::new();
+        let store = bench.open().await;
+        append(&store, P0, 1, "kept").await;
+        bench.disk.faults.sync_fails.store(true, SeqCst);
+        let entry = Entry::new(vec![(P0, batch(1, 1, "unknown"))]);
+        let answer = store.enqueue(entry).unwrap().await;
+        assert!(matches!(answer, Err(LogError::Unknown(_))), "{answer:?}");
+        assert!(store.failed().await.contains("sync fails on purpose"));
+        // Also after the disk works again.
+        bench.disk.faults.sync_fails.store(false, SeqCst);
+        let later = store
+            .enqueue(Entry::new(vec![(P0, batch(2, 1, "no"))]))
+            .unwrap_err();
+        assert!(later.to_string().contains("restart the broker"), "{later}");
+        assert_eq!(
+            store.bounds(P0).unwrap().end,
+            1,
+            "nobody read what is not durable"
+        );
+        assert!(matches!(store.close().await, Err(LogError::Unknown(_))));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_recovers_by_itself() {
+        let bench = Bench::new();
+        let store = bench.open().await;
+        append(&store, P0, 10, &"x".repeat(500)).await;
+        bench.disk.faults.is_full.store(true, SeqCst);
+        let entry = || Entry::new(vec![(P0, batch(10, 10, &"y".repeat(500)))]);
+        // Two queue up; both are refused, and their offsets are free again.
+        let first = store.enqueue(entry());
+        let second = store.enqueue(Entry::new(vec![(P0, batch(20, 1, "z"))]));
+        assert_eq!(first.unwrap().await, Err(LogError::DiskFull));
+        if let Ok(second) = second {
+            assert_eq!(second.await, Err(LogError::DiskFull));
+        }
+        assert_eq!(store.log_end(P0), Ok(10));
+        assert_eq!(
+            store.read(P0, 0, 1).await.unwrap().len(),
+            1,
+            "readers go on"
+        );
+        bench.disk.faults.is_full.store(false, SeqCst);
+        store.enqueue(entry()).unwrap().await.unwrap();
+        let before = dump(&store, P0).await;
+        store.close().await.unwrap();
+        assert_eq!(dump(&bench.open().await, P0).await, before);
+    }
+
+    #[tokio::test]
+    async fn one_sync_covers_all_that_queued() {
+        let bench = Bench::new();
+        let store = bench.open().await;
+        let before = bench.disk.faults.syncs.load(SeqCst);
+        let pending: Vec<_> = (0..64)
+            .map(|base| {
+                store
+                    .enqueue(Entry::new(vec![(P0, batch(base, 1, "a"))]))
+                    .unwrap()
+            })
+            .collect();
+        for pending in pending {
+            pending.await.unwrap();
+        }
+        // Rolls and marks sync too; 64 entries one by one would need 64 and more.
+        let syncs = bench.disk.faults.syncs.load(SeqCst) - before;
+        assert!(syncs < 40, "{syncs} syncs");
+    }
+
+    #[tokio::test]
+    async fn a_crash_between_object_manifest_and_release_leaves_no_gap_and_no_double() {
+        for failing in ["data", "manifests"] {
+            for lost_answer in [false, true] {
+                let bench = Bench::new();
+                let store = bench.open().await;
+                for _ in 0..10 {
+                    append(&store, P0, 20, "x").await;
+                }
+                let before = dump(&store, P0).await;
+                bench.objects.fail_puts(failing, lost_answer);
+                let moved = store.tier(Some(P0)).await;
+                // A manifest whose answer got lost is found to be ours.
+                assert_eq!(
+                    moved.is_ok(),
+                    failing == "manifests" && lost_answer,
+                    "{moved:?}"
+                );
+                assert_eq!(dump(&store, P0).await, before);
+                let crashed = Bench {
+                    dir: Arc::clone(&bench.dir),
+                    disk: bench.disk.crashed(|| false),
+                    objects: bench.objects.healed(),
+                };
+                drop(store);
+                let store = crashed.open().await;
+                assert_eq!(dump(&store, P0).await, before, "{failing} {lost_answer}");
+                store.tier(Some(P0)).await.unwrap();
+                assert_eq!(dump(&store, P0).await, before, "{failing} {lost_answer}");
+                let status = &store.status().partitions[0];
+                assert_eq!((status.cold_end, status.hot_bytes), (200, 0));
+                store.close().await.unwrap();
+                assert_eq!(dump(&crashed.open().await, P0).await, before);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_writers_manifest_fences() {
+        let bench = Bench::new();
+        let (one, disk) = (bench.open().await, SimDisk::default());
+        let other = Bench {
+            dir: Arc::clone(&bench.dir),
+            disk,
+            objects: bench.objects.clone(),
+        };
+        let two = other.open().await;
+        append(&one, P0, 2, "one").await;
+        append(&two, P0, 1, "two").await;
+        one.tier(Some(P0)).await.unwrap();
+        let fenced = two.tier(Some(P0)).await.unwrap_err();
+        assert!(
+            matches!(fenced, crate::TierError::Fenced { .. }),
+            "{fenced}"
+        );
+        assert_eq!(
+            dump(&two, P0).await.lines().count(),
+            1,
+            "it keeps what it has"
+        );
+    }
+
+    #[tokio::test]
+    async fn trims_and_drops_hold_after_a_restart_and_free_the_wal() {
+        let bench = Bench::new();
+        let store = bench.open().await;
+        for _ in 0..20 {
+            append(&store, P0, 10, &"x".repeat(60)).await;
+            append(&store, P1, 10, &"y".repeat(60)).await;
+        }
+        assert!(store.trim(P0, 201).is_err());
+        store.trim_durable(P0, 105).await.unwrap();
+        assert_eq!(
+            store.bounds(P0),
+            Ok(Bounds {
+                start: 105,
+                end: 200
+            })
+        );
+        assert!(store.read(P0, 104, 1).await.is_err());
+        let segments = store.status().wal_segments;
+        store.partition_drop(P1).await.unwrap();
+        assert_eq!(store.bounds(P1), Err(LogError::NotFound { partition: P1 }));
+        assert!(
+            store.status().wal_segments < segments,
+            "the drop gave space back"
+        );
+        let before = dump(&store, P0).await;
+        store.close().await.unwrap();
+        let store = bench.open().await;
+        assert_eq!(
+            store.bounds(P0),
+            Ok(Bounds {
+                start: 105,
+                end: 200
+            })
+        );
+        assert_eq!(dump(&store, P0).await, before);
+        // All of it gone: where the partition goes on is still known.
+        store.trim_durable(P0, 200).await.unwrap();
+        assert_eq!(store.status().wal_segments, 1);
+        store.close().await.unwrap();
+        let store = bench.open().await;
+        assert_eq!(
+            store.bounds(P0),
+            Ok(Bounds {
+                start: 200,
+                end: 200
+            })
+        );
+        assert_eq!(append(&store, P0, 1, "z").await, 200);
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_untiered_partitions_move_to_the_head_under_pressure() {
+        let bench = Bench::new();
+        let mut config = config(bench.dir.path());
+        config.segment_bytes = 8 << 10;
+        config.wal_bytes_max = 16 << 10;
+        let mut partitions = partitions();
+        partitions[1].tier = false;
+        let open = || {
+            let tier = bench.objects.tier(&config);
+            let disk = Arc::new(bench.disk.clone());
+            Store::open_with(config.clone(), partitions.clone(), disk, Some(tier))
+        };
+        let store = open().await.unwrap();
+        append(&store, P1, 3, "stays").await;
+        for _ in 0..40 {
+            append(&store, P0, 10, &"x".repeat(60)).await;
+        }
+        append(&store, P1, 2, "stays too").await;
+        let before = (dump(&store, P0).await, dump(&store, P1).await);
+        for _ in 0..4 {
+            store.tier_due().await.unwrap();
+        }
+        let status = store.status();
+        assert!(status.wal_segments <= 3, "{status:?}");
+        assert_eq!(status.partitions[1].cold_end, 0);
+        assert_eq!((dump(&store, P0).await, dump(&store, P1).await), before);
+        store.close().await.unwrap();
+        let store = open().await.unwrap();
+        assert_eq!((dump(&store, P0).await, dump(&store, P1).await), before);
+        assert_eq!(append(&store, P1, 1, "goes on").await, 5);
+    }
+
+    #[tokio::test]
+    async fn producers_are_remembered_through_tier_and_restart() {
+        use model::{Producer, ProducerId};
+        let bench = Bench::new();
+        let store = bench.open().await;
+        let numbered = |base: Offset, sequence| {
+            let producer = Producer {
+                id: ProducerId(7),
+                epoch: 1,
+                sequence,
+            };
+            let rows = batch(base, 2, "a").rows().unwrap();
+            let batch = Batch::encode(&rows, Codec::None, Some(producer)).unwrap();
+            Entry::new(vec![(P0, batch.stamped(base, ShardEpoch(0), 0))])
+        };
+        for (base, sequence) in [(0, 0), (2, 2), (4, 4)] {
+            store
+                .enqueue(numbered(base, sequence))
+                .unwrap()
+                .await
+                .unwrap();
+        }
+        store.tier(None).await.unwrap();
+        for (base, sequence) in [(6, 6), (8, 8), (10, 10), (12, 12)] {
+            store
+                .enqueue(numbered(base, sequence))
+                .unwrap()
+                .await
+                .unwrap();
+        }
+        store.close().await.unwrap();
+        let store = bench.open().await;
+        let marks = store.producers(P0).unwrap();
+        let sequences: Vec<u32> = marks.iter().map(|mark| mark.sequence).collect();
+        assert_eq!(sequences, [0, 2, 4, 6, 8, 10, 12]);
+        assert!(
+            marks
+                .iter()
+                .all(|mark| (mark.id, mark.epoch, mark.records) == (ProducerId(7), 1, 2))
+        );
+    }
+
+    #[tokio::test]
+    async fn memory_topics_are_acknowledged_before_the_sync_and_named_so() {
+        let bench = Bench::new();
+        let mut partitions = partitions();
+        partitions[0].durability = model::Durability::Memory;
+        let mut config = config(bench.dir.path());
+        config.idle_mark_ms = 3_600_000;
+        let tier = bench.objects.tier(&config);
+        let disk = Arc::new(bench.disk.clone());
+        let store = Store::open_with(config, partitions, disk, Some(tier))
+            .await
+            .unwrap();
+        bench.disk.faults.sync_fails.store(true, SeqCst);
+        let mut entry = Entry::new(vec![(P0, batch(0, 1, "a"))]);
+        entry.durability = model::Durability::Memory;
+        store.enqueue(entry).unwrap().await.unwrap();
+        assert_eq!(store.bounds(P0).unwrap().end, 1);
+        let mut both = Entry::new(vec![(P0, batch(1, 1, "a")), (P1, batch(0, 1, "b"))]);
+        both.durability = model::Durability::Memory;
+        let answer = store.enqueue(both).unwrap().await;
+        assert!(
+            matches!(answer, Err(LogError::Unknown(_))),
+            "one fsync topic makes it fsync"
+        );
+    }
+}

@@ -13,7 +13,7 @@ pub(crate) mod upload;
 pub(crate) mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;

@@ -107,7 +107,8 @@ impl EntryHead {
             count: u32_at(bytes, 60),
         };
         let length = head.length as usize;
-        let plausible = length >= ENTRY_HEAD_LEN && length <= ENTRY_BYTES_MAX && length % 8 == 0;
+        let plausible =
+            (ENTRY_HEAD_LEN..=ENTRY_BYTES_MAX).contains(&length) && length.is_multiple_of(8);
         plausible.then_some((head, u32_at(bytes, 4)))
     }
 }

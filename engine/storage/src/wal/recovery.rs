@@ -19,7 +19,7 @@ use super::entry::{self, Control, ENTRY_HEAD_LEN, EntryHead, Kind};
 use super::segment::{Location, SEGMENT_HEAD_LEN, Segment, SegmentHead, segment_id, segment_path};
 use super::writer::{Head, create_segment, salt};
 use crate::error::OpenError;
-use crate::io::{Disk, sync_dir};
+use crate::io::Disk;
 
 /// What the WAL holds of one batch.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ pub(crate) fn recover(
     dir: &Path,
     segment_bytes: u64,
 ) -> Result<Recovered, OpenError> {
-    let ids = segment_ids(dir)?;
+    let ids = segment_ids(disk, dir)?;
     if ids.is_empty() {
         return start(disk, dir, segment_bytes);
     }
@@ -149,26 +149,19 @@ fn start(disk: &dyn Disk, dir: &Path, segment_bytes: u64) -> Result<Recovered, O
 }
 
 /// Ids of the segments in `dir`, in order; what a broken-off creation left is removed.
-fn segment_ids(dir: &Path) -> Result<Vec<u64>, OpenError> {
+fn segment_ids(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, OpenError> {
     let mut ids = Vec::new();
-    let mut removed = false;
-    let entries = std::fs::read_dir(dir).map_err(|error| OpenError::io("list", dir, error))?;
-    for entry in entries {
-        let path = entry
-            .map_err(|error| OpenError::io("list", dir, error))?
-            .path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        if let Some(id) = segment_id(name) {
+    for name in disk
+        .list(dir)
+        .map_err(|error| OpenError::io("list", dir, error))?
+    {
+        if let Some(id) = segment_id(&name) {
             ids.push(id);
         } else if name.ends_with(".tmp") {
-            std::fs::remove_file(&path).map_err(|error| OpenError::io("remove", &path, error))?;
-            removed = true;
+            let path = dir.join(&name);
+            disk.remove(&path)
+                .map_err(|error| OpenError::io("remove", &path, error))?;
         }
-    }
-    if removed {
-        sync_dir(dir).map_err(|error| OpenError::io("sync", dir, error))?;
     }
     ids.sort_unstable();
     for pair in ids.windows(2) {

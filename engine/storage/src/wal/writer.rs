@@ -97,6 +97,12 @@ impl WalWriter {
         self.segment.head.base + self.at
     }
 
+    /// Segment and byte in its file where the next entry goes.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> (u64, usize) {
+        (self.segment.head.id, self.at as usize)
+    }
+
     pub(crate) fn is_synced(&self) -> bool {
         self.synced_to == self.written_to
     }
