@@ -129,17 +129,15 @@ impl Positions {
             let Some(moved) = self.moving.pop_front() else {
                 return;
             };
-            let Some(group) = self.groups.get_mut(&moved.group) else {
-                continue;
-            };
-            if let Some(held) = group.get_mut(&moved.partition) {
-                held.visible = moved.saved;
-                if held.visible.is_none() && held.admitted.is_none() {
-                    group.remove(&moved.partition);
+            let group = self.groups.entry(moved.group.clone()).or_default();
+            let held = group.entry(moved.partition).or_default();
+            held.visible = moved.saved;
+            // A later record that is still on its way puts it back.
+            if held.visible.is_none() && held.admitted.is_none() {
+                group.remove(&moved.partition);
+                if group.is_empty() {
+                    self.groups.remove(&moved.group);
                 }
-            }
-            if group.is_empty() {
-                self.groups.remove(&moved.group);
             }
         }
     }
@@ -156,13 +154,8 @@ impl Positions {
         }
         // What is still on its way is newer than what is visible.
         for moved in &self.moving {
-            let held = self
-                .groups
-                .get_mut(&moved.group)
-                .and_then(|g| g.get_mut(&moved.partition));
-            if let Some(held) = held {
-                held.admitted = moved.saved.clone();
-            }
+            let group = self.groups.entry(moved.group.clone()).or_default();
+            group.entry(moved.partition).or_default().admitted = moved.saved.clone();
         }
         for held in self.groups.values_mut() {
             held.retain(|_, held| held.admitted.is_some() || held.visible.is_some());
@@ -172,6 +165,7 @@ impl Positions {
 
     /// Forgets a topic that was deleted; its records die at the next compaction.
     pub(crate) fn forget_topic(&mut self, topic: TopicId) {
+        self.moving.retain(|moved| moved.partition.topic != topic);
         for held in self.groups.values_mut() {
             held.retain(|partition, _| partition.topic != topic);
         }
@@ -196,5 +190,76 @@ impl Positions {
                 saved: admitted.clone(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A commit of a group in a partition: an offset, or forgetting it.
+        Admit(u8, u32, Option<Offset>),
+        /// So much more of the log became durable.
+        Durable(usize),
+        /// The disk had no room for this many of the newest records that are not durable.
+        Refused(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let offset = prop::option::weighted(0.8, 0u64..100);
+        prop_oneof![
+            4 => (0u8..2, 0u32..3, offset).prop_map(|(g, p, at)| Step::Admit(g, p, at)),
+            2 => (0usize..4).prop_map(Step::Durable),
+            1 => (0usize..4).prop_map(Step::Refused),
+        ]
+    }
+
+    /// The newest record of a group and partition in the first `until` of a log.
+    fn newest(log: &[Record], until: usize, group: &str, partition: PartitionId) -> Option<Saved> {
+        let same = |record: &&Record| record.group == group && record.partition == partition;
+        log[..until].iter().rev().find(same)?.saved.clone()
+    }
+
+    proptest! {
+        /// Positions are what a replay of the log says: of all of it for what is admitted, of its
+        /// durable part for what is visible.
+        #[test]
+        fn positions_are_a_replay_of_the_log(steps in prop::collection::vec(step(), 1..60)) {
+            let mut positions = Positions::default();
+            let mut log: Vec<Record> = Vec::new();
+            let mut durable = 0;
+            for step in steps {
+                match step {
+                    Step::Admit(group, index, offset) => {
+                        let record = Record {
+                            group: format!("g{group}"),
+                            partition: PartitionId::new(TopicId(1), index),
+                            saved: offset.map(|offset| Saved { offset, metadata: String::new() }),
+                        };
+                        positions.admit(log.len() as Offset, vec![record.clone()]);
+                        log.push(record);
+                    }
+                    Step::Durable(count) => {
+                        durable = (durable + count).min(log.len());
+                        positions.settle(durable as Offset);
+                    }
+                    Step::Refused(count) => {
+                        log.truncate((log.len() - count.min(log.len())).max(durable));
+                        positions.truncate(log.len() as Offset);
+                    }
+                }
+                for (group, index) in [("g0", 0), ("g0", 1), ("g0", 2), ("g1", 0), ("g1", 1)] {
+                    let id = PartitionId::new(TopicId(1), index);
+                    let admitted = newest(&log, log.len(), group, id).map(|saved| saved.offset);
+                    prop_assert_eq!(positions.admitted(group, id), admitted);
+                    let visible = newest(&log, durable, group, id);
+                    prop_assert_eq!(positions.visible(group, id), visible.as_ref());
+                }
+            }
+        }
     }
 }
