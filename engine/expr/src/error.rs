@@ -112,6 +112,7 @@ fn root(error: &DataFusionError) -> &DataFusionError {
     match error {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => root(inner),
         DataFusionError::Collection(all) => all.first().map_or(error, root),
+        DataFusionError::Shared(inner) => root(inner),
         other => other,
     }
 }

@@ -28,6 +28,7 @@ use crate::cold::STORE_URL;
 use crate::error::SqlError;
 use crate::limits::{SPILL_BYTES_MAX, STACK_BYTES, SqlLimits};
 use crate::statement;
+use crate::stop::{Stop, stoppable};
 use crate::stream::{Bounds, QueryStream};
 
 /// Consumers of memory that a "not enough" message names.
@@ -137,18 +138,24 @@ impl Engine {
         };
         let engine = self.clone();
         let text = text.to_string();
+        let stop = Stop::new(deadline);
+        let planned_stop = stop.clone();
         let runtime = self
             .inner
             .runtime
             .as_ref()
             .expect("there until the engine is dropped");
-        QueryStream::start(runtime.handle(), bounds, place, async move {
-            engine.plan_and_run(&text).await
+        QueryStream::start(runtime.handle(), bounds, place, stop, async move {
+            engine.plan_and_run(&text, &planned_stop).await
         })
         .await
     }
 
-    async fn plan_and_run(&self, text: &str) -> Result<SendableRecordBatchStream, SqlError> {
+    async fn plan_and_run(
+        &self,
+        text: &str,
+        stop: &Arc<Stop>,
+    ) -> Result<SendableRecordBatchStream, SqlError> {
         let inner = &self.inner;
         let names = Names::new(inner.catalog.catalog(), inner.store.clone());
         let mut state = inner.base.clone();
@@ -166,6 +173,7 @@ impl Engine {
         let plan = state.statement_to_plan(statement).await.map_err(planning)?;
         statement::plan_allowed(&plan)?;
         let plan = state.create_physical_plan(&plan).await.map_err(planning)?;
+        let plan = stoppable(plan, stop).map_err(planning)?;
         let context = Arc::new(TaskContext::from(&state));
         execute_stream(plan, context).map_err(SqlError::executing)
     }

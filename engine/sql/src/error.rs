@@ -108,21 +108,20 @@ impl SqlError {
 
     /// Errors that mean the same at any time.
     fn running(error: DataFusionError) -> Result<SqlError, DataFusionError> {
-        match error {
-            DataFusionError::ResourcesExhausted(detail) => Ok(SqlError::Memory { detail }),
-            DataFusionError::External(inner) => match inner.downcast::<LogError>() {
-                Ok(log) => Ok(SqlError::Log(*log)),
-                Err(other) => Err(DataFusionError::External(other)),
-            },
-            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner)
-                if matches!(
-                    inner.as_ref(),
-                    DataFusionError::ResourcesExhausted(_) | DataFusionError::External(_)
-                ) =>
-            {
-                SqlError::running(*inner)
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(detail) => {
+                let detail = detail
+                    .split(" with top memory")
+                    .next()
+                    .unwrap_or(detail)
+                    .to_string();
+                Ok(SqlError::Memory { detail })
             }
-            other => Err(other),
+            DataFusionError::External(inner) => match inner.downcast_ref::<LogError>() {
+                Some(log) => Ok(SqlError::Log(log.clone())),
+                None => Err(error),
+            },
+            _ => Err(error),
         }
     }
 }

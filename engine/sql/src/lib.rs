@@ -16,6 +16,7 @@ mod limits;
 mod prune;
 pub mod render;
 mod statement;
+mod stop;
 mod stream;
 mod system;
 mod topic;

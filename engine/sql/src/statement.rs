@@ -96,20 +96,16 @@ pub(crate) fn tables_known(
     for reference in references {
         let table = reference.table();
         let unknown = match reference.schema() {
+            None if state.table_functions().contains_key(table) => None,
             None | Some(TOPICS) => names.topic_missing(table),
             Some("system") => names.system_missing(table),
             Some("information_schema") => None,
             Some(schema) => names.schema_missing(schema, table),
         };
         if let Some(message) = unknown {
-            let named = reference
-                .schema()
-                .filter(|_| !text.contains(table))
-                .unwrap_or(table);
-            return Err(SqlError::Text {
-                message,
-                offset: text.find(named),
-            });
+            let whole = reference.to_string().replace('"', "");
+            let offset = text.find(&whole).or_else(|| text.find(table));
+            return Err(SqlError::Text { message, offset });
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 //! the work has stopped; after an error or the end there is nothing more.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arrow::datatypes::SchemaRef;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::SqlError;
 use crate::limits::BATCHES_AHEAD;
+use crate::stop::Stop;
 
 /// How far a query may go.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +53,15 @@ pub struct QueryStream {
 type Sent = Result<Option<RecordBatch>, SqlError>;
 
 /// A task that ends with its owner.
-struct Task(JoinHandle<()>);
+struct Task {
+    handle: JoinHandle<()>,
+    stop: Arc<Stop>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop.drop_query();
+        self.handle.abort();
     }
 }
 
@@ -65,11 +71,12 @@ impl QueryStream {
         runtime: &Handle,
         bounds: Bounds,
         place: OwnedSemaphorePermit,
+        stop: Arc<Stop>,
         plan: impl Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
     ) -> Result<QueryStream, SqlError> {
         let (planned, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let task = Task(runtime.spawn(async move {
+        let handle = runtime.spawn(async move {
             let _place = place;
             let rows = match timeout_at(bounds.deadline, plan).await {
                 Ok(Ok(rows)) => rows,
@@ -89,7 +96,8 @@ impl QueryStream {
             {
                 let _ = sender.try_send(Err(bounds.timeout()));
             }
-        }));
+        });
+        let task = Task { handle, stop };
         // A plan that never yields is given up here, so the caller is not held.
         let schema = match timeout_at(bounds.deadline, schema).await {
             Ok(Ok(schema)) => schema?,
@@ -186,6 +194,10 @@ impl Stream for QueryStream {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     this.done = true;
+                    if Instant::now() >= this.bounds.deadline {
+                        // Whatever broke, it broke because time was up.
+                        return Poll::Ready(Some(Err(this.bounds.timeout())));
+                    }
                     return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Ready(Some(Ok(None))) => {

@@ -5,7 +5,7 @@
 //! Invariants: as many objects as rows; no row depends on another.
 //! Refuses: a result beyond `i32::MAX` bytes, types without a JSON form.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -16,7 +16,8 @@ use arrow::array::{
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
-use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
+use arrow::error::ArrowError;
+use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
 use arrow::record_batch::RecordBatch;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -50,7 +51,7 @@ pub enum EncodeError {
         /// The column's name.
         column: String,
         /// Arrow's reason.
-        source: arrow::error::ArrowError,
+        source: ArrowError,
     },
     /// The objects together are larger than one array can be.
     #[error("{rows} rows are more than {bytes_max} bytes of JSON: encode fewer at a time")]
@@ -209,7 +210,7 @@ impl<'a> Values<'a> {
                 let array = convert(&utc)?;
                 Values::Time(array.as_primitive::<TimestampMicrosecondType>().clone())
             }
-            _ => Values::Other(other(field, array)?),
+            _ => Values::Other(other(field, array, bytes)?),
         })
     }
 
@@ -241,18 +242,57 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Nested and rarer types, as `arrow-json` writes them.
-fn other<'a>(field: &'a FieldRef, array: &'a ArrayRef) -> Result<NullableEncoder<'a>, EncodeError> {
-    static OPTIONS: LazyLock<EncoderOptions> = LazyLock::new(|| {
-        EncoderOptions::default()
-            .with_explicit_nulls(true)
-            .with_timestamp_format("%Y-%m-%dT%H:%M:%S%.6fZ".to_string())
-            .with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.6f%:z".to_string())
-    });
-    make_encoder(field, array.as_ref(), &OPTIONS).map_err(|_| EncodeError::Type {
+/// Nested and rarer types, as `arrow-json` writes them, but for bytes inside, which are as at
+/// the top.
+fn other<'a>(
+    field: &'a FieldRef,
+    array: &'a ArrayRef,
+    bytes: BytesAs,
+) -> Result<NullableEncoder<'a>, EncodeError> {
+    static BASE64: LazyLock<EncoderOptions> = LazyLock::new(|| nested(BytesAs::Base64));
+    static TEXT: LazyLock<EncoderOptions> = LazyLock::new(|| nested(BytesAs::TextElseBase64));
+    let options: &'static EncoderOptions = match bytes {
+        BytesAs::Base64 => &BASE64,
+        BytesAs::TextElseBase64 => &TEXT,
+    };
+    make_encoder(field, array.as_ref(), options).map_err(|_| EncodeError::Type {
         column: field.name().clone(),
         data_type: array.data_type().clone(),
     })
+}
+
+fn nested(bytes: BytesAs) -> EncoderOptions {
+    EncoderOptions::default()
+        .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(NestedBytes(bytes)))
+        .with_timestamp_format("%Y-%m-%dT%H:%M:%S%.6fZ".to_string())
+        .with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.6f%:z".to_string())
+}
+
+/// Bytes inside of lists and structs.
+#[derive(Debug)]
+struct NestedBytes(BytesAs);
+
+impl EncoderFactory for NestedBytes {
+    fn make_default_encoder<'a>(
+        &self,
+        _: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        Ok(array.as_binary_opt::<i32>().map(|values| {
+            let encoder = Box::new(BytesEncoder(values, self.0));
+            NullableEncoder::new(encoder, values.nulls().cloned())
+        }))
+    }
+}
+
+struct BytesEncoder<'a>(&'a BinaryArray, BytesAs);
+
+impl Encoder for BytesEncoder<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        push_bytes(out, self.0.value(row), self.1);
+    }
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {

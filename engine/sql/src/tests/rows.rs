@@ -1,0 +1,334 @@
+//! What queries give over hot rows, tiered rows, and both.
+
+use super::*;
+use crate::error::SqlError;
+
+/// The same questions must have the same answers wherever the rows are.
+async fn questions(world: &World) {
+    world
+        .check(
+            "select _partition, _offset, _timestamp, _key, _value_text, carrier, dep_delay, ts \
+             from flights order by _partition, _offset",
+            r#"_partition,_offset,_timestamp,_key,_value_text,carrier,dep_delay,ts
+            0,0,1970-01-01T00:00:10.000000Z,UA,"{""carrier"":""UA"",""dep_delay"":5,""ts"":""2013-01-01T05:00:00Z""}",UA,5.0,2013-01-01T05:00:00.000000Z
+            0,1,1970-01-01T00:00:20.000000Z,,"{""carrier"":""AA"",""dep_delay"":-1.5,""extra"":{""gate"":""C7""}}",AA,-1.5,
+            1,0,1970-01-01T00:00:30.000000Z,??,"{""carrier"":7}",,,
+            1,1,1970-01-01T00:00:40.000000Z,,,,,"#,
+        )
+        .await;
+    world
+        .check("select count(*) as n from flights", "n\n4")
+        .await;
+    world
+        .check(
+            "select count(*) as n from flights where _partition = 1",
+            "n\n2",
+        )
+        .await;
+    world
+        .check(
+            "select count(carrier) as n, sum(dep_delay) as s from flights",
+            "n,s\n2,3.5",
+        )
+        .await;
+    world
+        .check(
+            "select _value from flights where _offset = 1 and _partition = 1",
+            "_value\n//4=",
+        )
+        .await;
+    world
+        .check(
+            "select _headers from flights order by _partition, _offset",
+            r#"_headers
+
+            "[{""name"":""h"",""value"":""v""}]"
+
+            "[{""name"":""h"",""value"":""v""}]""#,
+        )
+        .await;
+    world
+        .check("select carrier from flights where _timestamp >= '1970-01-01T00:00:20Z' and carrier is not null", "carrier\nAA")
+        .await;
+    world
+        .check(
+            "select a.carrier from flights a join flights b on a.carrier = b.carrier order by 1",
+            "carrier\nAA\nUA",
+        )
+        .await;
+    world
+        .check(
+            "select _value_text->'extra'->>'gate' as gate, _value_text->'carrier' as c \
+             from flights where carrier = 'AA'",
+            "gate,c\nC7,\"\"\"AA\"\"\"",
+        )
+        .await;
+    world
+        .check(
+            "select date_bin(interval '30 seconds', _timestamp) as bin, count(*) as n \
+             from flights group by bin order by bin",
+            "bin,n\n1970-01-01T00:00:00.000000Z,2\n1970-01-01T00:00:30.000000Z,2",
+        )
+        .await;
+    world
+        .check(
+            "select _offset from flights order by _offset desc limit 1",
+            "_offset\n1",
+        )
+        .await;
+    world
+        .check("select count(*) as n from \"Empty\"", "n\n0")
+        .await;
+    world.check("select _offset from Empty", "_offset").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_only() {
+    let world = World::new(SqlLimits::default()).await;
+    world.some_flights().await;
+    questions(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cold_only() {
+    let world = World::new(SqlLimits::default()).await;
+    world.some_flights().await;
+    world.tier().await;
+    let snapshot = world
+        .store
+        .snapshot(world.partition("flights", 1))
+        .await
+        .unwrap();
+    assert_eq!((snapshot.cold.len(), snapshot.hot.len()), (1, 0));
+    questions(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_and_cold() {
+    let world = World::new(SqlLimits::default()).await;
+    let ua: &[u8] = br#"{"carrier":"UA","dep_delay":5,"ts":"2013-01-01T05:00:00Z"}"#;
+    let aa: &[u8] = br#"{"carrier":"AA","dep_delay":-1.5,"extra":{"gate":"C7"}}"#;
+    world.append("flights", 0, &[(10, Some("UA"), ua)]).await;
+    world
+        .append("flights", 1, &[(30, Some("??"), br#"{"carrier":7}"#)])
+        .await;
+    world.tier().await;
+    // The header stands on the second record of a batch: one that is cut off shifts it.
+    for (index, second) in [(0, (20, None, aa)), (1, (40, None, b"\xff\xfe".as_slice()))] {
+        let mut rows = RowsBuilder::new();
+        rows.push(
+            second.0 * 1_000_000,
+            second.1,
+            Some(second.2),
+            &[("h", Some(b"v"))],
+        );
+        world.append_rows("flights", index, &rows.finish()).await;
+    }
+    questions(&world).await;
+    world
+        .check(
+            "select topic, partition, start, \"end\", cold_end, objects from system.partitions \
+             where topic = 'flights' order by partition",
+            "topic,partition,start,end,cold_end,objects\nflights,0,0,2,1,1\nflights,1,0,2,1,1",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trimmed_rows_are_not_shown() {
+    let world = World::new(SqlLimits::default()).await;
+    let records: Vec<(i64, Option<&str>, &[u8])> = vec![(1, None, b"{}"); 10];
+    world.append("flights", 0, &records).await;
+    world.store.trim(world.partition("flights", 0), 4).unwrap();
+    let sql = "select min(_offset) as low, count(*) as n from flights";
+    world.check(sql, "low,n\n4,6").await;
+    world.tier().await;
+    world.check(sql, "low,n\n4,6").await;
+    world
+        .check("select count(*) as n from flights", "n\n6")
+        .await;
+    world.append("flights", 0, &records).await;
+    world.store.trim(world.partition("flights", 0), 7).unwrap();
+    world
+        .check(
+            "select min(_offset) as low, count(*) as n from flights",
+            "low,n\n7,13",
+        )
+        .await;
+    world
+        .check("select count(*) as n from flights", "n\n13")
+        .await;
+    world
+        .check(
+            "select count(*) as n from flights where _offset < 8",
+            "n\n1",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_match_is_not_read() {
+    let world = World::new(SqlLimits::default()).await;
+    for round in 0..4 {
+        let records: Vec<(i64, Option<&str>, &[u8])> = vec![(round * 100, None, b"{}"); 5];
+        world.append("flights", 0, &records).await;
+        if round < 3 {
+            world.tier().await;
+        }
+    }
+    let explain = async |filter: &str| {
+        let sql = format!("explain select carrier from flights where {filter}");
+        let text = world
+            .run(&sql, Format::Csv, QueryOptions::default())
+            .await
+            .unwrap();
+        (
+            text.matches(".parquet").count(),
+            text.contains("StreamingTableExec"),
+        )
+    };
+    assert_eq!(explain("true").await, (3, true));
+    assert_eq!(explain("_offset between 6 and 8").await, (1, false));
+    assert_eq!(explain("_offset = 17").await, (0, true));
+    assert_eq!(
+        explain("_timestamp > '1970-01-01T00:01:30Z'").await,
+        (2, true)
+    );
+    assert_eq!(
+        explain("_timestamp < timestamp '1970-01-01T00:01:30Z'").await,
+        (1, true)
+    );
+    assert_eq!(explain("_partition = 1").await, (0, false));
+    assert_eq!(explain("_offset < 5 or _offset >= 15").await, (1, true));
+    world
+        .check(
+            "select count(*) as n from flights where _offset between 6 and 8",
+            "n\n3",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counting_decodes_nothing() {
+    let world = World::new(SqlLimits::default()).await;
+    world.some_flights().await;
+    let sql = "explain select count(*) from flights where _partition = 0";
+    let text = world
+        .run(sql, Format::Csv, QueryOptions::default())
+        .await
+        .unwrap();
+    assert!(
+        text.contains("StreamingTableExec: partition_sizes=1, projection=[_partition]"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_stop_a_query() {
+    let limits = SqlLimits {
+        queries_max: 1,
+        ..SqlLimits::default()
+    };
+    let world = World::new(limits).await;
+    world.some_flights().await;
+    let rows = |rows_max| QueryOptions {
+        rows_max: Some(rows_max),
+        timeout_ms: None,
+    };
+    let sql = "select _offset from flights";
+    assert!(world.run(sql, Format::Csv, rows(4)).await.is_ok());
+    let error = world.run(sql, Format::Csv, rows(3)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the query has more than 3 rows: add LIMIT, aggregate, or raise the limit"
+    );
+    assert!(world.run(sql, Format::Csv, rows(0)).await.is_err());
+
+    let hurry = QueryOptions {
+        rows_max: None,
+        timeout_ms: Some(300),
+    };
+    let numbers = "generate_series(1, 1000000)";
+    for heavy in [
+        // Few matches, none, no condition, no end; rows and counts.
+        format!("select count(*) from {numbers} a, {numbers} b where a.value * b.value % 7 = 3"),
+        format!("select a.value from {numbers} a, {numbers} b where a.value * b.value = -1"),
+        format!("select sum(a.value * b.value) from {numbers} a, {numbers} b"),
+        format!(
+            "select count(*) from {numbers} a join {numbers} b on a.value / 500000 = b.value / 500000"
+        ),
+        "with recursive n as (select 1 as x union all select 1 from n) select sum(x) from n".into(),
+    ] {
+        let error = world
+            .run(&heavy, Format::Csv, hurry.clone())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, SqlError::Timeout { timeout_ms: 300 }),
+            "{heavy}: {error}"
+        );
+        // Its place becomes free once its work has stopped.
+        let patient = QueryOptions {
+            rows_max: None,
+            timeout_ms: Some(20_000),
+        };
+        let text = world
+            .run(sql, Format::Csv, patient.clone())
+            .await
+            .expect(&heavy);
+        assert_eq!(text.lines().count(), 5);
+
+        let endless = world
+            .engine
+            .query(&heavy, QueryOptions::default())
+            .await
+            .unwrap();
+        let error = world
+            .run(sql, Format::Csv, hurry.clone())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, SqlError::Busy { queries_max: 1 }),
+            "{heavy}: {error}"
+        );
+        drop(endless);
+        assert!(
+            world.run(sql, Format::Csv, patient).await.is_ok(),
+            "{heavy}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded() {
+    let world = World::new(SqlLimits {
+        memory_bytes: 1 << 20,
+        ..SqlLimits::default()
+    })
+    .await;
+    let sql = "select value, count(*) from generate_series(1, 3000000) group by value \
+               order by value limit 1";
+    match world.run(sql, Format::Csv, QueryOptions::default()).await {
+        Ok(text) => assert_eq!(text, "value,count(*)\n1,1\n"),
+        Err(error) => assert!(matches!(error, SqlError::Memory { .. }), "{error}"),
+    }
+    let sql = "select a.value from generate_series(1, 3000000) a \
+               join generate_series(1, 3000000) b on a.value = b.value + 1 limit 1";
+    let error = world
+        .run(sql, Format::Csv, QueryOptions::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SqlError::Memory { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_division_by_zero_is_said() {
+    let world = World::new(SqlLimits::default()).await;
+    world.some_flights().await;
+    world
+        .check(
+            "select 1 / _offset from flights",
+            "the query failed: divide by zero error",
+        )
+        .await;
+}
