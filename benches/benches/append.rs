@@ -1,0 +1,156 @@
+//! Durable records per second, beside the raw disk.
+//!
+//! `producers-N`: N producers in this process, each with one batch of `BATCH_RECORDS` in flight,
+//! each batch acknowledged after its sync. `quic-N`: the same through a node's native door, each
+//! producer on a stream of its own.
+//! Baseline: one thread writes the same N encoded batches in one piece and syncs, again and
+//! again: the batching of a log that misses no chance, without anything around it.
+//! `per_sync` is how many records of ours one sync covered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use benches::disk::RawDisk;
+use benches::rig::{self, Bare, Result, Whole};
+use benches::{Case, Options, Unit, machine};
+use broker::Broker;
+use model::{Batch, Codec, PartitionId};
+use protocol::{Produce, Response};
+use storage::Store;
+use tokio::task::JoinSet;
+
+/// Records of one batch: what a producer that lingers a little sends.
+const BATCH_RECORDS: usize = 100;
+
+fn main() -> Result<()> {
+    let options = Options::from_args();
+    let folder = rig::folder()?;
+    machine::print(folder.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    for producers in [1, 8, 64] {
+        for (kind, quic) in [("producers", false), ("quic", true)] {
+            let case = format!("{kind}-{producers}");
+            if options.wants(&case) {
+                runtime.block_on(measure(case, producers, quic, &options))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What takes the batches of one case.
+enum Target {
+    Bare(Bare),
+    Whole(Box<Whole>),
+}
+
+impl Target {
+    fn store(&self) -> &Store {
+        match self {
+            Target::Bare(bare) => &bare.store,
+            Target::Whole(whole) => whole.node.store(),
+        }
+    }
+
+    fn partitions(&self) -> &[PartitionId] {
+        match self {
+            Target::Bare(bare) => &bare.partitions,
+            Target::Whole(whole) => &whole.partitions,
+        }
+    }
+
+    /// Records acknowledged in one turn, and how long it took.
+    async fn turn(&self, batch: &Batch, turn: Duration) -> Result<(u64, Duration)> {
+        let begun = Instant::now();
+        let until = begun + turn;
+        let mut producers = JoinSet::new();
+        for partition in self.partitions().iter().copied() {
+            let batch = batch.clone();
+            match self {
+                Target::Bare(bare) => {
+                    producers.spawn(produce(bare.broker.clone(), partition, batch, until));
+                }
+                Target::Whole(whole) => {
+                    let channel = whole.client.channel().await?;
+                    producers.spawn(async move {
+                        let mut records = 0;
+                        while Instant::now() < until {
+                            let batch = batch.clone();
+                            let sent = channel.send(Produce { partition, batch }).await?;
+                            let Response::Produced(_) = sent.await? else {
+                                return Err("the node did not answer with an offset".into());
+                            };
+                            records += BATCH_RECORDS as u64;
+                        }
+                        Ok(records)
+                    });
+                }
+            }
+        }
+        let mut records = 0;
+        while let Some(done) = producers.join_next().await {
+            records += done??;
+        }
+        Ok((records, begun.elapsed()))
+    }
+}
+
+async fn produce(
+    broker: Broker,
+    partition: PartitionId,
+    batch: Batch,
+    until: Instant,
+) -> Result<u64> {
+    let mut records = 0;
+    while Instant::now() < until {
+        broker.produce(partition, batch.clone()).await?;
+        records += BATCH_RECORDS as u64;
+    }
+    Ok(records)
+}
+
+async fn measure(name: String, producers: u32, quic: bool, options: &Options) -> Result<()> {
+    let folder = rig::folder()?;
+    let target = if quic {
+        Target::Whole(Box::new(Whole::start(folder.path(), producers).await?))
+    } else {
+        Target::Bare(Bare::open(folder.path(), producers, false).await?)
+    };
+    let batch = rig::batch(BATCH_RECORDS, Codec::None)?;
+    let group: Arc<[u8]> = batch.to_bytes().repeat(producers as usize).into();
+    let group_records = BATCH_RECORDS as u64 * u64::from(producers);
+    let mut raw = RawDisk::create(folder.path())?;
+    let mut case = Case::new("append", name, Unit::RecordsPerSecond);
+    let (mut syncs, mut total) = (0, 0);
+    for _ in 0..options.runs() {
+        let before = target.store().status().syncs;
+        let (records, took) = target.turn(&batch, options.turn()).await?;
+        syncs += target.store().status().syncs - before;
+        total += records;
+        case.ours(records as f64 / took.as_secs_f64(), records);
+        rig::trim(target.store(), target.partitions()).await?;
+
+        let (group, turn) = (Arc::clone(&group), options.turn());
+        let turned = tokio::task::spawn_blocking(move || {
+            let done = raw.turn(&group, turn);
+            (raw, done)
+        });
+        let (back, done) = turned.await?;
+        raw = back;
+        let (count, took) = done?;
+        case.baseline((count * group_records) as f64 / took.as_secs_f64());
+    }
+    case.number("per_sync", total as f64 / syncs.max(1) as f64);
+    case.field("batch_bytes", batch.size());
+    case.print();
+    match target {
+        Target::Bare(bare) => bare.store.close().await?,
+        Target::Whole(whole) => {
+            drop(whole.client);
+            whole.node.stop().await;
+        }
+    }
+    Ok(())
+}
