@@ -36,7 +36,7 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("wasmtime", &["engine/wasm"]),
     ("datafusion", &["engine/sql", "engine/expr"]),
     ("object_store", &["engine/storage"]),
-    ("parquet", &["engine/storage"]),
+    ("parquet", &["engine/storage", "benches"]),
     ("quinn", &["engine/server", "engine/client", "benches"]),
     ("axum", &["engine/server"]),
     ("clap", &["engine/server"]),
