@@ -310,13 +310,8 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
         .collect()
 }
 
-/// A symbol without the hash that Rust puts at its end.
+/// A symbol as the author wrote it, without crate hashes.
 fn readable(symbol: &str) -> String {
-    let name = match symbol.rsplit_once("::h") {
-        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            name
-        }
-        _ => symbol,
-    };
-    cut(name, 200)
+    // without a prefix that marks a symbol of Rust, the name comes back as it is
+    cut(&format!("{:#}", rustc_demangle::demangle(symbol)), 200)
 }

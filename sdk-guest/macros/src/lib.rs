@@ -59,7 +59,9 @@ fn attribute(args: TokenStream, item: TokenStream, shape: Shape) -> TokenStream 
         Err(Error::new(args.span(), "this attribute takes no arguments"))
     };
     let made = made.unwrap_or_else(Error::into_compile_error);
-    quote!(#function #made).into()
+    // kept apart from the loop over rows, so that a trap can name it
+    let named = quote!(#[cfg_attr(target_family = "wasm", inline(never))]);
+    quote!(#named #function #made).into()
 }
 
 fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {

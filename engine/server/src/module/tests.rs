@@ -39,27 +39,19 @@ fn every_file_of_the_sdk_is_carried() {
 
 #[test]
 fn the_carried_workspace_has_the_versions_of_the_repository() {
-    let read = |text: &str| text.parse::<toml::Table>().unwrap();
+    let root = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let (_, carried) = sdk_files().next().unwrap();
-    let carried = read(std::str::from_utf8(carried).unwrap());
-    let root = read(&fs::read_to_string(repository().join("Cargo.toml")).unwrap());
-    let (carried, root) = (&carried["workspace"], &root["workspace"]);
-    for key in ["version", "edition", "rust-version", "license"] {
-        assert_eq!(carried["package"][key], root["package"][key], "{key}");
-    }
-    for (name, ours) in carried["dependencies"].as_table().unwrap() {
-        let theirs = &root["dependencies"][name];
-        assert_eq!(ours.get("version"), theirs.get("version"), "{name}");
-        assert_eq!(ours.get("path"), theirs.get("path"), "{name}");
-        for feature in ours
-            .get("features")
-            .and_then(|f| f.as_array())
-            .into_iter()
-            .flatten()
-        {
-            let known = theirs["features"].as_array().unwrap();
-            assert!(known.contains(feature), "{name}: {feature}");
+    // serde_json goes without what only the engine needs
+    let carried = std::str::from_utf8(carried).unwrap().replace(
+        r#"features = ["std"] }"#,
+        r#"features = ["std", "raw_value", "preserve_order"] }"#,
+    );
+    for line in carried.lines().filter(|line| line.contains(" = ")) {
+        let key = line.split_once(" = ").unwrap().0;
+        if ["members", "exclude", "rustmq-sdk-macros"].contains(&key) {
+            continue;
         }
+        assert!(root.lines().any(|theirs| theirs == line), "not in Cargo.toml: {line}");
     }
 }
 
