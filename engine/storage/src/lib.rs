@@ -11,11 +11,11 @@ mod config;
 mod error;
 mod io;
 mod log;
-#[cfg(test)]
-mod simdisk;
 mod snapshot;
 mod status;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod tier;
 mod wal;
 

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::{Durability, LogError, PartitionId};
 use tokio::sync::Notify;
 
-use super::queue::{BatchWork, Queue, Taken, Work, refuse};
+use super::queue::{BatchWork, Gather, Queue, Taken, Work, refuse};
 use super::{Partitions, Segments};
 use crate::tail::Tail;
 use crate::wal::entry::ENTRY_HEAD_LEN;
@@ -50,6 +50,8 @@ pub(crate) struct Committer {
     pub tier_wake: Arc<Notify>,
     /// Something was written after the last mark.
     pub needs_mark: bool,
+    /// What the next group may hope for.
+    pub gather: Gather,
 }
 
 /// A write or sync failed: nothing more may be done with this WAL.
@@ -71,7 +73,10 @@ impl Committer {
     pub(crate) fn run(mut self) {
         let _guard = Guard(Arc::clone(&self.queue));
         loop {
-            let done = match self.queue.take(self.needs_mark.then_some(self.idle)) {
+            let done = match self
+                .queue
+                .take(self.needs_mark.then_some(self.idle), self.gather)
+            {
                 Taken::Group(group) => self.group(group),
                 Taken::Idle => self.mark(),
                 Taken::Closed => {
@@ -198,15 +203,20 @@ impl Committer {
         if let Err(error) = self.sync() {
             return Err(lost(after_sync, error.0));
         }
+        self.gather.hoped = self.queue.waiting().0 + after_sync.len();
         after_sync.into_iter().for_each(|staged| self.done(staged));
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Failed> {
+        if self.wal.is_synced() {
+            return Ok(());
+        }
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.wal
-            .sync()
-            .map_err(|error| Failed(format!("a sync of it failed: {error}")))
+        let begun = Instant::now();
+        let synced = self.wal.sync();
+        self.gather.sync = begun.elapsed();
+        synced.map_err(|error| Failed(format!("a sync of it failed: {error}")))
     }
 
     /// Makes known in the WAL itself that all before is durable.

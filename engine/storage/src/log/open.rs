@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::commit::{Committer, Counters};
 use super::partition::{Beginning, Partition, Slot};
-use super::queue::Queue;
+use super::queue::{Gather, Queue};
 use super::{Inner, Partitions, Segments, Store, tiering};
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::error::{OpenError, TierError};
@@ -48,7 +48,7 @@ impl Store {
             None => Tier::open(&config)?,
         };
         let mut manifests = manifests(&tier, &partitions).await?;
-        let recovered = {
+        let mut recovered = {
             let (disk, dir) = (Arc::clone(&disk), wal_dir.clone());
             let segment_bytes = config.segment_bytes;
             let recover = move || recover(&*disk, &dir, segment_bytes);
@@ -60,7 +60,7 @@ impl Store {
                 }
             }
         };
-        let mut found = recovered.partitions.clone();
+        let mut found = std::mem::take(&mut recovered.partitions);
         let map = Partitions::default();
         for config in partitions {
             let found = found.remove(&config.id).unwrap_or_default();
@@ -203,6 +203,7 @@ fn start(
         tier_bytes: inner.config.tier_bytes,
         tier_wake: Arc::clone(&inner.tier_wake),
         needs_mark: false,
+        gather: Gather::default(),
     };
     let thread = std::thread::Builder::new().name("rustmq-wal".to_owned());
     let writer = thread

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use model::{Batch, Bounds, LogError, Offset, PartitionId};
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ struct State {
     cold: Arc<Manifest>,
     /// Of the batches in the WAL when the store opened.
     producers: Vec<ProducerMark>,
+    /// Objects that left the tier's list, and when.
+    retired: Vec<(Instant, String)>,
     is_dropped: bool,
 }
 
@@ -100,6 +103,7 @@ impl Partition {
             tail,
             cold,
             producers,
+            retired: Vec::new(),
             is_dropped,
         };
         Partition {
@@ -236,8 +240,25 @@ impl Partition {
     pub(crate) fn release_tiered(&self, manifest: Arc<Manifest>) {
         let mut state = self.lock();
         let end = manifest.end;
-        state.cold = manifest;
+        let now = Instant::now();
+        let before = std::mem::replace(&mut state.cold, manifest);
+        let start = state.cold.start;
+        let gone = before.objects.iter().filter(|object| object.next <= start);
+        state
+            .retired
+            .extend(gone.map(|object| (now, object.path.clone())));
         release(&mut state, end);
+    }
+
+    /// Objects that left the tier's list at least `grace` ago.
+    pub(crate) fn take_retired(&self, grace: Duration) -> Vec<String> {
+        let mut state = self.lock();
+        let is_old = |(at, _): &mut (Instant, String)| at.elapsed() >= grace;
+        state
+            .retired
+            .extract_if(.., is_old)
+            .map(|(_, path)| path)
+            .collect()
     }
 
     /// Gives up everything.

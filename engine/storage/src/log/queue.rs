@@ -20,6 +20,12 @@ use crate::wal::{Control, Kind};
 
 /// Most bytes the writer takes at once: bounds how long the first waiter waits for the last.
 const GROUP_BYTES_MAX: usize = 16 << 20;
+/// A group of this size is worth a sync of its own.
+const GATHER_BYTES_MAX: usize = 1 << 20;
+/// Syncs quicker than this are not worth waiting for company.
+const GATHER_SYNC_MIN: Duration = Duration::from_micros(400);
+/// Pauses of a sixteenth of a sync, so a group grows for a quarter of one at most.
+const GATHER_PAUSES_MAX: u32 = 4;
 
 type Reply = oneshot::Sender<Result<(), LogError>>;
 
@@ -91,6 +97,18 @@ struct State {
     bytes: usize,
     closed: bool,
     failure: Option<String>,
+    /// The writer sleeps until so many works are there; 0 while it is busy.
+    wake_at: usize,
+}
+
+/// How long the writer lets a group grow: producers that were just answered come back, and one
+/// sync for all of them is cheaper than two. Bounded by a part of what a sync takes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Gather {
+    /// Works that can be hoped for: those just answered and those that waited meanwhile.
+    pub hoped: usize,
+    /// What the last sync took.
+    pub sync: Duration,
 }
 
 impl State {
@@ -156,8 +174,7 @@ impl Queue {
         }
         state.bytes += work.length;
         state.works.push_back(Work::Batches(work));
-        drop(state);
-        self.wake.notify_one();
+        self.wake(state);
         Ok(())
     }
 
@@ -166,8 +183,7 @@ impl Queue {
         let mut state = self.lock();
         state.check()?;
         state.works.push_back(work);
-        drop(state);
-        self.wake.notify_one();
+        self.wake(state);
         Ok(())
     }
 
@@ -189,32 +205,76 @@ impl Queue {
     }
 
     /// The next group for the writer; `idle` bounds the wait for one.
-    pub(crate) fn take(&self, idle: Option<Duration>) -> Taken {
+    pub(crate) fn take(&self, idle: Option<Duration>, gather: Gather) -> Taken {
         let mut state = self.lock();
-        loop {
-            if !state.works.is_empty() {
-                let group = take_group(&mut state);
-                drop(state);
-                self.room.notify_waiters();
-                return Taken::Group(group);
-            }
+        while state.works.is_empty() {
             if state.closed {
                 return Taken::Closed;
             }
-            state = match idle {
-                None => self
-                    .wake
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(idle) => {
-                    let waited = self.wake.wait_timeout(state, idle);
-                    let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                    if timeout.timed_out() && state.works.is_empty() && !state.closed {
-                        return Taken::Idle;
-                    }
-                    state
-                }
-            };
+            let slept;
+            (state, slept) = self.sleep(state, 1, idle);
+            if !slept && state.works.is_empty() && !state.closed {
+                return Taken::Idle;
+            }
+        }
+        state = self.gather(state, gather);
+        let group = take_group(&mut state);
+        drop(state);
+        self.room.notify_waiters();
+        Taken::Group(group)
+    }
+
+    /// Sleeps until so many works are there; false if the time was up before.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        wake_at: usize,
+        time: Option<Duration>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        state.wake_at = wake_at;
+        let (mut state, slept) = match time {
+            None => {
+                let woken = self.wake.wait(state);
+                (woken.unwrap_or_else(PoisonError::into_inner), true)
+            }
+            Some(time) => {
+                let waited = self.wake.wait_timeout(state, time);
+                let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                (state, !timeout.timed_out())
+            }
+        };
+        state.wake_at = 0;
+        (state, slept)
+    }
+
+    /// Lets the group grow as long as works keep coming.
+    fn gather<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        gather: Gather,
+    ) -> MutexGuard<'a, State> {
+        if gather.hoped <= 1 || gather.sync < GATHER_SYNC_MIN {
+            return state;
+        }
+        let pause = gather.sync / 16;
+        for _ in 0..GATHER_PAUSES_MAX {
+            let before = state.works.len();
+            if before >= gather.hoped || state.bytes >= GATHER_BYTES_MAX || state.closed {
+                break;
+            }
+            (state, _) = self.sleep(state, gather.hoped, Some(pause));
+            if state.works.len() == before {
+                break;
+            }
+        }
+        state
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let is_due = state.wake_at > 0 && state.works.len() >= state.wake_at;
+        drop(state);
+        if is_due {
+            self.wake.notify_one();
         }
     }
 

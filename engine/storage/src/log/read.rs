@@ -142,7 +142,10 @@ pub(super) async fn load(
     let read = move || {
         let load = |slot: &Slot| match partition.in_memory(slot.base) {
             Some(batch) => Ok(batch),
-            None => read_batch(partition.id(), slot.base, &slot.location),
+            None => {
+                let stamp = (slot.base, slot.append_time_us);
+                read_batch(partition.id(), stamp, &slot.location)
+            }
         };
         slots.iter().map(load).collect()
     };

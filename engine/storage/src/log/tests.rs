@@ -213,7 +213,7 @@ mod faults {
     use std::sync::atomic::Ordering::SeqCst;
 
     use super::*;
-    use crate::simdisk::SimDisk;
+    use crate::tests::disk::SimDisk;
     use crate::tier::tests::FaultyStore;
 
     struct Bench {
@@ -425,6 +425,40 @@ mod faults {
             })
         );
         assert_eq!(append(&store, P0, 1, "z").await, 200);
+    }
+
+    #[tokio::test]
+    async fn trimmed_objects_leave_the_list_and_go_a_while_later() {
+        let bench = Bench::new();
+        let store = bench.open().await;
+        for _ in 0..3 {
+            append(&store, P0, 10, "x").await;
+            store.tier(None).await.unwrap();
+        }
+        let snapshot = store.snapshot(P0).await.unwrap();
+        assert_eq!(
+            (snapshot.cold.len(), snapshot.cold_end, snapshot.hot.len()),
+            (3, 30, 0)
+        );
+        store.trim_durable(P0, 25).await.unwrap();
+        let trimmed = store.snapshot(P0).await.unwrap();
+        assert_eq!((trimmed.cold.len(), trimmed.start), (1, 25));
+        store.tier_due().await.unwrap();
+        assert_eq!(store.status().partitions[0].objects, 1);
+        assert_eq!(
+            bench.objects.paths("data").await,
+            3,
+            "a query may still read them"
+        );
+        store.delete_retired(std::time::Duration::ZERO).await;
+        assert_eq!(bench.objects.paths("data").await, 1);
+        store.close().await.unwrap();
+        let store = bench.open().await;
+        assert_eq!(store.bounds(P0), Ok(Bounds { start: 25, end: 30 }));
+        assert_eq!(dump(&store, P0).await.lines().count(), 5);
+        store.partition_drop(P0).await.unwrap();
+        assert_eq!(bench.objects.paths("data").await, 0);
+        assert_eq!(bench.objects.paths("manifests").await, 0);
     }
 
     #[tokio::test]

@@ -9,17 +9,20 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::{Batch, LogError, PartitionId};
+use object_store::path::Path;
 
 use super::partition::Partition;
 use super::read::load;
 use super::{Inner, Store};
 use crate::error::TierError;
 use crate::status::TierReport;
-use crate::tier::manifest::ProducerMark;
+use crate::tier::manifest::{Manifest, ProducerMark};
 use crate::tier::writer::{Written, write};
 
 /// Batches of one object are at most this many times `tier_bytes`.
 const OBJECT_FACTOR: u64 = 2;
+/// How long an object that was trimmed away stays for those who still read it.
+const RETIRED_GRACE: Duration = Duration::from_secs(300);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 impl Store {
@@ -83,20 +86,42 @@ impl Store {
         let start = partition.bounds().start;
         let mut manifest = before.followed_by(start, Some(object), marks);
         self.inner.tier.put_manifest(&mut manifest).await?;
-        let gone: Vec<String> = before
-            .objects
-            .iter()
-            .filter(|object| object.next <= manifest.start)
-            .map(|object| object.path.clone())
-            .collect();
         partition.release_tiered(Arc::new(manifest));
-        for path in gone {
-            let path = object_store::path::Path::from(path);
-            if let Err(error) = self.inner.tier.delete(&path).await {
-                tracing::warn!(%error, "an object of trimmed records stays behind");
+        Ok(Some(report))
+    }
+
+    /// Takes objects that are wholly trimmed off the list; they are deleted a while later.
+    async fn forget_trimmed(&self, partition: &Arc<Partition>) -> Result<(), TierError> {
+        let start = partition.bounds().start;
+        let is_gone = |manifest: &Manifest| {
+            manifest
+                .objects
+                .first()
+                .is_some_and(|object| object.next <= start)
+        };
+        if !is_gone(&partition.cold()) {
+            return Ok(());
+        }
+        let _one = partition.tiering.lock().await;
+        let before = partition.cold();
+        if is_gone(&before) {
+            let mut manifest = before.followed_by(start, None, Vec::new());
+            self.inner.tier.put_manifest(&mut manifest).await?;
+            partition.release_tiered(Arc::new(manifest));
+        }
+        Ok(())
+    }
+
+    /// Deletes objects that left their partition's list at least `grace` ago: queries that
+    /// pinned an older list have ended by then.
+    pub(super) async fn delete_retired(&self, grace: Duration) {
+        for partition in self.inner.partitions.all().into_values() {
+            for path in partition.take_retired(grace) {
+                if let Err(error) = self.inner.tier.delete(&Path::from(path)).await {
+                    tracing::warn!(%error, "an object of trimmed records stays behind");
+                }
             }
         }
-        Ok(Some(report))
     }
 
     /// Whether something makes this partition due.
@@ -131,9 +156,11 @@ impl Store {
         let pressed = self.pressed_segment();
         let mut first_error = None;
         for partition in self.inner.partitions.all().into_values() {
-            if self.is_due(&partition, now_us, pressed)
-                && let Err(error) = self.tier_partition(&partition).await
-            {
+            let mut done = self.forget_trimmed(&partition).await;
+            if done.is_ok() && self.is_due(&partition, now_us, pressed) {
+                done = self.tier_partition(&partition).await.map(|_| ());
+            }
+            if let Err(error) = done {
                 tracing::warn!(partition = %partition.id(), %error, "a range was not tiered");
                 first_error.get_or_insert(error);
             }
@@ -142,6 +169,7 @@ impl Store {
             self.move_leftovers().await?;
         }
         self.reclaim().await?;
+        self.delete_retired(RETIRED_GRACE).await;
         match first_error {
             None => Ok(()),
             Some(error) => Err(error),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::Array;
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::{Batch, Codec, Offset, PayloadCodec, Rows, RowsBuilder, Schema, ShardEpoch};
 use object_store::memory::InMemory;
@@ -39,6 +40,11 @@ impl FaultyStore {
 
     pub(crate) fn fail_puts(&self, prefix: &str, lost_answer: bool) {
         *self.failing.lock().unwrap() = Some((prefix.to_owned(), lost_answer));
+    }
+
+    /// How many objects are below a prefix.
+    pub(crate) async fn paths(&self, prefix: &str) -> usize {
+        self.objects.list(Some(&Path::from(prefix))).count().await
     }
 
     /// The same objects, without faults.

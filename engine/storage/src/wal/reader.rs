@@ -12,7 +12,7 @@ use super::Location;
 /// Reads the batch that stands at `location`.
 pub(crate) fn read_batch(
     partition: PartitionId,
-    base: Offset,
+    (base, append_time_us): (Offset, i64),
     location: &Location,
 ) -> Result<Batch, LogError> {
     let damage = |reason: String| LogError::Corrupt {
@@ -30,10 +30,12 @@ pub(crate) fn read_batch(
         .read_exact_at(&mut bytes, location.at)
         .map_err(|error| damage(error.to_string()))?;
     let batch = Batch::decode(Bytes::from(bytes)).map_err(|error| damage(error.to_string()))?;
-    if batch.base_offset() != base {
+    // The stamp is outside of the batch's own checksum.
+    let stamp = (batch.base_offset(), batch.append_time());
+    if stamp != (base, append_time_us) {
+        let (offset, time) = stamp;
         return Err(damage(format!(
-            "holds offset {} instead",
-            batch.base_offset()
+            "it is stamped offset {offset}, time {time}"
         )));
     }
     Ok(batch)

@@ -22,7 +22,6 @@ use crate::error::OpenError;
 use crate::io::Disk;
 
 /// What the WAL holds of one batch.
-#[derive(Clone)]
 pub(crate) struct FoundBatch {
     pub next: Offset,
     pub records: u32,
@@ -33,7 +32,7 @@ pub(crate) struct FoundBatch {
 }
 
 /// What the WAL holds of one partition.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub(crate) struct Found {
     /// Records before it were trimmed.
     pub start: Offset,

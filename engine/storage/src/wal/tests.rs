@@ -13,7 +13,7 @@ use super::writer::{Head, WalWriter, control_json, control_len};
 use crate::error::OpenError;
 use crate::io::Disk;
 use crate::log::tests::{P0, P1, batch};
-use crate::simdisk::SimDisk;
+use crate::tests::disk::SimDisk;
 
 const DIR: &str = "/wal";
 const SEGMENT_BYTES: u64 = 4 << 10;

@@ -1,0 +1,3 @@
+//! Test support: a disk that forgets and fails.
+
+pub(crate) mod disk;
