@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::error::DataFusionError;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -186,12 +185,9 @@ fn base(
     threads: usize,
 ) -> Result<SessionState, DataFusionError> {
     let pool = TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes), CONSUMERS_NAMED);
-    let disk = DiskManagerBuilder::default()
-        .with_mode(DiskManagerMode::OsTmpDirectory)
-        .with_max_temp_directory_size(SPILL_BYTES_MAX);
     let environment = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
-        .with_disk_manager_builder(disk)
+        .with_max_temp_directory_size(SPILL_BYTES_MAX)
         .build_arc()?;
     let url = Url::parse(STORE_URL).map_err(|e| DataFusionError::External(Box::new(e)))?;
     environment.register_object_store(&url, store.object_store());

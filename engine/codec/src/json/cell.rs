@@ -56,10 +56,9 @@ impl<'a> Cell<'a> {
                     .map_err(|_| "a string of base64")?,
             ),
             (FieldType::Bytes, _) => return Err("a string of base64"),
-            (FieldType::Timestamp, Value::Text(text)) => Cell::Int(
-                parse_rfc3339(&text.get())
-                    .ok_or("an RFC 3339 time such as 2013-01-01T05:17:00Z")?,
-            ),
+            (FieldType::Timestamp, Value::Text(text)) => {
+                Cell::Int(parse_rfc3339(&text.get()).ok_or("an RFC 3339 time with its zone")?)
+            }
             (FieldType::Timestamp, Value::Number(n)) => {
                 Cell::Int(integer(n).ok_or("whole microseconds since 1970")?)
             }

@@ -63,33 +63,34 @@ async fn unknown_names() {
         .await;
 }
 
+const REFUSED: [&str; 20] = [
+    "drop table flights",
+    "create table t (a int)",
+    "create table t as select 1",
+    "create view v as select 1",
+    "create external table t stored as csv location '/etc/passwd'",
+    "insert into flights select * from flights",
+    "update flights set carrier = 'x'",
+    "delete from flights",
+    "truncate table flights",
+    "copy flights to '/tmp/x.csv'",
+    "copy (select 1) to '/tmp/x.parquet'",
+    "explain copy (select 1) to '/tmp/x.parquet'",
+    "set datafusion.execution.batch_size = 1",
+    "reset datafusion.execution.batch_size",
+    "begin",
+    "prepare p as select 1",
+    "create function f() returns int return 1",
+    "load data inpath '/tmp/x' into table flights",
+    "with w as (select 1) insert into flights select * from w",
+    "select 1 into x",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_reading() {
     let world = World::new(SqlLimits::default()).await;
     world.some_flights().await;
-    let refused = [
-        "drop table flights",
-        "create table t (a int)",
-        "create table t as select 1",
-        "create view v as select 1",
-        "create external table t stored as csv location '/etc/passwd'",
-        "insert into flights select * from flights",
-        "update flights set carrier = 'x'",
-        "delete from flights",
-        "truncate table flights",
-        "copy flights to '/tmp/x.csv'",
-        "copy (select 1) to '/tmp/x.parquet'",
-        "explain copy (select 1) to '/tmp/x.parquet'",
-        "set datafusion.execution.batch_size = 1",
-        "reset datafusion.execution.batch_size",
-        "begin",
-        "prepare p as select 1",
-        "create function f() returns int return 1",
-        "load data inpath '/tmp/x' into table flights",
-        "with w as (select 1) insert into flights select * from w",
-        "select 1 into x",
-    ];
-    for sql in refused {
+    for sql in REFUSED {
         let error = world
             .run(sql, Format::Csv, QueryOptions::default())
             .await

@@ -3,83 +3,78 @@
 use super::*;
 use crate::error::SqlError;
 
-/// The same questions must have the same answers wherever the rows are.
+/// Questions that must have the same answers wherever the rows are.
+const QUESTIONS: [(&str, &str); 14] = [
+    (
+        "select _partition, _offset, _timestamp, _key, \
+         regexp_replace(_value_text, ',.ts.*}', '}') as _value_text from flights \
+         order by _partition, _offset",
+        r#"_partition,_offset,_timestamp,_key,_value_text
+        0,0,1970-01-01T00:00:10.000000Z,UA,"{""carrier"":""UA"",""dep_delay"":5}"
+        0,1,1970-01-01T00:00:20.000000Z,,"{""carrier"":""AA"",""dep_delay"":-1.5,""extra"":{""gate"":""C7""}}"
+        1,0,1970-01-01T00:00:30.000000Z,??,"{""carrier"":7}"
+        1,1,1970-01-01T00:00:40.000000Z,,"#,
+    ),
+    (
+        "select ts, carrier, dep_delay, _offset from flights order by _partition, _offset",
+        "ts,carrier,dep_delay,_offset
+        2013-01-01T05:00:00.000000Z,UA,5.0,0
+        ,AA,-1.5,1
+        ,,,0
+        ,,,1",
+    ),
+    ("select count(*) as n from flights", "n\n4"),
+    (
+        "select count(*) as n from flights where _partition = 1",
+        "n\n2",
+    ),
+    (
+        "select count(carrier) as n, sum(dep_delay) as s from flights",
+        "n,s\n2,3.5",
+    ),
+    (
+        "select _value from flights where _offset = 1 and _partition = 1",
+        "_value\n//4=",
+    ),
+    (
+        "select _headers from flights order by _partition, _offset",
+        r#"_headers
+
+        "[{""name"":""h"",""value"":""v""}]"
+
+        "[{""name"":""h"",""value"":""v""}]""#,
+    ),
+    (
+        "select carrier from flights \
+         where _timestamp >= '1970-01-01T00:00:20Z' and carrier is not null",
+        "carrier\nAA",
+    ),
+    (
+        "select a.carrier from flights a join flights b on a.carrier = b.carrier order by 1",
+        "carrier\nAA\nUA",
+    ),
+    (
+        "select _value_text->'extra'->>'gate' as gate, _value_text->'carrier' as c \
+         from flights where carrier = 'AA'",
+        "gate,c\nC7,\"\"\"AA\"\"\"",
+    ),
+    (
+        "select date_bin(interval '30 seconds', _timestamp) as bin, count(*) as n \
+         from flights group by bin order by bin",
+        "bin,n\n1970-01-01T00:00:00.000000Z,2\n1970-01-01T00:00:30.000000Z,2",
+    ),
+    (
+        "select _offset from flights order by _offset desc limit 1",
+        "_offset\n1",
+    ),
+    ("select count(*) as n from \"Empty\"", "n\n0"),
+    ("select _offset from Empty", "_offset"),
+];
+
 async fn questions(world: &World) {
-    world
-        .check(
-            "select _partition, _offset, _timestamp, _key, _value_text, carrier, dep_delay, ts \
-             from flights order by _partition, _offset",
-            r#"_partition,_offset,_timestamp,_key,_value_text,carrier,dep_delay,ts
-            0,0,1970-01-01T00:00:10.000000Z,UA,"{""carrier"":""UA"",""dep_delay"":5,""ts"":""2013-01-01T05:00:00Z""}",UA,5.0,2013-01-01T05:00:00.000000Z
-            0,1,1970-01-01T00:00:20.000000Z,,"{""carrier"":""AA"",""dep_delay"":-1.5,""extra"":{""gate"":""C7""}}",AA,-1.5,
-            1,0,1970-01-01T00:00:30.000000Z,??,"{""carrier"":7}",,,
-            1,1,1970-01-01T00:00:40.000000Z,,,,,"#,
-        )
-        .await;
-    world
-        .check("select count(*) as n from flights", "n\n4")
-        .await;
-    world
-        .check(
-            "select count(*) as n from flights where _partition = 1",
-            "n\n2",
-        )
-        .await;
-    world
-        .check(
-            "select count(carrier) as n, sum(dep_delay) as s from flights",
-            "n,s\n2,3.5",
-        )
-        .await;
-    world
-        .check(
-            "select _value from flights where _offset = 1 and _partition = 1",
-            "_value\n//4=",
-        )
-        .await;
-    world
-        .check(
-            "select _headers from flights order by _partition, _offset",
-            r#"_headers
-
-            "[{""name"":""h"",""value"":""v""}]"
-
-            "[{""name"":""h"",""value"":""v""}]""#,
-        )
-        .await;
-    world
-        .check("select carrier from flights where _timestamp >= '1970-01-01T00:00:20Z' and carrier is not null", "carrier\nAA")
-        .await;
-    world
-        .check(
-            "select a.carrier from flights a join flights b on a.carrier = b.carrier order by 1",
-            "carrier\nAA\nUA",
-        )
-        .await;
-    world
-        .check(
-            "select _value_text->'extra'->>'gate' as gate, _value_text->'carrier' as c \
-             from flights where carrier = 'AA'",
-            "gate,c\nC7,\"\"\"AA\"\"\"",
-        )
-        .await;
-    world
-        .check(
-            "select date_bin(interval '30 seconds', _timestamp) as bin, count(*) as n \
-             from flights group by bin order by bin",
-            "bin,n\n1970-01-01T00:00:00.000000Z,2\n1970-01-01T00:00:30.000000Z,2",
-        )
-        .await;
-    world
-        .check(
-            "select _offset from flights order by _offset desc limit 1",
-            "_offset\n1",
-        )
-        .await;
-    world
-        .check("select count(*) as n from \"Empty\"", "n\n0")
-        .await;
-    world.check("select _offset from Empty", "_offset").await;
+    for (sql, answer) in QUESTIONS {
+        world.check(sql, answer).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,68 +218,85 @@ async fn counting_decodes_nothing() {
     );
 }
 
+fn bounded(rows_max: Option<u64>, timeout_ms: Option<u64>) -> QueryOptions {
+    QueryOptions {
+        rows_max,
+        timeout_ms,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_stop_a_query() {
-    let limits = SqlLimits {
-        queries_max: 1,
-        ..SqlLimits::default()
-    };
-    let world = World::new(limits).await;
+async fn rows_are_bounded() {
+    let world = World::new(SqlLimits::default()).await;
     world.some_flights().await;
-    let rows = |rows_max| QueryOptions {
-        rows_max: Some(rows_max),
-        timeout_ms: None,
-    };
     let sql = "select _offset from flights";
-    assert!(world.run(sql, Format::Csv, rows(4)).await.is_ok());
-    let error = world.run(sql, Format::Csv, rows(3)).await.unwrap_err();
+    assert!(
+        world
+            .run(sql, Format::Csv, bounded(Some(4), None))
+            .await
+            .is_ok()
+    );
+    let error = world
+        .run(sql, Format::Csv, bounded(Some(3), None))
+        .await
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the query has more than 3 rows: add LIMIT, aggregate, or raise the limit"
     );
-    assert!(world.run(sql, Format::Csv, rows(0)).await.is_err());
+    assert!(
+        world
+            .run(sql, Format::Csv, bounded(Some(0), None))
+            .await
+            .is_err()
+    );
+}
 
-    let hurry = QueryOptions {
-        rows_max: None,
-        timeout_ms: Some(300),
-    };
-    let numbers = "generate_series(1, 1000000)";
-    for heavy in [
-        // Few matches, none, no condition, no end; rows and counts.
-        format!("select count(*) from {numbers} a, {numbers} b where a.value * b.value % 7 = 3"),
-        format!("select a.value from {numbers} a, {numbers} b where a.value * b.value = -1"),
-        format!("select sum(a.value * b.value) from {numbers} a, {numbers} b"),
-        format!(
-            "select count(*) from {numbers} a join {numbers} b on a.value / 500000 = b.value / 500000"
-        ),
-        "with recursive n as (select 1 as x union all select 1 from n) select sum(x) from n".into(),
-    ] {
+/// Few matches, none, no condition, many matches, no end.
+const HEAVY: [&str; 5] = [
+    "select count(*) from generate_series(1, 1000000) a, generate_series(1, 1000000) b \
+     where a.value * b.value % 7 = 3",
+    "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b \
+     where a.value * b.value = -1",
+    "select sum(a.value * b.value) \
+     from generate_series(1, 1000000) a, generate_series(1, 1000000) b",
+    "select count(*) from generate_series(1, 1000000) a join generate_series(1, 1000000) b \
+     on a.value / 500000 = b.value / 500000",
+    "with recursive n as (select 1 as x union all select 1 from n) select sum(x) from n",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_stops_a_query_and_frees_its_place() {
+    let world = World::new(SqlLimits {
+        queries_max: 1,
+        ..SqlLimits::default()
+    })
+    .await;
+    world.some_flights().await;
+    let light = "select _offset from flights";
+    let (hurry, patient) = (bounded(None, Some(300)), bounded(None, Some(20_000)));
+    for heavy in HEAVY {
         let error = world
-            .run(&heavy, Format::Csv, hurry.clone())
+            .run(heavy, Format::Csv, hurry.clone())
             .await
             .unwrap_err();
         assert!(
             matches!(error, SqlError::Timeout { timeout_ms: 300 }),
             "{heavy}: {error}"
         );
-        // Its place becomes free once its work has stopped.
-        let patient = QueryOptions {
-            rows_max: None,
-            timeout_ms: Some(20_000),
-        };
         let text = world
-            .run(sql, Format::Csv, patient.clone())
+            .run(light, Format::Csv, patient.clone())
             .await
-            .expect(&heavy);
+            .expect(heavy);
         assert_eq!(text.lines().count(), 5);
 
         let endless = world
             .engine
-            .query(&heavy, QueryOptions::default())
+            .query(heavy, QueryOptions::default())
             .await
             .unwrap();
         let error = world
-            .run(sql, Format::Csv, hurry.clone())
+            .run(light, Format::Csv, hurry.clone())
             .await
             .unwrap_err();
         assert!(
@@ -293,7 +305,7 @@ async fn limits_stop_a_query() {
         );
         drop(endless);
         assert!(
-            world.run(sql, Format::Csv, patient).await.is_ok(),
+            world.run(light, Format::Csv, patient.clone()).await.is_ok(),
             "{heavy}"
         );
     }

@@ -1,6 +1,7 @@
 //! Hot and cold together give what plain Rust gives over the same records.
 
 use super::*;
+use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -143,11 +144,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn hot_and_cold_equal_plain_rust(
-        steps in proptest::collection::vec((proptest::collection::vec(record(), 0..40), any::<bool>()), 1..5),
+        steps in vec((vec(record(), 0..40), any::<bool>()), 1..5),
         low in 0..1000_i64,
         late in -50..500_i16,
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(compare(steps, low, late));
     }
 }
