@@ -39,6 +39,15 @@ impl Client {
         })
     }
 
+    /// Says goodbye to the server, so that it need not wait for this process. For processes that
+    /// end right after; others may just drop the client.
+    pub async fn close(&self) {
+        let link = self.inner.link.lock().await.take();
+        if let Some(link) = link {
+            link.close().await;
+        }
+    }
+
     /// `quic` or `tcp`.
     pub async fn transport(&self) -> &'static str {
         self.inner

@@ -25,12 +25,15 @@ const QUIC_HEAD_START: Duration = Duration::from_millis(400);
 /// How long QUIC still counts once TCP is there or refused.
 const QUIC_GRACE: Duration = Duration::from_millis(600);
 
+/// How long a goodbye may take to leave; the server notices a lost one by silence.
+const GOODBYE: Duration = Duration::from_millis(20);
+
 pub(crate) type Halves = (FrameReader, FrameWriter);
 
 pub(crate) enum Link {
     Quic {
         connection: quinn::Connection,
-        _endpoint: quinn::Endpoint,
+        endpoint: quinn::Endpoint,
     },
     Tcp {
         target: Target,
@@ -102,6 +105,21 @@ impl Link {
                 tls,
                 timeout,
             } => open_tcp(target, tls, Instant::now() + *timeout).await,
+        }
+    }
+}
+
+impl Link {
+    /// Tells the server that we go, and lets that leave this process.
+    pub(crate) async fn close(&self) {
+        if let Link::Quic {
+            connection,
+            endpoint,
+        } = self
+        {
+            connection.close(0u32.into(), b"client is done");
+            // Lost or late goodbyes are made up for by the server's idle timeout.
+            let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
         }
     }
 }
@@ -184,7 +202,7 @@ async fn connect_quic(
     let halves = quic_halves(send, receive);
     let link = Link::Quic {
         connection,
-        _endpoint: endpoint,
+        endpoint,
     };
     timeout_at(deadline, greet(target, halves))
         .await

@@ -10,6 +10,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod door;
+pub mod http;
+pub mod module;
 pub mod node;
 pub mod output;
+pub mod service;
 pub mod signals;

@@ -6,7 +6,8 @@
 use std::fmt::Display;
 
 /// A command's failure. `message` says what, where and what to do.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct Failure {
     pub code: u8,
     pub message: String,

@@ -8,15 +8,30 @@
 //! Refuses: commands that are planned but not built, with exit 2.
 
 pub mod args;
+pub(crate) mod connect;
+mod consume;
 mod exit;
+mod group;
+mod module;
+pub(crate) mod pipeline;
+mod produce;
+mod serve;
+mod sql;
+mod status;
+pub(crate) mod topic;
 mod values;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
+pub use connect::Server;
+use connect::run_with;
 pub use exit::Failure;
+use exit::written;
+pub use pipeline::apply_file;
 
 /// Runs the process's own command line.
 pub fn main() -> ExitCode {
@@ -52,19 +67,46 @@ fn log_to_stderr() {
         .init();
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command {
+fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo(args, &global),
+        Command::Serve(args) => serve::run(args, &global),
+        Command::Topic(command) => run_with(global, async |s| topic::run(command, s).await),
+        Command::Produce(args) => run_with(global, async |s| produce::run(args, s).await),
+        Command::Consume(args) => run_with(global, async |s| consume::run(args, s).await),
+        Command::Module(command) => run_with(global, async |s| module::run(command, s).await),
+        Command::Pipeline(command) => run_with(global, async |s| pipeline::run(command, s).await),
+        Command::Sql(args) => run_with(global, async |s| sql::run(args, s).await),
+        Command::Group(command) => run_with(global, async |s| group::run(command, s).await),
+        Command::Status(_) => run_with(global, async |s| status::run(s).await),
+        Command::Completions(args) => completions(&args),
         Command::Top(_) => Err(Failure::not_built("top")),
         Command::Bench(_) => Err(Failure::not_built("bench")),
-        Command::Completions(args) => {
-            clap_complete::generate(
-                args.shell,
-                &mut Cli::command(),
-                "rustmq",
-                &mut std::io::stdout(),
-            );
-            Ok(())
-        }
-        _ => Err(Failure::failed("not wired yet")),
     }
+}
+
+fn demo(args: args::Demo, global: &args::Global) -> Result<(), Failure> {
+    if global.json {
+        return Err(Failure::usage(
+            "demo prints a report for people; leave --json out",
+        ));
+    }
+    let runtime = connect::runtime()?;
+    let agreed = runtime.block_on(Box::pin(crate::demo::run(args)));
+    runtime.shutdown_background();
+    match agreed {
+        Ok(true) => Ok(()),
+        // what differs has been printed
+        Ok(false) => Err(Failure {
+            code: 1,
+            message: String::new(),
+        }),
+        Err(error) => Err(Failure::failed(format!("{error:#}"))),
+    }
+}
+
+fn completions(args: &args::Completions) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "rustmq", &mut script);
+    written(std::io::stdout().write_all(&script))
 }

@@ -108,6 +108,9 @@ enum End {
     Lost,
 }
 
+/// What a peer gets, when the door stops, to acknowledge the last bytes it was sent.
+const LAST_BYTES: Duration = Duration::from_millis(500);
+
 impl Session {
     pub(super) fn new(
         hall: Arc<Hall>,
@@ -136,16 +139,23 @@ impl Session {
 
     /// Serves the stream to its end. With `idle`, a silent peer is let go after that time.
     pub(super) async fn run(mut self, idle: Option<Duration>) {
-        let kill = self.hall.kill.clone();
+        let (stop, kill) = (self.hall.stop.clone(), self.hall.kill.clone());
         let served = tokio::select! {
             served = self.serve(idle) => served,
             () = kill.cancelled() => Err(End::Lost),
         };
-        if served.is_ok() {
-            tokio::select! {
-                _ = self.writer.finish() => {}
-                () = kill.cancelled() => {}
-            }
+        if served.is_err() {
+            return;
+        }
+        let stop = self.hall.stop.clone();
+        let patience = async {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(limits::GOODBYE_MS)).await;
+        };
+        tokio::select! {
+            _ = self.writer.finish() => {}
+            () = patience => {}
+            () = kill.cancelled() => {}
         }
     }
 

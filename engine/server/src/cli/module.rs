@@ -1,0 +1,84 @@
+//! `rustmq module new|build|inspect`.
+//!
+//! Called by: `cli::run`. Calls: `crate::module`, the sandbox's inspection.
+//! Invariants: needs no server; `build` prints the path of the module last on standard output.
+
+use std::path::Path;
+
+use wasm::{Host, ModuleInfo};
+
+use super::args::{Lang, Module};
+use super::connect::Session;
+use super::exit::{Failure, written};
+use crate::module;
+use crate::output::{self, progress::Progress};
+
+pub async fn run(command: Module, session: &Session) -> Result<(), Failure> {
+    match command {
+        Module::New {
+            name,
+            lang: Lang::Rust,
+        } => new(&name, session),
+        Module::New { lang, .. } => {
+            let lang = if lang == Lang::Python { "python" } else { "js" };
+            Err(Failure::not_built(&format!("module new --lang {lang}")))
+        }
+        Module::Build { dir } => build(&dir, session).await,
+        Module::Inspect { file } => inspect(&file, session),
+    }
+}
+
+fn new(name: &str, session: &Session) -> Result<(), Failure> {
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::failed(format!("cannot use the current folder: {error}")))?;
+    let dir = module::new(&here, name).map_err(Failure::failed)?;
+    if session.json() {
+        return written(output::print(&output::json(
+            &serde_json::json!({ "path": dir }),
+        )));
+    }
+    eprintln!("made {name}/; next: edit {name}/src/lib.rs, then `rustmq module build {name}`");
+    Ok(())
+}
+
+async fn build(dir: &Path, session: &Session) -> Result<(), Failure> {
+    let progress = Progress::steps();
+    let built = module::build(dir, &mut |step| progress.line(step)).await;
+    drop(progress);
+    let path = built.map_err(Failure::failed)?;
+    if session.json() {
+        return written(output::print(&output::json(
+            &serde_json::json!({ "path": path }),
+        )));
+    }
+    written(output::print(&format!("{}\n", path.display())))
+}
+
+fn inspect(file: &Path, session: &Session) -> Result<(), Failure> {
+    let name = file.display();
+    let bytes = std::fs::read(file)
+        .map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
+    let info = Host::inspect(&bytes)
+        .map_err(|error| Failure::failed(format!("{name} is not a module: {error}")))?;
+    if session.json() {
+        return written(output::print(&output::json(&info)));
+    }
+    written(output::print(&describe(&info)))
+}
+
+fn describe(info: &ModuleInfo) -> String {
+    let list = |names: &[String]| {
+        if names.is_empty() {
+            "none".to_string()
+        } else {
+            names.join(", ")
+        }
+    };
+    output::fields(&[
+        ("digest", info.digest.to_string()),
+        ("size", output::bytes(info.size as u64)),
+        ("kind", format!("{:?}", info.kind)),
+        ("imports", list(&info.imports)),
+        ("exports", list(&info.exports)),
+    ])
+}

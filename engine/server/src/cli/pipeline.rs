@@ -1,0 +1,339 @@
+//! `rustmq pipeline lint|plan|apply|list|describe|delete|schema`.
+//!
+//! Called by: `cli::run`. Calls: `pipelines` (reading files), `module` (building folders), the
+//! server.
+//! Invariants: `lint` and `schema` need no server; a file that does not lint is never sent;
+//! modules are uploaded only where the server does not have them; what is sent is independent
+//! of this machine (environment and schema files are put in).
+//! Refuses: all errors of a file at once, as `FILE:LINE:COL: error: …`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use model::{Diagnostic, Digest};
+use pipelines::spec::Surroundings;
+use pipelines::spec::types::ModuleSource;
+use pipelines::{PipelineStatus, Spec};
+use protocol::{
+    ModuleHas, ModulePut, PipelineApplied, PipelineApply, PipelineDelete, PipelineDescribe,
+    PipelineFile, PipelineList, PipelinePlan,
+};
+
+use super::args::Pipeline;
+use super::connect::{Server, Session};
+use super::exit::{Failure, written};
+use crate::module;
+use crate::output::{self, progress::Progress};
+
+pub async fn run(command: Pipeline, session: &Session) -> Result<(), Failure> {
+    match command {
+        Pipeline::Lint { file } => lint(&file, session),
+        Pipeline::Plan { file } => plan(&file, session).await,
+        Pipeline::Apply { file } => apply(&file, session).await,
+        Pipeline::List => list(session).await,
+        Pipeline::Describe { name } => describe(name, session).await,
+        Pipeline::Delete { name } => {
+            let server = session.server().await?;
+            server.call(PipelineDelete { name: name.clone() }).await?;
+            eprintln!("deleted pipeline {name}; its topics stay");
+            Ok(())
+        }
+        Pipeline::Schema => written(output::print(&output::json(&pipelines::json_schema()))),
+        Pipeline::Test(_) => Err(Failure::not_built("pipeline test")),
+        Pipeline::Dev(_) => Err(Failure::not_built("pipeline dev")),
+        Pipeline::Tap(_) => Err(Failure::not_built("pipeline tap")),
+        Pipeline::Dlq(_) => Err(Failure::not_built("pipeline dlq")),
+    }
+}
+
+/// A pipeline file as it was read here.
+struct Local {
+    name: String,
+    /// Paths in the file are relative to this.
+    dir: PathBuf,
+    spec: Spec,
+    /// Independent of this machine.
+    frozen: String,
+    warnings: Vec<Diagnostic>,
+}
+
+fn read(path: &Path) -> Result<Result<Local, Vec<Diagnostic>>, Failure> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
+    let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let env = |name: &str| std::env::var(name).ok();
+    let schema_dir = dir.clone();
+    let read = move |file: &str| {
+        let path = schema_dir.join(file);
+        std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+    };
+    let around = Surroundings {
+        env: &env,
+        read: &read,
+    };
+    let spec = match pipelines::parse_with(&name, &text, &around) {
+        Ok(spec) => spec,
+        Err(diagnostics) => return Ok(Err(diagnostics)),
+    };
+    let mut diagnostics = pipelines::lint(&spec, None);
+    missing_modules(&spec, &dir, &mut diagnostics);
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        return Ok(Err(diagnostics));
+    }
+    match pipelines::spec::freeze(&name, &text, &around) {
+        Ok(frozen) => Ok(Ok(Local {
+            name,
+            dir,
+            spec,
+            frozen,
+            warnings: diagnostics,
+        })),
+        Err(diagnostics) => Ok(Err(diagnostics)),
+    }
+}
+
+/// Sources of modules that are not there, with their place in the file.
+fn missing_modules(spec: &Spec, dir: &Path, diagnostics: &mut Vec<Diagnostic>) {
+    for (alias, definition) in spec.modules.iter() {
+        let (path, wanted) = match &definition.source.value {
+            ModuleSource::Folder(path) => (dir.join(path), "a folder with a module"),
+            ModuleSource::File(path) => (dir.join(path), "a .wasm file"),
+            ModuleSource::Digest(_) => continue,
+        };
+        if !path.exists() {
+            let at = definition.source.at;
+            let message = format!("module `{}`: {} is not there", alias.value, path.display());
+            let hint = format!("source is {wanted}, relative to this file");
+            diagnostics.push(
+                Diagnostic::error(&spec.file, at.line as u32, at.column as u32, message)
+                    .with_hint(hint),
+            );
+        }
+    }
+}
+
+fn lint(path: &Path, session: &Session) -> Result<(), Failure> {
+    let (diagnostics, failed) = match read(path)? {
+        Ok(local) => (local.warnings, false),
+        Err(diagnostics) => (diagnostics, true),
+    };
+    if session.json() {
+        written(output::print(&output::json(&diagnostics)))?;
+    } else {
+        warn(&diagnostics);
+    }
+    if failed {
+        return Err(Failure {
+            code: 1,
+            message: String::new(),
+        });
+    }
+    if !session.json() {
+        written(output::print(&format!("{}: ok\n", path.display())))?;
+    }
+    Ok(())
+}
+
+fn warn(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        eprintln!("{diagnostic}");
+    }
+}
+
+fn read_or_fail(path: &Path) -> Result<Local, Failure> {
+    let local = read(path)?.map_err(|diagnostics| {
+        let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        Failure::failed(lines.join("\n"))
+    })?;
+    warn(&local.warnings);
+    Ok(local)
+}
+
+async fn plan(path: &Path, session: &Session) -> Result<(), Failure> {
+    let local = read_or_fail(path)?;
+    let server = session.server().await?;
+    let file = upload(server, local).await?;
+    let planned = server.call(PipelinePlan { file }).await?;
+    if session.json() {
+        return written(output::print(&output::json(&planned.plan)));
+    }
+    warn(&planned.diagnostics);
+    written(output::print(&ended(planned.text)))
+}
+
+async fn apply(path: &Path, session: &Session) -> Result<(), Failure> {
+    // what is wrong with the file is said before a server is looked for
+    let local = read_or_fail(path)?;
+    let server = session.server().await?;
+    let applied = send_apply(server, local).await?;
+    if session.json() {
+        return written(output::print(&output::json(&applied)));
+    }
+    warn(&applied.diagnostics);
+    eprint!("{}", ended(applied.text));
+    eprintln!(
+        "applied pipeline {}, generation {}",
+        applied.name, applied.generation
+    );
+    Ok(())
+}
+
+/// Applies a file as the command does; prints only warnings.
+pub async fn apply_file(server: &Server, path: &Path) -> Result<PipelineApplied, Failure> {
+    send_apply(server, read_or_fail(path)?).await
+}
+
+async fn send_apply(server: &Server, local: Local) -> Result<PipelineApplied, Failure> {
+    let file = upload(server, local).await?;
+    server.call(PipelineApply { file }).await
+}
+
+fn ended(mut text: String) -> String {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// Builds what is source, sends what the server lacks.
+async fn upload(server: &Server, local: Local) -> Result<PipelineFile, Failure> {
+    let mut modules = BTreeMap::new();
+    for (alias, definition) in local.spec.modules.iter() {
+        let digest = match &definition.source.value {
+            ModuleSource::Digest(digest) => *digest,
+            ModuleSource::File(path) => send(server, &local.dir.join(path)).await?,
+            ModuleSource::Folder(path) => {
+                let progress = Progress::steps();
+                let dir = local.dir.join(path);
+                let built = module::build(&dir, &mut |step| progress.line(step)).await;
+                drop(progress);
+                let at = definition.source.at;
+                let built = built.map_err(|error| {
+                    let message = format!("module `{}` does not build: {error}", alias.value);
+                    let (line, column) = (at.line as u32, at.column as u32);
+                    Failure::failed(Diagnostic::error(&local.name, line, column, message))
+                })?;
+                send(server, &built).await?
+            }
+        };
+        modules.insert(alias.value.clone(), digest);
+    }
+    Ok(PipelineFile {
+        file: local.name,
+        yaml: local.frozen,
+        modules,
+    })
+}
+
+async fn send(server: &Server, path: &Path) -> Result<Digest, Failure> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    let limit = model::limits::MODULE_BYTES_MAX;
+    if bytes.len() > limit {
+        let (name, size) = (path.display(), bytes.len());
+        return Err(Failure::failed(format!(
+            "{name} is {size} bytes, a module has at most {limit}"
+        )));
+    }
+    let digest = Digest::of(&bytes);
+    if !server.call(ModuleHas { digest }).await?.present {
+        server
+            .call(ModulePut {
+                bytes: Bytes::from(bytes),
+            })
+            .await?;
+    }
+    Ok(digest)
+}
+
+async fn list(session: &Session) -> Result<(), Failure> {
+    let server = session.server().await?;
+    let pipelines = server.call(PipelineList {}).await?.pipelines;
+    if session.json() {
+        return written(output::print(&output::json(&pipelines)));
+    }
+    let rows: Vec<Vec<String>> = pipelines
+        .iter()
+        .map(|p| {
+            let (generation, lanes) = (p.generation.to_string(), p.lanes.to_string());
+            vec![
+                p.name.clone(),
+                generation,
+                lanes,
+                p.state.clone(),
+                p.file.clone(),
+            ]
+        })
+        .collect();
+    let columns = ["NAME", ">GENERATION", ">LANES", "STATE", "FILE"];
+    written(output::print(&output::table(&columns, &rows)))
+}
+
+async fn describe(name: String, session: &Session) -> Result<(), Failure> {
+    let server = session.server().await?;
+    let found = server.call(PipelineDescribe { name }).await?;
+    if session.json() {
+        return written(output::print(&output::json(&found)));
+    }
+    let mut text = output::fields(&[
+        ("name", found.name),
+        ("generation", found.generation.to_string()),
+        ("file", found.file.file),
+    ]);
+    for (alias, digest) in &found.file.modules {
+        text.push_str(&format!("module {alias}: {digest}\n"));
+    }
+    let status: Option<PipelineStatus> = serde_json::from_value(found.status).map_err(|error| {
+        let message = format!("this server's status is of another version ({error})");
+        Failure::failed(format!("{message}; use --json"))
+    })?;
+    match status {
+        Some(status) => text.push_str(&format!("\n{}", lanes(&status))),
+        None => text.push_str("\nit does not run: the server's log says why\n"),
+    }
+    written(output::print(&text))
+}
+
+/// The lanes, a line each, and what went wrong in them.
+fn lanes(status: &PipelineStatus) -> String {
+    let rows: Vec<Vec<String>> = status
+        .lanes
+        .iter()
+        .map(|lane| {
+            let counts = [
+                lane.position,
+                lane.end,
+                lane.rows_in,
+                lane.rows_out,
+                lane.rejected,
+            ];
+            let mut row = vec![lane.stage.clone(), lane.partition.to_string()];
+            row.extend(counts.iter().map(u64::to_string));
+            row.extend([lane.generation.to_string(), lane.state.to_string()]);
+            row
+        })
+        .collect();
+    let columns = [
+        "STAGE",
+        ">PARTITION",
+        ">POSITION",
+        ">END",
+        ">IN",
+        ">OUT",
+        ">REJECTED",
+        ">GENERATION",
+        "STATE",
+    ];
+    let mut text = output::table(&columns, &rows);
+    for lane in &status.lanes {
+        if let Some(fault) = &lane.fault {
+            let (stage, partition) = (&lane.stage, lane.partition);
+            text.push_str(&format!(
+                "last fault of {stage}, partition {partition}: {fault}\n"
+            ));
+        }
+    }
+    text
+}

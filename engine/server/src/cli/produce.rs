@@ -1,0 +1,208 @@
+//! `rustmq produce`: a file or standard input becomes records of a topic.
+//!
+//! Called by: `cli::run`. Calls: `connectors` (on a thread of its own, it blocks), the client's
+//! producer.
+//! Invariants: exit 0 only when every record was acknowledged; how many were is always said,
+//! also when it goes wrong, so that the rest can be sent again; memory is bounded by one small
+//! channel and the producer's window.
+
+use std::path::Path;
+
+use client::{ProduceError, Producer, ProducerConfig, Record};
+use connectors::file::{FileSource, Format, Input, SourceRecord, open};
+use tokio::sync::mpsc;
+
+use super::args::{InputFormat, Produce};
+use super::connect::{Session, refused};
+use super::exit::{Failure, written};
+use crate::output;
+use crate::output::progress::Progress;
+
+/// Records between the reading thread and the producer, in chunks.
+const CHUNKS_MAX: usize = 8;
+const CHUNK_RECORDS: usize = 512;
+
+type Chunk = Result<Vec<SourceRecord>, String>;
+
+pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
+    if args.format == InputFormat::Raw && args.key.is_some() {
+        return Err(Failure::usage(
+            "--key names a field, and --format raw has none; use jsonl or csv",
+        ));
+    }
+    let server = session.server().await?;
+    // so that an empty input to a topic that is not there fails too
+    server.client.topic(&args.topic).await.map_err(refused)?;
+    let progress = Progress::bytes(file_bytes(&args.file));
+    progress.say(&args.topic);
+    let producer = server
+        .client
+        .producer(ProducerConfig::default())
+        .await
+        .map_err(refused)?;
+    let mut sent = Sent::default();
+    let result = send_all(&args, &producer, &progress, &mut sent).await;
+    // also after an error: what was taken is sent, and the count that is said is true
+    let flushed = producer.flush().await;
+    drop(progress);
+    let acked = match &flushed {
+        Ok(acked) => acked.records,
+        Err(_) => producer.acked(),
+    };
+    let failure = match (result, flushed) {
+        (Ok(()), Ok(_)) if acked == sent.records => None,
+        (Ok(()), Ok(_)) => Some(Failure::failed("not all were acknowledged")),
+        (Err(failure), _) => Some(failure),
+        (Ok(()), Err(error)) => Some(undelivered(error)),
+    };
+    report(&args, session, acked, &sent, failure)
+}
+
+/// The server's own words, with topic and partition before them.
+fn undelivered(error: ProduceError) -> Failure {
+    let text = error.to_string();
+    Failure {
+        code: refused(*error.error).code,
+        message: text,
+    }
+}
+
+#[derive(Default)]
+struct Sent {
+    records: u64,
+    bytes: u64,
+    unkeyed: u64,
+}
+
+fn report(
+    args: &Produce,
+    session: &Session,
+    acked: u64,
+    sent: &Sent,
+    failure: Option<Failure>,
+) -> Result<(), Failure> {
+    let plural = if acked == 1 { "" } else { "s" };
+    let done = format!("{acked} record{plural} acknowledged by {}", args.topic);
+    if let Some(failure) = failure {
+        let message = format!("{}; {done}", failure.message);
+        return Err(Failure {
+            code: failure.code,
+            message,
+        });
+    }
+    if sent.unkeyed > 0 {
+        let field = args.key.as_deref().unwrap_or_default();
+        eprintln!(
+            "warning: {} records have no field `{field}` and got no key",
+            sent.unkeyed
+        );
+    }
+    if session.json() {
+        let object = serde_json::json!({ "topic": args.topic, "records": acked });
+        return written(output::print(&output::json(&object)));
+    }
+    eprintln!("{done}");
+    Ok(())
+}
+
+async fn send_all(
+    args: &Produce,
+    producer: &Producer,
+    progress: &Progress,
+    sent: &mut Sent,
+) -> Result<(), Failure> {
+    let mut chunks = read_in_background(args);
+    while let Some(chunk) = chunks.recv().await {
+        for record in chunk.map_err(Failure::failed)? {
+            sent.bytes += record.value.len() as u64 + 1;
+            if args.key.is_some() && record.key.is_none() {
+                sent.unkeyed += 1;
+            }
+            let line = record.line;
+            let outgoing = Record {
+                timestamp: None,
+                key: record.key,
+                value: Some(record.value),
+                headers: Vec::new(),
+            };
+            producer
+                .send(&args.topic, outgoing)
+                .await
+                .map_err(|error| {
+                    let failure = undelivered(error);
+                    let place = format!("{}:{line}", args.file.display());
+                    Failure {
+                        code: failure.code,
+                        message: format!("{place}: {}", failure.message),
+                    }
+                })?;
+            sent.records += 1;
+        }
+        progress.at(sent.bytes);
+    }
+    Ok(())
+}
+
+fn read_in_background(args: &Produce) -> mpsc::Receiver<Chunk> {
+    let (to, from) = mpsc::channel::<Chunk>(CHUNKS_MAX);
+    let format = match args.format {
+        InputFormat::Jsonl => Format::Jsonl,
+        InputFormat::Csv => Format::Csv,
+        InputFormat::Raw => Format::Raw,
+    };
+    let source = FileSource {
+        format,
+        key: args.key.clone(),
+        ..FileSource::default()
+    };
+    let input = Input::Path(args.file.clone());
+    // not a task: reading standard input cannot be cancelled, and must not hold the exit up
+    std::thread::spawn(move || {
+        if let Err(error) = read(input, source, &to) {
+            let _ = to.blocking_send(Err(error));
+        }
+    });
+    from
+}
+
+/// Ends early when nobody listens any more.
+fn read(input: Input, source: FileSource, to: &mpsc::Sender<Chunk>) -> Result<(), String> {
+    let mut chunk = Vec::with_capacity(CHUNK_RECORDS);
+    let mut bytes = 0;
+    for record in open(input, source).map_err(|error| error.to_string())? {
+        match record {
+            Ok(record) => {
+                bytes += record.value.len();
+                chunk.push(record);
+            }
+            Err(error) => {
+                // what came before the bad line is sent
+                let _ = to.blocking_send(Ok(chunk));
+                return Err(error.to_string());
+            }
+        }
+        let idle = to.capacity() == CHUNKS_MAX; // a slow input is sent on as it comes
+        if idle || chunk.len() == CHUNK_RECORDS || bytes >= CHUNK_BYTES {
+            let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_RECORDS));
+            bytes = 0;
+            if to.blocking_send(Ok(full)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    let _ = to.blocking_send(Ok(chunk));
+    Ok(())
+}
+
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Size for the progress bar; none for standard input and for compressed files.
+fn file_bytes(path: &Path) -> Option<u64> {
+    if path.extension().is_some_and(|extension| extension == "zst") {
+        return None;
+    }
+    std::fs::metadata(path)
+        .ok()
+        .filter(|metadata| metadata.is_file())
+        .map(|m| m.len())
+}

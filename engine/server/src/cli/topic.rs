@@ -1,0 +1,184 @@
+//! `rustmq topic create|list|describe|delete`.
+//!
+//! Called by: `cli::run`. Calls: the server. The schema file is read and checked here, so that
+//! its errors name the file; the name is checked before anything is sent.
+
+use std::path::Path;
+
+use model::{Durability, PayloadCodec, Schema, Topic as ModelTopic, TopicSpec};
+use protocol::{TopicCreate, TopicDelete, TopicDescribe, TopicDescription, TopicInfo, TopicList};
+
+use super::args::{self, DurabilityArg, Topic, ValueCodec};
+use super::connect::Session;
+use super::exit::{Failure, written};
+use crate::output;
+
+pub async fn run(command: Topic, session: &Session) -> Result<(), Failure> {
+    match command {
+        Topic::Create(create) => self::create(create, session).await,
+        Topic::List => list(session).await,
+        Topic::Describe { name } => describe(name, session).await,
+        Topic::Delete { name } => {
+            let server = session.server().await?;
+            server.call(TopicDelete { name: name.clone() }).await?;
+            eprintln!("deleted topic {name}");
+            Ok(())
+        }
+    }
+}
+
+async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Failure> {
+    model::topic_name_check(&create.name).map_err(Failure::failed)?;
+    let schema = create.schema.as_deref().map(read_schema).transpose()?;
+    let codec = match create.value {
+        Some(ValueCodec::Raw) => PayloadCodec::Raw,
+        Some(ValueCodec::Json) => PayloadCodec::Json,
+        None if schema.is_some() => PayloadCodec::Json,
+        None => PayloadCodec::Raw,
+    };
+    let durability = match create.durability {
+        DurabilityArg::Fsync => Durability::Fsync,
+        DurabilityArg::Memory => Durability::Memory,
+    };
+    let spec = TopicSpec {
+        partitions: create.partitions,
+        codec,
+        schema,
+        durability,
+        ..Default::default()
+    };
+    spec.check().map_err(Failure::failed)?;
+    let server = session.server().await?;
+    let request = TopicCreate {
+        name: create.name.clone(),
+        spec,
+        if_absent: create.if_absent,
+    };
+    let created = server.call(request).await?;
+    if session.json() {
+        let object = serde_json::json!({ "name": create.name, "id": created.id });
+        return written(output::print(&output::json(&object)));
+    }
+    let plural = if create.partitions == 1 { "" } else { "s" };
+    eprintln!(
+        "created topic {} with {} partition{plural}",
+        create.name, create.partitions
+    );
+    Ok(())
+}
+
+fn read_schema(path: &Path) -> Result<Schema, Failure> {
+    let file = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::failed(format!("cannot read the schema file {file}: {error}")))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        Failure::failed(format!("{file}:{line}:{column}: error: not JSON: {error}"))
+    })?;
+    Schema::from_json(&value)
+        .map_err(|error| Failure::failed(format!("{file}:1:1: error: {error}")))
+}
+
+async fn list(session: &Session) -> Result<(), Failure> {
+    let server = session.server().await?;
+    let topics = server.call(TopicList {}).await?.topics;
+    if session.json() {
+        let topics: Vec<_> = topics.iter().map(info_json).collect();
+        return written(output::print(&output::json(&topics)));
+    }
+    let rows: Vec<Vec<String>> = topics
+        .iter()
+        .map(|info| {
+            let spec = &info.topic.spec;
+            vec![
+                info.topic.name.clone(),
+                spec.partitions.to_string(),
+                spec.codec.to_string(),
+                spec.durability.to_string(),
+                info.records.to_string(),
+            ]
+        })
+        .collect();
+    let columns = ["NAME", ">PARTITIONS", "VALUE", "DURABILITY", ">RECORDS"];
+    written(output::print(&output::table(&columns, &rows)))
+}
+
+async fn describe(name: String, session: &Session) -> Result<(), Failure> {
+    let server = session.server().await?;
+    let found = server.call(TopicDescribe { name }).await?;
+    if session.json() {
+        return written(output::print(&output::json(&description_json(&found))));
+    }
+    let spec = &found.topic.spec;
+    let unlimited = || "unlimited".to_string();
+    let mut text = output::fields(&[
+        ("name", found.topic.name.clone()),
+        ("id", found.topic.id.to_string()),
+        ("value", spec.codec.to_string()),
+        (
+            "schema",
+            spec.schema
+                .as_ref()
+                .map_or("none".to_string(), ToString::to_string),
+        ),
+        ("durability", spec.durability.to_string()),
+        (
+            "retention",
+            spec.retention_ms
+                .map_or_else(unlimited, |ms| format!("{ms} ms")),
+        ),
+        (
+            "retention bytes",
+            spec.retention_bytes.map_or_else(unlimited, output::bytes),
+        ),
+        ("tier", spec.tier.to_string()),
+    ]);
+    text.push('\n');
+    let rows: Vec<Vec<String>> = found
+        .partitions
+        .iter()
+        .map(|p| {
+            let records = p.end.saturating_sub(p.start);
+            [u64::from(p.index), p.start, p.end, records]
+                .iter()
+                .map(u64::to_string)
+                .collect()
+        })
+        .collect();
+    text.push_str(&output::table(
+        &[">PARTITION", ">START", ">END", ">RECORDS"],
+        &rows,
+    ));
+    written(output::print(&text))
+}
+
+/// One flat object, the same for the listing, the description and the HTTP door.
+pub fn topic_json(topic: &ModelTopic) -> serde_json::Map<String, serde_json::Value> {
+    let spec = serde_json::to_value(&topic.spec).expect("a spec has string keys");
+    let mut object = serde_json::Map::new();
+    object.insert("name".into(), topic.name.clone().into());
+    object.insert("id".into(), topic.id.0.into());
+    if let serde_json::Value::Object(spec) = spec {
+        object.extend(spec);
+    }
+    object
+}
+
+pub fn info_json(info: &TopicInfo) -> serde_json::Value {
+    let mut object = topic_json(&info.topic);
+    object.insert("records".into(), info.records.into());
+    object.into()
+}
+
+/// `partitions` is the list of partitions with their offsets.
+pub fn description_json(found: &TopicDescription) -> serde_json::Value {
+    let mut object = topic_json(&found.topic);
+    let partitions: Vec<_> = found
+        .partitions
+        .iter()
+        .map(|p| serde_json::json!({ "partition": p.index, "start": p.start, "end": p.end }))
+        .collect();
+    object.insert("partition_count".into(), found.partitions.len().into());
+    object.insert("partitions".into(), partitions.into());
+    object.into()
+}

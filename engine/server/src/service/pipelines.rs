@@ -1,0 +1,306 @@
+//! Pipelines: lint, plan, apply, list, describe, delete.
+//!
+//! Called by: `service::Rooms::answer`, `http`, `node` (restart). Calls: the pipelines room,
+//! metadata, `topics` (apply creates what is missing).
+//! Invariants: an apply has no effect until everything that can be checked was checked: file,
+//! graph, expressions, modules (loaded and opened once), topics; the catalog is changed before
+//! the lanes are, so that a crash in between starts what was applied.
+//! Refuses: a topic that is there with other settings, naming both.
+
+use std::collections::BTreeSet;
+
+use ::pipelines::plan::Previous;
+use ::pipelines::spec::types::{Node, OnError, Then};
+use ::pipelines::{RemoveError, Spec};
+use model::{Command, Diagnostic, Outcome, PipelineRecord};
+use protocol::{
+    PipelineApplied, PipelineDelete, PipelineDeleted, PipelineDescription, PipelineFile,
+    PipelineInfo, PipelineLinted, PipelinePlanned, Pipelines, WireError, code,
+};
+
+use super::{Rooms, reply};
+
+impl Rooms {
+    pub(super) fn pipeline_lint(&self, file: &PipelineFile) -> PipelineLinted {
+        let diagnostics = match self.read(file) {
+            Ok((_, diagnostics)) => diagnostics,
+            Err(error) => error.diagnostics,
+        };
+        PipelineLinted { diagnostics }
+    }
+
+    pub(super) fn pipeline_plan(&self, file: &PipelineFile) -> Result<PipelinePlanned, WireError> {
+        let (spec, diagnostics) = self.read(file)?;
+        self.check_topics(&spec)?;
+        let (text, plan) = self.planned(&spec, file)?;
+        Ok(PipelinePlanned {
+            text,
+            plan,
+            diagnostics,
+        })
+    }
+
+    /// The plan against what runs now, for people and for programs.
+    fn planned(
+        &self,
+        spec: &Spec,
+        file: &PipelineFile,
+    ) -> Result<(String, serde_json::Value), WireError> {
+        let catalog = self.catalog();
+        let record = catalog.pipeline(spec.name());
+        let previous = record.and_then(|record| {
+            // written by an apply: it was read then, and is read the same now
+            let spec = ::pipelines::parse(&record.file, &record.yaml, &|_| None).ok()?;
+            Some((spec, record.modules.clone()))
+        });
+        let previous = previous
+            .as_ref()
+            .map(|(spec, modules)| Previous { spec, modules });
+        let plan = ::pipelines::plan(spec, &file.modules, previous, Some(&catalog));
+        let json = serde_json::to_value(&plan).map_err(reply::bug)?;
+        Ok((plan.to_string(), json))
+    }
+
+    /// Parses and lints against the catalog; an error carries all diagnostics.
+    fn read(&self, file: &PipelineFile) -> Result<(Spec, Vec<Diagnostic>), WireError> {
+        let limit = model::limits::PIPELINE_YAML_BYTES_MAX;
+        if file.yaml.len() > limit {
+            let size = file.yaml.len();
+            let message = format!("{} is {size} bytes, at most {limit} are allowed", file.file);
+            return Err(WireError::fix(code::TOO_LARGE, message));
+        }
+        let spec = ::pipelines::parse(&file.file, &file.yaml, &|_| None).map_err(refused)?;
+        let diagnostics = ::pipelines::lint(&spec, Some(&self.catalog()));
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(refused(diagnostics));
+        }
+        Ok((spec, diagnostics))
+    }
+
+    fn check_topics(&self, spec: &Spec) -> Result<(), WireError> {
+        let catalog = self.catalog();
+        let mut diagnostics = Vec::new();
+        for (name, wanted) in spec.topics.iter() {
+            let Some(there) = catalog.topic(&name.value) else {
+                continue;
+            };
+            if let Some(difference) = wanted.difference(&there.spec) {
+                let message = format!("topic `{}` exists, but its {difference}", name.value);
+                let (line, column) = (name.at.line as u32, name.at.column as u32);
+                diagnostics.push(
+                    Diagnostic::error(&spec.file, line, column, message)
+                        .with_hint("make the file say what is there, or use another topic"),
+                );
+            }
+        }
+        if diagnostics.is_empty() {
+            Ok(())
+        } else {
+            Err(refused(diagnostics))
+        }
+    }
+
+    pub(super) async fn pipeline_apply(
+        &self,
+        file: PipelineFile,
+    ) -> Result<PipelineApplied, WireError> {
+        let _alone = self.changing.lock().await;
+        let (spec, diagnostics) = self.read(&file)?;
+        self.check_topics(&spec)?;
+        let (text, _) = self.planned(&spec, &file)?;
+        let name = spec.name().to_string();
+        let generation = self
+            .catalog()
+            .pipeline(&name)
+            .map_or(0, |record| record.generation)
+            + 1;
+        let PipelineFile {
+            file,
+            yaml,
+            modules,
+        } = file;
+        let topics = topic_names(&spec);
+        let mut record = PipelineRecord {
+            name: name.clone(),
+            generation,
+            yaml,
+            file,
+            modules,
+            topics,
+        };
+        // no effect so far; what fails from here on leaves the old pipeline running
+        let prepared = self.pipelines.prepare(&record).await.map_err(refused)?;
+        let missing = spec
+            .topics()
+            .into_iter()
+            .filter(|(name, _)| self.catalog().topic(name).is_none());
+        for (topic, wanted) in missing.collect::<Vec<_>>() {
+            self.topic_make(topic, wanted, true).await?;
+        }
+        let before = self.catalog().pipeline(&name).cloned();
+        let put = Command::PipelinePut(record.clone());
+        if let Outcome::Generation(given) =
+            self.metadata.propose(put).await.map_err(reply::propose)?
+        {
+            record.generation = given;
+        }
+        let prepared = prepared.with_generation(record.generation);
+        if let Err(error) = self.pipelines.start(prepared).await {
+            self.pipeline_put_back(&name, before).await;
+            let message = format!("pipeline {name} did not start: {error}");
+            return Err(WireError::retry(code::UNAVAILABLE, message));
+        }
+        Ok(PipelineApplied {
+            name,
+            generation: record.generation,
+            text,
+            diagnostics,
+        })
+    }
+
+    /// The catalog says again what runs: the one before, or none.
+    async fn pipeline_put_back(&self, name: &str, before: Option<PipelineRecord>) {
+        let command = match before {
+            Some(record) => Command::PipelinePut(record),
+            None => Command::PipelineDelete {
+                name: name.to_string(),
+            },
+        };
+        if let Err(error) = self.metadata.propose(command).await {
+            tracing::error!(
+                "the catalog still names pipeline {name}, which did not start: {error}"
+            );
+        }
+    }
+
+    pub(super) async fn pipeline_delete(
+        &self,
+        ask: PipelineDelete,
+    ) -> Result<PipelineDeleted, WireError> {
+        let _alone = self.changing.lock().await;
+        let command = Command::PipelineDelete {
+            name: ask.name.clone(),
+        };
+        self.metadata
+            .propose(command)
+            .await
+            .map_err(reply::propose)?;
+        match self.pipelines.remove(&ask.name).await {
+            // one that did not start has nothing to stop
+            Ok(()) | Err(RemoveError::Unknown(_)) => Ok(PipelineDeleted {}),
+            Err(error) => Err(WireError::retry(code::UNAVAILABLE, error.to_string())),
+        }
+    }
+
+    pub(crate) fn pipeline_list(&self) -> Pipelines {
+        let catalog = self.catalog();
+        let running = self.pipelines.status();
+        let pipelines = catalog
+            .pipelines()
+            .map(|record| {
+                let status = running.iter().find(|status| status.name == record.name);
+                PipelineInfo {
+                    name: record.name.clone(),
+                    generation: record.generation,
+                    file: record.file.clone(),
+                    lanes: status.map_or(0, |status| status.lanes.len() as u32),
+                    state: status.map_or("stopped", state_word).to_string(),
+                }
+            })
+            .collect();
+        Pipelines { pipelines }
+    }
+
+    pub(crate) fn pipeline_describe(&self, name: &str) -> Result<PipelineDescription, WireError> {
+        let catalog = self.catalog();
+        let Some(record) = catalog.pipeline(name) else {
+            let message =
+                format!("pipeline {name} does not exist; `rustmq pipeline list` shows all");
+            return Err(WireError::fix(code::NOT_FOUND, message));
+        };
+        let running = self.pipelines.status();
+        let status = running.iter().find(|status| status.name == name);
+        Ok(PipelineDescription {
+            name: record.name.clone(),
+            generation: record.generation,
+            file: PipelineFile {
+                file: record.file.clone(),
+                yaml: record.yaml.clone(),
+                modules: record.modules.clone(),
+            },
+            status: serde_json::to_value(status).map_err(reply::bug)?,
+        })
+    }
+
+    /// Starts what the catalog says should run. One that does not start is reported and left
+    /// out: it must not keep the node down.
+    pub(crate) async fn pipelines_restart(&self) {
+        let records: Vec<PipelineRecord> = self.catalog().pipelines().cloned().collect();
+        for record in records {
+            let name = &record.name;
+            let prepared = match self.pipelines.prepare(&record).await {
+                Ok(prepared) => prepared,
+                Err(diagnostics) => {
+                    for diagnostic in diagnostics {
+                        tracing::error!("pipeline {name} does not start: {diagnostic}");
+                    }
+                    continue;
+                }
+            };
+            if let Err(error) = self.pipelines.start(prepared).await {
+                tracing::error!("pipeline {name} does not start: {error}");
+            }
+        }
+    }
+}
+
+/// Every topic the pipeline declares, reads, writes or sends its dead letters to.
+fn topic_names(spec: &Spec) -> Vec<String> {
+    let mut names: BTreeSet<String> = spec.topics.names().map(str::to_string).collect();
+    let mut dead_letter = |on_error: Option<&OnError>| {
+        if let Some(Then::DeadLetter(topic)) = on_error.and_then(|policy| policy.then.as_ref()) {
+            names.insert(topic.value.clone());
+        }
+    };
+    dead_letter(Some(&spec.policy.on_error));
+    spec.nodes
+        .iter()
+        .for_each(|(_, node)| dead_letter(node.on_error()));
+    for (_, node) in spec.nodes.iter() {
+        match node {
+            Node::Source(source) => names.insert(source.topic.value.clone()),
+            Node::Sink(sink) => names.insert(sink.topic.value.clone()),
+            _ => false,
+        };
+    }
+    names.into_iter().collect()
+}
+
+fn refused(diagnostics: Vec<Diagnostic>) -> WireError {
+    let first = diagnostics
+        .iter()
+        .find(|d| d.is_error())
+        .map(ToString::to_string);
+    let message = first.unwrap_or_else(|| "the pipeline is refused".to_string());
+    WireError::fix(code::INVALID, message).with(diagnostics)
+}
+
+/// The worst of its lanes.
+fn state_word(status: &::pipelines::PipelineStatus) -> &'static str {
+    use ::pipelines::LaneState::{Retrying, Stopped};
+    if status
+        .lanes
+        .iter()
+        .any(|lane| matches!(lane.state, Stopped { .. }))
+    {
+        return "stopped";
+    }
+    if status
+        .lanes
+        .iter()
+        .any(|lane| matches!(lane.state, Retrying { .. }))
+    {
+        return "retrying";
+    }
+    "running"
+}

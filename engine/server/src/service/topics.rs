@@ -1,0 +1,107 @@
+//! Topics: created and deleted in the catalog first, then in the broker.
+//!
+//! Called by: `service::Rooms::answer`, `pipelines` (apply creates missing topics), `http`.
+//! Invariants: the catalog is the truth: a topic that is in it and not yet in the broker comes
+//! up at the next start; a topic in use by a pipeline stays.
+//! Refuses: names outside the rule, specs that differ from what is there, in words.
+
+use model::{Command, PartitionId, Topic, TopicLog, TopicSpec};
+use protocol::{
+    PartitionInfo, TopicCreate, TopicCreated, TopicDelete, TopicDeleted, TopicDescription,
+    TopicInfo, Topics, WireError, code,
+};
+
+use super::{Rooms, reply};
+
+impl Rooms {
+    pub(super) async fn topic_create(&self, ask: TopicCreate) -> Result<TopicCreated, WireError> {
+        let _alone = self.changing.lock().await;
+        self.topic_make(ask.name, ask.spec, ask.if_absent).await
+    }
+
+    /// With `changing` held.
+    pub(super) async fn topic_make(
+        &self,
+        name: String,
+        spec: TopicSpec,
+        if_absent: bool,
+    ) -> Result<TopicCreated, WireError> {
+        let command = Command::TopicCreate {
+            name: name.clone(),
+            spec,
+            if_absent,
+            internal: false,
+        };
+        self.metadata
+            .propose(command)
+            .await
+            .map_err(reply::propose)?;
+        let topic = self.topic_named(&name)?;
+        self.broker.topic_created(&topic)?;
+        Ok(TopicCreated { id: topic.id })
+    }
+
+    pub(super) async fn topic_delete(&self, ask: TopicDelete) -> Result<TopicDeleted, WireError> {
+        let _alone = self.changing.lock().await;
+        let topic = self.topic_named(&ask.name)?;
+        let command = Command::TopicDelete { name: ask.name };
+        self.metadata
+            .propose(command)
+            .await
+            .map_err(reply::propose)?;
+        self.broker.topic_deleted(topic.id).await?;
+        Ok(TopicDeleted {})
+    }
+
+    pub(crate) fn topic_list(&self) -> Topics {
+        let catalog = self.catalog();
+        let users = catalog.topics().filter(|topic| !topic.is_internal());
+        let topics = users
+            .map(|topic| {
+                let partitions = self.partitions(topic);
+                let records = partitions
+                    .iter()
+                    .map(|p| p.end.saturating_sub(p.start))
+                    .sum();
+                TopicInfo {
+                    topic: topic.clone(),
+                    records,
+                }
+            })
+            .collect();
+        Topics { topics }
+    }
+
+    pub(crate) fn topic_describe(&self, name: &str) -> Result<TopicDescription, WireError> {
+        let topic = self.topic_named(name)?;
+        let partitions = self.partitions(&topic);
+        Ok(TopicDescription { topic, partitions })
+    }
+
+    pub(super) fn partitions(&self, topic: &Topic) -> Vec<PartitionInfo> {
+        let info = |index| {
+            let id = PartitionId::new(topic.id, index);
+            let bounds = self.broker.bounds(id).unwrap_or_default();
+            PartitionInfo {
+                index,
+                start: bounds.start,
+                end: bounds.end,
+            }
+        };
+        (0..topic.spec.partitions).map(info).collect()
+    }
+
+    pub(super) fn topic_named(&self, name: &str) -> Result<Topic, WireError> {
+        let catalog = self.catalog();
+        if let Some(topic) = catalog.topic(name) {
+            return Ok(topic.clone());
+        }
+        model::topic_name_check(name)
+            .map_err(|error| WireError::fix(code::INVALID, error.to_string()))?;
+        let message = format!(
+            "topic {name} does not exist; `rustmq topic create {name}` makes it, \
+             `rustmq topic list` shows what is there"
+        );
+        Err(WireError::fix(code::NOT_FOUND, message))
+    }
+}

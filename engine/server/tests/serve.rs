@@ -1,0 +1,294 @@
+//! A whole server: what it refuses to start on, how it ends, what survives.
+
+mod support;
+
+use support::{World, holds, wait};
+
+#[test]
+fn records_come_back_after_a_stop_and_after_kill_9() {
+    let world = World::new();
+    let server = world.serve();
+    world
+        .run(&["topic", "create", "orders", "--partitions", "2"])
+        .ok();
+    let lines = "{\"id\":1,\"v\":\"a\"}\n{\"id\":2,\"v\":\"b\"}\nnot json\n";
+    let input = world.write("orders.jsonl", lines);
+    let said = world
+        .run(&["produce", "orders", &input, "--key", "id"])
+        .ok();
+    assert!(said.err.contains("3 records acknowledged"), "{}", said.err);
+    server.stop();
+    assert!(
+        !holds(&world.path("state"), "server.json"),
+        "the state folder is cleaned"
+    );
+
+    let server = world.serve();
+    let sorted = |out: &str| {
+        let mut lines: Vec<&str> = out.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n") + "\n"
+    };
+    let out = world
+        .run(&["consume", "orders", "--format", "raw"])
+        .ok()
+        .out;
+    assert_eq!(sorted(&out), sorted(lines));
+    world
+        .run_with_input(&["produce", "orders", "-", "--format", "raw"], b"last\n")
+        .ok();
+    server.kill();
+
+    let server = world.serve();
+    let out = world
+        .run(&["consume", "orders", "--format", "raw"])
+        .ok()
+        .out;
+    assert_eq!(sorted(&out), sorted(&format!("{lines}last\n")));
+    let out = world
+        .run(&["sql", "select count(*) as n from orders"])
+        .ok()
+        .out;
+    assert_eq!(out, "n\n4\n");
+    server.stop();
+}
+
+#[test]
+fn what_cannot_be_served_is_said() {
+    let world = World::new();
+    let mut server = world.serve();
+    let pid = server.pid().to_string();
+    let serve = |args: &[&str]| {
+        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        all.extend(args);
+        world.run(&all)
+    };
+    serve(&["--data-dir", "data"]).fails(1, &format!("in use by process {pid}"));
+    let (quic, http) = (server.quic.clone(), server.http.clone());
+    let free = "127.0.0.1:0";
+    world
+        .run(&[
+            "serve",
+            "--data-dir",
+            "two",
+            "--listen",
+            &quic,
+            "--http",
+            free,
+        ])
+        .fails(1, "choose another address with --listen");
+    world
+        .run(&[
+            "serve",
+            "--data-dir",
+            "two",
+            "--listen",
+            free,
+            "--http",
+            &http,
+        ])
+        .fails(1, "choose another address with --http");
+    world.write("file", "");
+    serve(&["--data-dir", "file/inside"])
+        .fails(1, "cannot write to the data directory file/inside");
+    serve(&["--data-dir", "/proc/rustmq"]).fails(1, "cannot write to the data directory");
+    assert!(server.is_running());
+    world.run(&["topic", "list"]).ok();
+    server.stop();
+}
+
+#[test]
+fn sigint_stops_too_and_a_follower_is_not_waited_for() {
+    let world = World::new();
+    let mut server = world.serve();
+    world.run(&["topic", "create", "t"]).ok();
+    world
+        .run_with_input(&["produce", "t", "--format", "raw"], b"x\n")
+        .ok();
+    let out = world.path("follow.out");
+    let mut follower = world
+        .command(&["consume", "t", "--follow", "--format", "raw"])
+        .stdout(std::fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    wait::until("the follower's first record", || {
+        std::fs::read_to_string(&out)
+            .unwrap()
+            .starts_with('x')
+            .then_some(())
+    });
+    server.signal("INT");
+    assert_eq!(server.wait().code(), Some(0));
+    let _ = follower.kill();
+    let _ = follower.wait();
+}
+
+#[test]
+fn bad_requests_leave_everything_else_running() {
+    let world = World::new();
+    let mut server = world.serve();
+    world.run(&["topic", "create", "t"]).ok();
+    world
+        .run(&["topic", "create", "t"])
+        .fails(1, "exists already");
+    world.run(&["topic", "create", "t", "--if-absent"]).ok();
+    world
+        .run(&["topic", "describe", "absent"])
+        .fails(1, "does not exist");
+    world.run(&["topic", "delete", "../x"]).fails(1, "../x");
+    world.run(&["consume", "absent"]).fails(1, "does not exist");
+    world
+        .run_with_input(&["produce", "absent"], b"")
+        .fails(1, "does not exist");
+    world
+        .run(&["pipeline", "describe", "absent"])
+        .fails(1, "does not exist");
+
+    let mut input = b"fine\n".to_vec();
+    input.resize(9 << 20, b'x');
+    let said = world.run_with_input(&["produce", "t", "--format", "raw"], &input);
+    let said = said.fails(1, "<stdin>:2");
+    assert!(said.err.contains("1 record acknowledged"), "{}", said.err);
+    let out = world.run(&["consume", "t", "--format", "raw"]).ok().out;
+    assert_eq!(out, "fine\n");
+
+    for query in [
+        "drop table t",
+        "create table x as select 1",
+        "insert into t values (1)",
+        "copy t to '/tmp/x'",
+        "set a = 1",
+        "select * from '/etc/passwd'",
+        "selec 1",
+        "select nope from t",
+    ] {
+        let said = world.run(&["sql", query]);
+        assert_eq!(said.code, 1, "{query}: {} {}", said.out, said.err);
+        assert!(said.err.starts_with("error: "), "{query}: {}", said.err);
+    }
+    assert!(server.is_running());
+    assert_eq!(
+        world.run(&["sql", "select _value_text from t"]).ok().out,
+        "_value_text\nfine\n"
+    );
+    server.stop();
+}
+
+#[test]
+fn groups_remember_what_was_printed() {
+    let world = World::new();
+    let server = world.serve();
+    world.run(&["topic", "create", "t"]).ok();
+    world
+        .run_with_input(&["produce", "t", "--format", "raw"], b"a\nb\nc\n")
+        .ok();
+    let consume = |more: &[&str]| {
+        let mut args = vec!["consume", "t", "--group", "g", "--format", "raw"];
+        args.extend(more);
+        world.run(&args).ok().out
+    };
+    assert_eq!(consume(&["--from", "earliest", "--max", "2"]), "a\nb\n");
+    assert_eq!(consume(&["--from", "earliest"]), "c\n");
+    assert_eq!(consume(&[]), "");
+    assert!(world.run(&["group", "list"]).ok().out.contains('g'));
+    let json = world.run(&["group", "describe", "g", "--json"]).ok().out;
+    assert!(json.contains("\"committed\":3"), "{json}");
+    world.run(&["group", "reset", "g", "t", "--to", "1"]).ok();
+    assert_eq!(consume(&[]), "b\nc\n");
+    server.stop();
+}
+
+#[test]
+fn http_answers_sql_and_lists() {
+    let world = World::new();
+    let server = world.serve();
+    let schema = world.write("schema.json", "{\"n\": \"int64\"}");
+    world
+        .run(&["topic", "create", "t", "--schema", &schema])
+        .ok();
+    world
+        .run_with_input(&["produce", "t"], b"{\"n\":1}\n{\"n\":2}\n")
+        .ok();
+    assert_eq!(server.http("GET /healthz", ""), (200, "ok\n".to_owned()));
+    let (status, body) = server.http("POST /v1/sql", "select sum(n) as s from t");
+    assert_eq!((status, body.as_str()), (200, "{\"s\":3}\n"));
+    let (status, body) = server.http(
+        "POST /v1/sql",
+        "{\"query\": \"select n from t order by n\"}",
+    );
+    assert_eq!((status, body.as_str()), (200, "{\"n\":1}\n{\"n\":2}\n"));
+    let (status, body) = server.http(
+        "POST /v1/sql",
+        "{\"query\": \"select n from t order by n\", \"row_limit\": 1}",
+    );
+    assert_eq!(status, 200);
+    assert!(
+        body.lines().last().unwrap().starts_with("{\"error\":"),
+        "{body}"
+    );
+    let check = |head: &str, body: &str, status: u16, part: &str| {
+        let answer = server.http(head, body);
+        assert_eq!(answer.0, status, "{head}: {}", answer.1);
+        assert!(answer.1.contains(part), "{head}: {}", answer.1);
+    };
+    check("POST /v1/sql", "drop table t", 400, "\"advice\":\"fix\"");
+    check("POST /v1/sql", "", 400, "no query");
+    check("POST /v1/sql", "{\"quarry\": 1}", 400, "quarry");
+    check("POST /v1/sql", &" ".repeat((1 << 20) + 1), 413, "too-large");
+    check("GET /v1/sql", "", 405, "POST");
+    check("GET /nowhere", "", 404, "not-found");
+    check("GET /v1/topics", "", 200, "\"name\":\"t\"");
+    check("GET /v1/topics/t", "", 200, "\"end\":2");
+    check("GET /v1/topics/absent", "", 404, "does not exist");
+    check("GET /v1/pipelines", "", 200, "\"pipelines\":[]");
+    check("GET /v1/status", "", 200, "\"records\":2");
+    server.stop();
+}
+
+#[test]
+fn formats_of_consume_and_sql() {
+    let world = World::new();
+    let server = world.serve();
+    world.run(&["topic", "create", "t"]).ok();
+    let csv = world.write("t.csv", "id,name\n7,ann\n");
+    world
+        .run(&["produce", "t", &csv, "--format", "csv", "--key", "id"])
+        .ok();
+    let line = world.run(&["consume", "t", "--json"]).ok().out;
+    let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(record["key"], "7");
+    assert_eq!(record["value"], "{\"id\":\"7\",\"name\":\"ann\"}");
+    assert_eq!(
+        (record["partition"].as_u64(), record["offset"].as_u64()),
+        (Some(0), Some(0))
+    );
+    assert_eq!(
+        record["timestamp"].as_str().unwrap().len(),
+        "2013-01-01T00:00:00.000000Z".len()
+    );
+    let check = |args: &[&str], expect: &str| {
+        assert_eq!(world.run(args).ok().out, expect, "{args:?}");
+    };
+    check(&["sql", "select 1 as a, 'x' as b"], "a,b\n1,x\n");
+    check(&["sql", "select 1 as a", "--json"], "{\"a\":1}\n");
+    assert!(
+        world
+            .run(&["sql", "select 1 as a", "--format", "table"])
+            .ok()
+            .out
+            .contains("\n 1\n")
+    );
+    check(&["consume", "t", "--from", "latest"], "");
+    check(&["consume", "t", "--from", "2999-01-01T00:00:00Z"], "");
+    check(&["consume", "t", "--max", "0"], "");
+    let status: serde_json::Value =
+        serde_json::from_str(&world.run(&["status", "--json"]).ok().out).unwrap();
+    assert_eq!(status["records"], 1);
+    assert_eq!(status["quic"], server.quic);
+    world.run(&["status"]).ok();
+    world.run(&["topic", "delete", "t"]).ok();
+    world
+        .run(&["topic", "describe", "t"])
+        .fails(1, "does not exist");
+    server.stop();
+}
