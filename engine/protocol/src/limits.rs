@@ -36,6 +36,8 @@ pub const KEEP_ALIVE_MS: u64 = 5_000;
 pub const TCP_IDLE_MS: u64 = 600_000;
 /// What requests in flight get to finish when the server stops.
 pub const STOP_MS: u64 = 5_000;
+/// What a peer gets to take its last replies then; one that is gone takes none.
+pub const GOODBYE_MS: u64 = 500;
 /// A client gives up connecting after this.
 pub const CONNECT_MS: u64 = 3_000;
 

@@ -15,7 +15,7 @@ use protocol::{
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::ConsumerConfig;
+use super::{ConsumerConfig, start};
 use crate::client::Client;
 use crate::error::ClientError;
 
@@ -31,16 +31,79 @@ pub(super) struct Membership {
     _beating: DropGuard,
 }
 
-impl Membership {
-    pub(super) async fn join(
-        client: &Client,
-        group: String,
-        config: &ConsumerConfig,
-    ) -> Result<Membership, ClientError> {
-        let joined = join(client, &group, None, config).await?;
-        Ok(Membership::begin(client, group, joined, config))
-    }
+/// What a (re)join came to.
+pub(super) struct Turn {
+    pub membership: Membership,
+    /// What was committed before it.
+    pub committed: Vec<(PartitionId, Offset)>,
+    /// Where to begin, and what is committed, of partitions that were not held all the while.
+    pub begin: Vec<(PartitionId, Offset, Option<Offset>)>,
+}
 
+/// What a turn starts from.
+pub(super) struct Before {
+    pub client: Client,
+    pub config: ConsumerConfig,
+    pub group: String,
+    /// `None` at the first join.
+    pub joined: Option<GroupJoined>,
+    /// Partitions and how far we got in them.
+    pub held: BTreeMap<PartitionId, Option<Offset>>,
+    /// Done and not yet committed.
+    pub done: Vec<(PartitionId, Offset)>,
+}
+
+/// Commits what is done, joins, and learns where the new partitions begin. Runs as a task, so
+/// that a caller who stops waiting for the next record does not stop it half way.
+pub(super) async fn turn(before: Before) -> Result<Turn, ClientError> {
+    let Before {
+        client,
+        config,
+        group,
+        joined,
+        held,
+        done,
+    } = before;
+    let mut committed = Vec::new();
+    let mut member = None;
+    if let Some(joined) = joined {
+        // Refused if others have moved on already: then it is read again, by whoever has it.
+        if !done.is_empty() && commit(&client, &group, &joined, &done).await.is_ok() {
+            committed = done;
+        }
+        member = Some(joined.member);
+    }
+    let known = member.is_some();
+    let joined = match join(&client, &group, member, &config).await {
+        // The group has forgotten us: as someone new.
+        Err(error) if known && error.advice() == Advice::Fenced => {
+            join(&client, &group, None, &config).await?
+        }
+        joined => joined?,
+    };
+    let membership = Membership::begin(&client, group, joined, &config);
+    let positions = membership.positions(&client).await?;
+    let mut begin = Vec::new();
+    for partition in membership.assignment() {
+        let committed = positions.get(partition).copied();
+        // Held all the while, as far as we know: unless someone else got further meanwhile.
+        if held.get(partition).is_some_and(|ours| committed <= *ours) {
+            continue;
+        }
+        let from = match committed {
+            Some(offset) => offset,
+            None => start(&client, config.from, *partition).await?,
+        };
+        begin.push((*partition, from, committed));
+    }
+    Ok(Turn {
+        membership,
+        committed,
+        begin,
+    })
+}
+
+impl Membership {
     fn begin(
         client: &Client,
         group: String,
@@ -69,36 +132,24 @@ impl Membership {
         }
     }
 
+    pub(super) fn joined(&self) -> &GroupJoined {
+        &self.joined
+    }
+
     pub(super) fn assignment(&self) -> &[PartitionId] {
         &self.joined.assignment
     }
 
-    /// Waits until the group wants us to join again; without a group for ever.
-    pub(super) async fn moved(membership: Option<&mut Membership>) {
+    /// Waits until the group wants us to join again, and says which; without one for ever.
+    pub(super) async fn moved(membership: Option<&mut Membership>) -> String {
         match membership {
             Some(membership) => {
                 let moved = membership.moved.wait_for(|moved| *moved).await;
                 moved.expect("the sender lives beside the receiver");
+                membership.group.clone()
             }
             None => std::future::pending().await,
         }
-    }
-
-    pub(super) async fn rejoin(
-        &mut self,
-        client: &Client,
-        config: &ConsumerConfig,
-    ) -> Result<(), ClientError> {
-        let member = Some(self.joined.member.clone());
-        let joined = match join(client, &self.group, member, config).await {
-            // The group has forgotten us: as someone new.
-            Err(error) if error.advice() == Advice::Fenced => {
-                join(client, &self.group, None, config).await?
-            }
-            joined => joined?,
-        };
-        *self = Membership::begin(client, self.group.clone(), joined, config);
-        Ok(())
     }
 
     pub(super) async fn commit(
@@ -106,28 +157,17 @@ impl Membership {
         client: &Client,
         positions: &[(PartitionId, Offset)],
     ) -> Result<(), ClientError> {
-        let position = |(partition, offset): &(PartitionId, Offset)| GroupPosition {
-            partition: *partition,
-            offset: *offset,
-            metadata: String::new(),
-        };
-        let commit = GroupCommit {
-            group: self.group.clone(),
-            member: Some(self.joined.member.clone()),
-            generation: Some(self.joined.generation),
-            positions: positions.iter().map(position).collect(),
-        };
-        let committed = client.call(commit).await;
+        let committed = commit(client, &self.group, &self.joined, positions).await;
         if committed
             .as_ref()
             .is_err_and(|error| error.advice() == Advice::Fenced)
         {
             self.say_moved.send_replace(true);
         }
-        committed.map(|_| ())
+        committed
     }
 
-    pub(super) async fn positions(
+    async fn positions(
         &self,
         client: &Client,
     ) -> Result<BTreeMap<PartitionId, Offset>, ClientError> {
@@ -156,6 +196,26 @@ impl Membership {
             tracing::debug!(%error, "leaving the group did not succeed");
         }
     }
+}
+
+async fn commit(
+    client: &Client,
+    group: &str,
+    joined: &GroupJoined,
+    positions: &[(PartitionId, Offset)],
+) -> Result<(), ClientError> {
+    let position = |(partition, offset): &(PartitionId, Offset)| GroupPosition {
+        partition: *partition,
+        offset: *offset,
+        metadata: String::new(),
+    };
+    let commit = GroupCommit {
+        group: group.to_owned(),
+        member: Some(joined.member.clone()),
+        generation: Some(joined.generation),
+        positions: positions.iter().map(position).collect(),
+    };
+    client.call(commit).await.map(|_| ())
 }
 
 /// Joins, waiting out passing trouble.
@@ -208,9 +268,9 @@ impl Beat {
                 // Not reached: the session may survive it.
                 Err(error) => error.advice() != Advice::Retry,
             };
+            // Goes on beating: the caller may be slow to come for the next record.
             if rejoin {
                 self.moved.send_replace(true);
-                return;
             }
         }
     }

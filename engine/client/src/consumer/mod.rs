@@ -18,13 +18,14 @@ use model::ids::{Offset, PartitionId, TopicId};
 use model::port::Lookup;
 use model::rows::Rows;
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::Client;
 use crate::error::ClientError;
 use fetch::{Arrival, Fetcher, What};
-use group::Membership;
+use group::{Before, Membership, Turn};
 
 /// Fetches that wait for the caller, all partitions together.
 const ARRIVALS_MAX: usize = 4;
@@ -133,6 +134,8 @@ pub struct Consumer {
     /// Tells arrivals of a partition taken back from those before.
     round: u64,
     membership: Option<Membership>,
+    /// Joining is under way.
+    turn: Option<JoinHandle<Result<Turn, ClientError>>>,
     commit_due: Instant,
 }
 
@@ -160,6 +163,7 @@ impl Client {
             arrive,
             round: 0,
             membership: None,
+            turn: None,
             commit_due: Instant::now() + config.commit_interval,
             config,
         };
@@ -167,14 +171,13 @@ impl Client {
         match consumer.config.group.clone() {
             None => {
                 for partition in partitions {
-                    let from = consumer.start(partition).await?;
+                    let from = start(self, consumer.config.from, partition).await?;
                     consumer.hold(partition, from, None);
                 }
             }
             Some(group) => {
-                let joined = Membership::join(self, group, &consumer.config).await?;
-                consumer.membership = Some(joined);
-                consumer.take_assigned().await?;
+                consumer.turn_begin(group);
+                consumer.turn_end().await?;
             }
         }
         Ok(consumer)
@@ -185,6 +188,7 @@ impl Consumer {
     /// The next batch; `None` at the end, which only a consumer that does not follow has.
     pub async fn next(&mut self) -> Result<Option<Delivery>, ClientError> {
         loop {
+            self.turn_end().await?;
             if let Some(delivery) = self.ready.pop_front() {
                 return Ok(Some(delivery));
             }
@@ -197,7 +201,7 @@ impl Consumer {
                     let arrival = arrival.expect("this consumer holds a sender itself");
                     self.arrived(arrival)?;
                 }
-                () = Membership::moved(self.membership.as_mut()) => self.rebalance().await?,
+                group = Membership::moved(self.membership.as_mut()) => self.turn_begin(group),
                 () = tokio::time::sleep_until(self.commit_due), if commits => {
                     self.commit_now_and_then().await;
                 }
@@ -220,29 +224,21 @@ impl Consumer {
     /// Commits what is done. Without a group there is nothing to commit.
     pub async fn commit(&mut self) -> Result<(), ClientError> {
         self.commit_due = Instant::now() + self.config.commit_interval;
+        let positions = self.news();
         let Some(membership) = &mut self.membership else {
             return Ok(());
         };
-        let news = |held: &Held| held.done.filter(|done| Some(*done) != held.committed);
-        let positions: Vec<(PartitionId, Offset)> = self
-            .held
-            .iter()
-            .filter_map(|(id, held)| Some((*id, news(held)?)))
-            .collect();
         if positions.is_empty() {
             return Ok(());
         }
         membership.commit(&self.client, &positions).await?;
-        for (partition, offset) in positions {
-            if let Some(held) = self.held.get_mut(&partition) {
-                held.committed = Some(offset);
-            }
-        }
+        self.is_committed(positions);
         Ok(())
     }
 
     /// Commits what is done and leaves the group.
     pub async fn close(mut self) -> Result<(), ClientError> {
+        self.turn_end().await?;
         let committed = self.commit().await;
         self.held.clear();
         if let Some(membership) = self.membership.take() {
@@ -275,16 +271,6 @@ impl Consumer {
             }
         }
         Ok(partitions)
-    }
-
-    async fn start(&self, partition: PartitionId) -> Result<Offset, ClientError> {
-        let at = match self.config.from {
-            Start::Offset(offset) => return Ok(offset),
-            Start::Earliest => Lookup::Earliest,
-            Start::Latest => Lookup::Latest,
-            Start::Timestamp(time) => Lookup::Timestamp(time),
-        };
-        self.client.lookup(partition, at).await
     }
 
     /// Begins to read a partition.
@@ -358,44 +344,81 @@ impl Consumer {
         }
     }
 
-    /// The group has given out its partitions anew.
-    async fn rebalance(&mut self) -> Result<(), ClientError> {
-        self.commit_now_and_then().await;
-        if let Some(membership) = &mut self.membership {
-            membership.rejoin(&self.client, &self.config).await?;
+    /// What is done and not yet committed.
+    fn news(&self) -> Vec<(PartitionId, Offset)> {
+        let news = |held: &Held| held.done.filter(|done| Some(*done) != held.committed);
+        let with_news = |(id, held): (&PartitionId, &Held)| Some((*id, news(held)?));
+        self.held.iter().filter_map(with_news).collect()
+    }
+
+    fn is_committed(&mut self, positions: Vec<(PartitionId, Offset)>) {
+        for (partition, offset) in positions {
+            if let Some(held) = self.held.get_mut(&partition) {
+                held.committed = Some(offset);
+            }
         }
-        self.take_assigned().await
+    }
+
+    /// Joins the group, or joins it again after it has given out its partitions anew.
+    fn turn_begin(&mut self, group: String) {
+        let before = Before {
+            client: self.client.clone(),
+            config: self.config.clone(),
+            group,
+            joined: self
+                .membership
+                .as_ref()
+                .map(|membership| membership.joined().clone()),
+            held: self
+                .held
+                .iter()
+                .map(|(id, held)| (*id, held.done.max(held.committed)))
+                .collect(),
+            done: self.news(),
+        };
+        self.turn = Some(tokio::spawn(group::turn(before)));
     }
 
     /// Lets go what is not ours any more, begins what is new, keeps the rest running.
-    async fn take_assigned(&mut self) -> Result<(), ClientError> {
-        let Some(membership) = &self.membership else {
+    async fn turn_end(&mut self) -> Result<(), ClientError> {
+        let Some(turn) = &mut self.turn else {
             return Ok(());
         };
-        let assigned = membership.assignment().to_vec();
+        let done = turn.await;
+        self.turn = None;
+        let broken = |error: JoinError| ClientError::Unexpected(error.to_string());
+        let Turn {
+            membership,
+            committed,
+            begin,
+        } = done.map_err(broken)??;
+        self.is_committed(committed);
+        let assigned = membership.assignment();
         self.held
             .retain(|partition, _| assigned.contains(partition));
         let held = &self.held;
         self.ready
             .retain(|delivery| held.contains_key(&delivery.partition));
-        if assigned
-            .iter()
-            .all(|partition| self.held.contains_key(partition))
-        {
-            return Ok(());
-        }
-        let positions = membership.positions(&self.client).await?;
-        for partition in assigned {
-            if self.held.contains_key(&partition) {
-                continue;
-            }
-            let committed = positions.get(&partition).copied();
-            let from = match committed {
-                Some(offset) => offset,
-                None => self.start(partition).await?,
-            };
+        self.membership = Some(membership);
+        for (partition, from, committed) in begin {
+            self.ready
+                .retain(|delivery| delivery.partition != partition);
             self.hold(partition, from, committed);
         }
         Ok(())
     }
+}
+
+async fn start(
+    client: &Client,
+    from: Start,
+    partition: PartitionId,
+) -> Result<Offset, ClientError> {
+    let at = match from {
+        Start::Offset(offset) => return Ok(offset),
+        Start::Earliest => Lookup::Earliest,
+        Start::Latest => Lookup::Latest,
+        Start::Timestamp(time) => Lookup::Timestamp(time),
+    };
+    client.lookup(partition, at).await
 }

@@ -1,4 +1,4 @@
-//! The consumer, outside of groups. Groups are tried against the real broker.
+//! The consumer, outside of groups.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use model::ids::Offset;
 
 use super::support::{BOTH, FakeBroker, FakeLog, Rig};
 
-async fn produce(client: &Client, records: std::ops::Range<u32>) {
+pub async fn produce(client: &Client, records: std::ops::Range<u32>) {
     let config = ProducerConfig {
         batch_bytes: 200,
         ..ProducerConfig::default()

@@ -327,7 +327,7 @@ impl FakeLog {
         }
     }
 
-    fn answer(self: &Arc<Self>, request: Request) -> BoxFuture<'static, Reply> {
+    pub fn answer(self: &Arc<Self>, request: Request) -> BoxFuture<'static, Reply> {
         let one = |response: Response| -> BoxFuture<'static, Reply> {
             Box::pin(std::future::ready(Reply::One(response)))
         };
