@@ -150,7 +150,12 @@ impl ColumnIn {
     }
 }
 
-fn check_offsets(what: &str, offsets: &[u32], data: usize, rows: usize) -> wasmtime::Result<()> {
+pub(crate) fn check_offsets(
+    what: &str,
+    offsets: &[u32],
+    data: usize,
+    rows: usize,
+) -> wasmtime::Result<()> {
     if offsets.len() != rows + 1 {
         return bad(format!(
             "{what}: {} offsets for {rows} rows, there must be one more than rows",

@@ -16,6 +16,8 @@ use crate::limits::{
 
 /// One call of `forward` or `emit`.
 #[derive(Debug, Clone, PartialEq)]
+// a few of them a batch: a box would cost more than the room it saves
+#[allow(clippy::large_enum_variant)]
 pub enum Emission {
     /// Rows of the input passed on as they are.
     Forward { port: u16, rows: Vec<u32> },

@@ -2,8 +2,12 @@
 
 use arrow::array::Array;
 use model::rows::RowsBuilder;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
 
 use super::*;
+use crate::column::check_offsets;
 
 fn check(process: &str, expected: &str) {
     let outcome = super::process(process).unwrap_or_else(|e| panic!("{e}"));
@@ -145,4 +149,63 @@ fn open_reads_its_params() {
     let open_body = "(call $params (local.get $context) (i32.const 256))
         (if (i32.ne (i32.load (i32.const 260)) (i32.const 7)) (then unreachable))";
     open(&guest(open_body, ""), &Limits::default());
+}
+
+/// Emits every key and value of a batch of up to 256 rows, from parents 0, 1, 2, ….
+const COPY_ALL: &str = "(loop $on
+      (i32.store (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 2)))
+        (local.get $i))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $on (i32.lt_u (local.get $i) (i32.const 256))))
+    (call $keys (local.get $rows) (i32.const 256))
+    (call $values (local.get $rows) (i32.const 280))
+    (call $emit (local.get $out) (i32.const 0)
+      (i32.const 1024) (call $len (local.get $rows))
+      (i32.load (i32.const 256)) (i32.load (i32.const 260)) (i32.load (i32.const 264))
+      (i32.load (i32.const 268)) (i32.load (i32.const 272)) (i32.load (i32.const 276))
+      (i32.load (i32.const 280)) (i32.load (i32.const 284)) (i32.load (i32.const 288))
+      (i32.load (i32.const 292)) (i32.load (i32.const 296)) (i32.load (i32.const 300)))";
+
+fn cell() -> impl Strategy<Value = Option<Vec<u8>>> {
+    option::of(vec(any::<u8>(), 0..40))
+}
+
+proptest! {
+    /// Whatever rows go in, sliced anywhere, come out of a guest that copies them.
+    #[test]
+    fn columns_survive_the_boundary(
+        cells in vec((cell(), cell()), 1..200),
+        from in 0usize..200,
+        len in 0usize..200,
+    ) {
+        let mut builder = RowsBuilder::new();
+        for (key, value) in &cells {
+            builder.push(0, key.as_deref(), value.as_deref(), &[]);
+        }
+        let from = from.min(cells.len());
+        let len = len.min(cells.len() - from);
+        let rows = builder.finish().slice(from, len);
+        let mut guest = open(&guest("", COPY_ALL), &Limits::default());
+        let outcome = run(&mut guest, &rows).expect("it only copies");
+        let [Emission::Emit { parents, keys, values, .. }] = &outcome.emissions[..] else {
+            panic!("one emit: {outcome:?}");
+        };
+        prop_assert_eq!(parents, &(0..len as u32).collect::<Vec<_>>());
+        for (row, (key, value)) in cells[from..from + len].iter().enumerate() {
+            let at = |column: &arrow::array::BinaryArray| {
+                column.is_valid(row).then(|| column.value(row).to_vec())
+            };
+            prop_assert_eq!((&at(keys), &at(values)), (key, value));
+        }
+    }
+
+    /// Offsets that pass the check slice the data without a panic, and nothing else passes.
+    #[test]
+    fn only_sound_offsets_pass(offsets in vec(0u32..6, 0..5), data in 0usize..6, rows in 0usize..4) {
+        let sound = offsets.len() == rows + 1
+            && offsets[0] == 0
+            && offsets.is_sorted()
+            && offsets[rows] as usize == data;
+        prop_assert_eq!(check_offsets("test", &offsets, data, rows).is_ok(), sound);
+    }
 }

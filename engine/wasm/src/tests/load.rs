@@ -90,6 +90,41 @@ fn imports_that_were_not_granted() {
     }
 }
 
+/// A guest that imports `exit` of WASI, as one built for wasm32-wasip2 may, and calls it.
+fn exiting() -> Vec<u8> {
+    let wit = "package test:guest;
+        world guest { import wasi:cli/exit@0.2.4; include rustmq:etl/transform@0.1.0; }
+        package wasi:cli@0.2.4 { interface exit { exit-with-code: func(code: u8); } }";
+    let (mut resolve, _) = world::resolve().unwrap_or_else(|e| panic!("{e}"));
+    let package = resolve
+        .push_source("test.wit", wit)
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    let world = resolve
+        .select_world(&[package], None)
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    let encoding = wit_component::StringEncoding::UTF8;
+    let section = wit_component::metadata::encode(&resolve, world, encoding, None)
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    let import = r#"(module (import "wasi:cli/exit@0.2.4" "exit-with-code"
+        (func $exit (param i32)))"#;
+    let wat = wat("", "(call $exit (i32.const 3))").replacen("(module", import, 1);
+    with_section(&wat, &section)
+}
+
+#[test]
+fn wasi_is_stubbed_and_denied() {
+    let bytes = exiting();
+    let info = Host::inspect(&bytes).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(info.stubbed, ["wasi:cli/exit@0.2.4"]);
+    assert!(info.grants_needed.is_empty(), "{info:?}");
+    let mut guest = open(&bytes, &Limits::default());
+    let text = run(&mut guest, &rows())
+        .expect_err("it is denied")
+        .to_string();
+    let expected = "the module called wasi:cli/exit@0.2.4#exit-with-code, which is not granted";
+    assert!(text.contains(expected), "{text}");
+}
+
 #[test]
 fn grants_of_what_does_not_exist() {
     let grants = Grants {

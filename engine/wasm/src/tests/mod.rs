@@ -29,14 +29,20 @@ fn guest(open: &str, process: &str) -> Vec<u8> {
 }
 
 fn typed(wat: &str) -> Vec<u8> {
+    with_section(
+        wat,
+        &world::component_type_section().expect("wit/ is valid"),
+    )
+}
+
+fn with_section(wat: &str, section: &[u8]) -> Vec<u8> {
     let mut bytes = wat::parse_str(wat).unwrap_or_else(|e| panic!("{e}"));
-    let section = world::component_type_section().expect("wit/ is valid");
     let name = "component-type:test";
     bytes.push(0);
     leb(&mut bytes, 1 + name.len() + section.len());
     bytes.push(name.len() as u8);
     bytes.extend_from_slice(name.as_bytes());
-    bytes.extend_from_slice(&section);
+    bytes.extend_from_slice(section);
     bytes
 }
 

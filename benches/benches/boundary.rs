@@ -1,0 +1,188 @@
+//! What a record costs that crosses into a WebAssembly module and back, beside native Rust.
+//!
+//! `forward-N`: the guest passes all N row numbers on. `filter-N`: it reads every value and passes
+//! half of them on. `copy-N`: it reads keys and values and emits copies. `json-N`: it reads JSON
+//! into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`.
+//! N is the rows of a batch, each of about 120 bytes. Counted is the call of the guest with all
+//! columns in and out; building an output batch from them is not.
+//! Baseline: the same work on the same Arrow columns in this process.
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use arrow::array::{Array, BinaryArray};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use benches::rig::{self, Result};
+use benches::{Case, Options, Unit, machine};
+use model::rows::{Rows, RowsBuilder};
+use wasm::{Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
+
+#[path = "../../tests/guests/boundary-json/src/row.rs"]
+mod row;
+
+const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
+const KINDS: [&str; 4] = ["forward", "filter", "copy", "json"];
+
+fn main() -> Result<()> {
+    let options = Options::from_args();
+    let folder = rig::folder()?;
+    machine::print(folder.path());
+    let host = Host::new(HostConfig::default())?;
+    let boundary = module(&host, "boundary")?;
+    let json = module(&host, "boundary-json")?;
+    for kind in KINDS {
+        let module = if kind == "json" { &json } else { &boundary };
+        for size in SIZES {
+            let case = format!("{kind}-{size}");
+            if options.wants(&case) {
+                let mut guest = open(module, kind)?;
+                measure(case, kind, &rows(size), &mut guest, &options)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Builds a guest of `tests/guests` (cargo knows when there is nothing to do) and loads it.
+fn module(host: &Host, name: &str) -> Result<Module> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dir = repository.join("tests/guests").join(name);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let target = repository.join("target/guests");
+    let path = runtime.block_on(server::module::build_into(&dir, &target, &mut |_| {}))?;
+    Ok(host.load(&fs::read(path)?, &Grants::default())?)
+}
+
+fn open(module: &Module, work: &str) -> Result<Guest> {
+    let context = OpenContext {
+        params: format!(r#"{{"work":"{work}"}}"#),
+        inputs: vec!["in".into()],
+        outputs: vec!["out".into()],
+        partition: 0,
+    };
+    // the clock of a benchmark is the benchmark's
+    let limits = Limits {
+        deadline_ms: 60_000,
+        ..Limits::default()
+    };
+    Ok(module.open(&context, &limits)?)
+}
+
+fn rows(size: usize) -> Rows {
+    let mut builder = RowsBuilder::new();
+    for i in 0..size {
+        let key = format!("N{:05}", i % 4000);
+        let value = format!(
+            concat!(
+                r#"{{"carrier":"UA","flight":{},"origin":"EWR","dest":"IAH","dep_delay":{},"#,
+                r#""tail":"{}","distance":{}}}"#
+            ),
+            1000 + i % 9000,
+            (i % 90) as f64 / 2.0,
+            key,
+            1000 + i % 1000
+        );
+        builder.push(i as i64, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+    }
+    builder.finish()
+}
+
+fn measure(
+    case: String,
+    kind: &str,
+    rows: &Rows,
+    guest: &mut Guest,
+    options: &Options,
+) -> Result<()> {
+    let mut line = Case::new("boundary", case, Unit::NanosecondsPerRecord);
+    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let mut ours = || -> Result<()> {
+        let input = Input {
+            rows,
+            offsets: &offsets,
+            input: 0,
+            watermark: 0,
+        };
+        black_box(guest.process(black_box(input))?);
+        Ok(())
+    };
+    let mut native = || -> Result<()> {
+        match kind {
+            "forward" => drop(black_box(forward(black_box(rows)))),
+            "filter" => drop(black_box(filter(black_box(rows)))),
+            "copy" => drop(black_box(copy(black_box(rows)))),
+            _ => drop(black_box(json(black_box(rows))?)),
+        }
+        Ok(())
+    };
+    // both warm before the first turn
+    turn(rows.len(), options, &mut ours)?;
+    turn(rows.len(), options, &mut native)?;
+    for _ in 0..options.runs() {
+        let (nanos, records) = turn(rows.len(), options, &mut ours)?;
+        line.ours(nanos, records);
+        line.baseline(turn(rows.len(), options, &mut native)?.0);
+    }
+    line.print();
+    Ok(())
+}
+
+/// Nanoseconds per record of one turn, and its records.
+fn turn(
+    size: usize,
+    options: &Options,
+    work: &mut dyn FnMut() -> Result<()>,
+) -> Result<(f64, u64)> {
+    // the clock is looked at every so many calls: it costs as much as a small one
+    let calls_between = (2000 / size).max(1);
+    let length = options.turn() / 4;
+    let (begun, mut calls) = (Instant::now(), 0);
+    while begun.elapsed() < length {
+        for _ in 0..calls_between {
+            work()?;
+        }
+        calls += calls_between;
+    }
+    let records = (calls * size) as u64;
+    Ok((begun.elapsed().as_nanos() as f64 / records as f64, records))
+}
+
+fn forward(rows: &Rows) -> Vec<u32> {
+    (0..rows.len() as u32).collect()
+}
+
+fn filter(rows: &Rows) -> Vec<u32> {
+    let kept = |row: &u32| {
+        let value = rows.values.value(*row as usize);
+        value[value.len() - 2] & 1 == 0
+    };
+    (0..rows.len() as u32).filter(kept).collect()
+}
+
+fn copy(rows: &Rows) -> (Vec<u32>, BinaryArray, BinaryArray) {
+    let copied = |column: &BinaryArray| {
+        let offsets = Buffer::from_slice_ref(column.value_offsets());
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        let data = Buffer::from(column.value_data());
+        BinaryArray::new(offsets, data, column.nulls().cloned())
+    };
+    (forward(rows), copied(&rows.keys), copied(&rows.values))
+}
+
+fn json(rows: &Rows) -> serde_json::Result<(Vec<u32>, BinaryArray, BinaryArray)> {
+    let mut offsets: Vec<i32> = Vec::with_capacity(rows.len() + 1);
+    let mut data = Vec::with_capacity(rows.values.value_data().len());
+    offsets.push(0);
+    for value in rows.values.iter().flatten() {
+        let row: row::In<'_> = serde_json::from_slice(value)?;
+        serde_json::to_writer(&mut data, &row::convert(row))?;
+        offsets.push(data.len() as i32);
+    }
+    let offsets = OffsetBuffer::new(offsets.into());
+    let values = BinaryArray::new(offsets, data.into(), None);
+    Ok((forward(rows), rows.keys.clone(), values))
+}
