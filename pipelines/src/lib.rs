@@ -3,18 +3,35 @@
 //! - `spec` the file: read, checked, all errors with line and column
 //! - `graph`, `compile`, `lint` its meaning: order, fields of edges, expressions
 //! - `plan` what applying it would do: stages, fused nodes, reload class of each change
+//! - `operator` filter, map, route, wasm, sink over chunks of rows
+//! - `stage` one source and what is fused behind it: lanes, commits, dead letters
+//! - `prepare`, `runtime` starting, changing and removing pipelines; `status` what they do
 //!
 //! Called by: server (service, command line). Invariants: a stage commits its input position
 //! together with everything it wrote; guests run on worker threads, never in an async task;
 //! every queue is bounded. Refuses: everything `lint` calls an error.
 
 mod compile;
+pub mod error;
 pub mod graph;
 pub mod limits;
 pub mod lint;
+mod operator;
 pub mod plan;
+mod prepare;
+mod runtime;
 pub mod spec;
+mod stage;
+pub mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
+pub use error::{RemoveError, StartError};
 pub use lint::lint;
-pub use plan::{Change, Plan, Reload, plan};
+pub use plan::{Change, Plan, Previous, Reload, plan};
+pub use prepare::Prepared;
+pub use runtime::{Deps, Runtime};
 pub use spec::{Spec, Surroundings, freeze, json_schema, parse, parse_with};
+pub use status::{Handover, LaneState, LaneStatus, PipelineStatus};

@@ -40,7 +40,7 @@ pub const BREAKER_ROWS_MAX: u32 = 32;
 /// Good rows that win back one of `BREAKER_ROWS_MAX`.
 pub const BREAKER_ROWS_PER_CREDIT: u32 = 100;
 /// First and longest wait after a log error that says "try again", in milliseconds.
-pub const LOG_BACKOFF_MS: u64 = 50;
+pub const LOG_BACKOFF_MS: u64 = 20;
 pub const LOG_BACKOFF_MS_MAX: u64 = 5_000;
 /// Hand-overs a lane remembers for its status.
 pub const HANDOVERS_KEPT_MAX: usize = 16;

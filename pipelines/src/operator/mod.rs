@@ -1,0 +1,337 @@
+//! What runs inside a stage: operators over chunks of rows.
+//!
+//! Called by: `stage::run`, on a worker thread. Invariants: every row of a chunk knows the row of
+//! the lane's batch that it came from (its origin); rows keep their order within a chunk, and a
+//! node with several inputs sees them merged by origin; a row that fails is reported and left
+//! out, never the rows beside it. No clock, no task, no log in here.
+
+pub(crate) mod filter;
+pub(crate) mod map;
+pub(crate) mod route;
+pub(crate) mod sink;
+pub(crate) mod wasm;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BinaryArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use expr::{EvalError, Expr, KEY, TIMESTAMP, VALUE, VALUE_TEXT, text_of};
+use model::rows::{Rows, RowsError};
+
+/// Rows on an edge.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub rows: Rows,
+    /// The row of the lane's batch that each row came from.
+    pub origins: Vec<u32>,
+    /// Typed columns that somebody further on needs, one entry a row.
+    pub columns: Option<RecordBatch>,
+}
+
+/// A row that will not go on.
+#[derive(Clone, Debug)]
+pub(crate) struct Reject {
+    /// Number of the node in its stage.
+    pub node: usize,
+    /// The output it was meant for, where that is known.
+    pub port: Option<usize>,
+    pub origin: u32,
+    pub code: Cow<'static, str>,
+    pub message: Arc<str>,
+    /// How often the row was tried, this time included.
+    pub attempt: u32,
+}
+
+/// Why the batch ends before its end.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Why {
+    /// Present the rows again after a while.
+    Wait {
+        node: usize,
+        after_ms: u64,
+        message: String,
+    },
+    /// The lane must not go on.
+    Stop { message: String },
+}
+
+/// Rows before `origin` commit, the rest does not.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cut {
+    pub origin: u32,
+    pub why: Why,
+}
+
+/// What the operators of one run have to say besides rows.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub rejects: Vec<Reject>,
+    pub cut: Option<Cut>,
+    /// A guest died: what the trial run of a new generation must not survive.
+    pub fault: Option<String>,
+}
+
+impl Report {
+    /// Keeps the earliest cut; of two at one row, the one that stops.
+    pub fn cut(&mut self, cut: Cut) {
+        let later = |known: &Cut| match known.origin.cmp(&cut.origin) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Equal => matches!(cut.why, Why::Stop { .. }),
+        };
+        if self.cut.as_ref().is_none_or(later) {
+            self.cut = Some(cut);
+        }
+    }
+
+    pub fn fault(&mut self, message: String) {
+        self.fault.get_or_insert(message);
+    }
+
+    /// Rows of a chunk that failed at a node, with the reason of each.
+    pub fn failed(
+        &mut self,
+        node: usize,
+        chunk: &Chunk,
+        code: &'static str,
+        rows: Vec<(u32, String)>,
+    ) {
+        for (row, message) in rows {
+            self.rejects.push(Reject {
+                node,
+                port: None,
+                origin: chunk.origins[row as usize],
+                code: code.into(),
+                message: message.into(),
+                attempt: 1,
+            });
+        }
+    }
+}
+
+/// An operator could not work on a chunk as a whole: a fault of ours, not of a row.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperatorError {
+    #[error(transparent)]
+    Rows(#[from] RowsError),
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    #[error(transparent)]
+    Json(#[from] codec::EncodeError),
+    #[error(transparent)]
+    Decode(#[from] codec::DecodeError),
+}
+
+impl Chunk {
+    pub fn empty() -> Chunk {
+        Chunk {
+            rows: Rows::empty(),
+            origins: Vec::new(),
+            columns: None,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.origins.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.origins.is_empty()
+    }
+
+    /// The chosen rows, in that order.
+    pub fn take(&self, rows: &[u32]) -> Result<Chunk, OperatorError> {
+        let in_order = || rows.iter().enumerate().all(|(i, row)| i as u32 == *row);
+        if rows.len() == self.len() && in_order() {
+            return Ok(self.clone());
+        }
+        let columns = match &self.columns {
+            Some(batch) => Some(take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?),
+            None => None,
+        };
+        Ok(Chunk {
+            rows: self.rows.try_take(rows)?,
+            origins: rows.iter().map(|row| self.origins[*row as usize]).collect(),
+            columns,
+        })
+    }
+
+    /// Without the rows named in `bad`, which is sorted.
+    pub fn without(&self, bad: &[u32]) -> Result<Chunk, OperatorError> {
+        if bad.is_empty() {
+            return Ok(self.clone());
+        }
+        let keep: Vec<u32> = (0..self.len() as u32)
+            .filter(|row| bad.binary_search(row).is_err())
+            .collect();
+        self.take(&keep)
+    }
+
+    /// Only what came from rows before the cut.
+    pub fn before(&self, cut: Option<&Cut>) -> Result<Chunk, OperatorError> {
+        let Some(cut) = cut.filter(|cut| self.origins.iter().any(|o| *o >= cut.origin)) else {
+            return Ok(self.clone());
+        };
+        let keep: Vec<u32> = (0..self.len() as u32)
+            .filter(|row| self.origins[*row as usize] < cut.origin)
+            .collect();
+        self.take(&keep)
+    }
+
+    /// The columns that an expression uses, as a batch.
+    pub fn frame<'e>(
+        &self,
+        expressions: impl IntoIterator<Item = &'e Expr>,
+    ) -> Result<RecordBatch, OperatorError> {
+        let base = expr::base_schema();
+        let mut fields: Vec<Field> = Vec::new();
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for expression in expressions {
+            for name in expression.columns() {
+                if fields.iter().any(|f| f.name() == name) {
+                    continue;
+                }
+                let (field, column) = match (base.field_with_name(name), &self.columns) {
+                    (Ok(field), _) => (field.clone(), self.base(name)),
+                    (Err(_), Some(typed)) => match typed.schema().index_of(name) {
+                        Ok(i) => (typed.schema().field(i).clone(), typed.column(i).clone()),
+                        Err(_) => continue,
+                    },
+                    // The expression names the column that is missing.
+                    (Err(_), None) => continue,
+                };
+                fields.push(field.with_nullable(true));
+                columns.push(column);
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.len()));
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        Ok(RecordBatch::try_new_with_options(
+            schema, columns, &options,
+        )?)
+    }
+
+    fn base(&self, name: &str) -> ArrayRef {
+        match name {
+            KEY => Arc::new(self.rows.keys.clone()),
+            VALUE => Arc::new(self.rows.values.clone()),
+            VALUE_TEXT => Arc::new(text_of(&compact(&self.rows.values))),
+            _ => {
+                debug_assert_eq!(name, TIMESTAMP);
+                let times = TimestampMicrosecondArray::new(self.rows.timestamps.clone(), None);
+                Arc::new(times.with_timezone("UTC"))
+            }
+        }
+    }
+
+    /// Rows of several chunks in the order of their origins; each chunk keeps its own order.
+    pub fn merge(mut chunks: Vec<Chunk>) -> Result<Chunk, OperatorError> {
+        chunks.retain(|chunk| !chunk.is_empty());
+        if chunks.len() < 2 {
+            return Ok(chunks.pop().unwrap_or_else(Chunk::empty));
+        }
+        let whole = Chunk::concat(&chunks)?;
+        if whole.origins.is_sorted() {
+            return Ok(whole);
+        }
+        let order = merged_order(&chunks);
+        whole.take(&order)
+    }
+
+    /// One after the other.
+    pub fn concat(chunks: &[Chunk]) -> Result<Chunk, OperatorError> {
+        if let [one] = chunks {
+            return Ok(one.clone());
+        }
+        let rows: Vec<Rows> = chunks.iter().map(|chunk| chunk.rows.clone()).collect();
+        Ok(Chunk {
+            rows: Rows::concat(&rows)?,
+            origins: chunks
+                .iter()
+                .flat_map(|chunk| chunk.origins.iter().copied())
+                .collect(),
+            columns: concat_columns(chunks)?,
+        })
+    }
+}
+
+/// The typed columns that all chunks have.
+fn concat_columns(chunks: &[Chunk]) -> Result<Option<RecordBatch>, OperatorError> {
+    let all: Option<Vec<&RecordBatch>> = chunks.iter().map(|c| c.columns.as_ref()).collect();
+    let Some(batches) = all.filter(|batches| !batches.is_empty()) else {
+        return Ok(None);
+    };
+    let schema = batches[0].schema();
+    let common: Vec<&str> = schema
+        .fields()
+        .iter()
+        .filter(|field| {
+            let same = |b: &&RecordBatch| {
+                b.schema()
+                    .field_with_name(field.name())
+                    .is_ok_and(|f| f.data_type() == field.data_type())
+            };
+            batches.iter().all(same)
+        })
+        .map(|field| field.name().as_str())
+        .collect();
+    if common.is_empty() {
+        return Ok(None);
+    }
+    let mut parts = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let schema = batch.schema();
+        let indices: Result<Vec<usize>, _> = common.iter().map(|n| schema.index_of(n)).collect();
+        parts.push(batch.project(&indices?)?);
+    }
+    Ok(Some(concat_batches(&parts[0].schema(), &parts)?))
+}
+
+/// Row numbers of the concatenated chunks, merged by origin; of equals the first chunk's first.
+fn merged_order(chunks: &[Chunk]) -> Vec<u32> {
+    let mut heads: Vec<(usize, usize)> = Vec::with_capacity(chunks.len());
+    let mut first = 0;
+    for chunk in chunks {
+        heads.push((first, 0));
+        first += chunk.len();
+    }
+    let mut order = Vec::with_capacity(first);
+    while order.len() < first {
+        let mut best: Option<(u32, usize)> = None;
+        for (number, (_, head)) in heads.iter().enumerate() {
+            if let Some(origin) = chunks[number].origins.get(*head) {
+                if best.is_none_or(|(known, _)| *origin < known) {
+                    best = Some((*origin, number));
+                }
+            }
+        }
+        let Some((_, number)) = best else { break };
+        order.push((heads[number].0 + heads[number].1) as u32);
+        heads[number].1 += 1;
+    }
+    order
+}
+
+/// The same bytes without what a slice leaves out before and after it.
+pub(crate) fn compact(array: &BinaryArray) -> BinaryArray {
+    let offsets = array.offsets();
+    let (first, last) = (offsets[0], offsets[array.len()]);
+    if first == 0 && last as usize == array.values().len() {
+        return array.clone();
+    }
+    let moved: Vec<i32> = offsets.iter().map(|o| o - first).collect();
+    let data = array
+        .values()
+        .slice_with_length(first as usize, (last - first) as usize);
+    BinaryArray::new(
+        OffsetBuffer::new(moved.into()),
+        data,
+        array.nulls().cloned(),
+    )
+}

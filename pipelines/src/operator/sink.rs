@@ -1,0 +1,132 @@
+//! `sink`: the rows for one topic, spread over its partitions and encoded.
+//!
+//! Called by: `stage::run` (keys) and `stage::commit` (batches). Invariants: rows of one key go
+//! to one partition, by murmur2 as Kafka does it; rows without a key go to the partition of the
+//! lane's number modulo the count, so a replay puts them where they were; order is kept in each
+//! partition; no batch is over the limits. A record over the limit is reported (`too-large`).
+
+use arrow::array::Array;
+use expr::Expr;
+use model::batch::{Batch, Codec, EncodeError};
+use model::hash::partition_for_key;
+use model::ids::{PartitionId, TopicId};
+use model::limits::{BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
+use model::port::Append;
+use model::rows::Rows;
+
+use super::map::{evaluate, text_form};
+use super::{Chunk, OperatorError, Report};
+
+/// Payload of one batch at most; the rest of a large output goes into another.
+const PAYLOAD_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX / 2;
+
+/// The rows as the topic gets them.
+pub(crate) fn sink(
+    node: usize,
+    key: Option<&Expr>,
+    chunk: Chunk,
+    report: &mut Report,
+) -> Result<Chunk, OperatorError> {
+    let chunk = match key {
+        None => chunk,
+        Some(key) => {
+            let (chunk, values) = evaluate(node, &[key], &chunk, report)?;
+            let keys = text_form(&values[0])?;
+            Chunk {
+                rows: Rows {
+                    keys,
+                    ..chunk.rows.clone()
+                },
+                ..chunk
+            }
+        }
+    };
+    large(node, chunk, report)
+}
+
+fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {
+    if chunk.rows.bytes() <= RECORD_BYTES_MAX / 2 {
+        return Ok(chunk);
+    }
+    // Headers are counted for all rows together: only outliers are looked for here.
+    let mut bad = Vec::new();
+    for row in 0..chunk.len() {
+        let bytes = chunk.rows.slice(row, 1).bytes();
+        if bytes > RECORD_BYTES_MAX {
+            let message =
+                format!("the record has {bytes} bytes, more than the {RECORD_BYTES_MAX} allowed");
+            bad.push((row as u32, message));
+        }
+    }
+    let rows: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
+    report.failed(node, &chunk, "too-large", bad);
+    chunk.without(&rows)
+}
+
+/// The batches for a topic, in the order of its partitions.
+pub(crate) fn appends(
+    topic: TopicId,
+    partitions: u32,
+    lane: u32,
+    rows: &Rows,
+    out: &mut Vec<Append>,
+) -> Result<(), EncodeError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let own = lane % partitions;
+    if partitions == 1 {
+        return encode(PartitionId::new(topic, 0), rows, out);
+    }
+    if rows.keys.null_count() == rows.len() {
+        return encode(PartitionId::new(topic, own), rows, out);
+    }
+    let of = |row: usize| match rows.keys.is_valid(row) {
+        true => partition_for_key(rows.keys.value(row), partitions),
+        false => own,
+    };
+    let mut chosen: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
+    let share = rows.len() / partitions as usize + 1;
+    for row in 0..rows.len() {
+        let list = &mut chosen[of(row) as usize];
+        if list.is_empty() {
+            list.reserve(share);
+        }
+        list.push(row as u32);
+    }
+    for (index, list) in chosen
+        .iter()
+        .enumerate()
+        .filter(|(_, list)| !list.is_empty())
+    {
+        let partition = PartitionId::new(topic, index as u32);
+        match list.len() == rows.len() {
+            true => encode(partition, rows, out)?,
+            false => encode(partition, &rows.take(list), out)?,
+        }
+    }
+    Ok(())
+}
+
+/// The batches for one partition.
+pub(crate) fn appends_to(
+    partition: PartitionId,
+    rows: &Rows,
+    out: &mut Vec<Append>,
+) -> Result<(), EncodeError> {
+    match rows.is_empty() {
+        true => Ok(()),
+        false => encode(partition, rows, out),
+    }
+}
+
+fn encode(partition: PartitionId, rows: &Rows, out: &mut Vec<Append>) -> Result<(), EncodeError> {
+    if rows.len() > 1 && (rows.bytes() > PAYLOAD_BYTES_MAX || rows.len() > BATCH_RECORDS_MAX) {
+        let half = rows.len() / 2;
+        encode(partition, &rows.slice(0, half), out)?;
+        return encode(partition, &rows.slice(half, rows.len() - half), out);
+    }
+    let batch = Batch::encode(rows, Codec::None, None)?;
+    out.push(Append { partition, batch });
+    Ok(())
+}

@@ -1,0 +1,417 @@
+//! `wasm`: a guest over a chunk; its outputs by port, its rejections, retries and deaths.
+//!
+//! Called by: `stage::run`. Invariants: what a call emitted counts only if it returned ok; a
+//! rejected or retried row has no outputs; the order on a port is the order of the calls. When
+//! a guest dies (trap, deadline, limit) it is opened again and the rows are halved until the ones
+//! that kill it stand alone: these are rejected, all others go through. A breaker ends that:
+//! each such row costs a credit, good rows win credits back, and without one the lane stops.
+//! Refuses: nothing by itself; the node's policy decides about what is reported.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::BinaryArray;
+use arrow::buffer::ScalarBuffer;
+use model::ids::Offset;
+use model::rows::Rows;
+use wasm::{Emission, Guest, Input, Limits, Module, OpenContext, Outcome, ProcessError};
+
+use super::{Chunk, Cut, OperatorError, Reject, Report, Why};
+use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
+
+/// What a lane needs to open the guest of a node, as often as it dies.
+#[derive(Clone)]
+pub(crate) struct Program {
+    pub module: Module,
+    pub context: OpenContext,
+    pub limits: Limits,
+    /// Tries after the first before the policy's `then`, and the waits between them.
+    pub retry: RetryPolicy,
+}
+
+/// How often and how long; milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetryPolicy {
+    pub max: u32,
+    pub backoff_ms: u64,
+    pub cap_ms: u64,
+}
+
+impl RetryPolicy {
+    /// The wait after the given number of failed tries.
+    fn wait_ms(&self, failed: u32) -> u64 {
+        let doubled = self
+            .backoff_ms
+            .saturating_mul(1 << failed.saturating_sub(1).min(20));
+        doubled.min(self.cap_ms)
+    }
+}
+
+/// Rows that were tried before: how often the row at this offset failed at this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tried {
+    pub node: usize,
+    pub offset: Offset,
+    pub failed: u32,
+}
+
+/// The warm guest of one lane, and how much it may still misbehave.
+pub(crate) struct Warm {
+    guest: Option<Guest>,
+    credits: u32,
+    good_rows: u32,
+}
+
+impl Program {
+    pub fn open(&self, lane: u32) -> Result<Warm, String> {
+        Ok(Warm {
+            guest: Some(self.guest(lane)?),
+            credits: BREAKER_ROWS_MAX,
+            good_rows: 0,
+        })
+    }
+
+    fn guest(&self, lane: u32) -> Result<Guest, String> {
+        let context = OpenContext {
+            partition: lane,
+            ..self.context.clone()
+        };
+        self.module
+            .open(&context, &self.limits)
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// One call of a node: where it stands and what it has so far.
+pub(crate) struct Call<'a> {
+    pub node: usize,
+    pub lane: u32,
+    pub program: &'a Program,
+    /// Offsets of the lane's batch, by origin.
+    pub offsets: &'a [Offset],
+    pub tried: Option<Tried>,
+    pub report: &'a mut Report,
+    /// Pieces of each port, in order.
+    pub ports: &'a mut [Vec<Chunk>],
+}
+
+impl Call<'_> {
+    /// Runs the guest over all rows of a chunk from one input.
+    pub fn run(&mut self, warm: &mut Warm, input: u16, chunk: &Chunk) -> Result<(), OperatorError> {
+        let offsets: Vec<Offset> = chunk
+            .origins
+            .iter()
+            .map(|origin| self.offsets[*origin as usize])
+            .collect();
+        // A stack instead of recursion: the left half is worked first.
+        let mut ranges = vec![(0usize, chunk.len())];
+        while let Some((from, len)) = ranges.pop() {
+            if len == 0 || self.stopped() {
+                continue;
+            }
+            if warm.guest.is_none() {
+                match self.program.guest(self.lane) {
+                    Ok(guest) => warm.guest = Some(guest),
+                    Err(message) => {
+                        self.report.fault(message.clone());
+                        self.stop(
+                            chunk,
+                            from,
+                            format!("the module cannot be opened again: {message}"),
+                        );
+                        continue;
+                    }
+                }
+            }
+            let Some(guest) = &mut warm.guest else {
+                continue;
+            };
+            let rows = chunk.rows.slice(from, len);
+            let input = Input {
+                rows: &rows,
+                offsets: &offsets[from..from + len],
+                input,
+                watermark: i64::MIN,
+            };
+            match guest.process(input) {
+                Ok(outcome) => {
+                    self.outcome(chunk, &rows, from, outcome)?;
+                    warm.earn(len as u32);
+                }
+                Err(ProcessError::Failed { code, message }) => {
+                    self.report.fault(format!("{code}: {message}"));
+                    self.failed(chunk, from, len, code, message);
+                }
+                Err(error) => {
+                    warm.guest = None;
+                    self.report.fault(error.to_string());
+                    if len > 1 {
+                        let half = len / 2;
+                        ranges.push((from + half, len - half));
+                        ranges.push((from, half));
+                    } else {
+                        self.lethal(warm, chunk, from, &error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&self) -> bool {
+        matches!(
+            &self.report.cut,
+            Some(Cut {
+                why: Why::Stop { .. },
+                ..
+            })
+        )
+    }
+
+    fn stop(&mut self, chunk: &Chunk, row: usize, message: String) {
+        self.report.cut(Cut {
+            origin: chunk.origins[row],
+            why: Why::Stop { message },
+        });
+    }
+
+    /// One row that kills the guest.
+    fn lethal(&mut self, warm: &mut Warm, chunk: &Chunk, row: usize, error: &ProcessError) {
+        if warm.credits == 0 {
+            let message = format!(
+                "the breaker opened: {BREAKER_ROWS_MAX} rows killed the module, the last with: {error}"
+            );
+            return self.stop(chunk, row, message);
+        }
+        warm.credits -= 1;
+        let code = match error {
+            ProcessError::Deadline { .. } => "deadline",
+            ProcessError::Limit { .. } => "limit",
+            _ => "trap",
+        };
+        self.reject(chunk.origins[row], code.into(), error.to_string().into());
+    }
+
+    fn reject(&mut self, origin: u32, code: Cow<'static, str>, message: Arc<str>) {
+        let attempt = 1 + self.failed_before(origin);
+        let node = self.node;
+        self.report.rejects.push(Reject {
+            node,
+            port: None,
+            origin,
+            code,
+            message,
+            attempt,
+        });
+    }
+
+    fn failed_before(&self, origin: u32) -> u32 {
+        let offset = self.offsets[origin as usize];
+        let same = |t: &Tried| t.node == self.node && t.offset == offset;
+        self.tried
+            .as_ref()
+            .filter(|t| same(t))
+            .map_or(0, |t| t.failed)
+    }
+
+    /// The module said no to a whole call: try again by policy, then give all its rows up.
+    fn failed(&mut self, chunk: &Chunk, from: usize, len: usize, code: String, message: String) {
+        let origins = &chunk.origins[from..from + len];
+        let first = origins.iter().copied().min().unwrap_or_default();
+        let failed = self.failed_before(first) + 1;
+        if failed <= self.program.retry.max {
+            let after_ms = self.program.retry.wait_ms(failed);
+            let message = format!("{code}: {message}");
+            let why = Why::Wait {
+                node: self.node,
+                after_ms,
+                message,
+            };
+            return self.report.cut(Cut { origin: first, why });
+        }
+        let message: Arc<str> = message.into();
+        for origin in origins {
+            let node = self.node;
+            let (code, message) = (code.clone().into(), message.clone());
+            let reject = Reject {
+                node,
+                port: None,
+                origin: *origin,
+                code,
+                message,
+                attempt: failed,
+            };
+            self.report.rejects.push(reject);
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        chunk: &Chunk,
+        rows: &Rows,
+        from: usize,
+        outcome: Outcome,
+    ) -> Result<(), OperatorError> {
+        let origins = &chunk.origins[from..from + rows.len()];
+        let mut bad: Vec<u32> = Vec::new();
+        for rejection in outcome.rejections {
+            let message: Arc<str> = rejection.message.into();
+            let mut named = rejection.rows;
+            named.sort_unstable();
+            named.dedup();
+            for row in named {
+                let (code, message) = (rejection.code.clone().into(), message.clone());
+                self.reject(origins[row as usize], code, message);
+                bad.push(row);
+            }
+        }
+        for retry in outcome.retries {
+            let Some(first) = retry.rows.iter().map(|row| origins[*row as usize]).min() else {
+                continue;
+            };
+            bad.extend(&retry.rows);
+            let failed = self.failed_before(first) + 1;
+            if failed <= self.program.retry.max {
+                let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);
+                let message = format!("{}: {}", retry.code, retry.message);
+                let why = Why::Wait {
+                    node: self.node,
+                    after_ms,
+                    message,
+                };
+                self.report.cut(Cut { origin: first, why });
+                continue;
+            }
+            // Only the first has used up its tries; the next of the others comes first next time.
+            self.reject(
+                first,
+                retry.code.clone().into(),
+                retry.message.clone().into(),
+            );
+            let next = retry
+                .rows
+                .iter()
+                .map(|row| origins[*row as usize])
+                .filter(|o| *o > first)
+                .min();
+            if let Some(origin) = next {
+                let message = format!("{}: {}", retry.code, retry.message);
+                self.report.cut(Cut {
+                    origin,
+                    why: Why::Wait {
+                        node: self.node,
+                        after_ms: 0,
+                        message,
+                    },
+                });
+            }
+        }
+        bad.sort_unstable();
+        bad.dedup();
+        self.emissions(rows, origins, outcome.emissions, &bad)
+    }
+
+    fn emissions(
+        &mut self,
+        rows: &Rows,
+        origins: &[u32],
+        emissions: Vec<Emission>,
+        bad: &[u32],
+    ) -> Result<(), OperatorError> {
+        let good = |row: &u32| bad.binary_search(row).is_err();
+        let origin_of = |rows: &[u32]| rows.iter().map(|row| origins[*row as usize]).collect();
+        let mut emissions = emissions.into_iter().peekable();
+        while let Some(emission) = emissions.next() {
+            match emission {
+                Emission::Forward {
+                    port,
+                    rows: mut chosen,
+                } => {
+                    // Calls that follow each other on a port are one gather.
+                    while let Some(Emission::Forward { port: next, rows }) = emissions.peek() {
+                        if *next != port {
+                            break;
+                        }
+                        chosen.extend(rows);
+                        emissions.next();
+                    }
+                    if !bad.is_empty() {
+                        chosen.retain(good);
+                    }
+                    let whole = Chunk {
+                        rows: rows.clone(),
+                        origins: origins.to_vec(),
+                        columns: None,
+                    };
+                    self.ports[usize::from(port)].push(whole.take(&chosen)?);
+                }
+                Emission::Emit {
+                    port,
+                    parents,
+                    keys,
+                    values,
+                    event_times,
+                    headers,
+                } => {
+                    let emitted = emitted(rows, &parents, keys, values, event_times, &headers)?;
+                    let chunk = Chunk {
+                        rows: emitted,
+                        origins: origin_of(&parents),
+                        columns: None,
+                    };
+                    let bad: Vec<u32> = match bad.is_empty() {
+                        true => Vec::new(),
+                        false => (0..parents.len() as u32)
+                            .filter(|i| !good(&parents[*i as usize]))
+                            .collect(),
+                    };
+                    self.ports[usize::from(port)].push(chunk.without(&bad)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Warm {
+    fn earn(&mut self, rows: u32) {
+        self.good_rows = self.good_rows.saturating_add(rows);
+        let credits = self.good_rows / BREAKER_ROWS_PER_CREDIT;
+        self.good_rows %= BREAKER_ROWS_PER_CREDIT;
+        self.credits = self.credits.saturating_add(credits).min(BREAKER_ROWS_MAX);
+    }
+}
+
+/// New rows with the time and headers of their parents, unless they have their own.
+fn emitted(
+    rows: &Rows,
+    parents: &[u32],
+    keys: BinaryArray,
+    values: BinaryArray,
+    event_times: Option<Vec<i64>>,
+    headers: &[(String, BinaryArray)],
+) -> Result<Rows, OperatorError> {
+    let timestamps: ScalarBuffer<i64> = match event_times {
+        Some(times) => times.into(),
+        None => parents
+            .iter()
+            .map(|row| rows.timestamps[*row as usize])
+            .collect(),
+    };
+    let inherited = match &rows.headers {
+        None => None,
+        Some(_) => {
+            let bare = Rows {
+                keys: BinaryArray::new_null(rows.len()),
+                values: BinaryArray::new_null(rows.len()),
+                ..rows.clone()
+            };
+            bare.try_take(parents)?.headers
+        }
+    };
+    let emitted = Rows::new(timestamps, keys, values, inherited)?;
+    match headers.is_empty() {
+        true => Ok(emitted),
+        false => Ok(emitted.with_headers(headers)?),
+    }
+}

@@ -1,0 +1,408 @@
+//! Runs pipelines: prepares them beside what runs, starts their lanes, swaps and removes them.
+//!
+//! Called by: server (at start-up for every pipeline of the catalog, then on apply and delete).
+//! Invariants: `prepare` does all that can fail for reasons of the file or of a module, and has
+//! no effect; `start`, `remove` and `shutdown` follow each other, never side by side; a pipeline
+//! that runs is changed by giving its lanes new orders, which they take between two batches.
+//! Refuses: changes of class `reset` while the pipeline is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::catalog::PipelineRecord;
+use model::diagnostic::Diagnostic;
+use model::ids::PartitionId;
+use model::port::{CatalogView, Commit, LogError, Lookup, Modules, Position, TopicLog};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::error::{RemoveError, StartError};
+use crate::plan::{Previous, Reload, plan};
+use crate::prepare::{Prepared, prepare};
+use crate::spec::Spec;
+use crate::spec::types::{Node, Start};
+use crate::stage::Stage;
+use crate::stage::build::{Parts, stages};
+use crate::stage::lane::{FORGOTTEN, Lane, Order, Shared};
+use crate::status::{LaneState, LaneStatus, PipelineStatus};
+
+/// What a runtime works with.
+#[derive(Clone)]
+pub struct Deps {
+    pub log: Arc<dyn TopicLog>,
+    pub catalog: Arc<dyn CatalogView>,
+    pub modules: Arc<dyn Modules>,
+    pub host: Arc<wasm::Host>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    deps: Deps,
+    handle: tokio::runtime::Handle,
+    running: Mutex<BTreeMap<String, Running>>,
+    changed: Arc<watch::Sender<u64>>,
+    /// Held while a pipeline is started or removed.
+    gate: tokio::sync::Mutex<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+}
+
+struct Running {
+    spec: Arc<Spec>,
+    record: PipelineRecord,
+    stages: BTreeMap<String, RunningStage>,
+}
+
+struct RunningStage {
+    group: String,
+    topic: model::ids::TopicId,
+    lanes: Vec<RunningLane>,
+}
+
+struct RunningLane {
+    partition: PartitionId,
+    orders: watch::Sender<Order>,
+    shared: Shared,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Runtime {
+    pub fn new(deps: Deps, handle: tokio::runtime::Handle) -> Runtime {
+        let changed = Arc::new(watch::Sender::new(0));
+        let inner = Inner {
+            deps,
+            handle,
+            running: Mutex::default(),
+            changed,
+            gate: tokio::sync::Mutex::default(),
+        };
+        Runtime {
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
+        self.inner
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads, checks, loads and opens everything, beside what runs and without any effect.
+    ///
+    /// # Errors
+    /// All that is wrong with the file and its modules.
+    pub async fn prepare(&self, record: &PipelineRecord) -> Result<Prepared, Vec<Diagnostic>> {
+        let prepared = prepare(&self.inner.deps, record).await?;
+        let refused = self.refused(&prepared);
+        match refused {
+            Some(what) => {
+                let message =
+                    format!("this change cannot be taken while the pipeline exists: {what}");
+                let diagnostic = Diagnostic::error(&record.file, 1, 1, message);
+                Err(vec![diagnostic.with_hint(
+                    "delete the pipeline first, then apply it again",
+                )])
+            }
+            None => Ok(prepared),
+        }
+    }
+
+    /// What of a change has class `reset`.
+    fn refused(&self, prepared: &Prepared) -> Option<String> {
+        let running = self.running();
+        let old = running.get(&prepared.record.name)?;
+        let previous = Previous {
+            spec: &old.spec,
+            modules: &old.record.modules,
+        };
+        let plan = plan(
+            &prepared.spec,
+            &prepared.record.modules,
+            Some(previous),
+            None,
+        );
+        let hard = plan.changes.iter().filter(|c| c.class == Reload::Reset);
+        let hard: Vec<&str> = hard.map(|c| c.what.as_str()).collect();
+        (!hard.is_empty()).then(|| hard.join("; "))
+    }
+
+    /// The pipeline as it runs now.
+    pub fn running_spec(&self, name: &str) -> Option<(Arc<Spec>, PipelineRecord)> {
+        self.running()
+            .get(name)
+            .map(|r| (r.spec.clone(), r.record.clone()))
+    }
+
+    /// Starts a pipeline, or hands a running one over to this generation. Its topics must exist.
+    ///
+    /// # Errors
+    /// A topic that is gone, a change of class `reset`, positions that cannot be written. What
+    /// ran before goes on then.
+    pub async fn start(&self, prepared: Prepared) -> Result<(), StartError> {
+        let gate = self.inner.gate.lock().await;
+        if gate.closed {
+            return Err(StartError::Closed);
+        }
+        let pipeline = prepared.record.name.clone();
+        if let Some(what) = self.refused(&prepared) {
+            return Err(StartError::Reset { pipeline, what });
+        }
+        let catalog = self.inner.deps.catalog.catalog();
+        let parts = Parts {
+            spec: &prepared.spec,
+            compiled: &prepared.compiled,
+            modules: &prepared.modules,
+            generation: prepared.record.generation,
+        };
+        let stages = stages(&parts, &catalog)?;
+        self.positions(&prepared.spec, &stages).await?;
+        let gone = self.swap(prepared, stages);
+        for stage in gone {
+            stage.stop().await;
+        }
+        self.inner.changed.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// Writes the positions of stages that have none: where their sources start.
+    async fn positions(&self, spec: &Spec, stages: &[Arc<Stage>]) -> Result<(), StartError> {
+        let log = &self.inner.deps.log;
+        for stage in stages {
+            let Some(Node::Source(source)) = spec.nodes.get(&stage.name) else {
+                continue;
+            };
+            let at = match source.start.value {
+                Start::Earliest => Lookup::Earliest,
+                Start::Latest => Lookup::Latest,
+                Start::Time(micros) => Lookup::Timestamp(micros),
+            };
+            let mut positions = Vec::new();
+            for index in 0..stage.partitions {
+                let partition = PartitionId::new(stage.topic, index);
+                let known = log.position(&stage.group, partition);
+                if known.is_some_and(|offset| offset != FORGOTTEN) {
+                    continue;
+                }
+                let offset =
+                    log.lookup(partition, at)
+                        .await
+                        .map_err(|error| StartError::Start {
+                            source_name: stage.name.clone(),
+                            error,
+                        })?;
+                positions.push(Position {
+                    group: stage.group.clone(),
+                    partition,
+                    offset,
+                    expected: known,
+                    metadata: "start".to_string(),
+                });
+            }
+            self.write(positions)
+                .await
+                .map_err(|error| StartError::Positions {
+                    pipeline: stage.pipeline.clone(),
+                    error,
+                })?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, positions: Vec<Position>) -> Result<(), LogError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let commit = Commit {
+            appends: Vec::new(),
+            positions,
+        };
+        self.inner.deps.log.commit(commit).await.map(|_| ())
+    }
+
+    /// Gives new orders to the lanes that stay, starts those that are new, and returns the
+    /// stages that are no longer part of the pipeline.
+    fn swap(&self, prepared: Prepared, stages: Vec<Arc<Stage>>) -> Vec<RunningStage> {
+        let mut running = self.running();
+        let name = prepared.record.name.clone();
+        let mut old = running.remove(&name).map(|r| r.stages).unwrap_or_default();
+        let mut kept = BTreeMap::new();
+        for stage in stages {
+            let known = old
+                .remove(&stage.name)
+                .filter(|known| known.topic == stage.topic);
+            let entry = match known {
+                Some(known) => {
+                    for lane in &known.lanes {
+                        lane.orders.send_replace(Order::Run(stage.clone()));
+                    }
+                    known
+                }
+                None => self.launch(&stage),
+            };
+            kept.insert(stage.name.clone(), entry);
+        }
+        let entry = Running {
+            spec: prepared.spec,
+            record: prepared.record,
+            stages: kept,
+        };
+        running.insert(name, entry);
+        old.into_values().collect()
+    }
+
+    fn launch(&self, stage: &Arc<Stage>) -> RunningStage {
+        let lanes = (0..stage.partitions).map(|index| {
+            let partition = PartitionId::new(stage.topic, index);
+            let (orders, receiver) = watch::channel(Order::Run(stage.clone()));
+            let status = LaneStatus {
+                stage: stage.name.clone(),
+                topic: stage.topic_name.clone(),
+                partition: index,
+                generation: stage.generation,
+                state: LaneState::Starting,
+                position: 0,
+                end: 0,
+                rows_in: 0,
+                rows_out: 0,
+                rejected: 0,
+                dropped: 0,
+                commits: 0,
+                retries: 0,
+                modules: stage.modules.clone(),
+                fault: None,
+                handovers: Default::default(),
+            };
+            let shared = Shared {
+                status: Arc::new(Mutex::new(status)),
+                changed: self.inner.changed.clone(),
+            };
+            let lane = Lane::new(
+                self.inner.deps.log.clone(),
+                partition,
+                receiver,
+                shared.clone(),
+            );
+            let task = Some(self.inner.handle.spawn(lane.run()));
+            RunningLane {
+                partition,
+                orders,
+                shared,
+                task,
+            }
+        });
+        RunningStage {
+            group: stage.group.clone(),
+            topic: stage.topic,
+            lanes: lanes.collect(),
+        }
+    }
+
+    /// Stops a pipeline and forgets how far it came.
+    ///
+    /// # Errors
+    /// There is none of that name, or its positions cannot be written.
+    pub async fn remove(&self, name: &str) -> Result<(), RemoveError> {
+        let _gate = self.inner.gate.lock().await;
+        let removed = self.running().remove(name);
+        let Some(removed) = removed else {
+            return Err(RemoveError::Unknown(name.to_string()));
+        };
+        let mut positions = Vec::new();
+        for stage in removed.stages.into_values() {
+            let forget = stage.lanes.iter().map(|lane| Position {
+                group: stage.group.clone(),
+                partition: lane.partition,
+                offset: FORGOTTEN,
+                expected: None,
+                metadata: "deleted".to_string(),
+            });
+            positions.extend(forget);
+            stage.stop().await;
+        }
+        self.inner.changed.send_modify(|version| *version += 1);
+        self.write(positions)
+            .await
+            .map_err(|error| RemoveError::Positions {
+                pipeline: name.to_string(),
+                error,
+            })
+    }
+
+    /// Stops all lanes after the batch they are at; their positions stay.
+    pub async fn shutdown(&self) {
+        let mut gate = self.inner.gate.lock().await;
+        gate.closed = true;
+        let all = std::mem::take(&mut *self.running());
+        let stages: Vec<RunningStage> = all
+            .into_values()
+            .flat_map(|r| r.stages.into_values())
+            .collect();
+        for stage in &stages {
+            stage.lanes.iter().for_each(|lane| {
+                lane.orders.send_replace(Order::Stop);
+            });
+        }
+        for stage in stages {
+            stage.stop().await;
+        }
+    }
+
+    /// Every pipeline with its lanes.
+    pub fn status(&self) -> Vec<PipelineStatus> {
+        let log = &self.inner.deps.log;
+        let lane = |lane: &RunningLane| {
+            let mut status = lane.shared.status().clone();
+            if let Ok(bounds) = log.bounds(lane.partition) {
+                status.end = bounds.end;
+            }
+            status
+        };
+        let running = self.running();
+        running
+            .iter()
+            .map(|(name, pipeline)| PipelineStatus {
+                name: name.clone(),
+                generation: pipeline.record.generation,
+                lanes: pipeline
+                    .stages
+                    .values()
+                    .flat_map(|s| s.lanes.iter().map(lane))
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Changes whenever a status does.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
+    /// Names of the pipelines that run.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.running().keys().cloned().collect()
+    }
+}
+
+impl RunningStage {
+    /// Returns when every lane has ended.
+    async fn stop(mut self) {
+        for lane in &self.lanes {
+            lane.orders.send_replace(Order::Stop);
+        }
+        for lane in &mut self.lanes {
+            if let Some(task) = lane.task.take() {
+                // A lane that panicked has ended too.
+                let _ = task.await;
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! From the spec, its compiled nodes and the catalog to the program of each stage.
+//!
+//! Called by: `Runtime::start`, when every topic exists. Invariants: nothing here can fail for a
+//! pipeline that was prepared, but for topics that are gone. Defaults of the policy stand here.
+//! Typed columns are decoded where an edge begins, only those that an expression needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use codec::JsonDecoder;
+use expr::Expr;
+use model::catalog::Catalog;
+use model::topic::Topic;
+use wasm::{Limits, Module, OpenContext};
+
+use super::{Batching, Disposal, Op, Port, Stage, StageNode, Typed};
+use crate::compile::{Compiled, Fields, Program};
+use crate::graph::{Complaints, Graph};
+use crate::operator::wasm::{Program as WasmProgram, RetryPolicy};
+use crate::plan::group_name;
+use crate::spec::types::{At, BatchPolicy, ModuleLimits, Node, OnError, Then, Wasm};
+use crate::spec::{Broken, Spec};
+
+const BATCH_ROWS: u32 = 1_000;
+const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_WAIT_MS: u64 = 5;
+const RETRIES: u32 = 3;
+const BACKOFF_MS: u64 = 100;
+const BACKOFF_CAP_MS: u64 = 5_000;
+
+/// A topic that a stage needs is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("topic `{0}` does not exist; it was there when the pipeline was checked")]
+pub struct NoTopic(pub String);
+
+/// What was made ready before: compiled nodes and loaded modules.
+pub(crate) struct Parts<'a> {
+    pub spec: &'a Spec,
+    pub compiled: &'a [Compiled],
+    pub modules: &'a BTreeMap<String, Module>,
+    pub generation: u64,
+}
+
+/// The stages of a pipeline, in the order of their sources in the file.
+pub(crate) fn stages(parts: &Parts<'_>, catalog: &Catalog) -> Result<Vec<Arc<Stage>>, NoTopic> {
+    let mut unheard = Complaints {
+        spec: parts.spec,
+        list: Vec::new(),
+    };
+    let graph = Graph::new(parts.spec, &Broken::default(), &mut unheard);
+    let sources = graph.sources();
+    sources
+        .into_iter()
+        .map(|source| stage(parts, catalog, &graph, source).map(Arc::new))
+        .collect()
+}
+
+fn stage(
+    parts: &Parts<'_>,
+    catalog: &Catalog,
+    graph: &Graph<'_>,
+    source: usize,
+) -> Result<Stage, NoTopic> {
+    let inside = graph.reached(source);
+    let place: BTreeMap<usize, usize> = inside.iter().enumerate().map(|(i, n)| (*n, i)).collect();
+    let compiled: Vec<&Compiled> = inside
+        .iter()
+        .filter_map(|number| parts.compiled.iter().find(|c| c.number == *number))
+        .collect();
+    let needs = needs(&compiled, &place);
+    let mut nodes = Vec::with_capacity(compiled.len());
+    let mut modules = BTreeMap::new();
+    for (at, node) in compiled.iter().enumerate() {
+        let built = node_of(parts, catalog, graph, node, &place, &needs[at])?;
+        if let (Node::Wasm(wasm), Some(digest)) = (graph.node(node.number).1, built.module) {
+            modules.insert(wasm.module.value.clone(), digest);
+        }
+        nodes.push(built);
+    }
+    let (name, node) = graph.node(source);
+    let Node::Source(from) = node else {
+        return Err(NoTopic(name.value.clone()));
+    };
+    let topic = find(catalog, &from.topic)?;
+    Ok(Stage {
+        pipeline: parts.spec.name().to_string(),
+        name: name.value.clone(),
+        group: group_name(parts.spec.name(), name),
+        generation: parts.generation,
+        topic: topic.id,
+        topic_name: topic.name.clone(),
+        partitions: topic.spec.partitions,
+        nodes,
+        batch: batching(&parts.spec.policy.batch),
+        modules,
+    })
+}
+
+fn find<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Topic, NoTopic> {
+    catalog.topic(name).ok_or_else(|| NoTopic(name.to_string()))
+}
+
+/// Names of the typed columns that somebody needs of each port, by place and port.
+fn needs(compiled: &[&Compiled], place: &BTreeMap<usize, usize>) -> Vec<Vec<BTreeSet<String>>> {
+    let mut needs: Vec<Vec<BTreeSet<String>>> = compiled
+        .iter()
+        .map(|c| vec![BTreeSet::new(); c.ports.len()])
+        .collect();
+    for (at, node) in compiled.iter().enumerate().rev() {
+        let mut own: BTreeSet<String> = used(&node.program).map(str::to_string).collect();
+        if let Program::Filter(_) | Program::Route(_) = node.program {
+            own.extend(needs[at].iter().flatten().cloned());
+        }
+        for input in &node.inputs {
+            if let Some(from) = place.get(&input.node) {
+                needs[*from][input.port].extend(own.iter().cloned());
+            }
+        }
+    }
+    needs
+}
+
+fn used(program: &Program) -> impl Iterator<Item = &str> {
+    let expressions: Vec<&Expr> = match program {
+        Program::Source | Program::Wasm => Vec::new(),
+        Program::Filter(condition) => vec![condition.expr()],
+        Program::Route(cases) => cases.iter().map(|case| case.expr()).collect(),
+        Program::Map { select, key } => select.iter().map(|(_, e)| e).chain(key).collect(),
+        Program::Sink { key } => key.iter().collect(),
+    };
+    // Field names never begin with `_` followed by a system column's name: see `model::schema`.
+    let base: Vec<String> = expr::base_schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
+    expressions
+        .into_iter()
+        .flat_map(|e| e.columns())
+        .filter(move |name| !base.iter().any(|b| b == name))
+}
+
+fn node_of(
+    parts: &Parts<'_>,
+    catalog: &Catalog,
+    graph: &Graph<'_>,
+    compiled: &Compiled,
+    place: &BTreeMap<usize, usize>,
+    needs: &[BTreeSet<String>],
+) -> Result<StageNode, NoTopic> {
+    let (name, node) = graph.node(compiled.number);
+    let names = node.ports();
+    let ports = names
+        .iter()
+        .zip(&compiled.ports)
+        .zip(needs)
+        .map(|((name, fields), needs)| Port {
+            name: name.to_string(),
+            typed: typed(node, fields, needs),
+        });
+    let ports = ports.collect();
+    let mut module = None;
+    let op = match (&compiled.program, node) {
+        (Program::Filter(condition), _) => Op::Filter(condition.clone()),
+        (Program::Route(cases), _) => Op::Route(cases.clone()),
+        (Program::Map { select, key }, _) => Op::Map {
+            select: select.clone(),
+            key: key.clone(),
+        },
+        (Program::Sink { key }, Node::Sink(sink)) => {
+            let topic = find(catalog, &sink.topic)?;
+            Op::Sink {
+                topic: topic.id,
+                partitions: topic.spec.partitions,
+                key: key.clone(),
+            }
+        }
+        (Program::Wasm, Node::Wasm(wasm)) => {
+            let loaded = parts.modules.get(&wasm.module.value);
+            let loaded = loaded.ok_or_else(|| NoTopic(wasm.module.value.clone()))?;
+            module = Some(loaded.digest());
+            Op::Wasm(Box::new(program(parts.spec, wasm, loaded)))
+        }
+        _ => Op::Source,
+    };
+    let inside = |link: &crate::graph::Link| place.get(&link.node).map(|at| (*at, link.port));
+    Ok(StageNode {
+        name: name.value.clone(),
+        // An input from another source's stage has no place here: its rows go through there.
+        inputs: compiled
+            .inputs
+            .iter()
+            .map(|link| inside(link).unwrap_or((usize::MAX, 0)))
+            .collect(),
+        edge: match node.inputs() {
+            [one] => one.to_string(),
+            _ => String::new(),
+        },
+        op,
+        ports,
+        then: disposal(parts.spec, node.on_error(), catalog)?,
+        module,
+    })
+}
+
+/// The guest of a node as it is to be opened.
+pub(crate) fn program(spec: &Spec, wasm: &Wasm, module: &Module) -> WasmProgram {
+    let limits = spec
+        .modules
+        .get(&wasm.module)
+        .map(|m| limits(&m.limits))
+        .unwrap_or_default();
+    WasmProgram {
+        module: module.clone(),
+        context: OpenContext {
+            params: wasm.params.to_string(),
+            inputs: wasm.inputs.iter().map(|input| input.to_string()).collect(),
+            outputs: wasm.outputs.names().map(str::to_string).collect(),
+            partition: 0,
+        },
+        limits,
+        retry: retry(spec, wasm.on_error.as_ref()),
+    }
+}
+
+fn typed(node: &Node, fields: &Fields, needs: &BTreeSet<String>) -> Typed {
+    let Fields::Known(schema) = fields else {
+        return Typed::No;
+    };
+    match node {
+        _ if needs.is_empty() => Typed::No,
+        Node::Source(_) | Node::Wasm(_) => {
+            let wanted =
+                |(i, f): (usize, &model::schema::Field)| needs.contains(&f.name).then_some(i);
+            Typed::Decode {
+                decoder: Arc::new(JsonDecoder::new(schema)),
+                wanted: schema
+                    .fields
+                    .iter()
+                    .enumerate()
+                    .filter_map(wanted)
+                    .collect(),
+            }
+        }
+        _ => Typed::Keep(needs.iter().cloned().collect()),
+    }
+}
+
+fn limits(own: &ModuleLimits) -> Limits {
+    let default = Limits::default();
+    Limits {
+        memory_bytes: own
+            .memory
+            .as_ref()
+            .map_or(default.memory_bytes, |m| m.0 as usize),
+        deadline_ms: own.deadline.as_ref().map_or(default.deadline_ms, |d| d.0),
+        ..default
+    }
+}
+
+fn batching(policy: &BatchPolicy) -> Batching {
+    let value = |at: &At<u32>| at.value;
+    Batching {
+        rows: policy.rows.as_ref().map_or(BATCH_ROWS, value),
+        bytes: policy.bytes.as_ref().map_or(BATCH_BYTES, |b| b.0),
+        wait_ms: policy.wait.as_ref().map_or(BATCH_WAIT_MS, |w| w.0),
+    }
+}
+
+/// The node's own words first, then the pipeline's, then the defaults; key by key.
+fn retry(spec: &Spec, own: Option<&OnError>) -> RetryPolicy {
+    let own = own.and_then(|p| p.retry.as_ref());
+    let all = spec.policy.on_error.retry.as_ref();
+    let max = own.and_then(|r| r.max).or(all.and_then(|r| r.max));
+    let backoff = own.and_then(|r| r.backoff).or(all.and_then(|r| r.backoff));
+    let cap = own.and_then(|r| r.cap).or(all.and_then(|r| r.cap));
+    RetryPolicy {
+        max: max.unwrap_or(RETRIES),
+        backoff_ms: backoff.map_or(BACKOFF_MS, |m| m.0),
+        cap_ms: cap.map_or(BACKOFF_CAP_MS, |m| m.0),
+    }
+}
+
+fn disposal(spec: &Spec, own: Option<&OnError>, catalog: &Catalog) -> Result<Disposal, NoTopic> {
+    let then = own
+        .and_then(|p| p.then.as_ref())
+        .or(spec.policy.on_error.then.as_ref());
+    Ok(match then {
+        None | Some(Then::Stop) => Disposal::Stop,
+        Some(Then::Drop) => Disposal::Drop,
+        Some(Then::DeadLetter(name)) => {
+            let topic = find(catalog, name)?;
+            Disposal::DeadLetter {
+                topic: topic.id,
+                partitions: topic.spec.partitions,
+            }
+        }
+    })
+}

@@ -1,0 +1,106 @@
+//! What a batch of a lane wrote, as one atomic commit.
+//!
+//! Called by: `lane`, on the worker thread. Pure. Invariants: outputs, dead letters and the input
+//! position go into one `Commit`, and the position is refused unless it still is where the batch
+//! began: that is exactly once. The position's metadata names the generation that did the work.
+
+use model::batch::EncodeError;
+use model::ids::{Offset, PartitionId};
+use model::port::{Commit, Position};
+use model::rows::Rows;
+
+use super::run::Work;
+use super::{Op, Stage, deadletter};
+use crate::operator::{Cut, sink};
+
+/// A commit and what it means for the lane.
+pub(crate) struct Ready {
+    /// Nothing where not one row was done.
+    pub commit: Option<Commit>,
+    /// Where the lane goes on.
+    pub next: Offset,
+    pub counts: Counts,
+    pub cut: Option<Cut>,
+}
+
+/// Rows of one commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub read: u64,
+    pub written: u64,
+    pub rejected: u64,
+    pub dropped: u64,
+}
+
+/// The batch that was worked on.
+pub(crate) struct Span<'a> {
+    pub lane: u32,
+    pub rows: &'a Rows,
+    pub offsets: &'a [Offset],
+    /// The committed position, or that of the commit before this one.
+    pub from: Offset,
+    /// The position after the last row.
+    pub next: Offset,
+}
+
+pub(crate) fn ready(stage: &Stage, span: &Span<'_>, work: Work) -> Result<Ready, EncodeError> {
+    let done = work
+        .cut
+        .as_ref()
+        .map_or(span.rows.len(), |cut| cut.origin as usize);
+    let next = match &work.cut {
+        Some(cut) => span.offsets[cut.origin as usize],
+        None => span.next,
+    };
+    if done == 0 && next == span.from {
+        return Ok(Ready {
+            commit: None,
+            next,
+            counts: Counts::default(),
+            cut: work.cut,
+        });
+    }
+    let mut appends = Vec::new();
+    let mut written = 0;
+    for (number, rows) in &work.outputs {
+        let Op::Sink {
+            topic, partitions, ..
+        } = &stage.nodes[*number].op
+        else {
+            continue;
+        };
+        written += rows.len() as u64;
+        sink::appends(*topic, *partitions, span.lane, rows, &mut appends)?;
+    }
+    let dropped = deadletter::letters(
+        stage,
+        span.lane,
+        span.rows,
+        span.offsets,
+        &work.rejects,
+        &mut appends,
+    )?;
+    let position = Position {
+        group: stage.group.clone(),
+        partition: PartitionId::new(stage.topic, span.lane),
+        offset: next,
+        expected: Some(span.from),
+        metadata: format!("generation={}", stage.generation),
+    };
+    let counts = Counts {
+        read: done as u64,
+        written,
+        rejected: work.rejects.len() as u64 - dropped,
+        dropped,
+    };
+    let commit = Commit {
+        appends,
+        positions: vec![position],
+    };
+    Ok(Ready {
+        commit: Some(commit),
+        next,
+        counts,
+        cut: work.cut,
+    })
+}

@@ -1,0 +1,568 @@
+//! A lane: one partition of a stage's source topic, from batch to commit, in order.
+//!
+//! Called by: `runtime` starts one task per lane and gives it orders through a watch value.
+//! Invariants: guests and expressions run on worker threads, never in this task; commits are
+//! given to the log in order, each expecting the position of the one before, so after a failure
+//! none of the later ones can happen; the lane then starts again from the committed position.
+//! Generations change only between two batches with no commit under way; until the new one's
+//! first commit the old one is kept, and works on the same batch if the new one fails on it.
+//! Refuses to go on where going on would lose records: the state says why.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{BoxFuture, ready};
+use futures::stream::FuturesOrdered;
+use model::ids::{Offset, PartitionId};
+use model::port::{Advice, Commit, LogError, TopicLog};
+use tokio::sync::watch;
+
+use super::commit::{self, Counts, Ready, Span};
+use super::read::{Input, ReadError, Reader};
+use super::run::Chain;
+use super::{Batching, Stage};
+use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOG_BACKOFF_MS, LOG_BACKOFF_MS_MAX};
+use crate::operator::Why;
+use crate::operator::wasm::Tried;
+use crate::status::{Handover, LaneState, LaneStatus};
+
+/// A position that says: there is none. Groups cannot be deleted through the log's port.
+pub(crate) const FORGOTTEN: Offset = model::limits::OFFSET_MAX;
+
+/// What a lane shall do.
+#[derive(Clone)]
+pub(crate) enum Order {
+    Run(Arc<Stage>),
+    Stop,
+}
+
+/// What of a lane others see.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub status: Arc<Mutex<LaneStatus>>,
+    pub changed: Arc<watch::Sender<u64>>,
+}
+
+impl Shared {
+    pub fn status(&self) -> MutexGuard<'_, LaneStatus> {
+        // A status is plain data: it is whole even if a writer panicked.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut LaneStatus)) {
+        change(&mut self.status());
+        self.changed.send_modify(|version| *version += 1);
+    }
+}
+
+pub(crate) struct Lane {
+    log: Arc<dyn TopicLog>,
+    partition: PartitionId,
+    orders: watch::Receiver<Order>,
+    shared: Shared,
+    chain: Option<Chain>,
+    /// The generation before, until the new one has committed.
+    fallback: Option<Chain>,
+    tried: Option<Tried>,
+    /// Fewer rows than the policy's, after a commit was too large.
+    rows_max: Option<u32>,
+    backoff_ms: u64,
+}
+
+/// Why a session of a lane ended.
+enum End {
+    Stop,
+    /// Again from the committed position, after a while.
+    Again(String),
+    /// Not before there are new orders.
+    Halt(String),
+}
+
+/// A commit under way.
+struct Sent {
+    next: Offset,
+    first: Offset,
+    generation: u64,
+    counts: Counts,
+}
+
+type Done = (Sent, Result<(), LogError>);
+
+#[derive(Default)]
+struct Flight(FuturesOrdered<BoxFuture<'static, Done>>);
+
+impl Flight {
+    /// Gives the commit to the log at once: the order of calls is the order of commits.
+    fn push(&mut self, log: &Arc<dyn TopicLog>, commit: Commit, sent: Sent) {
+        let log = log.clone();
+        let mut future: BoxFuture<'static, Done> =
+            Box::pin(async move { (sent, log.commit(commit).await.map(|_| ())) });
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(done) => self.0.push_back(Box::pin(ready(done))),
+            Poll::Pending => self.0.push_back(future),
+        }
+    }
+}
+
+impl Lane {
+    pub fn new(
+        log: Arc<dyn TopicLog>,
+        partition: PartitionId,
+        orders: watch::Receiver<Order>,
+        shared: Shared,
+    ) -> Lane {
+        Lane {
+            log,
+            partition,
+            orders,
+            shared,
+            chain: None,
+            fallback: None,
+            tried: None,
+            rows_max: None,
+            backoff_ms: LOG_BACKOFF_MS,
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let wait = match self.session().await {
+                End::Stop => break,
+                End::Again(why) => {
+                    tracing::debug!(partition = %self.partition, why, "lane starts again");
+                    self.shared.update(|s| {
+                        s.fault = Some(why.clone());
+                        s.state = LaneState::Retrying { why };
+                    });
+                    let wait = self.backoff_ms;
+                    self.backoff_ms = (wait * 2).min(LOG_BACKOFF_MS_MAX);
+                    Some(Duration::from_millis(wait))
+                }
+                End::Halt(why) => {
+                    tracing::warn!(partition = %self.partition, why, "lane stopped");
+                    self.shared.update(|s| {
+                        s.fault = Some(why.clone());
+                        s.state = LaneState::Stopped { why };
+                    });
+                    None
+                }
+            };
+            let changed = match wait {
+                // New orders stay unseen for the next session either way.
+                Some(wait) => tokio::time::timeout(wait, self.orders.changed()).await,
+                None => Ok(self.orders.changed().await),
+            };
+            match changed {
+                Ok(Err(_)) => break,
+                Ok(Ok(())) => self.orders.mark_changed(),
+                Err(_) => {}
+            }
+        }
+        self.shared.update(|s| {
+            if !matches!(s.state, LaneState::Stopped { .. }) {
+                s.state = LaneState::Stopped {
+                    why: "asked to".to_string(),
+                };
+            }
+        });
+    }
+
+    /// From the committed position on, until something goes wrong.
+    async fn session(&mut self) -> End {
+        let mut flight = Flight::default();
+        let end = match self.batches(&mut flight).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        // What is under way ends before the position is read again, or before the lane does.
+        // After a failure the rest fails too, for its positions; that says nothing new.
+        while let Some((sent, result)) = flight.0.next().await {
+            if result.is_ok() {
+                self.committed(sent);
+            }
+        }
+        end
+    }
+
+    async fn batches(&mut self, flight: &mut Flight) -> Result<std::convert::Infallible, End> {
+        if self.chain.is_none() || self.orders.has_changed().map_err(|_| End::Stop)? {
+            self.adopt().await?;
+        }
+        let mut from = self.position()?;
+        let mut reader = Reader::new(self.partition, self.reachable(from)?);
+        let log = self.log.clone();
+        self.shared.update(|s| s.state = LaneState::Running);
+        loop {
+            if self.orders.has_changed().map_err(|_| End::Stop)? {
+                self.settle_all(flight, 0).await?;
+                self.adopt().await?;
+            }
+            let most = if self.fallback.is_some() {
+                1
+            } else {
+                COMMITS_IN_FLIGHT_MAX
+            };
+            self.settle_all(flight, most - 1).await?;
+            let batching = self.batching();
+            let input = tokio::select! {
+                biased;
+                changed = self.orders.changed() => {
+                    changed.map_err(|_| End::Stop)?;
+                    self.orders.mark_changed();
+                    continue;
+                }
+                Some(done) = flight.0.next() => {
+                    self.settle(done)?;
+                    continue;
+                }
+                input = reader.next(log.as_ref(), batching) => input.map_err(read_end)?,
+            };
+            let first = input.offsets.first().copied().unwrap_or(input.next);
+            let ready = self.work(Arc::new(input), from, flight).await?;
+            if let Some(commit) = ready.commit {
+                let generation = self.generation();
+                let sent = Sent {
+                    next: ready.next,
+                    first,
+                    generation,
+                    counts: ready.counts,
+                };
+                flight.push(&self.log, commit, sent);
+                from = ready.next;
+            }
+            match ready.cut.map(|cut| cut.why) {
+                None => self.tried = None,
+                Some(Why::Stop { message }) => return Err(End::Halt(message)),
+                Some(Why::Wait {
+                    node,
+                    after_ms,
+                    message,
+                }) => {
+                    reader.seek(ready.next);
+                    self.pause(node, ready.next, after_ms, message, flight)
+                        .await?;
+                }
+            }
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.chain
+            .as_ref()
+            .map_or(0, |chain| chain.stage.generation)
+    }
+
+    fn batching(&self) -> Batching {
+        let policy = self.chain.as_ref().map(|chain| chain.stage.batch);
+        let policy = policy.unwrap_or(Batching {
+            rows: 1,
+            bytes: 1,
+            wait_ms: 0,
+        });
+        let rows = self
+            .rows_max
+            .map_or(policy.rows, |max| policy.rows.min(max));
+        Batching { rows, ..policy }
+    }
+
+    fn position(&self) -> Result<Offset, End> {
+        let group = self
+            .chain
+            .as_ref()
+            .map(|chain| chain.stage.group.clone())
+            .unwrap_or_default();
+        match self.log.position(&group, self.partition) {
+            Some(position) if position != FORGOTTEN => {
+                self.shared.update(|s| s.position = position);
+                Ok(position)
+            }
+            _ => Err(End::Halt(format!(
+                "group `{group}` has no position in {}",
+                self.partition
+            ))),
+        }
+    }
+
+    /// Where reading can begin: retention may have taken what is at the position.
+    fn reachable(&self, position: Offset) -> Result<Offset, End> {
+        let bounds = self.log.bounds(self.partition).map_err(log_end)?;
+        if position < bounds.start {
+            let lost = format!(
+                "records {position} to {} were removed by retention before they were read",
+                bounds.start - 1
+            );
+            tracing::warn!(partition = %self.partition, lost);
+            self.shared.update(|s| s.fault = Some(lost));
+            return Ok(bounds.start);
+        }
+        if position > bounds.end {
+            return Err(End::Halt(format!(
+                "the position {position} is beyond the end {} of {}",
+                bounds.end, self.partition
+            )));
+        }
+        Ok(position)
+    }
+
+    /// Takes up the newest orders: opens the new chain beside the old one.
+    async fn adopt(&mut self) -> Result<(), End> {
+        let order = self.orders.borrow_and_update().clone();
+        let stage = match order {
+            Order::Stop => return Err(End::Stop),
+            Order::Run(stage) => stage,
+        };
+        if self
+            .chain
+            .as_ref()
+            .is_some_and(|chain| Arc::ptr_eq(&chain.stage, &stage))
+        {
+            return Ok(());
+        }
+        let lane = self.partition.index;
+        let open = stage.clone();
+        let opened = tokio::task::spawn_blocking(move || Chain::open(open, lane)).await;
+        let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));
+        let to = stage.generation;
+        match (opened, self.chain.is_some()) {
+            (Ok(chain), _) => {
+                // Before the first commit of the one in between, the oldest is still the one
+                // that is known to work.
+                let old = self.chain.replace(chain);
+                self.fallback = self.fallback.take().or(old);
+                self.tried = None;
+                self.rows_max = None;
+                self.shared.update(|s| {
+                    s.generation = to;
+                    s.modules = stage.modules.clone();
+                    s.state = LaneState::Running;
+                });
+                Ok(())
+            }
+            (Err(why), true) => {
+                self.declined(
+                    to,
+                    self.generation(),
+                    format!("generation {to} does not open: {why}"),
+                );
+                Ok(())
+            }
+            (Err(why), false) => Err(End::Halt(why)),
+        }
+    }
+
+    /// The new generation is not taken; the old one goes on.
+    fn declined(&self, to: u64, from: u64, why: String) {
+        tracing::warn!(partition = %self.partition, to, from, why, "hand-over rolled back");
+        self.shared.update(|s| {
+            let offset = s.position;
+            s.fault = Some(why.clone());
+            s.handover(Handover {
+                from,
+                to,
+                offset,
+                rolled_back: Some(why),
+            });
+        });
+    }
+
+    /// Runs one batch on a worker thread while commits go on.
+    async fn work(
+        &mut self,
+        input: Arc<Input>,
+        from: Offset,
+        flight: &mut Flight,
+    ) -> Result<Ready, End> {
+        loop {
+            let Some(chain) = self.chain.take() else {
+                return Err(End::Again("the lane has nothing to run".to_string()));
+            };
+            let trial = self.fallback.is_some();
+            let (batch, tried) = (input.clone(), self.tried);
+            let mut job = tokio::task::spawn_blocking(move || once(chain, &batch, from, tried));
+            let mut failed = None;
+            let done = loop {
+                tokio::select! {
+                    done = &mut job => break done,
+                    Some(done) = flight.0.next() => {
+                        if let Err(end) = self.settle(done) {
+                            failed.get_or_insert(end);
+                        }
+                    }
+                }
+            };
+            let Ok((chain, result)) = done else {
+                return Err(End::Halt("the worker panicked: this is a bug".to_string()));
+            };
+            let to = chain.stage.generation;
+            self.chain = Some(chain);
+            if let Some(end) = failed {
+                return Err(end);
+            }
+            let fault = match &result {
+                Ok((_, Some(fault))) => Some(fault.clone()),
+                Ok((
+                    Ready {
+                        commit: None,
+                        cut: Some(cut),
+                        ..
+                    },
+                    None,
+                )) => match &cut.why {
+                    Why::Stop { message } => Some(message.clone()),
+                    Why::Wait { .. } => None,
+                },
+                Ok(_) => None,
+                Err(why) => Some(why.clone()),
+            };
+            match (fault, trial) {
+                (Some(why), true) => {
+                    self.chain = self.fallback.take();
+                    self.tried = None;
+                    let from = self.generation();
+                    let modules = self.chain.as_ref().map(|chain| chain.stage.modules.clone());
+                    self.shared.update(|s| {
+                        s.generation = from;
+                        s.modules = modules.unwrap_or_default();
+                    });
+                    self.declined(
+                        to,
+                        from,
+                        format!("generation {to} failed before its first commit: {why}"),
+                    );
+                }
+                (Some(why), false) if result.is_err() => return Err(End::Halt(why)),
+                (fault, _) => {
+                    if let Some(fault) = fault {
+                        self.shared.update(|s| s.fault = Some(fault));
+                    }
+                    return result.map(|(ready, _)| ready).map_err(End::Halt);
+                }
+            }
+        }
+    }
+
+    /// Waits as the guest or the policy asked, unless there are new orders.
+    async fn pause(
+        &mut self,
+        node: usize,
+        offset: Offset,
+        after_ms: u64,
+        why: String,
+        flight: &mut Flight,
+    ) -> Result<(), End> {
+        let same = self.tried.filter(|t| t.node == node && t.offset == offset);
+        let failed = same.map_or(0, |t| t.failed) + 1;
+        // A wait of nothing only cuts the batch: the rows after it were not tried yet.
+        self.tried = (after_ms > 0 || same.is_some()).then_some(Tried {
+            node,
+            offset,
+            failed,
+        });
+        self.settle_all(flight, 0).await?;
+        if after_ms == 0 {
+            return Ok(());
+        }
+        self.shared.update(|s| {
+            s.retries += 1;
+            s.state = LaneState::Retrying { why };
+        });
+        let changed = tokio::time::timeout(Duration::from_millis(after_ms), self.orders.changed());
+        match changed.await {
+            Ok(Err(_)) => return Err(End::Stop),
+            Ok(Ok(())) => self.orders.mark_changed(),
+            Err(_) => {}
+        }
+        self.shared.update(|s| s.state = LaneState::Running);
+        Ok(())
+    }
+
+    async fn settle_all(&mut self, flight: &mut Flight, leave: usize) -> Result<(), End> {
+        while flight.0.len() > leave {
+            let Some(done) = flight.0.next().await else {
+                break;
+            };
+            self.settle(done)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, (sent, result): Done) -> Result<(), End> {
+        if let Err(error) = result {
+            if let LogError::TooLarge { .. } = error {
+                let now = self.batching().rows;
+                if now > 1 {
+                    self.rows_max = Some(now / 2);
+                    return Err(End::Again(error.to_string()));
+                }
+            }
+            return Err(log_end(error));
+        }
+        self.committed(sent);
+        Ok(())
+    }
+
+    fn committed(&mut self, sent: Sent) {
+        self.backoff_ms = LOG_BACKOFF_MS;
+        let old = self
+            .fallback
+            .take_if(|_| sent.generation == self.chain.as_ref().map_or(0, |c| c.stage.generation));
+        self.shared.update(|s| {
+            s.position = sent.next;
+            s.rows_in += sent.counts.read;
+            s.rows_out += sent.counts.written;
+            s.rejected += sent.counts.rejected;
+            s.dropped += sent.counts.dropped;
+            s.commits += 1;
+            if let Some(old) = &old {
+                let (from, to) = (old.stage.generation, sent.generation);
+                s.handover(Handover {
+                    from,
+                    to,
+                    offset: sent.first,
+                    rolled_back: None,
+                });
+            }
+        });
+    }
+}
+
+type Once = Result<(Ready, Option<String>), String>;
+
+fn once(mut chain: Chain, input: &Input, from: Offset, tried: Option<Tried>) -> (Chain, Once) {
+    let work = match chain.run(&input.rows, &input.offsets, tried) {
+        Ok(work) => work,
+        Err(error) => return (chain, Err(error.to_string())),
+    };
+    let fault = work.fault.clone();
+    let span = Span {
+        lane: chain.lane,
+        rows: &input.rows,
+        offsets: &input.offsets,
+        from,
+        next: input.next,
+    };
+    let ready = commit::ready(&chain.stage, &span, work);
+    let ready = ready.map_err(|e| format!("the output cannot be encoded: {e}"));
+    (chain, ready.map(|ready| (ready, fault)))
+}
+
+fn log_end(error: LogError) -> End {
+    match error.advice() {
+        // Fenced: a commit before this one failed; the committed position says how far it came.
+        Advice::Retry | Advice::Fenced => End::Again(error.to_string()),
+        Advice::Fix | Advice::Bug => End::Halt(error.to_string()),
+    }
+}
+
+fn read_end(error: ReadError) -> End {
+    match error {
+        // Retention took it meanwhile: the next session begins at what is kept.
+        ReadError::Log(error @ LogError::OutOfRange { .. }) => End::Again(error.to_string()),
+        ReadError::Log(error) => log_end(error),
+        ReadError::Stopped => End::Again("decoding was stopped".to_string()),
+        other => End::Halt(other.to_string()),
+    }
+}

@@ -1,0 +1,104 @@
+//! A stage: one source topic, the nodes fused behind it, and its lanes.
+//!
+//! - `build` a stage's program from the spec and the catalog
+//! - `run` one batch through the nodes, synchronously
+//! - `commit` what a batch wrote as one atomic commit; `deadletter` its rejected rows
+//! - `read` batches cut by policy; `lane` the task that joins all of it
+//!
+//! Called by: `runtime`. Invariants: a program is immutable and shared by the lanes of its
+//! stage; a lane changes its program only between two batches.
+
+pub(crate) mod build;
+pub(crate) mod commit;
+pub(crate) mod deadletter;
+pub(crate) mod lane;
+pub(crate) mod read;
+pub(crate) mod run;
+
+use std::collections::BTreeMap;
+
+use expr::{Expr, Predicate};
+use model::ids::{Digest, TopicId};
+use model::schema::Field;
+
+use crate::operator::map::Decoder;
+use crate::operator::wasm::Program as WasmProgram;
+
+/// Everything that the lanes of a stage run, of one generation.
+pub(crate) struct Stage {
+    pub pipeline: String,
+    /// The name of the source.
+    pub name: String,
+    pub group: String,
+    pub generation: u64,
+    pub topic: TopicId,
+    pub topic_name: String,
+    pub partitions: u32,
+    /// In the order they run; the source first.
+    pub nodes: Vec<StageNode>,
+    pub batch: Batching,
+    pub modules: BTreeMap<String, Digest>,
+}
+
+pub(crate) struct StageNode {
+    pub name: String,
+    /// Numbers in `nodes` and ports of what it reads.
+    pub inputs: Vec<(usize, usize)>,
+    /// The only edge that rows come by; empty where there are several, or none.
+    pub edge: String,
+    pub op: Op,
+    pub ports: Vec<Port>,
+    pub then: Disposal,
+    /// What a dead letter names as the module.
+    pub module: Option<Digest>,
+}
+
+pub(crate) enum Op {
+    Source,
+    Filter(Predicate),
+    Route(Vec<Predicate>),
+    Map {
+        select: Vec<(Field, Expr)>,
+        key: Option<Expr>,
+    },
+    Wasm(Box<WasmProgram>),
+    Sink {
+        topic: TopicId,
+        partitions: u32,
+        key: Option<Expr>,
+    },
+}
+
+/// An output, and what has to be known of its rows further on.
+pub(crate) struct Port {
+    pub name: String,
+    pub typed: Typed,
+}
+
+pub(crate) enum Typed {
+    /// Nobody needs more than the record.
+    No,
+    /// To be decoded here: the edge begins here.
+    Decode {
+        decoder: Decoder,
+        wanted: Vec<usize>,
+    },
+    /// Comes with the rows; these of its columns are needed further on.
+    Keep(Vec<String>),
+}
+
+/// What becomes of a rejected row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Disposal {
+    Stop,
+    Drop,
+    DeadLetter { topic: TopicId, partitions: u32 },
+}
+
+/// How input is cut into batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batching {
+    pub rows: u32,
+    pub bytes: u64,
+    pub wait_ms: u64,
+}

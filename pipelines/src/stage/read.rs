@@ -1,0 +1,220 @@
+//! Input of a lane, cut into batches by policy.
+//!
+//! Called by: `lane`. Invariants: rows come in offset order, each once, from the offset the
+//! reader was set to; a batch has at most the policy's rows and bytes but at least one row; a
+//! future that is dropped loses nothing, so a lane may stop waiting at any time; what is held
+//! is bounded by one fetch beyond a batch.
+//! Refuses: batches that do not decode (named with their offset).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use model::batch::{Batch, BatchError, Codec};
+use model::ids::{Offset, PartitionId};
+use model::port::{LogError, TopicLog};
+use model::rows::{Rows, RowsError};
+use tokio::time::Instant;
+
+use super::Batching;
+use crate::limits::FETCH_BYTES_MAX;
+
+/// Rows that a lane works on together.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    pub rows: Rows,
+    pub offsets: Vec<Offset>,
+    /// The position after them.
+    pub next: Offset,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the batch at offset {offset} cannot be read: {source}")]
+    Batch { offset: Offset, source: BatchError },
+    #[error(transparent)]
+    Rows(#[from] RowsError),
+    #[error("decoding was stopped")]
+    Stopped,
+}
+
+/// Part of a batch of the log that was not given out yet.
+struct Held {
+    rows: Rows,
+    offsets: Vec<Offset>,
+    from: usize,
+    next: Offset,
+}
+
+impl Held {
+    fn left(&self) -> usize {
+        self.offsets.len() - self.from
+    }
+}
+
+pub(crate) struct Reader {
+    partition: PartitionId,
+    held: VecDeque<Held>,
+    /// From where the next fetch is.
+    fetch_at: Offset,
+    /// When the first of the held rows came.
+    since: Option<Instant>,
+}
+
+impl Reader {
+    pub fn new(partition: PartitionId, at: Offset) -> Reader {
+        Reader {
+            partition,
+            held: VecDeque::new(),
+            fetch_at: at,
+            since: None,
+        }
+    }
+
+    /// Goes on from another offset.
+    pub fn seek(&mut self, at: Offset) {
+        self.held.clear();
+        self.since = None;
+        self.fetch_at = at;
+    }
+
+    /// The next batch; waits for the first row without end, then for more as the policy says.
+    pub async fn next(
+        &mut self,
+        log: &dyn TopicLog,
+        batching: Batching,
+    ) -> Result<Input, ReadError> {
+        let limit = Duration::from_millis(batching.wait_ms);
+        loop {
+            if self.full(batching) {
+                return self.cut(batching);
+            }
+            let fetched = log
+                .fetch(self.partition, self.fetch_at, FETCH_BYTES_MAX)
+                .await?;
+            if !fetched.is_empty() {
+                self.hold(fetched).await?;
+                continue;
+            }
+            let moved = log.moved(self.partition, self.fetch_at);
+            match self.since {
+                None => moved.await?,
+                Some(since) if since.elapsed() >= limit => return self.cut(batching),
+                Some(since) => match tokio::time::timeout_at(since + limit, moved).await {
+                    Ok(moved) => moved?,
+                    Err(_) => return self.cut(batching),
+                },
+            }
+        }
+    }
+
+    /// Whether there is enough for a batch.
+    fn full(&self, batching: Batching) -> bool {
+        let rows: usize = self.held.iter().map(Held::left).sum();
+        let bytes = || -> u64 {
+            self.held
+                .iter()
+                .map(|held| payload(held, held.left()))
+                .sum()
+        };
+        rows >= batching.rows as usize || bytes() >= batching.bytes
+    }
+
+    async fn hold(&mut self, batches: Vec<Batch>) -> Result<(), ReadError> {
+        let compressed = batches.iter().any(|batch| batch.codec() != Codec::None);
+        let at = self.fetch_at;
+        let decoded = match compressed {
+            true => tokio::task::spawn_blocking(move || decode(batches, at))
+                .await
+                .map_err(|_| ReadError::Stopped)??,
+            false => decode(batches, at)?,
+        };
+        for held in decoded {
+            self.fetch_at = self.fetch_at.max(held.next);
+            if held.left() > 0 {
+                self.since.get_or_insert_with(Instant::now);
+                self.held.push_back(held);
+            }
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, batching: Batching) -> Result<Input, ReadError> {
+        let mut parts = Vec::new();
+        let mut offsets = Vec::new();
+        let mut next = self.fetch_at;
+        let (mut rows_left, mut bytes_left) = (batching.rows as usize, batching.bytes);
+        while let Some(held) = self.held.front_mut() {
+            let most = held.left().min(rows_left);
+            let fits = fitting(held, most, bytes_left);
+            // A row larger than the policy goes alone.
+            let count = if parts.is_empty() { fits.max(1) } else { fits };
+            if count == 0 {
+                break;
+            }
+            bytes_left = bytes_left.saturating_sub(payload(held, count));
+            rows_left -= count;
+            parts.push(held.rows.slice(held.from, count));
+            offsets.extend_from_slice(&held.offsets[held.from..held.from + count]);
+            held.from += count;
+            if held.left() > 0 {
+                next = held.offsets[held.from];
+                break;
+            }
+            next = held.next;
+            self.held.pop_front();
+            if rows_left == 0 {
+                break;
+            }
+        }
+        if self.held.is_empty() {
+            self.since = None;
+        }
+        let rows = match parts.len() {
+            1 => parts.swap_remove(0),
+            _ => Rows::concat(&parts)?,
+        };
+        Ok(Input {
+            rows,
+            offsets,
+            next,
+        })
+    }
+}
+
+fn decode(batches: Vec<Batch>, from: Offset) -> Result<Vec<Held>, ReadError> {
+    let mut out = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let offset = batch.base_offset();
+        let fail = |source| ReadError::Batch { offset, source };
+        let offsets = batch.offsets().map_err(fail)?;
+        let skip = offsets.partition_point(|o| *o < from);
+        out.push(Held {
+            rows: batch.rows().map_err(fail)?,
+            offsets,
+            from: skip,
+            next: batch.next_offset(),
+        });
+    }
+    Ok(out)
+}
+
+/// Bytes of keys and values of the next `count` rows.
+fn payload(held: &Held, count: usize) -> u64 {
+    let span = |offsets: &[i32]| (offsets[held.from + count] - offsets[held.from]) as u64;
+    span(held.rows.keys.value_offsets()) + span(held.rows.values.value_offsets())
+}
+
+/// How many of the next rows have at most so many bytes.
+fn fitting(held: &Held, most: usize, bytes: u64) -> usize {
+    let (mut low, mut high) = (0, most);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        match payload(held, middle) <= bytes {
+            true => low = middle,
+            false => high = middle - 1,
+        }
+    }
+    low
+}

@@ -1,0 +1,234 @@
+//! One batch of a lane through the nodes of its stage, synchronously.
+//!
+//! Called by: `lane`, on a worker thread. Invariants: the same rows give the same result, but
+//! for guests that die or wait; each node runs once a batch, inputs first; what comes from rows
+//! at or after a cut is left out; a chain is owned by one lane and keeps its guests warm.
+//! Refuses: nothing; a fault of a whole batch is a `RunError` and stops the lane.
+
+use std::sync::Arc;
+
+use model::ids::Offset;
+use model::rows::Rows;
+
+use super::{Op, Stage, StageNode, Typed};
+use crate::operator::wasm::{Call, Tried, Warm};
+use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
+use crate::operator::{filter, map, route, sink};
+
+/// The nodes of a stage with the warm guests of one lane.
+pub(crate) struct Chain {
+    pub stage: Arc<Stage>,
+    pub lane: u32,
+    guests: Vec<Option<Warm>>,
+}
+
+/// What one batch came to.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// Rows for the sinks, by the sink's number.
+    pub outputs: Vec<(usize, Rows)>,
+    /// Sorted by origin, one a row and node.
+    pub rejects: Vec<Reject>,
+    pub cut: Option<Cut>,
+    /// A guest failed or died on the way.
+    pub fault: Option<String>,
+}
+
+/// A whole batch could not be worked on.
+#[derive(Debug, thiserror::Error)]
+#[error("node `{node}`: {source}")]
+pub(crate) struct RunError {
+    pub node: String,
+    pub source: OperatorError,
+}
+
+impl Chain {
+    /// Opens the guests of every node.
+    pub fn open(stage: Arc<Stage>, lane: u32) -> Result<Chain, String> {
+        let open = |node: &StageNode| match &node.op {
+            Op::Wasm(program) => program
+                .open(lane)
+                .map(Some)
+                .map_err(|e| format!("node `{}`: {e}", node.name)),
+            _ => Ok(None),
+        };
+        let guests = stage
+            .nodes
+            .iter()
+            .map(open)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Chain {
+            stage,
+            lane,
+            guests,
+        })
+    }
+
+    pub fn run(
+        &mut self,
+        rows: &Rows,
+        offsets: &[Offset],
+        tried: Option<Tried>,
+    ) -> Result<Work, RunError> {
+        let stage = self.stage.clone();
+        let mut report = Report::default();
+        let mut ports: Vec<Vec<Chunk>> = Vec::with_capacity(stage.nodes.len());
+        let mut outputs = Vec::new();
+        let all = Chunk {
+            rows: rows.clone(),
+            origins: (0..rows.len() as u32).collect(),
+            columns: None,
+        };
+        for (number, node) in stage.nodes.iter().enumerate() {
+            let step = Step {
+                number,
+                node,
+                lane: self.lane,
+                offsets,
+                tried,
+            };
+            let made = step
+                .run(&all, &ports, &mut self.guests[number], &mut report)
+                .and_then(|chunks| step.typed(chunks, &mut report));
+            let fail = |source| RunError {
+                node: node.name.clone(),
+                source,
+            };
+            let mut made = made.map_err(fail)?;
+            if let Op::Sink { .. } = node.op {
+                outputs.extend(made.pop().map(|chunk| (number, chunk)));
+            }
+            ports.push(made);
+        }
+        drop(ports);
+        finish(&stage, outputs, report)
+    }
+}
+
+/// One node at work on one batch.
+struct Step<'a> {
+    number: usize,
+    node: &'a StageNode,
+    lane: u32,
+    offsets: &'a [Offset],
+    tried: Option<Tried>,
+}
+
+impl Step<'_> {
+    fn input(&self, ports: &[Vec<Chunk>]) -> Result<Chunk, OperatorError> {
+        let read = |(node, port): &(usize, usize)| ports.get(*node).and_then(|p| p.get(*port));
+        match self.node.inputs.as_slice() {
+            [one] => Ok(read(one).cloned().unwrap_or_else(Chunk::empty)),
+            many => Chunk::merge(many.iter().filter_map(read).cloned().collect()),
+        }
+    }
+
+    fn run(
+        &self,
+        all: &Chunk,
+        ports: &[Vec<Chunk>],
+        guest: &mut Option<Warm>,
+        report: &mut Report,
+    ) -> Result<Vec<Chunk>, OperatorError> {
+        let number = self.number;
+        let wasm = match &self.node.op {
+            Op::Source => return Ok(vec![all.clone()]),
+            Op::Wasm(program) => Some(program),
+            _ => None,
+        };
+        if let (Some(program), Some(warm)) = (wasm, guest) {
+            let mut pieces: Vec<Vec<Chunk>> = vec![Vec::new(); self.node.ports.len()];
+            let mut call = Call {
+                node: number,
+                lane: self.lane,
+                program,
+                offsets: self.offsets,
+                tried: self.tried,
+                report,
+                ports: &mut pieces,
+            };
+            for (input, (node, port)) in self.node.inputs.iter().enumerate() {
+                if let Some(chunk) = ports.get(*node).and_then(|p| p.get(*port)) {
+                    call.run(warm, input as u16, chunk)?;
+                }
+            }
+            return pieces.iter().map(|pieces| joined(pieces)).collect();
+        }
+        let chunk = self.input(ports)?;
+        if chunk.is_empty() {
+            return Ok(vec![Chunk::empty(); self.node.ports.len().max(1)]);
+        }
+        match &self.node.op {
+            Op::Filter(condition) => Ok(vec![filter::filter(number, condition, &chunk, report)?]),
+            Op::Route(cases) => route::route(number, cases, &chunk, report),
+            Op::Map { select, key } => Ok(vec![map::map(
+                number,
+                select,
+                key.as_ref(),
+                &chunk,
+                report,
+            )?]),
+            Op::Sink { key, .. } => Ok(vec![sink::sink(number, key.as_ref(), chunk, report)?]),
+            Op::Source | Op::Wasm(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Gives each output the typed columns that are needed further on, and no others.
+    fn typed(&self, chunks: Vec<Chunk>, report: &mut Report) -> Result<Vec<Chunk>, OperatorError> {
+        let mut out = Vec::with_capacity(chunks.len());
+        for (port, chunk) in chunks.into_iter().enumerate() {
+            out.push(match self.node.ports.get(port).map(|p| &p.typed) {
+                None => chunk,
+                Some(Typed::No) => Chunk {
+                    columns: None,
+                    ..chunk
+                },
+                Some(Typed::Keep(needs)) => map::project(chunk, needs)?,
+                Some(Typed::Decode { .. }) if chunk.is_empty() => chunk,
+                Some(Typed::Decode { decoder, wanted }) => {
+                    map::decode((self.number, port), decoder, wanted, chunk, report)?
+                }
+            });
+        }
+        Ok(out)
+    }
+}
+
+fn joined(pieces: &[Chunk]) -> Result<Chunk, OperatorError> {
+    match pieces {
+        [] => Ok(Chunk::empty()),
+        pieces => Chunk::concat(pieces),
+    }
+}
+
+/// Applies what stops a lane, and leaves out what comes after the cut.
+fn finish(
+    stage: &Stage,
+    outputs: Vec<(usize, Chunk)>,
+    mut report: Report,
+) -> Result<Work, RunError> {
+    super::deadletter::stop_where_told(stage, &mut report);
+    let cut = report.cut.take();
+    let mut kept = Vec::with_capacity(outputs.len());
+    for (number, chunk) in outputs {
+        let before = chunk.before(cut.as_ref()).map_err(|source| RunError {
+            node: stage.nodes[number].name.clone(),
+            source,
+        })?;
+        if !before.is_empty() {
+            kept.push((number, before.rows));
+        }
+    }
+    let mut rejects = report.rejects;
+    if let Some(cut) = &cut {
+        rejects.retain(|reject| reject.origin < cut.origin);
+    }
+    rejects.sort_by_key(|reject| (reject.origin, reject.node));
+    rejects.dedup_by_key(|reject| (reject.origin, reject.node));
+    Ok(Work {
+        outputs: kept,
+        rejects,
+        cut,
+        fault: report.fault,
+    })
+}

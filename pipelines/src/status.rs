@@ -1,0 +1,87 @@
+//! What a pipeline is doing, for people, the demo and `GET /v1/status`.
+//!
+//! Called by: lanes write, `Runtime::status` reads. Invariants: a status never blocks a lane; the
+//! committed position is what the log acknowledged; lists are bounded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use model::ids::{Digest, Offset};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::HANDOVERS_KEPT_MAX;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineStatus {
+    pub name: String,
+    /// The newest generation that was started.
+    pub generation: u64,
+    pub lanes: Vec<LaneStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    pub stage: String,
+    pub topic: String,
+    pub partition: u32,
+    /// The generation that works now.
+    pub generation: u64,
+    pub state: LaneState,
+    /// Committed: the next offset to be read.
+    pub position: Offset,
+    /// The end of the partition when the status was asked for.
+    pub end: Offset,
+    /// Rows since the lane started, counted when they are committed.
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub rejected: u64,
+    pub dropped: u64,
+    pub commits: u64,
+    pub retries: u64,
+    /// Module alias → digest of what works now.
+    pub modules: BTreeMap<String, Digest>,
+    /// The last thing that went wrong, also when the lane goes on.
+    pub fault: Option<String>,
+    /// Hand-overs between generations, oldest first.
+    pub handovers: VecDeque<Handover>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum LaneState {
+    Starting,
+    Running,
+    Retrying { why: String },
+    Stopped { why: String },
+}
+
+impl fmt::Display for LaneState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaneState::Starting => f.write_str("starting"),
+            LaneState::Running => f.write_str("running"),
+            LaneState::Retrying { why } => write!(f, "retrying: {why}"),
+            LaneState::Stopped { why } => write!(f, "stopped: {why}"),
+        }
+    }
+}
+
+/// One generation took over from another between two batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    pub from: u64,
+    pub to: u64,
+    /// The first offset of the input that the new one worked on.
+    pub offset: Offset,
+    /// The new one failed before its first commit, and the old one went on.
+    pub rolled_back: Option<String>,
+}
+
+impl LaneStatus {
+    pub(crate) fn handover(&mut self, handover: Handover) {
+        if self.handovers.len() >= HANDOVERS_KEPT_MAX {
+            self.handovers.pop_front();
+        }
+        self.handovers.push_back(handover);
+    }
+}

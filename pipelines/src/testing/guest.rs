@@ -1,0 +1,107 @@
+//! A small guest as text, whose rows say what it shall do with them.
+//!
+//! Called by: `tests`. The first byte of a value decides: `t` traps, `l` loops for ever, `r` is
+//! rejected, `w` asks for a retry, `e` fails the call, the byte in `drop` is filtered; all else
+//! is forwarded to the first output.
+
+/// The guest as a core module with its component type; `drop` makes versions differ.
+pub(crate) fn guest(drop: char, open: &str) -> Vec<u8> {
+    encode(
+        &WAT.replace("{drop}", &(drop as u32).to_string())
+            .replace("{open}", open),
+    )
+}
+
+/// A guest that opens, and traps on whatever comes.
+pub(crate) fn broken() -> Vec<u8> {
+    let always = WAT.replace(
+        "(i32.eq (local.get $byte) (i32.const 116))",
+        "(i32.const 1)",
+    );
+    encode(&always.replace("{drop}", "0").replace("{open}", ""))
+}
+
+fn encode(text: &str) -> Vec<u8> {
+    let mut bytes = wat::parse_str(text).unwrap_or_else(|e| panic!("{e}"));
+    let section = wasm::world::component_type_section().expect("wit/ is valid");
+    let name = "component-type:test";
+    bytes.push(0);
+    leb(&mut bytes, 1 + name.len() + section.len());
+    bytes.push(name.len() as u8);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(&section);
+    bytes
+}
+
+fn leb(bytes: &mut Vec<u8>, mut number: usize) {
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        bytes.push(if number == 0 { low } else { low | 0x80 });
+        if number == 0 {
+            return;
+        }
+    }
+}
+
+const WAT: &str = r#"(module
+  (import "rustmq:etl/data@0.1.0" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.0" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.0" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.0" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.0" "[method]outbox.forward"
+    (func $forward (param i32 i32 i32 i32)))
+  (import "rustmq:etl/data@0.1.0" "[method]outbox.reject"
+    (func $reject (param i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/data@0.1.0" "[method]outbox.retry"
+    (func $retry (param i32 i32 i32 i32 i32 i32 i32 i32)))
+  (memory (export "memory") 3)
+  (data (i32.const 64) "\01\00\00\00\54\00\00\00\06\00\00\00\5a\00\00\00\0a\00\00\00failedon purpose")
+  (data (i32.const 128) "codewhy not")
+  (global $heap (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and
+      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+      (i32.sub (i32.const 0) (local.get $align))))
+    (global.set $heap (i32.add (local.get $at) (local.get $size)))
+    (local.get $at))
+  (func (export "rustmq:etl/module@0.1.0#open") (param $context i32) (result i32)
+    {open}
+    (call $context_drop (local.get $context))
+    (i32.const 0))
+  (func (export "rustmq:etl/module@0.1.0#process") (param $rows i32) (param $out i32) (result i32)
+    (local $answer i32) (local $i i32) (local $n i32) (local $count i32) (local $byte i32)
+    (global.set $heap (i32.const 4096))
+    (call $values (local.get $rows) (i32.const 256))
+    (local.set $n (i32.sub (i32.load (i32.const 260)) (i32.const 1)))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_s (local.get $i) (local.get $n)))
+        (local.set $byte (i32.load8_u (i32.add (i32.load (i32.const 264))
+          (i32.load (i32.add (i32.load (i32.const 256)) (i32.shl (local.get $i) (i32.const 2)))))))
+        (i32.store (i32.const 512) (local.get $i))
+        (block $handled
+          (block $pass
+            (if (i32.eq (local.get $byte) (i32.const 116)) (then unreachable))
+            (if (i32.eq (local.get $byte) (i32.const 108)) (then (loop $ever (br $ever))))
+            (if (i32.eq (local.get $byte) (i32.const 114)) (then
+              (call $reject (local.get $out) (i32.const 512) (i32.const 1)
+                (i32.const 128) (i32.const 4) (i32.const 132) (i32.const 7))
+              (br $handled)))
+            (if (i32.eq (local.get $byte) (i32.const 119)) (then
+              (call $retry (local.get $out) (i32.const 512) (i32.const 1) (i32.const 1)
+                (i32.const 128) (i32.const 4) (i32.const 132) (i32.const 7))
+              (br $handled)))
+            (if (i32.eq (local.get $byte) (i32.const 101)) (then
+              (local.set $answer (i32.const 64)) (br $handled)))
+            (br_if $handled (i32.eq (local.get $byte) (i32.const {drop}))))
+          (i32.store (i32.add (i32.const 131072) (i32.shl (local.get $count) (i32.const 2)))
+            (local.get $i))
+          (local.set $count (i32.add (local.get $count) (i32.const 1))))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br $next)))
+    (call $forward (local.get $out) (i32.const 0) (i32.const 131072) (local.get $count))
+    (call $batch_drop (local.get $rows))
+    (call $outbox_drop (local.get $out))
+    (local.get $answer)))"#;

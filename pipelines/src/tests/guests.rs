@@ -1,0 +1,231 @@
+//! Modules: what they reject, how they die, and how one takes over from another.
+
+use std::collections::BTreeSet;
+
+use crate::testing::guest::{broken, guest};
+use crate::testing::{World, done, text, until};
+use crate::{LaneState, LaneStatus, Runtime};
+
+fn yaml(more: &str) -> String {
+    format!(
+        "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: {{ name: p }}\n\
+         topics:\n  in: {{ partitions: 2 }}\n  out: {{ partitions: 2 }}\n  bad: {{ partitions: 1 }}\n\
+         modules:\n  m: {{ source: ./m, limits: {{ deadline: 20ms }} }}\n\
+         policy:\n  batch: {{ rows: 8, wait: 0ms }}\n  \
+         on-error: {{ retry: {{ max: 2, backoff: 1ms, cap: 2ms }}, then: {{ dead-letter: bad }} }}\n\
+         nodes:\n  src: {{ kind: source, topic: in, start: earliest }}\n  \
+         w: {{ kind: wasm, module: m, inputs: [src] {more} }}\n  \
+         o: {{ kind: sink, inputs: [w], topic: out }}\n"
+    )
+}
+
+struct Setup {
+    world: World,
+    runtime: Runtime,
+}
+
+async fn setup() -> Setup {
+    let world = World::new();
+    let runtime = world.runtime();
+    let digest = world.module(guest('-', "")).await;
+    world
+        .apply(&runtime, &yaml(""), &[("m", digest)])
+        .await
+        .unwrap_or_else(|d| panic!("{d:#?}"));
+    Setup { world, runtime }
+}
+
+/// Values of the first lane, those that come out, and the dead letters as `value code attempt`.
+async fn check(values: &[&str], expected: &[&str], letters: &[&str]) {
+    let Setup { world, runtime } = setup().await;
+    world.produce("in", 0, values);
+    world.produce("in", 1, &["other"]);
+    until(&runtime, done).await;
+    assert_eq!(world.values("out", 0), expected);
+    assert_eq!(world.values("out", 1), ["other"]);
+    let rows = world.log.rows(world.partition("bad", 0));
+    let header = |name: &str, i: usize| {
+        let column = rows.header(name);
+        text(Some(column.value(i)))
+    };
+    let found: Vec<String> = (0..rows.len())
+        .map(|i| {
+            assert!(header("rustmq.module", i).starts_with("sha256:"));
+            let value = text(rows.record(i).value);
+            format!(
+                "{value} {} {}",
+                header("rustmq.code", i),
+                header("rustmq.attempt", i)
+            )
+        })
+        .collect();
+    assert_eq!(found, letters);
+}
+
+#[tokio::test]
+async fn rejections_retries_and_failures() {
+    check(&["a", "r1", "b"], &["a", "b"], &["r1 code 1"]).await;
+    // Three tries of each row that asks for it, in turn; what stands beside goes through.
+    check(
+        &["a", "w1", "b", "w2", "c"],
+        &["a", "b", "c"],
+        &["w1 code 3", "w2 code 3"],
+    )
+    .await;
+    // A module that fails gives the whole call up after its tries.
+    check(
+        &["a", "e", "b"],
+        &[],
+        &["a failed 3", "e failed 3", "b failed 3"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn rows_that_kill_the_guest_are_found() {
+    let values: Vec<String> = (0..20)
+        .map(|i| {
+            if i % 7 == 3 {
+                format!("t{i}")
+            } else {
+                format!("v{i}")
+            }
+        })
+        .collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let good: Vec<&str> = values
+        .iter()
+        .copied()
+        .filter(|v| v.starts_with('v'))
+        .collect();
+    check(&values, &good, &["t3 trap 1", "t10 trap 1", "t17 trap 1"]).await;
+    check(&["a", "loop", "b"], &["a", "b"], &["loop deadline 1"]).await;
+}
+
+#[tokio::test]
+async fn the_breaker_stops_a_lane_that_only_kills() {
+    let Setup { world, runtime } = setup().await;
+    let values = vec!["t"; 40];
+    world.produce("in", 0, &values);
+    world.produce("in", 1, &["fine"]);
+    let stopped = |lane: &LaneStatus| matches!(lane.state, LaneState::Stopped { .. });
+    let lanes = until(&runtime, |lanes| {
+        stopped(&lanes[0]) && lanes[1].position == 1
+    })
+    .await;
+    assert_eq!(lanes[0].position, 32);
+    let why = lanes[0].state.to_string();
+    assert!(
+        why.starts_with("stopped: the breaker opened: 32 rows killed the module"),
+        "{why}"
+    );
+    assert_eq!(world.values("out", 1), ["fine"]);
+}
+
+#[tokio::test]
+async fn a_new_version_takes_over_between_two_batches() {
+    let Setup { world, runtime } = setup().await;
+    let values: Vec<String> = (0..400)
+        .map(|i| format!("{}{i}", if i % 2 == 0 { 'x' } else { 'y' }))
+        .collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    for part in values[..200].chunks(10) {
+        world.produce("in", 0, part);
+    }
+    let second = world.module(guest('x', "")).await;
+    world
+        .apply(&runtime, &yaml(""), &[("m", second)])
+        .await
+        .unwrap();
+    for part in values[200..].chunks(10) {
+        world.produce("in", 0, part);
+    }
+    let lanes = until(&runtime, |l| done(l) && l.iter().all(|l| l.generation == 2)).await;
+    assert_eq!(lanes[0].modules["m"], second);
+    // Before the hand-over all rows, after it those that version 2 lets through.
+    let offset = match lanes[0].handovers.iter().next() {
+        Some(handover) => {
+            assert_eq!((handover.from, handover.to), (1, 2));
+            assert_eq!(handover.rolled_back, None);
+            handover.offset as usize
+        }
+        None => 0,
+    };
+    let kept = |(i, v): (usize, &&str)| (i < offset || v.starts_with('y')).then(|| v.to_string());
+    let expected: Vec<String> = values.iter().enumerate().filter_map(kept).collect();
+    assert_eq!(world.values("out", 0), expected);
+    let position = world
+        .log
+        .position_of("_pipeline.p.src", world.partition("in", 0))
+        .unwrap();
+    assert_eq!(position.metadata, "generation=2");
+}
+
+#[tokio::test]
+async fn a_version_that_fails_at_once_is_rolled_back() {
+    let Setup { world, runtime } = setup().await;
+    world.produce("in", 0, &["a", "b"]);
+    until(&runtime, |l| l[0].position == 2).await;
+    let digest = world.module(broken()).await;
+    world
+        .apply(&runtime, &yaml(""), &[("m", digest)])
+        .await
+        .unwrap();
+    until(&runtime, |l| l.iter().all(|l| l.generation == 2)).await;
+    world.produce("in", 0, &["c", "d"]);
+    let lanes = until(&runtime, |l| l[0].position == 4).await;
+    assert_eq!(world.values("out", 0), ["a", "b", "c", "d"]);
+    assert_eq!(lanes[0].generation, 1);
+    let last = lanes[0].handovers.back().unwrap();
+    assert_eq!((last.from, last.to, last.offset), (1, 2, 2));
+    let why = last.rolled_back.as_deref().unwrap();
+    assert!(
+        why.starts_with("generation 2 failed before its first commit: the module trapped"),
+        "{why}"
+    );
+    assert!(lanes[0].fault.is_some());
+    let letters = world.log.rows(world.partition("bad", 0));
+    assert_eq!(letters.len(), 0);
+    let position = world
+        .log
+        .position_of("_pipeline.p.src", world.partition("in", 0))
+        .unwrap();
+    assert_eq!(position.metadata, "generation=1");
+}
+
+#[tokio::test]
+async fn prepare_refuses_what_cannot_run() {
+    let Setup { world, runtime } = setup().await;
+    let fails = world.module(guest('-', "unreachable")).await;
+    let missing = model::ids::Digest::of(b"nobody has it");
+    let garbage = world.module(b"\0asm nonsense".to_vec()).await;
+    let mut messages = BTreeSet::new();
+    for digest in [fails, missing, garbage] {
+        let refused = world
+            .apply(&runtime, &yaml(""), &[("m", digest)])
+            .await
+            .unwrap_err();
+        assert_eq!(refused.len(), 1);
+        messages.insert(refused[0].to_string());
+    }
+    let refused = world.apply(&runtime, &yaml(""), &[]).await.unwrap_err();
+    messages.insert(refused[0].to_string());
+    let messages: Vec<String> = messages.into_iter().collect();
+    assert!(
+        messages[0].starts_with("p.yaml:14:3: error: module `m` does not open: in `open`: "),
+        "{messages:#?}"
+    );
+    assert!(
+        messages[1].starts_with("p.yaml:9:16: error: module `m` was not built"),
+        "{messages:#?}"
+    );
+    assert!(
+        messages[2..]
+            .iter()
+            .all(|m| m.starts_with("p.yaml:9:16: error: module `m`: ")),
+        "{messages:#?}"
+    );
+    // What ran goes on.
+    world.produce("in", 0, &["still"]);
+    until(&runtime, |l| l[0].position == 1).await;
+}

@@ -1,0 +1,8 @@
+//! Pipelines at work over a log in memory.
+//!
+//! - `property` random pipelines, failures and restarts against a plain model
+//! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
+
+mod guests;
+mod lanes;
+mod property;
