@@ -108,9 +108,6 @@ enum End {
     Lost,
 }
 
-/// What a peer gets, when the door stops, to acknowledge the last bytes it was sent.
-const LAST_BYTES: Duration = Duration::from_millis(500);
-
 impl Session {
     pub(super) fn new(
         hall: Arc<Hall>,
@@ -147,7 +144,6 @@ impl Session {
         if served.is_err() {
             return;
         }
-        let stop = self.hall.stop.clone();
         let patience = async {
             stop.cancelled().await;
             tokio::time::sleep(Duration::from_millis(limits::GOODBYE_MS)).await;
