@@ -48,7 +48,6 @@ pub fn flights(csv_text: &[u8]) -> io::Result<impl Iterator<Item = io::Result<Fe
             out.push(Ok(FeedRecord {
                 key: key.clone(),
                 value: damaged,
-                broken: true,
             }));
         }
         out.insert(
@@ -56,7 +55,6 @@ pub fn flights(csv_text: &[u8]) -> io::Result<impl Iterator<Item = io::Result<Fe
             Ok(FeedRecord {
                 key,
                 value: value.into(),
-                broken: false,
             }),
         );
         out
@@ -72,11 +70,7 @@ pub fn weather(csv_text: &[u8]) -> io::Result<impl Iterator<Item = io::Result<Fe
         let record = record?;
         let key = Bytes::copy_from_slice(record[0].as_bytes());
         let value = object(&names, &record, None).into();
-        Ok(FeedRecord {
-            key,
-            value,
-            broken: false,
-        })
+        Ok(FeedRecord { key, value })
     }))
 }
 
