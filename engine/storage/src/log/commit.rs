@@ -138,7 +138,12 @@ impl Committer {
                     (id, bounds.start, bounds.end)
                 };
                 let partitions = self.partitions.all().into_iter().map(line).collect();
-                Some(control_json(&Control::Checkpoint { partitions }))
+                let sequences = self.sequences.iter().map(|(shard, next)| (*shard, *next));
+                let sequences = sequences.collect();
+                Some(control_json(&Control::Checkpoint {
+                    partitions,
+                    sequences,
+                }))
             }
         }
     }

@@ -191,20 +191,7 @@ fn start(
         tier_loop: Mutex::new(None),
         config,
     };
-    let committer = Committer {
-        queue: Arc::clone(&inner.queue),
-        partitions: Arc::clone(&inner.partitions),
-        segments: Arc::clone(&inner.segments),
-        tail: Arc::clone(&inner.tail),
-        counters: Arc::clone(&inner.counters),
-        wal,
-        sequences,
-        idle: Duration::from_millis(inner.config.idle_mark_ms),
-        tier_bytes: inner.config.tier_bytes,
-        tier_wake: Arc::clone(&inner.tier_wake),
-        needs_mark: false,
-        gather: Gather::default(),
-    };
+    let committer = committer(&inner, wal, sequences);
     let thread = std::thread::Builder::new().name("rustmq-wal".to_owned());
     let writer = thread
         .spawn(move || committer.run())
@@ -221,4 +208,22 @@ fn start(
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(tier_loop);
     Ok(Store { inner })
+}
+
+/// What the writer's thread owns.
+fn committer(inner: &Inner, wal: WalWriter, sequences: BTreeMap<u32, u64>) -> Committer {
+    Committer {
+        queue: Arc::clone(&inner.queue),
+        partitions: Arc::clone(&inner.partitions),
+        segments: Arc::clone(&inner.segments),
+        tail: Arc::clone(&inner.tail),
+        counters: Arc::clone(&inner.counters),
+        wal,
+        sequences,
+        idle: Duration::from_millis(inner.config.idle_mark_ms),
+        tier_bytes: inner.config.tier_bytes,
+        tier_wake: Arc::clone(&inner.tier_wake),
+        needs_mark: false,
+        gather: Gather::default(),
+    }
 }

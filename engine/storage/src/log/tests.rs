@@ -416,6 +416,9 @@ mod faults {
         store.trim_durable(P0, 200).await.unwrap();
         assert_eq!(store.status().wal_segments, 1);
         store.close().await.unwrap();
+        let wal = bench.dir.path().join("wal");
+        let recovered = crate::wal::recovery::recover(&bench.disk, &wal, 8 << 10).unwrap();
+        assert_eq!(recovered.sequences[&0], 40, "shards go on counting");
         let store = bench.open().await;
         assert_eq!(
             store.bounds(P0),

@@ -51,9 +51,11 @@ pub(crate) enum Control {
     },
     /// The partition is gone; what older entries hold of it is dead.
     Drop { partition: PartitionId },
-    /// Where each partition begins and ends (at least), written before old segments go.
+    /// Where each partition begins and ends (at least), and the next sequence of each shard;
+    /// written before old segments go.
     Checkpoint {
         partitions: Vec<(PartitionId, Offset, Offset)>,
+        sequences: Vec<(u32, u64)>,
     },
 }
 

@@ -354,7 +354,14 @@ impl Scan {
             Control::Drop { partition } => {
                 self.partitions.remove(&partition);
             }
-            Control::Checkpoint { partitions } => {
+            Control::Checkpoint {
+                partitions,
+                sequences,
+            } => {
+                for (shard, sequence) in sequences {
+                    let next = self.sequences.entry(shard).or_default();
+                    *next = (*next).max(sequence);
+                }
                 for (partition, start, end) in partitions {
                     let found = self.partitions.entry(partition).or_default();
                     found.start = found.start.max(start);
