@@ -85,6 +85,8 @@ struct Sent {
     next: Offset,
     first: Offset,
     generation: u64,
+    /// Rows of the batch it is for.
+    rows: u32,
     counts: Counts,
 }
 
@@ -221,6 +223,7 @@ impl Lane {
                 input = reader.next(log.as_ref(), batching) => input.map_err(read_end)?,
             };
             let first = input.offsets.first().copied().unwrap_or(input.next);
+            let rows = input.offsets.len() as u32;
             let ready = self.work(Arc::new(input), from, flight).await?;
             if let Some(commit) = ready.commit {
                 let generation = self.generation();
@@ -228,6 +231,7 @@ impl Lane {
                     next: ready.next,
                     first,
                     generation,
+                    rows,
                     counts: ready.counts,
                 };
                 flight.push(&self.log, commit, sent);
@@ -491,12 +495,9 @@ impl Lane {
 
     fn settle(&mut self, (sent, result): Done) -> Result<(), End> {
         if let Err(error) = result {
-            if let LogError::TooLarge { .. } = error {
-                let now = self.batching().rows;
-                if now > 1 {
-                    self.rows_max = Some(now / 2);
-                    return Err(End::Again(error.to_string()));
-                }
+            if matches!(error, LogError::TooLarge { .. }) && sent.rows > 1 {
+                self.rows_max = Some(sent.rows / 2);
+                return Err(End::Again(error.to_string()));
             }
             return Err(log_end(error));
         }

@@ -63,6 +63,10 @@ impl FakeLog {
         self.stored.lock().unwrap().fates.extend(fates);
     }
 
+    pub fn forget_fates(&self) {
+        self.stored.lock().unwrap().fates.clear();
+    }
+
     pub fn rows_max(&self, rows: u64) {
         self.stored.lock().unwrap().rows_max = Some(rows);
     }

@@ -212,7 +212,7 @@ async fn prepare_refuses_what_cannot_run() {
     messages.insert(refused[0].to_string());
     let messages: Vec<String> = messages.into_iter().collect();
     assert!(
-        messages[0].starts_with("p.yaml:14:3: error: module `m` does not open: in `open`: "),
+        messages[0].starts_with("p.yaml:15:3: error: module `m` does not open: in `open`: "),
         "{messages:#?}"
     );
     assert!(
