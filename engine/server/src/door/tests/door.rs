@@ -48,10 +48,14 @@ async fn tcp_is_the_way_where_udp_does_not_get_through() {
     let rig = Rig::new();
     let service = Scripted::new(fine);
     let door = rig.open(&service).await;
-    // The same port number, where nobody answers UDP.
-    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = deaf.local_addr().unwrap();
-    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+    // The same port number, where nobody answers UDP; it is free for both, or chosen again.
+    let (listener, _deaf) = loop {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(deaf) = std::net::UdpSocket::bind(listener.local_addr().unwrap()) {
+            break (listener, deaf);
+        }
+    };
+    let addr = listener.local_addr().unwrap();
     let to = door.addr();
     tokio::spawn(async move {
         loop {
