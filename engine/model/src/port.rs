@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::catalog::Catalog;
 use crate::ids::{Digest, Offset, PartitionId};
+use crate::limits::OFFSET_MAX;
 
 /// A future that owns or borrows what it needs, without naming a runtime.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -76,6 +77,11 @@ pub struct Position {
     pub expected: Option<Offset>,
     #[serde(default)]
     pub metadata: String,
+}
+
+impl Position {
+    /// Committed as the offset: the group forgets the partition, as if it had never read it.
+    pub const FORGET: Offset = OFFSET_MAX;
 }
 
 /// What becomes durable together: one atomic entry of the log.

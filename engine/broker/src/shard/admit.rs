@@ -89,14 +89,14 @@ fn record_of(position: &Position) -> Record {
         expected: _,
         metadata,
     } = position;
-    let saved = Saved {
+    let saved = (*offset != Position::FORGET).then(|| Saved {
         offset: *offset,
         metadata: metadata.clone(),
-    };
+    });
     Record {
         group: group.clone(),
         partition: *partition,
-        saved: Some(saved),
+        saved,
     }
 }
 
@@ -193,7 +193,7 @@ fn positions(shard: &Shard, positions: &[Position]) -> Result<(), LogError> {
                 metadata.len()
             ));
         }
-        if *offset > own.log_end {
+        if *offset > own.log_end && *offset != Position::FORGET {
             return invalid(format!(
                 "group {group} commits offset {offset}, the partition ends at {}",
                 own.log_end

@@ -223,6 +223,16 @@ fn positions_are_compared_with_what_was_admitted_not_with_what_is_durable() {
             vec![position(A, 6, None), position(A, 7, None)],
             "not accepted by partition 1/0: group g stands twice in one commit",
         ),
+        (
+            vec![],
+            vec![position(A, Position::FORGET, Some(5))],
+            "[] 0/0:3..4 Fsync",
+        ),
+        (
+            vec![],
+            vec![position(A, 5, Some(5))],
+            "refused for partition 1/0: group g stands nowhere, not at 5",
+        ),
     ]);
 }
 
