@@ -2,7 +2,8 @@
 //!
 //! What: one constant per code, in the words that appear on the wire and in `--json` output.
 //! Called by: doors and service when they refuse, clients when they decide.
-//! Those of log errors are `model::port::LogError::code`. Invariants: a code is never renamed; new ones are added.
+//! Those of log errors are `model::port::LogError::code`.
+//! Invariants: a code is never renamed; new ones are added.
 
 pub const BAD_FRAME: &str = "bad-frame";
 pub const BAD_REQUEST: &str = "bad-request";
