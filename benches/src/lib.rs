@@ -8,6 +8,7 @@
 //! they end.
 
 pub mod disk;
+pub mod lake;
 pub mod line;
 pub mod machine;
 pub mod options;

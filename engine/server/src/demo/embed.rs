@@ -27,6 +27,7 @@ const EXAMPLE: &[Embedded] = embedded![
     "examples/flights/pipeline.yaml",
     "examples/flights/pipeline-v2.yaml",
     "examples/flights/weather.yaml",
+    "examples/flights/modules/.cargo/config.toml",
     "examples/flights/modules/flight/Cargo.toml",
     "examples/flights/modules/flight/src/lib.rs",
     "examples/flights/modules/tidy/Cargo.toml",

@@ -7,8 +7,8 @@
 //! Invariants: `demo: ok` is printed only when no difference was found; with differences each is
 //! printed and the exit code is 1. Refuses nothing: an error on the way ends the demo with it.
 
-mod embed;
-mod feed;
+pub mod embed;
+pub mod feed;
 mod questions;
 mod report;
 mod steps;
@@ -136,7 +136,7 @@ fn differences(
 }
 
 /// Where the example's modules are built, so that the second demo need not build them again.
-fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
