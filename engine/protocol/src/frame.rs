@@ -70,7 +70,8 @@ pub enum FrameError {
     )]
     TooLong { at: u64, len: usize, max: usize },
     #[error(
-        "frame at offset {at} of the stream says it is {len} bytes long, its header alone takes {HEAD_LEN}"
+        "frame at offset {at} of the stream says it is {len} bytes long, \
+         its header alone takes {HEAD_LEN}"
     )]
     TooShort { at: u64, len: usize },
     #[error(

@@ -34,7 +34,8 @@ fn what_is_not_a_frame_is_said_with_its_place() {
     check(
         &[1, 0, 1, 0, 1],
         &format!(
-            "frame at offset {at} of the stream says it is 65537 bytes long, 65536 is the limit here"
+            "frame at offset {at} of the stream says it is 65537 bytes long, \
+             65536 is the limit here"
         ),
     );
     check(
