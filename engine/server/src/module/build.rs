@@ -1,9 +1,9 @@
 //! `rustmq module build`: a folder with a Rust crate becomes a component.
 //!
 //! Called by: `cli::module`, `cli::pipeline`, the demo, tests, benches.
-//! Invariants: cargo does the building, in the folder's own target folder; its messages pass
-//! through; a missing target is added through rustup; the component is checked as the sandbox
-//! would before it is put in place.
+//! Invariants: cargo does the building, in the target folder that its configuration says (the
+//! module's own, if nothing does); its messages pass through; a missing target is added through
+//! rustup; the component is checked as the sandbox would before it is put in place.
 //! Refuses: folders that are no crate, crates without a `cdylib`, components with other imports.
 
 use std::collections::VecDeque;
@@ -61,7 +61,7 @@ pub enum BuildError {
 /// Builds the module in `dir`; returns the path of the component, `dir/build/NAME.wasm`.
 /// `progress` is told each step and each line that cargo writes.
 pub async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
-    build_into(dir, &dir.join("target"), progress).await
+    run(dir, None, progress).await
 }
 
 /// As [`build`], with cargo's target folder elsewhere: modules that share one compile their
@@ -69,6 +69,14 @@ pub async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf
 pub async fn build_into(
     dir: &Path,
     target_dir: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    run(dir, Some(target_dir), progress).await
+}
+
+async fn run(
+    dir: &Path,
+    target_dir: Option<&Path>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf, BuildError> {
     let manifest = dir.join("Cargo.toml");
@@ -147,7 +155,7 @@ fn has_std(libdir: &Path) -> bool {
 async fn cargo(
     dir: &Path,
     manifest: &Path,
-    target_dir: &Path,
+    target_dir: Option<&Path>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(String, PathBuf), BuildError> {
     let cargo = program("CARGO", "cargo");
@@ -161,8 +169,6 @@ async fn cargo(
         ])
         .arg("--manifest-path")
         .arg(manifest)
-        .arg("--target-dir")
-        .arg(std::path::absolute(target_dir).unwrap_or_else(|_| target_dir.into()))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = building

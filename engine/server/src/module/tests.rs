@@ -51,7 +51,10 @@ fn the_carried_workspace_has_the_versions_of_the_repository() {
         if ["members", "exclude", "rustmq-sdk-macros"].contains(&key) {
             continue;
         }
-        assert!(root.lines().any(|theirs| theirs == line), "not in Cargo.toml: {line}");
+        assert!(
+            root.lines().any(|theirs| theirs == line),
+            "not in Cargo.toml: {line}"
+        );
     }
 }
 
