@@ -45,17 +45,8 @@ pub(crate) struct Scan<'a> {
     pub wanted: &'a [usize],
     /// The schema of those.
     pub output: &'a SchemaRef,
-    /// Over the columns of [`scan_schema`].
-    pub predicate: Option<Arc<dyn PhysicalExpr>>,
     pub limit: Option<usize>,
     pub session: &'a dyn Session,
-}
-
-/// The columns a scan of Parquet can give: the file's, then `_partition`.
-pub(crate) fn scan_schema(table: &SchemaRef) -> SchemaRef {
-    let mut fields: Vec<_> = file_schema(table).fields().iter().cloned().collect();
-    fields.push(table.fields()[PARTITION].clone());
-    Arc::new(Schema::new(fields))
 }
 
 /// The columns of the objects.
@@ -68,7 +59,7 @@ fn file_schema(table: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Where a column of the table is in the scan's schema.
+/// Where a column of the table is in the scan's schema: the file's columns, then `_partition`.
 fn scan_index(table: &SchemaRef, index: usize) -> usize {
     match index {
         PARTITION => table.fields().len() - 2,
@@ -125,13 +116,11 @@ fn plan(
     let table_schema = TableSchema::builder(file_schema(scan.table))
         .with_table_partition_cols(vec![partition])
         .build();
-    let mut source = ParquetSource::new(table_schema.clone())
+    // The optimizer hands filters down to the source, where they prune row groups and pages.
+    let source = ParquetSource::new(table_schema.clone())
         .with_table_parquet_options(scan.session.default_table_options().parquet)
         .with_metadata_size_hint(FOOTER_HINT_BYTES)
         .with_enable_page_index(true);
-    if let Some(predicate) = &scan.predicate {
-        source = source.with_predicate(predicate.clone());
-    }
     // The columns to read: each once, and the offset where rows are cut off.
     let mut read: Vec<usize> = Vec::new();
     let cut = start.map(|_| OFFSET);

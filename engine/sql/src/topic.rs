@@ -168,12 +168,10 @@ impl TableProvider for TopicTable {
         let pruning = self.physical(session, filters, &prune::schema())?;
         let kept = prune::kept(pruning, &spans)?;
 
-        let scan_schema = cold::scan_schema(&self.schema);
         let scan = cold::Scan {
             table: &self.schema,
             wanted,
             output: &output,
-            predicate: self.physical(session, filters, &scan_schema)?,
             limit: limit.filter(|_| filters.is_empty()),
             session,
         };

@@ -195,6 +195,15 @@ async fn what_cannot_match_is_not_read() {
     );
     assert_eq!(explain("_partition = 1").await, (0, false));
     assert_eq!(explain("_offset < 5 or _offset >= 15").await, (1, true));
+    let sql = "explain select carrier from flights where _offset between 6 and 8";
+    let text = world
+        .run(sql, Format::Csv, QueryOptions::default())
+        .await
+        .unwrap();
+    assert!(
+        text.contains("pruning_predicate=_offset_null_count"),
+        "row groups too: {text}"
+    );
     world
         .check(
             "select count(*) as n from flights where _offset between 6 and 8",
