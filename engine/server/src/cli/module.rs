@@ -80,5 +80,7 @@ fn describe(info: &ModuleInfo) -> String {
         ("kind", format!("{:?}", info.kind)),
         ("imports", list(&info.imports)),
         ("exports", list(&info.exports)),
+        ("stubbed (a call traps)", list(&info.stubbed)),
+        ("grants needed", list(&info.grants_needed)),
     ])
 }
