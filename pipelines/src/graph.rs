@@ -89,10 +89,10 @@ impl<'s> Graph<'s> {
     fn sort(&self) -> Vec<usize> {
         let count = self.links.len();
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); count];
-        let mut waiting: Vec<usize> = vec![0; count];
+        let mut waiting: Vec<usize> = Vec::with_capacity(count);
         for node in 0..count {
             let inputs: BTreeSet<usize> = self.inputs(node).collect();
-            waiting[node] = inputs.len();
+            waiting.push(inputs.len());
             inputs
                 .into_iter()
                 .for_each(|input| readers[input].push(node));

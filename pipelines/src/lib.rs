@@ -24,8 +24,6 @@ pub mod spec;
 mod stage;
 pub mod status;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 
 pub use error::{RemoveError, StartError};

@@ -305,10 +305,10 @@ fn merged_order(chunks: &[Chunk]) -> Vec<u32> {
     while order.len() < first {
         let mut best: Option<(u32, usize)> = None;
         for (number, (_, head)) in heads.iter().enumerate() {
-            if let Some(origin) = chunks[number].origins.get(*head) {
-                if best.is_none_or(|(known, _)| *origin < known) {
-                    best = Some((*origin, number));
-                }
+            if let Some(origin) = chunks[number].origins.get(*head)
+                && best.is_none_or(|(known, _)| *origin < known)
+            {
+                best = Some((*origin, number));
             }
         }
         let Some((_, number)) = best else { break };

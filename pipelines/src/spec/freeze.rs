@@ -113,10 +113,10 @@ fn quoted(value: &str) -> String {
 /// Calls `each` with every scalar that names a topic's schema file.
 fn schema_files<'a>(root: &'a Node, each: &mut dyn FnMut(&'a Node, &'a Scalar)) {
     for (_, topic) in map(get(root, "topics")) {
-        if let Some(node) = get(topic, "value").and_then(|value| get(value, "schema")) {
-            if let Kind::Scalar(scalar) = &node.kind {
-                each(node, scalar);
-            }
+        if let Some(node) = get(topic, "value").and_then(|value| get(value, "schema"))
+            && let Kind::Scalar(scalar) = &node.kind
+        {
+            each(node, scalar);
         }
     }
 }

@@ -26,7 +26,7 @@ pub use reader::Surroundings;
 pub use schema_json::json_schema;
 pub use types::Spec;
 
-use types::{Metadata, TopicDef};
+use types::TopicDef;
 
 pub const API_VERSION: &str = "rustmq/v1alpha1";
 pub const KIND: &str = "Pipeline";
@@ -67,16 +67,6 @@ pub(crate) fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     });
     diagnostics.dedup();
     diagnostics
-}
-
-impl Default for Metadata {
-    fn default() -> Self {
-        Metadata {
-            name: Default::default(),
-            description: None,
-            labels: Default::default(),
-        }
-    }
 }
 
 impl TopicDef {
@@ -133,6 +123,26 @@ impl TopicDef {
 impl Spec {
     pub fn name(&self) -> &str {
         &self.metadata.name
+    }
+
+    /// Every topic that the pipeline reads or writes, dead letters included, each once.
+    pub fn topic_names(&self) -> Vec<String> {
+        use types::{Node, Then};
+        let mut names = std::collections::BTreeSet::new();
+        let policies = self.nodes.iter().filter_map(|(_, node)| node.on_error());
+        for policy in policies.chain(std::iter::once(&self.policy.on_error)) {
+            if let Some(Then::DeadLetter(topic)) = &policy.then {
+                names.insert(topic.value.clone());
+            }
+        }
+        for (_, node) in self.nodes.iter() {
+            match node {
+                Node::Source(source) => names.insert(source.topic.value.clone()),
+                Node::Sink(sink) => names.insert(sink.topic.value.clone()),
+                _ => false,
+            };
+        }
+        names.into_iter().collect()
     }
 
     /// The topics that the file declares, as they are to be created.

@@ -392,11 +392,11 @@ fn route(p: &mut Parser<'_>, fields: &Fields<'_>) -> Option<Route> {
         };
         p.reader.name(&key, "port", false)
     });
-    if let (Some(cases), Some(otherwise)) = (&cases, &otherwise) {
-        if cases.get(otherwise).is_some() {
-            let message = format!("`else` has the name of the case `{}`", otherwise.value);
-            p.reader.error(otherwise.at, message);
-        }
+    if let (Some(cases), Some(otherwise)) = (&cases, &otherwise)
+        && cases.get(otherwise).is_some()
+    {
+        let message = format!("`else` has the name of the case `{}`", otherwise.value);
+        p.reader.error(otherwise.at, message);
     }
     let on_error = on_error(p, fields);
     Some(Route {

@@ -22,6 +22,7 @@ use crate::limits::{
 };
 
 /// Allowed keys by the name of their type in the JSON Schema; a test holds the two together.
+#[cfg(test)]
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("Pipeline", SPEC_KEYS),
     ("Metadata", METADATA_KEYS),
@@ -154,10 +155,10 @@ impl Parser<'_> {
             .fields(node, "`metadata`", node.at, METADATA_KEYS)?;
         let name = self.reader.required(&fields, "name");
         let name = name.and_then(|n| self.reader.text(n, "the pipeline's `name`"));
-        if let Some(name) = &name {
-            if let Err(e) = pipeline_name_check(name) {
-                self.reader.error(name.at, e.to_string());
-            }
+        if let Some(name) = &name
+            && let Err(e) = pipeline_name_check(name)
+        {
+            self.reader.error(name.at, e.to_string());
         }
         let description = fields
             .get("description")
@@ -198,10 +199,10 @@ impl Parser<'_> {
                 self.broken.topics.push(key.text.clone());
             }
             if let Some(topic) = topic {
-                if self.reader.diagnostics.len() == before {
-                    if let Err(e) = topic.to_spec().check() {
-                        self.reader.error(key.at, format!("{what}: {e}"));
-                    }
+                if self.reader.diagnostics.len() == before
+                    && let Err(e) = topic.to_spec().check()
+                {
+                    self.reader.error(key.at, format!("{what}: {e}"));
                 }
                 out.push((
                     At {

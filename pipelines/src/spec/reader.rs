@@ -185,10 +185,10 @@ impl<'a> Reader<'a> {
     }
 
     pub fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
-        if let Kind::Scalar(s) = &node.kind {
-            if let Plain::Bool(b) = s.resolve() {
-                return Some(b);
-            }
+        if let Kind::Scalar(s) = &node.kind
+            && let Plain::Bool(b) = s.resolve()
+        {
+            return Some(b);
         }
         self.wrong(node, what, "true or false");
         None

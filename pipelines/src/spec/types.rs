@@ -208,7 +208,7 @@ pub struct Spec {
     pub file: String,
 }
 
-#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     #[schemars(regex(pattern = r"^[a-z0-9-]+$"), length(max = 100))]

@@ -11,7 +11,7 @@ use model::rows::Rows;
 
 use super::run::Work;
 use super::{Op, Stage, deadletter};
-use crate::operator::{Cut, sink};
+use crate::operator::{Cut, Why, sink};
 
 /// A commit and what it means for the lane.
 pub(crate) struct Ready {
@@ -21,6 +21,16 @@ pub(crate) struct Ready {
     pub next: Offset,
     pub counts: Counts,
     pub cut: Option<Cut>,
+}
+
+impl Ready {
+    /// Why not one row was done, if the lane must not go on.
+    pub fn stopped_at_once(&self) -> Option<String> {
+        match (&self.commit, self.cut.as_ref().map(|cut| &cut.why)) {
+            (None, Some(Why::Stop { message })) => Some(message.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// Rows of one commit.

@@ -384,59 +384,15 @@ impl Lane {
                 return Err(End::Again("the lane has nothing to run".to_string()));
             };
             let trial = self.fallback.is_some();
-            let (batch, tried) = (input.clone(), self.tried);
-            let mut job = tokio::task::spawn_blocking(move || once(chain, &batch, from, tried));
-            let mut failed = None;
-            let done = loop {
-                tokio::select! {
-                    done = &mut job => break done,
-                    Some(done) = flight.0.next() => {
-                        if let Err(end) = self.settle(done) {
-                            failed.get_or_insert(end);
-                        }
-                    }
-                }
-            };
-            let Ok((chain, result)) = done else {
-                return Err(End::Halt("the worker panicked: this is a bug".to_string()));
-            };
             let to = chain.stage.generation;
-            self.chain = Some(chain);
-            if let Some(end) = failed {
-                return Err(end);
-            }
+            let result = self.once(chain, input.clone(), from, flight).await?;
             let fault = match &result {
                 Ok((_, Some(fault))) => Some(fault.clone()),
-                Ok((
-                    Ready {
-                        commit: None,
-                        cut: Some(cut),
-                        ..
-                    },
-                    None,
-                )) => match &cut.why {
-                    Why::Stop { message } => Some(message.clone()),
-                    Why::Wait { .. } => None,
-                },
-                Ok(_) => None,
+                Ok((ready, None)) => ready.stopped_at_once(),
                 Err(why) => Some(why.clone()),
             };
             match (fault, trial) {
-                (Some(why), true) => {
-                    self.chain = self.fallback.take();
-                    self.tried = None;
-                    let from = self.generation();
-                    let modules = self.chain.as_ref().map(|chain| chain.stage.modules.clone());
-                    self.shared.update(|s| {
-                        s.generation = from;
-                        s.modules = modules.unwrap_or_default();
-                    });
-                    self.declined(
-                        to,
-                        from,
-                        format!("generation {to} failed before its first commit: {why}"),
-                    );
-                }
+                (Some(why), true) => self.rolled_back(to, &why),
                 (Some(why), false) if result.is_err() => return Err(End::Halt(why)),
                 (fault, _) => {
                     if let Some(fault) = fault {
@@ -446,6 +402,54 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// The chain works on a thread of its own and comes back.
+    async fn once(
+        &mut self,
+        chain: Chain,
+        input: Arc<Input>,
+        from: Offset,
+        flight: &mut Flight,
+    ) -> Result<Once, End> {
+        let tried = self.tried;
+        let mut job = tokio::task::spawn_blocking(move || once(chain, &input, from, tried));
+        let mut failed = None;
+        let done = loop {
+            tokio::select! {
+                done = &mut job => break done,
+                Some(done) = flight.0.next() => {
+                    if let Err(end) = self.settle(done) {
+                        failed.get_or_insert(end);
+                    }
+                }
+            }
+        };
+        let Ok((chain, result)) = done else {
+            return Err(End::Halt("the worker panicked: this is a bug".to_string()));
+        };
+        self.chain = Some(chain);
+        match failed {
+            Some(end) => Err(end),
+            None => Ok(result),
+        }
+    }
+
+    /// The generation before goes on, with the same batch.
+    fn rolled_back(&mut self, to: u64, why: &str) {
+        self.chain = self.fallback.take();
+        self.tried = None;
+        let from = self.generation();
+        let modules = self.chain.as_ref().map(|chain| chain.stage.modules.clone());
+        self.shared.update(|s| {
+            s.generation = from;
+            s.modules = modules.unwrap_or_default();
+        });
+        self.declined(
+            to,
+            from,
+            format!("generation {to} failed before its first commit: {why}"),
+        );
     }
 
     /// Waits as the guest or the policy asked, unless there are new orders.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::testing::guest::{broken, guest};
-use crate::testing::{World, done, text, until};
+use crate::tests::support::guest::{broken, guest};
+use crate::tests::support::{World, done, text, until};
 use crate::{LaneState, LaneStatus, Runtime};
 
 fn yaml(more: &str) -> String {

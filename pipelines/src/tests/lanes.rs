@@ -2,7 +2,7 @@
 
 use model::topic::TopicSpec;
 
-use crate::testing::{Fate, World, done, text, until};
+use crate::tests::support::{Fate, World, done, text, until};
 use crate::{LaneState, Runtime};
 
 const TYPED: &str = "{ codec: json, schema: { a: int64, b: string } }";
@@ -55,7 +55,8 @@ async fn filter_map_route() {
                  o: { kind: sink, inputs: [f], topic: out }\n";
     let expected = [r#"{"twice":40,"b":null}"#, r#"{"twice":6,"b":null}"#];
     check(&pipeline("", nodes), &values, "out", &expected).await;
-    let nodes = "  r: { kind: route, inputs: [src], cases: { low: \"a < 10\", x: \"b = 'y'\" }, else: rest }\n  \
+    let nodes = "  r: { kind: route, inputs: [src], cases: { low: \"a < 10\", x: \"b = 'y'\" }, \
+else: rest }\n  \
                  s: { kind: sink, inputs: [r.low], topic: spread }\n  \
                  o: { kind: sink, inputs: [r.rest, r.x], topic: out }\n";
     // Two outputs of one source meet again in its order.
@@ -270,15 +271,18 @@ pipeline exists: node src: start 1970-01-01T00:00:00.000002Z -> earliest \
         .unwrap();
     until(&runtime, done).await;
     assert_eq!(world.values("out", 0), ["3", "4", "2", "3", "4"]);
+}
 
+#[tokio::test]
+async fn what_retention_took_is_said() {
+    let nodes = "  o: { kind: sink, inputs: [src], topic: out }\n";
+    let yaml = pipeline("", nodes).replace(TYPED, "json");
+    let (world, runtime) = check(&yaml, &["1", "2", "3", "4"], "out", &["1", "2", "3", "4"]).await;
     runtime.shutdown().await;
     world.produce("in", 0, &["5", "6"]);
     world.log.trim(world.partition("in", 0), 5);
     let again = world.runtime();
-    world
-        .apply(&again, &yaml.replace("start:", "start: earliest } #"), &[])
-        .await
-        .unwrap();
+    world.apply(&again, &yaml, &[]).await.unwrap();
     let lanes = until(&again, done).await;
     assert_eq!(world.values("out", 0).last().unwrap(), "6");
     let fault = lanes[0].fault.as_deref();

@@ -2,7 +2,9 @@
 //!
 //! - `property` random pipelines, failures and restarts against a plain model
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
+//! - `support` the log in memory and the world around it
 
 mod guests;
 mod lanes;
 mod property;
+pub(crate) mod support;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
-use crate::testing::{Fate, World, done, text, until};
+use crate::tests::support::{Fate, World, done, text, until};
 
 /// One operator; `input` counts the ports made so far, from the source's on.
 #[derive(Clone, Debug)]
@@ -104,11 +104,11 @@ impl Case {
 
     fn yaml(&self) -> String {
         let ports = self.ports();
-        let mut out = format!(
-            "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: {{ name: p }}\ntopics:\n  \
-             src: {{ partitions: 2, value: {{ codec: json, schema: {{ id: int64, a: int64 }} }} }}\n  \
-             bad: {{ partitions: 2 }}\n"
-        );
+        let mut out =
+            "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: { name: p }\ntopics:\n  \
+             src: { partitions: 2, value: { codec: json, schema: { id: int64, a: int64 } } }\n  \
+             bad: { partitions: 2 }\n"
+                .to_string();
         for number in 0..self.sinks.len() {
             let _ = writeln!(out, "  t{number}: {{ partitions: {SINK_PARTITIONS} }}");
         }

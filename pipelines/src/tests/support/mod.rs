@@ -40,7 +40,6 @@ struct Stored {
     partitions: BTreeMap<PartitionId, Vec<Batch>>,
     positions: BTreeMap<(String, PartitionId), Position>,
     fates: VecDeque<Fate>,
-    commits: usize,
     /// Largest commit taken, in rows.
     rows_max: Option<u64>,
     starts: BTreeMap<PartitionId, Offset>,
@@ -69,10 +68,6 @@ impl FakeLog {
 
     pub fn rows_max(&self, rows: u64) {
         self.stored.lock().unwrap().rows_max = Some(rows);
-    }
-
-    pub fn commits(&self) -> usize {
-        self.stored.lock().unwrap().commits
     }
 
     /// As retention does.
@@ -165,7 +160,6 @@ impl Stored {
             self.positions
                 .insert((position.group.clone(), position.partition), position);
         }
-        self.commits += 1;
         (fate, Ok(Committed { base_offsets }))
     }
 }
