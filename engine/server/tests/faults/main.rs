@@ -1,0 +1,56 @@
+//! Whole processes under fault: killed, starved of disk, lied to.
+//!
+//! - `kill` producers, a group and a pipeline over `kill -9` at random moments; `ledger` is what
+//!   the clients know and the checker that compares it with what the server has at the end
+//! - `disk` a full disk, damaged files
+//! - `bad_input` what users and clients get wrong, `modules` guests that misbehave; `guests`
+//!   makes them
+//!
+//! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
+//! Invariants: chance comes from a printed seed (`RUSTMQ_SEED`); nothing sleeps but `wait`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod disk;
+mod guests;
+mod kill;
+mod ledger;
+mod modules;
+
+/// Chance that can be repeated: SplitMix64.
+pub struct Chance(u64);
+
+impl Chance {
+    /// From `RUSTMQ_SEED`, else from the clock; printed either way.
+    pub fn seeded() -> (Chance, u64) {
+        let given = std::env::var("RUSTMQ_SEED").ok();
+        let seed = given.map_or_else(clock, |seed| seed.parse().expect("RUSTMQ_SEED is a number"));
+        eprintln!("seed {seed}: repeat with RUSTMQ_SEED={seed}");
+        (Chance(seed), seed)
+    }
+
+    /// Another one, that the order of threads does not touch.
+    pub fn split(&mut self) -> Chance {
+        Chance(self.next())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From `low` to `high`, both included.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next() % (high - low + 1)
+    }
+}
+
+fn clock() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("now is after 1970");
+    since.as_nanos() as u64
+}
