@@ -125,26 +125,6 @@ impl Spec {
         &self.metadata.name
     }
 
-    /// Every topic that the pipeline reads or writes, dead letters included, each once.
-    pub fn topic_names(&self) -> Vec<String> {
-        use types::{Node, Then};
-        let mut names = std::collections::BTreeSet::new();
-        let policies = self.nodes.iter().filter_map(|(_, node)| node.on_error());
-        for policy in policies.chain(std::iter::once(&self.policy.on_error)) {
-            if let Some(Then::DeadLetter(topic)) = &policy.then {
-                names.insert(topic.value.clone());
-            }
-        }
-        for (_, node) in self.nodes.iter() {
-            match node {
-                Node::Source(source) => names.insert(source.topic.value.clone()),
-                Node::Sink(sink) => names.insert(sink.topic.value.clone()),
-                _ => false,
-            };
-        }
-        names.into_iter().collect()
-    }
-
     /// The topics that the file declares, as they are to be created.
     pub fn topics(&self) -> Vec<(String, TopicSpec)> {
         self.topics

@@ -463,3 +463,47 @@ fn frozen_files_mean_the_same() {
     };
     assert_eq!(wasm.params["a"], "a \"b\": ${TOPIC}\n- c ${x}");
 }
+
+mod mutations {
+    //! Whatever stands in the file, reading ends, and every place named is inside it.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mutated() -> impl Strategy<Value = String> {
+        let edit = (
+            any::<prop::sample::Index>(),
+            0..40usize,
+            "[-a-z0-9:{}\\[\\],&*!|>'\"# \n$%@\u{e9}]{0,6}",
+        );
+        prop::collection::vec(edit, 1..5).prop_map(|edits| {
+            let mut chars: Vec<char> = FLIGHTS.chars().collect();
+            for (at, cut, put) in edits {
+                let at = at.index(chars.len() + 1);
+                let end = (at + cut % 7).min(chars.len());
+                chars.splice(at..end, put.chars());
+            }
+            chars.into_iter().collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+        #[test]
+        fn reading_always_ends(text in mutated()) {
+            let around = Surroundings { env: &env, read: &read };
+            let lines = text.lines().count() as u32 + 1;
+            let found = match parse_with("p.yaml", &text, &around) {
+                Ok(spec) => crate::lint(&spec, Some(&Catalog::new())),
+                Err(diagnostics) => diagnostics,
+            };
+            for diagnostic in found {
+                prop_assert!((1..=lines).contains(&diagnostic.line), "{diagnostic}");
+            }
+            if let Ok(frozen) = freeze("p.yaml", &text, &around) {
+                prop_assert_eq!(frozen.lines().count(), text.lines().count());
+            }
+        }
+    }
+}
