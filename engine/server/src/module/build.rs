@@ -171,6 +171,10 @@ async fn cargo(
         .arg(manifest)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let Some(target_dir) = target_dir {
+        let path = std::path::absolute(target_dir).unwrap_or_else(|_| target_dir.into());
+        building.arg("--target-dir").arg(path);
+    }
     let mut child = building
         .spawn()
         .map_err(|error| no_program(&cargo, error))?;
