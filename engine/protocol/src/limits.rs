@@ -29,9 +29,9 @@ pub const FIRST_FRAME_MS: u64 = 5_000;
 /// From the first byte of a frame to its last.
 pub const FRAME_MS: u64 = 60_000;
 /// A QUIC connection without any packet for this long is gone.
-pub const IDLE_MS: u64 = 30_000;
+pub const IDLE_MS: u64 = 12_000;
 /// A client sends something at least this often.
-pub const KEEP_ALIVE_MS: u64 = 5_000;
+pub const KEEP_ALIVE_MS: u64 = 3_000;
 /// A TCP connection without a request for this long is closed.
 pub const TCP_IDLE_MS: u64 = 600_000;
 /// What requests in flight get to finish when the server stops.

@@ -106,10 +106,8 @@ fn missing_modules(spec: &Spec, dir: &Path, diagnostics: &mut Vec<Diagnostic>) {
             let at = definition.source.at;
             let message = format!("module `{}`: {} is not there", alias.value, path.display());
             let hint = format!("source is {wanted}, relative to this file");
-            diagnostics.push(
-                Diagnostic::error(&spec.file, at.line as u32, at.column as u32, message)
-                    .with_hint(hint),
-            );
+            diagnostics
+                .push(Diagnostic::error(&spec.file, at.line, at.column, message).with_hint(hint));
         }
     }
 }
@@ -212,7 +210,7 @@ async fn upload(server: &Server, local: Local) -> Result<PipelineFile, Failure> 
                 let at = definition.source.at;
                 let built = built.map_err(|error| {
                     let message = format!("module `{}` does not build: {error}", alias.value);
-                    let (line, column) = (at.line as u32, at.column as u32);
+                    let (line, column) = (at.line, at.column);
                     Failure::failed(Diagnostic::error(&local.name, line, column, message))
                 })?;
                 send(server, &built).await?

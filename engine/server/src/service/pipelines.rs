@@ -86,7 +86,7 @@ impl Rooms {
             };
             if let Some(difference) = wanted.difference(&there.spec) {
                 let message = format!("topic `{}` exists, but its {difference}", name.value);
-                let (line, column) = (name.at.line as u32, name.at.column as u32);
+                let (line, column) = (name.at.line, name.at.column);
                 diagnostics.push(
                     Diagnostic::error(&spec.file, line, column, message)
                         .with_hint("make the file say what is there, or use another topic"),

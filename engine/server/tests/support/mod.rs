@@ -3,6 +3,10 @@
 //! Called by: the test files of this folder. Invariants: every test has folders, ports and
 //! environment of its own; a server dies with its test.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "support of tests: a failure here fails the test"
+)]
 
 #[path = "../../../../tests/support/wait.rs"]
 pub mod wait;
@@ -194,12 +198,11 @@ impl Server {
     /// Status and body of one HTTP request.
     pub fn http(&self, head: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.http).unwrap();
+        let fixed = "host: localhost\r\nconnection: close";
         let length = body.len();
-        write!(
-            stream,
-            "{head} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
+        let request =
+            format!("{head} HTTP/1.1\r\n{fixed}\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         let text = String::from_utf8_lossy(&answer).into_owned();
