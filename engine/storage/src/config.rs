@@ -37,6 +37,10 @@ pub struct StoreConfig {
     pub cold_cache_bytes_max: usize,
     /// How often the tier looks for what is due.
     pub tier_tick_ms: u64,
+    /// How often the tier is searched for objects that no list names.
+    pub tier_collect_ms: u64,
+    /// How old such an object must be before it is deleted.
+    pub tier_orphan_grace_ms: u64,
     /// How long the WAL's writer must be idle before it appends a mark.
     pub idle_mark_ms: u64,
 }
@@ -56,6 +60,8 @@ impl Default for StoreConfig {
             tier_age_ms: 600_000,
             cold_cache_bytes_max: 128 << 20,
             tier_tick_ms: 1_000,
+            tier_collect_ms: 600_000,
+            tier_orphan_grace_ms: 3_600_000,
             idle_mark_ms: 20,
         }
     }

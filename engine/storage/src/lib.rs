@@ -23,5 +23,5 @@ pub use config::{PartitionConfig, StoreConfig};
 pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;
-pub use status::{PartitionStatus, StoreStatus, TierReport};
+pub use status::{Collected, PartitionStatus, StoreStatus, TierReport};
 pub use tier::manifest::{ColdObject, ProducerMark};

@@ -73,3 +73,25 @@ impl TierReport {
         self.segments_freed += other.segments_freed;
     }
 }
+
+/// What one collection deleted in the tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Collected {
+    /// Data objects that no manifest names.
+    pub objects: u64,
+    /// Manifests long replaced.
+    pub manifests: u64,
+    /// Partitions left alone because another writer's manifest is newer.
+    pub stale: u64,
+    /// Partitions that are not known here and were not dropped: left alone.
+    pub unknown: u64,
+}
+
+impl Collected {
+    pub(crate) fn add(&mut self, other: &Collected) {
+        self.objects += other.objects;
+        self.manifests += other.manifests;
+        self.stale += other.stale;
+        self.unknown += other.unknown;
+    }
+}

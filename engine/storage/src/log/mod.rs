@@ -177,7 +177,7 @@ impl Store {
         })?;
         pending.await?;
         let _tiering = partition.tiering.lock().await;
-        if let Err(error) = self.inner.tier.delete_partition(&partition).await {
+        if let Err(error) = self.inner.tier.delete_partition(&partition.cold()).await {
             tracing::warn!(partition = %id, %error, "objects of a dropped partition stay behind");
         }
         self.reclaim_or_warn().await;

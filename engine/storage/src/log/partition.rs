@@ -6,7 +6,7 @@
 //! tier's manifest has it or it was trimmed.
 //! Refuses: batches that do not begin where the assigned offsets end.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -242,12 +242,18 @@ impl Partition {
         let end = manifest.end;
         let now = Instant::now();
         let before = std::mem::replace(&mut state.cold, manifest);
-        let start = state.cold.start;
-        let gone = before.objects.iter().filter(|object| object.next <= start);
-        state
-            .retired
-            .extend(gone.map(|object| (now, object.path.clone())));
+        let cold = Arc::clone(&state.cold);
+        let listed: HashSet<&str> = cold.objects.iter().map(|o| o.path.as_str()).collect();
+        let gone = before.objects.iter().map(|object| &object.path);
+        let gone = gone.filter(|path| !listed.contains(path.as_str()));
+        state.retired.extend(gone.map(|path| (now, path.clone())));
         release(&mut state, end);
+    }
+
+    /// Objects that left the tier's list and are still to be deleted.
+    pub(crate) fn retired(&self) -> HashSet<String> {
+        let state = self.lock();
+        state.retired.iter().map(|(_, path)| path.clone()).collect()
     }
 
     /// Objects that left the tier's list at least `grace` ago.

@@ -15,7 +15,7 @@ use super::partition::Partition;
 use super::read::load;
 use super::{Inner, Store};
 use crate::error::TierError;
-use crate::status::TierReport;
+use crate::status::{Collected, TierReport};
 use crate::tier::manifest::{Manifest, ProducerMark};
 use crate::tier::writer::{Written, write};
 
@@ -84,8 +84,8 @@ impl Store {
         };
         let before = partition.cold();
         let start = partition.bounds().start;
-        let mut manifest = before.followed_by(start, Some(object), marks);
-        self.inner.tier.put_manifest(&mut manifest).await?;
+        let manifest = before.followed_by(start, Some(object), marks);
+        let manifest = self.inner.tier.put_manifest(&manifest).await?;
         partition.release_tiered(Arc::new(manifest));
         Ok(Some(report))
     }
@@ -105,8 +105,8 @@ impl Store {
         let _one = partition.tiering.lock().await;
         let before = partition.cold();
         if is_gone(&before) {
-            let mut manifest = before.followed_by(start, None, Vec::new());
-            self.inner.tier.put_manifest(&mut manifest).await?;
+            let manifest = before.followed_by(start, None, Vec::new());
+            let manifest = self.inner.tier.put_manifest(&manifest).await?;
             partition.release_tiered(Arc::new(manifest));
         }
         Ok(())
@@ -114,13 +114,45 @@ impl Store {
 
     /// Deletes objects that left their partition's list at least `grace` ago: queries that
     /// pinned an older list have ended by then.
-    pub(super) async fn delete_retired(&self, grace: Duration) {
+    pub(crate) async fn delete_retired(&self, grace: Duration) {
         for partition in self.inner.partitions.all().into_values() {
             for path in partition.take_retired(grace) {
                 if let Err(error) = self.inner.tier.delete(&Path::from(path)).await {
                     tracing::warn!(%error, "an object of trimmed records stays behind");
                 }
             }
+        }
+    }
+
+    /// Deletes what at least `grace` ago came to the tier and no list names.
+    pub(crate) async fn collect(&self, grace: Duration) -> Result<Collected, TierError> {
+        let tier = &self.inner.tier;
+        let mut collected = Collected::default();
+        for (id, old) in tier.old(grace).await? {
+            let done = match self.inner.partitions.get(id) {
+                Some(partition) => {
+                    // No upload is under way meanwhile, so its object is not taken for an orphan.
+                    let _one = partition.tiering.lock().await;
+                    let (cold, retired) = (partition.cold(), partition.retired());
+                    tier.collect_partition(&cold, &retired, old).await
+                }
+                None => tier.collect_unknown(id, old).await,
+            };
+            collected.add(&done?);
+        }
+        Ok(collected)
+    }
+
+    /// Collects every now and then.
+    async fn collect_due(&self) {
+        let every = Duration::from_millis(self.inner.config.tier_collect_ms);
+        if !self.inner.tier.is_collection_due(every) {
+            return;
+        }
+        let grace = Duration::from_millis(self.inner.config.tier_orphan_grace_ms);
+        match self.collect(grace).await {
+            Ok(collected) => tracing::debug!(?collected, "the tier was collected"),
+            Err(error) => tracing::warn!(%error, "the tier was not collected"),
         }
     }
 
@@ -148,7 +180,7 @@ impl Store {
     }
 
     /// One look at everything: moves what is due, gives back what is free.
-    pub(super) async fn tier_due(&self) -> Result<(), TierError> {
+    pub(crate) async fn tier_due(&self) -> Result<(), TierError> {
         let now_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -170,6 +202,7 @@ impl Store {
         }
         self.reclaim().await?;
         self.delete_retired(RETIRED_GRACE).await;
+        self.collect_due().await;
         match first_error {
             None => Ok(()),
             Some(error) => Err(error),

@@ -63,6 +63,9 @@ pub(crate) struct Manifest {
     pub objects: Vec<ColdObject>,
     /// In the order their batches were written.
     pub producers: Vec<ProducerMark>,
+    /// The last one of a partition that is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
 }
 
 impl Manifest {
@@ -80,6 +83,7 @@ impl Manifest {
             end: 0,
             objects: Vec::new(),
             producers: Vec::new(),
+            dropped: false,
         }
     }
 
@@ -107,6 +111,11 @@ impl Manifest {
     pub(crate) fn object_at(&self, offset: Offset) -> Option<&ColdObject> {
         let at = self.objects.partition_point(|object| object.next <= offset);
         self.objects.get(at)
+    }
+
+    /// Where a partition's manifests are.
+    pub(crate) fn folder(partition: PartitionId) -> Path {
+        Path::from(format!("manifests/{}/{}", partition.topic, partition.index))
     }
 
     pub(crate) fn path(partition: PartitionId, number: u64) -> Path {

@@ -5,6 +5,7 @@
 //! have names nobody else uses; manifests are put only where none is.
 //! Refuses: manifests of another writer (fenced), objects that are not what the manifest says.
 
+pub(crate) mod collect;
 pub(crate) mod columns;
 pub(crate) mod manifest;
 pub(crate) mod objects;
@@ -13,11 +14,16 @@ pub(crate) mod upload;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod twin;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -27,7 +33,6 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::config::StoreConfig;
 use crate::error::{OpenError, TierError};
-use crate::log::partition::Partition;
 use manifest::{ColdObject, Manifest};
 use reader::{Cursor, Loaded, ReadCache};
 
@@ -40,6 +45,7 @@ pub(crate) struct Tier {
     puts: AtomicU64,
     cache: ReadCache,
     failure: Mutex<Option<String>>,
+    collected: Mutex<Instant>,
 }
 
 impl Tier {
@@ -62,7 +68,21 @@ impl Tier {
             puts: AtomicU64::new(0),
             cache: ReadCache::new(config.cold_cache_bytes_max),
             failure: Mutex::new(None),
+            collected: Mutex::new(Instant::now()),
         }
+    }
+
+    /// Whether the last collection is that long ago; if so, this is one.
+    pub(crate) fn is_collection_due(&self, every: Duration) -> bool {
+        let mut last = self
+            .collected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.elapsed() >= every;
+        if is_due {
+            *last = Instant::now();
+        }
+        is_due
     }
 
     /// Why the tier last failed, if nothing succeeded since.
@@ -87,6 +107,12 @@ impl Tier {
             if let Some((partition, number)) = manifest::manifest_of(&meta.location) {
                 let newest = numbers.entry(partition).or_insert(number);
                 *newest = number.max(*newest);
+            }
+        }
+        for (partition, number) in &mut numbers {
+            // The list may lag behind.
+            while let Some(newer) = self.newer(*partition, *number).await? {
+                *number = newer;
             }
         }
         Ok(numbers)
@@ -166,19 +192,6 @@ impl Tier {
         let failed = |error| TierError::store(what, path, error);
         let got = self.objects.get(&Path::from(path)).await.map_err(failed)?;
         got.bytes().await.map_err(failed)
-    }
-
-    /// Deletes objects and manifests of a partition that is gone.
-    pub(crate) async fn delete_partition(&self, partition: &Partition) -> Result<(), TierError> {
-        let manifest = partition.cold();
-        for number in (1..=manifest.number).rev() {
-            let path = Manifest::path(manifest.partition, number);
-            self.delete(&path).await?;
-        }
-        for object in &manifest.objects {
-            self.delete(&Path::from(object.path.as_str())).await?;
-        }
-        Ok(())
     }
 
     pub(crate) async fn delete(&self, path: &Path) -> Result<(), TierError> {

@@ -1,8 +1,8 @@
 //! Puts data objects and manifests, and settles unclear answers.
 //!
 //! Called by: `log::tiering`. Invariants: a data object's name is used once; a manifest counts as
-//! put only if the object there is ours, so a lost answer is no failure and another writer's
-//! manifest is never taken for ours.
+//! put only if the object there is ours and the newest, so a lost answer is no failure, another
+//! writer's manifest is never taken for ours, and a stale writer is fenced also after collection.
 //! Refuses: to go on where another writer has put the manifest that was ours to put.
 
 use std::sync::atomic::Ordering;
@@ -33,11 +33,7 @@ impl Tier {
             "data/{}-{}/{}/{:020}-{:020}-{}-{put}.parquet",
             config.topic, config.id.topic, config.id.index, written.base, written.next, self.writer,
         ));
-        let failed = |error| TierError::store("write", path.as_ref(), error);
-        self.objects
-            .put(&path, written.bytes.clone().into())
-            .await
-            .map_err(failed)?;
+        self.put_whole(&path, &written.bytes).await?;
         Ok(ColdObject {
             path: path.to_string(),
             size: written.bytes.len() as u64,
@@ -52,8 +48,32 @@ impl Tier {
         })
     }
 
-    /// Puts a manifest where none is. `manifest` gets this writer's name and put.
-    pub(crate) async fn put_manifest(&self, manifest: &mut Manifest) -> Result<(), TierError> {
+    /// Puts an object under a name nobody else uses. It counts as put when it is seen there in
+    /// its full size, whatever the answers were.
+    async fn put_whole(&self, path: &Path, bytes: &Bytes) -> Result<(), TierError> {
+        let mut attempt = 1;
+        loop {
+            let put = self.objects.put(path, bytes.clone().into()).await;
+            let seen = self.objects.head(path).await;
+            let error = match (put, seen) {
+                (_, Ok(meta)) if meta.size == bytes.len() as u64 => return Ok(()),
+                (Err(error), _) | (Ok(_), Err(error)) => error,
+                (Ok(_), Ok(meta)) => Error::Generic {
+                    store: "tier",
+                    source: format!("{} of {} bytes arrived", meta.size, bytes.len()).into(),
+                },
+            };
+            if attempt == ATTEMPTS_MAX {
+                return Err(TierError::store("write", path.as_ref(), error));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Puts a manifest where none is, with this writer's name. Answers the one that stands
+    /// there: this one, or an earlier one of this writer whose answer never came.
+    pub(crate) async fn put_manifest(&self, manifest: &Manifest) -> Result<Manifest, TierError> {
+        let mut manifest = manifest.clone();
         manifest.writer.clone_from(&self.writer);
         manifest.commit = self.puts.fetch_add(1, Ordering::Relaxed);
         let path = Manifest::path(manifest.partition, manifest.number);
@@ -64,42 +84,53 @@ impl Tier {
                 mode: PutMode::Create,
                 ..PutOptions::default()
             };
-            let error = match self
-                .objects
-                .put_opts(&path, json.clone().into(), options)
-                .await
-            {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
+            let put = self.objects.put_opts(&path, json.clone().into(), options);
+            let put = put.await.map(|_| ());
+            // Whatever the answer was, what stands there decides: S3 says "exists" also where
+            // nothing is, and a store may say yes and forget.
+            let error = match self.get("read", path.as_ref()).await {
+                Ok(there) => return self.settle(&manifest, &path, &there).await,
+                Err(error) => put.map_or_else(
+                    |put| TierError::store("write", path.as_ref(), put),
+                    |()| error,
+                ),
             };
-            // Whatever the answer was, what stands there decides.
-            match self.objects.get(&path).await {
-                Ok(got) => {
-                    let failed = |error| TierError::store("read", path.as_ref(), error);
-                    let there = got.bytes().await.map_err(failed)?;
-                    return self.settle(manifest, &path, &there);
-                }
-                // Nothing there: S3 says "exists" also for a lost race with nobody.
-                Err(Error::NotFound { .. }) if attempt < ATTEMPTS_MAX => attempt += 1,
-                Err(_) => return Err(TierError::store("write", path.as_ref(), error)),
+            if attempt == ATTEMPTS_MAX {
+                return Err(error);
             }
+            attempt += 1;
         }
     }
 
-    fn settle(&self, ours: &Manifest, path: &Path, there: &[u8]) -> Result<(), TierError> {
+    /// What stands where a manifest was put: ours, if nobody has put a newer one since. A
+    /// writer that slept while others went on may find its place free again, so it asks.
+    async fn settle(
+        &self,
+        ours: &Manifest,
+        path: &Path,
+        there: &[u8],
+    ) -> Result<Manifest, TierError> {
         let damaged = |reason| TierError::Manifest {
             path: path.to_string(),
             reason,
         };
         let there = Manifest::from_json(there, ours.partition).map_err(damaged)?;
-        if there.writer == ours.writer && there.commit == ours.commit {
-            return Ok(());
-        }
-        Err(TierError::Fenced {
+        let fenced = |path: &Path, writer| TierError::Fenced {
             path: path.to_string(),
-            writer: there.writer,
+            writer,
             partition: ours.partition,
-        })
+        };
+        if there.writer != ours.writer {
+            return Err(fenced(path, there.writer));
+        }
+        match self.newer(ours.partition, ours.number).await? {
+            None => Ok(there),
+            Some(newer) => {
+                let newer = self.manifest(ours.partition, newer).await?;
+                let path = Manifest::path(ours.partition, newer.number);
+                Err(fenced(&path, newer.writer))
+            }
+        }
     }
 
     /// Reads a manifest that was listed.

@@ -1,0 +1,323 @@
+//! The tier under faults: thousands of operations from a seed, checked against a model.
+//!
+//! Called by: `cargo test`; `RUSTMQ_SEED` gives another seed. Invariants: what was acknowledged
+//! is there once and in order, whatever the object store does and whenever the power goes; after
+//! a collection only what the lists name is left. Refuses: nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Offset, PartitionId};
+
+use super::Tier;
+use super::collect::MANIFESTS_KEPT;
+use super::twin::{Dice, Twin};
+use crate::log::Store;
+use crate::log::tests::{P0, P1, append, config, partitions};
+use crate::tests::disk::SimDisk;
+use crate::{StoreConfig, TierError};
+
+const RUNS: u64 = 5;
+const OPERATIONS: u64 = 2_000;
+const FAULTS_PER_MILLE: u64 = 150;
+/// Times a request is made again where the store is to blame.
+const TRIES_MAX: u32 = 60;
+
+/// What a partition must hold: where it starts, and the appends as base, end and text.
+#[derive(Default)]
+struct Model {
+    start: Offset,
+    appends: Vec<(Offset, Offset, String)>,
+}
+
+impl Model {
+    fn end(&self) -> Offset {
+        self.appends.last().map_or(0, |(_, end, _)| *end)
+    }
+
+    fn value(&self, offset: Offset) -> Option<String> {
+        let at = self.appends.partition_point(|(_, end, _)| *end <= offset);
+        let (_, _, text) = &self.appends[at];
+        (offset % 5 != 4).then(|| format!("{text}{offset}"))
+    }
+}
+
+struct Storm {
+    seed: u64,
+    dir: tempfile::TempDir,
+    config: StoreConfig,
+    disk: SimDisk,
+    twin: Twin,
+    dice: Dice,
+    models: [(PartitionId, Model); 2],
+    records: u64,
+    failed: u64,
+    crashes: u64,
+}
+
+impl Storm {
+    fn new(seed: u64) -> Storm {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.segment_bytes = 8 << 10;
+        // Due by age at once; nothing wakes the background task, so the seed decides all.
+        config.tier_age_ms = 0;
+        config.wal_bytes_max = 64 << 10;
+        Storm {
+            seed,
+            dir,
+            config,
+            disk: SimDisk::default(),
+            twin: Twin::new(seed, FAULTS_PER_MILLE),
+            dice: Dice(seed ^ 0xd1ce),
+            models: [(P0, Model::default()), (P1, Model::default())],
+            records: 0,
+            failed: 0,
+            crashes: 0,
+        }
+    }
+
+    async fn open(&self) -> Store {
+        let mut error = None;
+        for _ in 0..TRIES_MAX {
+            let tier = Tier::over(Arc::new(self.twin.clone()), "twin".into(), &self.config);
+            let disk = Arc::new(self.disk.clone());
+            let open = Store::open_with(self.config.clone(), partitions(), disk, Some(tier));
+            match open.await {
+                Ok(store) => return store,
+                Err(failed) => error = Some(failed),
+            }
+        }
+        panic!("seed {}: does not open: {}", self.seed, error.unwrap());
+    }
+
+    /// Reads from an offset on until `until` and compares.
+    async fn check(&self, store: &Store, at: usize, from: Offset, until: Offset) {
+        let (p, model) = &self.models[at];
+        let mut next = from;
+        let mut tries = 0;
+        while next < until {
+            let batches = match store.read(*p, next, 1 << 10).await {
+                Ok(batches) => batches,
+                Err(error) => {
+                    tries += 1;
+                    assert!(tries < TRIES_MAX, "seed {}: {p} {next}: {error}", self.seed);
+                    continue;
+                }
+            };
+            assert!(!batches.is_empty(), "seed {}: gap at {next}", self.seed);
+            for batch in batches {
+                let rows = batch.rows().unwrap();
+                for (row, offset) in batch.offsets().unwrap().into_iter().enumerate() {
+                    if offset < next {
+                        assert!(offset < from, "seed {}: {offset} twice", self.seed);
+                        continue;
+                    }
+                    assert_eq!(offset, next, "seed {}: no gap, no double", self.seed);
+                    let record = rows.record(row);
+                    let value = record.value.map(|v| String::from_utf8(v.to_vec()).unwrap());
+                    assert_eq!(value, model.value(offset), "seed {}: {p}", self.seed);
+                    assert_eq!(record.key.unwrap(), offset.to_string().as_bytes());
+                    next += 1;
+                }
+            }
+        }
+    }
+
+    async fn check_all(&self, store: &Store) {
+        for (at, (p, model)) in self.models.iter().enumerate() {
+            let bounds = store.bounds(*p).unwrap();
+            let expected = (model.start, model.end());
+            let seed = self.seed;
+            assert_eq!((bounds.start, bounds.end), expected, "seed {seed}: {p}");
+            self.check(store, at, model.start, model.end()).await;
+        }
+    }
+
+    fn count<T>(&mut self, done: Result<T, TierError>) {
+        if let Err(error) = done {
+            let is_ours = matches!(error, TierError::Store { .. });
+            assert!(is_ours, "seed {}: {error}", self.seed);
+            self.failed += 1;
+        }
+    }
+
+    async fn operate(&mut self, store: Store, number: u64) -> Store {
+        let at = self.dice.below(2) as usize;
+        let p = self.models[at].0;
+        match self.dice.below(100) {
+            0..40 => {
+                let rows = 1 + self.dice.below(12);
+                let text = format!("{number}:");
+                let base = append(&store, p, rows, &text).await;
+                let model = &mut self.models[at].1;
+                assert_eq!(base, model.end(), "seed {}", self.seed);
+                model.appends.push((base, base + rows, text));
+                self.records += rows;
+            }
+            40..62 => {
+                let model = &self.models[at].1;
+                let span = model.end() - model.start;
+                let from = model.start + self.dice.below(span);
+                let until = (from + 30).min(self.models[at].1.end());
+                self.check(&store, at, from, until).await;
+            }
+            62..76 => self.count(store.tier(Some(p)).await),
+            76..82 => self.count(store.tier_due().await),
+            82..86 => {
+                let model = &mut self.models[at].1;
+                let span = (model.end() - model.start) / 4;
+                model.start += self.dice.below(span);
+                store.trim_durable(p, model.start).await.unwrap();
+            }
+            86..93 => {
+                store.delete_retired(Duration::ZERO).await;
+                self.count(store.collect(Duration::ZERO).await);
+            }
+            93..97 => return self.crash(store, p).await,
+            _ => {
+                store.close().await.unwrap();
+                drop(store);
+                let store = self.open().await;
+                self.check_all(&store).await;
+                return store;
+            }
+        }
+        store
+    }
+
+    /// The power goes after a few requests of a run of the tier.
+    async fn crash(&mut self, store: Store, p: PartitionId) -> Store {
+        self.crashes += 1;
+        self.twin.set_power(Some(self.dice.below(8)));
+        match self.dice.below(3) {
+            0 => drop(store.collect(Duration::ZERO).await),
+            1 => drop(store.tier_due().await),
+            _ => drop(store.tier(Some(p)).await),
+        }
+        let dice = &mut self.dice;
+        self.disk = self.disk.crashed(|| dice.below(2) == 0);
+        drop(store);
+        self.twin.set_power(None);
+        let store = self.open().await;
+        self.check_all(&store).await;
+        store
+    }
+
+    /// Without faults: all goes to the tier, and a collection leaves what the lists name.
+    async fn settle(&mut self, store: Store) {
+        self.twin.set_faults(0);
+        let store = {
+            store.close().await.unwrap();
+            drop(store);
+            self.open().await
+        };
+        store.tier(None).await.unwrap();
+        store.tier_due().await.unwrap();
+        store.delete_retired(Duration::ZERO).await;
+        store.collect(Duration::ZERO).await.unwrap();
+        let mut named = BTreeSet::new();
+        for (p, model) in &self.models {
+            let snapshot = store.snapshot(*p).await.unwrap();
+            assert_eq!(snapshot.cold_end, model.end());
+            named.extend(snapshot.cold.into_iter().map(|object| object.path));
+        }
+        let there = self.twin.paths("data").await.into_iter().collect();
+        assert_eq!(named, there, "seed {}: orphans are left", self.seed);
+        let manifests = self.twin.paths("manifests").await.len() as u64;
+        assert!(manifests <= 2 * MANIFESTS_KEPT, "{manifests} manifests");
+        self.check_all(&store).await;
+        store.close().await.unwrap();
+        drop(store);
+        self.check_all(&self.open().await).await;
+        assert!(self.dir.path().exists());
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_operations_under_faults_leave_no_gap_no_double_and_no_orphan() {
+    let seed = std::env::var("RUSTMQ_SEED").ok();
+    let seed: u64 = seed.map_or(2_026, |seed| seed.parse().unwrap());
+    for run in 0..RUNS {
+        let mut storm = Storm::new(seed + run);
+        let mut store = storm.open().await;
+        for number in 0..OPERATIONS {
+            store = storm.operate(store, number).await;
+        }
+        storm.settle(store).await;
+        let fired = storm.twin.fired();
+        println!(
+            "seed {}: {OPERATIONS} operations, {} records acknowledged, 0 lost, 0 doubled, {} \
+             operations failed and were tried again, {} crashes, faults fired {} {fired:?}",
+            storm.seed,
+            storm.records,
+            storm.failed,
+            storm.crashes,
+            fired.values().sum::<u64>(),
+        );
+        assert!(fired.len() >= 8, "every fault fires: {fired:?}");
+    }
+}
+
+/// A store of its own disk over the same objects.
+async fn open_other(twin: &Twin, dir: &tempfile::TempDir) -> Store {
+    let config = config(dir.path());
+    let tier = Tier::over(Arc::new(twin.clone()), "twin".into(), &config);
+    let disk = Arc::new(SimDisk::default());
+    let open = Store::open_with(config, partitions(), disk, Some(tier));
+    open.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stale_writer_is_fenced_also_after_collection_and_deletes_nothing() {
+    let (twin, dir) = (Twin::new(1, 0), tempfile::tempdir().unwrap());
+    let stale = open_other(&twin, &dir).await;
+    let owner = open_other(&twin, &dir).await;
+    append(&stale, P0, 3, "stale").await;
+    for _ in 0..MANIFESTS_KEPT + 4 {
+        append(&owner, P0, 1, "owner").await;
+        owner.tier(Some(P0)).await.unwrap();
+    }
+    let collected = owner.collect(Duration::ZERO).await.unwrap();
+    assert_eq!((collected.objects, collected.manifests), (0, 4));
+    // Its manifest 1 has no other in its place any more, and still it is refused.
+    for _ in 0..2 {
+        let fenced = stale.tier(Some(P0)).await.unwrap_err();
+        assert!(matches!(fenced, TierError::Fenced { .. }), "{fenced}");
+    }
+    let refused = stale.collect(Duration::ZERO).await.unwrap();
+    assert_eq!((refused.objects, refused.stale), (0, 1));
+    let collected = owner.collect(Duration::ZERO).await.unwrap();
+    assert_eq!(collected.objects, 2, "what the stale writer left");
+    assert_eq!(twin.paths("data").await.len() as u64, MANIFESTS_KEPT + 4);
+}
+
+#[tokio::test]
+async fn a_dropped_partition_is_collected_and_an_unknown_one_is_not() {
+    let (twin, dir) = (Twin::new(1, 0), tempfile::tempdir().unwrap());
+    let store = open_other(&twin, &dir).await;
+    for p in [P0, P1] {
+        append(&store, p, 3, "a").await;
+        store.tier(Some(p)).await.unwrap();
+    }
+    // The power goes between the last manifest and the objects.
+    twin.set_power(Some(4));
+    store.partition_drop(P0).await.unwrap();
+    twin.set_power(None);
+    assert_eq!(twin.paths("data").await.len(), 2);
+    let config = config(dir.path());
+    let tier = Tier::over(Arc::new(twin.clone()), "twin".into(), &config);
+    let disk = Arc::new(SimDisk::default());
+    let none = Store::open_with(config, vec![], disk, Some(tier));
+    let none = none.await.unwrap();
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(none.collect(hour).await.unwrap().objects, 0, "too young");
+    let collected = none.collect(Duration::ZERO).await.unwrap();
+    assert_eq!((collected.objects, collected.unknown), (1, 1));
+    assert!(
+        twin.paths("data").await[0].contains("/1/"),
+        "the unknown one stays"
+    );
+    assert_eq!(twin.paths("manifests/1/0").await.len(), 2, "with its fence");
+}
