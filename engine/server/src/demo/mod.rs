@@ -85,8 +85,8 @@ async fn whole_way(node: &Node, report: &mut Report) -> Result<bool> {
     let producing = steps.produce_flights(flights);
     let swap_at = (truth.flights as f64 * SWAP_AT) as u64;
     steps.wait_for_lanes("flights", swap_at, CATCH_UP).await?;
-    steps.tier().await?;
     steps.apply(&example.join("pipeline-v2.yaml")).await?;
+    steps.tier().await?;
     let produced = producing
         .await
         .context("the producing task ended early")??;
