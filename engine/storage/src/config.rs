@@ -37,6 +37,15 @@ pub struct StoreConfig {
     pub cold_cache_bytes_max: usize,
     /// How often the tier looks for what is due.
     pub tier_tick_ms: u64,
+    /// Partitions that move to the tier, and objects that go there, at the same time.
+    pub tier_uploads_max: usize,
+    /// Bytes of objects that go to the tier in a second; 0 is without limit.
+    pub tier_bytes_per_s: u64,
+    /// Objects of this size and more go to the tier in parts, where the store has parts.
+    pub tier_multipart_bytes: u64,
+    /// The first pause after the tier failed, and the longest.
+    pub tier_backoff_ms: u64,
+    pub tier_backoff_ms_max: u64,
     /// How often the tier is searched for objects that no list names.
     pub tier_collect_ms: u64,
     /// How old such an object must be before it is deleted.
@@ -60,6 +69,11 @@ impl Default for StoreConfig {
             tier_age_ms: 600_000,
             cold_cache_bytes_max: 128 << 20,
             tier_tick_ms: 1_000,
+            tier_uploads_max: 4,
+            tier_bytes_per_s: 0,
+            tier_multipart_bytes: 16 << 20,
+            tier_backoff_ms: 100,
+            tier_backoff_ms_max: 60_000,
             tier_collect_ms: 600_000,
             tier_orphan_grace_ms: 3_600_000,
             idle_mark_ms: 20,

@@ -60,6 +60,8 @@ pub enum TierError {
         path: String,
         source: object_store::Error,
     },
+    #[error("the tier is left alone for a while: {reason}; it will be tried again")]
+    Resting { reason: String },
     #[error("{path} is not readable as Parquet: {reason}")]
     Parquet { path: String, reason: String },
     #[error(

@@ -25,3 +25,4 @@ pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;
 pub use status::{Collected, PartitionStatus, StoreStatus, TierReport};
 pub use tier::manifest::{ColdObject, ProducerMark};
+pub use tier::pace::{BreakerState, BreakerStatus};

@@ -6,6 +6,8 @@
 use model::{Offset, PartitionId};
 use serde::Serialize;
 
+use crate::tier::pace::BreakerStatus;
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StoreStatus {
     /// Bytes the WAL's files take.
@@ -31,6 +33,8 @@ pub struct StoreStatus {
     pub tier_waiting: u64,
     /// The last failure of the tier, until something succeeds.
     pub tier_failure: Option<String>,
+    /// Whether the object store is asked at all.
+    pub tier_breaker: BreakerStatus,
     pub partitions: Vec<PartitionStatus>,
 }
 
@@ -47,6 +51,8 @@ pub struct PartitionStatus {
     /// In the WAL, not in the tier.
     pub hot_bytes: u64,
     pub manifest_version: u64,
+    /// Why its last run of the tier failed; it is tried again later.
+    pub tier_failure: Option<String>,
 }
 
 /// What one run of the tier moved.

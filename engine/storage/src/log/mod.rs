@@ -353,7 +353,11 @@ impl Store {
             failure: inner.queue.failure().borrow().clone(),
             tier_url: inner.tier.url.clone(),
             tier_waiting: partitions.iter().filter(waiting).count() as u64,
-            tier_failure: inner.tier.failure(),
+            tier_failure: inner
+                .tier
+                .failure()
+                .or_else(|| partitions.iter().find_map(|p| p.tier_failure.clone())),
+            tier_breaker: inner.tier.pace.status(),
             partitions,
         }
     }

@@ -52,7 +52,17 @@ struct State {
     producers: Vec<ProducerMark>,
     /// Objects that left the tier's list, and when.
     retired: Vec<(Instant, String)>,
+    /// Since the tier last took something of it.
+    tier_failures: TierFailures,
     is_dropped: bool,
+}
+
+/// Runs of the tier that failed one after the other.
+#[derive(Default)]
+struct TierFailures {
+    count: u32,
+    reason: Option<String>,
+    again_at: Option<Instant>,
 }
 
 /// What a partition begins with after recovery.
@@ -104,6 +114,7 @@ impl Partition {
             cold,
             producers,
             retired: Vec::new(),
+            tier_failures: TierFailures::default(),
             is_dropped,
         };
         Partition {
@@ -250,6 +261,25 @@ impl Partition {
         release(&mut state, end);
     }
 
+    /// Notes how a run of the tier ended: after a failure the next one is due after `pause`,
+    /// which is given the number of failures.
+    pub(crate) fn tiered(&self, failure: Option<String>, pause: impl FnOnce(u32) -> Duration) {
+        let failures = &mut self.lock().tier_failures;
+        if failure.is_none() {
+            *failures = TierFailures::default();
+            return;
+        }
+        failures.count = failures.count.saturating_add(1);
+        failures.reason = failure;
+        failures.again_at = Instant::now().checked_add(pause(failures.count));
+    }
+
+    /// Whether the tier failed so lately that it is not yet tried again.
+    pub(crate) fn is_parked(&self) -> bool {
+        let again_at = self.lock().tier_failures.again_at;
+        again_at.is_some_and(|again_at| Instant::now() < again_at)
+    }
+
     /// Objects that left the tier's list and are still to be deleted.
     pub(crate) fn retired(&self) -> HashSet<String> {
         let state = self.lock();
@@ -371,6 +401,7 @@ impl Partition {
             cold_bytes: state.cold.objects.iter().map(|object| object.size).sum(),
             hot_bytes: state.index_bytes,
             manifest_version: state.cold.number,
+            tier_failure: state.tier_failures.reason.clone(),
         }
     }
 

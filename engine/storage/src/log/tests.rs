@@ -19,6 +19,8 @@ pub(crate) fn config(dir: &Path) -> StoreConfig {
         segment_bytes: 64 << 10,
         tier_tick_ms: 3_600_000,
         idle_mark_ms: 1,
+        tier_backoff_ms: 1,
+        tier_backoff_ms_max: 5,
         ..StoreConfig::new(dir)
     }
 }

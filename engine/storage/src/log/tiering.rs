@@ -8,6 +8,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt;
 use model::{Batch, LogError, PartitionId};
 use object_store::path::Path;
 
@@ -23,7 +24,9 @@ use crate::tier::writer::{Written, write};
 const OBJECT_FACTOR: u64 = 2;
 /// How long an object that was trimmed away stays for those who still read it.
 const RETIRED_GRACE: Duration = Duration::from_secs(300);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A partition that failed waits as if it had failed so many times more: requests were tried
+/// again before.
+const PARKED_DOUBLED: u32 = 4;
 
 impl Store {
     /// Moves all closed ranges of one partition, or of all, to the tier now.
@@ -32,12 +35,37 @@ impl Store {
             Some(p) => vec![self.partition(p)?],
             None => self.inner.partitions.all().into_values().collect(),
         };
-        let mut report = TierReport::default();
-        for partition in partitions.iter().filter(|partition| partition.config.tier) {
-            report.add(&self.tier_partition(partition).await?);
+        let partitions = partitions.into_iter();
+        let partitions = partitions.filter(|partition| partition.config.tier);
+        let runs = partitions.map(|partition| {
+            let store = self.clone();
+            async move {
+                let done = store.tier_partition(&partition).await;
+                store.note(&partition, done.as_ref().err());
+                done
+            }
+        });
+        let at_once = self.inner.config.tier_uploads_max.max(1);
+        let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
+        let mut done = Ok(TierReport::default());
+        while let Some(run) = runs.next().await {
+            match (run, &mut done) {
+                (Ok(moved), Ok(report)) => report.add(&moved),
+                (Err(error), Ok(_)) => done = Err(error),
+                (_, Err(_)) => {}
+            }
         }
+        drop(runs);
+        let mut report = done?;
         report.segments_freed = self.reclaim_or_warn().await;
         Ok(report)
+    }
+
+    /// Remembers how a partition's run ended.
+    fn note(&self, partition: &Partition, error: Option<&TierError>) {
+        let pace = &self.inner.tier.pace;
+        let pause = |failures: u32| pace.pause(failures.saturating_add(PARKED_DOUBLED));
+        partition.tiered(error.map(ToString::to_string), pause);
     }
 
     /// Moves what a partition has when this begins.
@@ -179,6 +207,26 @@ impl Store {
         segments.with(|segments| segments.front().map(|segment| segment.head.id))
     }
 
+    /// Moves what of one partition is due.
+    async fn look_after(
+        &self,
+        partition: &Arc<Partition>,
+        now_us: i64,
+        pressed: Option<u64>,
+    ) -> Result<(), TierError> {
+        let mut done = self.forget_trimmed(partition).await;
+        if done.is_ok() && self.is_due(partition, now_us, pressed) {
+            done = self.tier_partition(partition).await.map(|_| ());
+            self.note(partition, done.as_ref().err());
+        } else if let Err(error) = &done {
+            self.note(partition, Some(error));
+        }
+        if let Err(error) = &done {
+            tracing::warn!(partition = %partition.id(), %error, "a range was not tiered");
+        }
+        done
+    }
+
     /// One look at everything: moves what is due, gives back what is free.
     pub(crate) async fn tier_due(&self) -> Result<(), TierError> {
         let now_us = SystemTime::now()
@@ -186,17 +234,19 @@ impl Store {
             .unwrap_or_default();
         let now_us = i64::try_from(now_us.as_micros()).unwrap_or(i64::MAX);
         let pressed = self.pressed_segment();
+        let partitions = self.inner.partitions.all().into_values();
+        let partitions = partitions.filter(|partition| !partition.is_parked());
+        let runs = partitions.map(|partition| {
+            let store = self.clone();
+            async move { store.look_after(&partition, now_us, pressed).await.err() }
+        });
+        let at_once = self.inner.config.tier_uploads_max.max(1);
+        let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
         let mut first_error = None;
-        for partition in self.inner.partitions.all().into_values() {
-            let mut done = self.forget_trimmed(&partition).await;
-            if done.is_ok() && self.is_due(&partition, now_us, pressed) {
-                done = self.tier_partition(&partition).await.map(|_| ());
-            }
-            if let Err(error) = done {
-                tracing::warn!(partition = %partition.id(), %error, "a range was not tiered");
-                first_error.get_or_insert(error);
-            }
+        while let Some(failed) = runs.next().await {
+            first_error = first_error.or(failed);
         }
+        drop(runs);
         if self.pressed_segment().is_some() {
             self.move_leftovers().await?;
         }
@@ -210,31 +260,20 @@ impl Store {
     }
 }
 
-/// Looks for what is due until the store is gone; waits longer after each failure.
+/// Looks for what is due until the store is gone. What failed waits on its own.
 pub(super) async fn run(inner: Weak<Inner>, tick: Duration) {
-    let mut backoff = tick;
     loop {
         let Some(wake) = inner.upgrade().map(|inner| Arc::clone(&inner.tier_wake)) else {
             return;
         };
-        if backoff > tick {
-            tokio::time::sleep(backoff).await;
-        } else {
-            // Woken early when a partition has enough for an object.
-            let _ = tokio::time::timeout(tick, wake.notified()).await;
-        }
+        // Woken early when a partition has enough for an object.
+        let _ = tokio::time::timeout(tick, wake.notified()).await;
         let Some(inner) = inner.upgrade() else { return };
         let store = Store { inner };
         match store.tier_due().await {
-            Ok(()) => {
-                backoff = tick;
-                store.inner.tier.set_failure(None);
-            }
+            Ok(()) => store.inner.tier.set_failure(None),
             Err(TierError::Log(LogError::Closed)) => return,
-            Err(error) => {
-                backoff = (backoff * 2).min(BACKOFF_MAX);
-                store.inner.tier.set_failure(Some(error.to_string()));
-            }
+            Err(error) => store.inner.tier.set_failure(Some(error.to_string())),
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod collect;
 pub(crate) mod columns;
 pub(crate) mod manifest;
 pub(crate) mod objects;
+pub(crate) mod pace;
 pub(crate) mod reader;
 pub(crate) mod upload;
 pub(crate) mod writer;
@@ -34,6 +35,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::config::StoreConfig;
 use crate::error::{OpenError, TierError};
 use manifest::{ColdObject, Manifest};
+use pace::Pace;
 use reader::{Cursor, Loaded, ReadCache};
 
 pub(crate) struct Tier {
@@ -43,6 +45,9 @@ pub(crate) struct Tier {
     writer: String,
     /// Counts puts, so that each has a name of its own.
     puts: AtomicU64,
+    pub pace: Pace,
+    /// Objects of this size and more go in parts.
+    multipart_bytes: u64,
     cache: ReadCache,
     failure: Mutex<Option<String>>,
     collected: Mutex<Instant>,
@@ -61,11 +66,14 @@ impl Tier {
 
     /// A tier over a given object store.
     pub(crate) fn over(objects: Arc<dyn ObjectStore>, url: String, config: &StoreConfig) -> Tier {
+        let salt = crate::wal::writer::salt();
         Tier {
             objects,
             url,
-            writer: format!("{}-{:016x}", config.node, crate::wal::writer::salt()),
+            writer: format!("{}-{salt:016x}", config.node),
             puts: AtomicU64::new(0),
+            pace: Pace::new(config, salt),
+            multipart_bytes: config.tier_multipart_bytes,
             cache: ReadCache::new(config.cold_cache_bytes_max),
             failure: Mutex::new(None),
             collected: Mutex::new(Instant::now()),

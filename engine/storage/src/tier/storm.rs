@@ -12,7 +12,8 @@ use model::{Offset, PartitionId};
 
 use super::Tier;
 use super::collect::MANIFESTS_KEPT;
-use super::twin::{Dice, Twin};
+use super::pace::{BreakerState, Dice};
+use super::twin::Twin;
 use crate::log::Store;
 use crate::log::tests::{P0, P1, append, config, partitions};
 use crate::tests::disk::SimDisk;
@@ -64,6 +65,10 @@ impl Storm {
         // Due by age at once; nothing wakes the background task, so the seed decides all.
         config.tier_age_ms = 0;
         config.wal_bytes_max = 64 << 10;
+        (config.tier_backoff_ms, config.tier_backoff_ms_max) = (0, 0);
+        config.tier_uploads_max = 1;
+        // Every other run puts all its objects in parts.
+        config.tier_multipart_bytes = if seed.is_multiple_of(2) { 1 } else { u64::MAX };
         Storm {
             seed,
             dir,
@@ -249,20 +254,24 @@ async fn ten_thousand_operations_under_faults_leave_no_gap_no_double_and_no_orph
         let fired = storm.twin.fired();
         println!(
             "seed {}: {OPERATIONS} operations, {} records acknowledged, 0 lost, 0 doubled, {} \
-             operations failed and were tried again, {} crashes, faults fired {} {fired:?}",
+             operations failed and were tried again, {} crashes, {} parts put, faults fired {} \
+             {fired:?}",
             storm.seed,
             storm.records,
             storm.failed,
             storm.crashes,
+            storm.twin.parts(),
             fired.values().sum::<u64>(),
         );
         assert!(fired.len() >= 8, "every fault fires: {fired:?}");
+        assert_eq!(storm.twin.parts() > 0, storm.seed.is_multiple_of(2));
     }
 }
 
 /// A store of its own disk over the same objects.
 async fn open_other(twin: &Twin, dir: &tempfile::TempDir) -> Store {
-    let config = config(dir.path());
+    let mut config = config(dir.path());
+    (config.tier_backoff_ms, config.tier_backoff_ms_max) = (1, 60_000);
     let tier = Tier::over(Arc::new(twin.clone()), "twin".into(), &config);
     let disk = Arc::new(SimDisk::default());
     let open = Store::open_with(config, partitions(), disk, Some(tier));
@@ -320,4 +329,55 @@ async fn a_dropped_partition_is_collected_and_an_unknown_one_is_not() {
         "the unknown one stays"
     );
     assert_eq!(twin.paths("manifests/1/0").await.len(), 2, "with its fence");
+}
+
+#[tokio::test]
+async fn large_objects_go_in_parts_and_are_looked_at() {
+    let twin = Twin::new(7, 0);
+    let mut config = config(std::path::Path::new("unused"));
+    config.tier_backoff_ms = 0;
+    let tier = Tier::over(Arc::new(twin.clone()), "twin".into(), &config);
+    let bytes = bytes::Bytes::from(vec![7; 20 << 20]);
+    tier.put_whole(&"data/large".into(), &bytes).await.unwrap();
+    assert_eq!(twin.parts(), 3);
+    assert_eq!(tier.get("read", "data/large").await.unwrap(), bytes);
+    let small = bytes.slice(..1 << 20);
+    tier.put_whole(&"data/small".into(), &small).await.unwrap();
+    assert_eq!(twin.parts(), 3);
+}
+
+#[tokio::test]
+async fn a_failing_store_opens_the_breaker_and_shows_until_it_works_again() {
+    let (twin, dir) = (Twin::new(1, 0), tempfile::tempdir().unwrap());
+    let store = open_other(&twin, &dir).await;
+    append(&store, P0, 3, "a").await;
+    twin.set_power(Some(0));
+    let mut last = String::new();
+    // Two runs of four tries each; then the store is not even asked.
+    for _ in 0..3 {
+        last = store.tier(Some(P0)).await.unwrap_err().to_string();
+    }
+    assert!(last.contains("left alone"), "{last}");
+    let status = store.status();
+    assert_eq!(status.tier_breaker.state, BreakerState::Open, "{last}");
+    assert_eq!(status.tier_breaker.failures, 8);
+    assert!(status.tier_failure.unwrap().contains("left alone"));
+    assert!(status.partitions[0].tier_failure.is_some());
+    assert_eq!(status.partitions[1].tier_failure, None);
+    twin.set_power(None);
+    // The next try is due after the pause.
+    while let Err(error) = store.tier(Some(P0)).await {
+        assert!(error.to_string().contains("left alone"), "{error}");
+        tokio::task::yield_now().await;
+    }
+    let status = store.status();
+    assert_eq!(status.tier_breaker.state, BreakerState::Closed);
+    assert!(
+        status
+            .tier_breaker
+            .last_error
+            .unwrap()
+            .contains("power gone")
+    );
+    assert_eq!(status.tier_failure, None);
 }

@@ -16,25 +16,13 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    Result,
+    Result, UploadPart,
 };
+
+use super::pace::Dice;
 
 /// Writes a stale list does not show.
 const STALE_WRITES: usize = 3;
-
-/// Numbers from a seed (splitmix64).
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(pub u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)) % end.max(1)
-    }
-}
 
 #[derive(Debug)]
 struct State {
@@ -45,6 +33,7 @@ struct State {
     power: Option<u64>,
     latest: VecDeque<Path>,
     fired: BTreeMap<&'static str, u64>,
+    parts: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +50,7 @@ impl Twin {
             power: None,
             latest: VecDeque::new(),
             fired: BTreeMap::new(),
+            parts: 0,
         };
         Twin {
             objects: Arc::default(),
@@ -83,6 +73,11 @@ impl Twin {
 
     pub(crate) fn fired(&self) -> BTreeMap<&'static str, u64> {
         self.lock().fired.clone()
+    }
+
+    /// Parts of multipart puts.
+    pub(crate) fn parts(&self) -> u64 {
+        self.lock().parts
     }
 
     /// What is really there below a prefix.
@@ -135,6 +130,45 @@ impl Twin {
     }
 }
 
+#[derive(Debug)]
+struct TwinUpload {
+    twin: Twin,
+    path: Path,
+    inner: Box<dyn MultipartUpload>,
+}
+
+#[async_trait]
+impl MultipartUpload for TwinUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (twin, part) = (self.twin.clone(), self.inner.put_part(data));
+        Box::pin(async move {
+            twin.fault(&["503", "timeout", "slow"]).await?;
+            twin.lock().parts += 1;
+            part.await
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let faults = ["503", "timeout", "slow", "lost answer", "200 but lost"];
+        let ok = PutResult {
+            e_tag: None,
+            version: None,
+        };
+        match self.twin.fault(&faults).await? {
+            Some("200 but lost") => Ok(ok),
+            fault => {
+                self.inner.complete().await?;
+                self.twin.wrote(&self.path);
+                fault.map_or(Ok(ok), |fault| Err(error(fault)))
+            }
+        }
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
 fn error(fault: &str) -> Error {
     Error::Generic {
         store: "twin",
@@ -184,7 +218,12 @@ impl ObjectStore for Twin {
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         self.fault(&["503", "timeout", "slow"]).await?;
-        self.objects.put_multipart_opts(path, opts).await
+        let inner = self.objects.put_multipart_opts(path, opts).await?;
+        Ok(Box::new(TwinUpload {
+            twin: self.clone(),
+            path: path.clone(),
+            inner,
+        }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {

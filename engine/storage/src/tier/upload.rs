@@ -8,6 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode, PutOptions};
 
@@ -18,8 +19,11 @@ use crate::config::PartitionConfig;
 use crate::error::TierError;
 use model::PartitionId;
 
-/// Times a manifest is put before the run is given up.
+/// Times something is put before the run is given up.
 const ATTEMPTS_MAX: u32 = 4;
+/// S3 wants at least 5 MiB in all parts but the last.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 4;
 
 impl Tier {
     /// Puts a data object under a name of its own.
@@ -50,24 +54,66 @@ impl Tier {
 
     /// Puts an object under a name nobody else uses. It counts as put when it is seen there in
     /// its full size, whatever the answers were.
-    async fn put_whole(&self, path: &Path, bytes: &Bytes) -> Result<(), TierError> {
+    pub(super) async fn put_whole(&self, path: &Path, bytes: &Bytes) -> Result<(), TierError> {
+        let _slot = self.pace.slot(bytes.len() as u64).await;
         let mut attempt = 1;
         loop {
-            let put = self.objects.put(path, bytes.clone().into()).await;
+            self.allow()?;
+            let put = self.put_bytes(path, bytes).await;
             let seen = self.objects.head(path).await;
             let error = match (put, seen) {
-                (_, Ok(meta)) if meta.size == bytes.len() as u64 => return Ok(()),
+                (_, Ok(meta)) if meta.size == bytes.len() as u64 => {
+                    self.pace.succeeded();
+                    return Ok(());
+                }
                 (Err(error), _) | (Ok(_), Err(error)) => error,
                 (Ok(_), Ok(meta)) => Error::Generic {
                     store: "tier",
                     source: format!("{} of {} bytes arrived", meta.size, bytes.len()).into(),
                 },
             };
-            if attempt == ATTEMPTS_MAX {
-                return Err(TierError::store("write", path.as_ref(), error));
-            }
-            attempt += 1;
+            let error = TierError::store("write", path.as_ref(), error);
+            self.pause_or_fail(error, &mut attempt).await?;
         }
+    }
+
+    /// Puts bytes at once, or in parts if they are many and the store has parts.
+    async fn put_bytes(&self, path: &Path, bytes: &Bytes) -> Result<(), Error> {
+        if self.url.starts_with("file:") || (bytes.len() as u64) < self.multipart_bytes {
+            return self.objects.put(path, bytes.clone().into()).await.map(drop);
+        }
+        let mut upload = self.objects.put_multipart(path).await?;
+        let parts = (0..bytes.len()).step_by(PART_BYTES);
+        let part = |from: usize| bytes.slice(from..bytes.len().min(from + PART_BYTES));
+        let parts: Vec<_> = parts
+            .map(|from| upload.put_part(part(from).into()))
+            .collect();
+        let put = futures::stream::iter(parts).buffer_unordered(PARTS_AT_ONCE);
+        let mut done = put.try_collect::<()>().await;
+        if done.is_ok() {
+            done = upload.complete().await.map(drop);
+        }
+        if done.is_err() {
+            // Only to give the parts back; the error that matters is the first one.
+            let _ = upload.abort().await;
+        }
+        done
+    }
+
+    fn allow(&self) -> Result<(), TierError> {
+        let resting = |reason| TierError::Resting { reason };
+        self.pace.allow().map_err(resting)
+    }
+
+    /// Notes a failure and waits before the next try, or gives up.
+    async fn pause_or_fail(&self, error: TierError, attempt: &mut u32) -> Result<(), TierError> {
+        let pause = self.pace.failed(error.to_string(), *attempt);
+        if *attempt == ATTEMPTS_MAX {
+            return Err(error);
+        }
+        *attempt += 1;
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 
     /// Puts a manifest where none is, with this writer's name. Answers the one that stands
@@ -80,6 +126,7 @@ impl Tier {
         let json = Bytes::from(manifest.to_json());
         let mut attempt = 1;
         loop {
+            self.allow()?;
             let options = PutOptions {
                 mode: PutMode::Create,
                 ..PutOptions::default()
@@ -89,16 +136,16 @@ impl Tier {
             // Whatever the answer was, what stands there decides: S3 says "exists" also where
             // nothing is, and a store may say yes and forget.
             let error = match self.get("read", path.as_ref()).await {
-                Ok(there) => return self.settle(&manifest, &path, &there).await,
+                Ok(there) => {
+                    self.pace.succeeded();
+                    return self.settle(&manifest, &path, &there).await;
+                }
                 Err(error) => put.map_or_else(
                     |put| TierError::store("write", path.as_ref(), put),
                     |()| error,
                 ),
             };
-            if attempt == ATTEMPTS_MAX {
-                return Err(error);
-            }
-            attempt += 1;
+            self.pause_or_fail(error, &mut attempt).await?;
         }
     }
 
