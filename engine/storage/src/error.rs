@@ -88,7 +88,18 @@ impl TierError {
         }
     }
 
-    /// The same said to a reader of the log.
+    /// The same said to a reader of a partition. Damage stays damage: asking again is no use.
+    pub(crate) fn into_read(self, partition: PartitionId) -> LogError {
+        match self {
+            TierError::Parquet { .. } | TierError::Manifest { .. } => LogError::Corrupt {
+                partition,
+                detail: format!("{self}; restore it from a copy, or read on after it"),
+            },
+            other => other.into_log(),
+        }
+    }
+
+    /// The same said to someone who asks for no partition.
     pub(crate) fn into_log(self) -> LogError {
         match self {
             TierError::Log(error) => error,

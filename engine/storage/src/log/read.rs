@@ -33,7 +33,7 @@ impl Store {
             Place::Wal(slots) => load(&partition, slots).await,
             Place::Cold(manifest) => {
                 let read = self.inner.tier.read(&manifest, from, bytes_max).await;
-                read.map_err(crate::TierError::into_log)
+                read.map_err(|error| error.into_read(p))
             }
         }
     }
@@ -48,7 +48,7 @@ impl Store {
             Lookup::Latest => return Ok(bounds.end),
             Lookup::Timestamp(timestamp) => timestamp,
         };
-        let cold = partition.cold();
+        let (cold, hot) = partition.not_before(timestamp);
         for object in cold
             .objects
             .iter()
@@ -59,7 +59,7 @@ impl Store {
                 return Ok(found);
             }
         }
-        let Some(from) = partition.first_not_before(timestamp) else {
+        let Some(from) = hot else {
             return Ok(bounds.end);
         };
         let from = from.max(bounds.start);
