@@ -7,6 +7,7 @@
 //! Refuses: more connections or streams than allowed, peers without a greeting, bad frames.
 
 mod quic;
+mod reset;
 mod session;
 pub mod state_dir;
 mod tcp;
@@ -146,7 +147,7 @@ impl Door {
     ) -> Result<Door, DoorError> {
         let tls = identity.server_config()?;
         let (listener, socket, addr) = bind(config.listen).await?;
-        let endpoint = quic::endpoint(&config, Arc::clone(&tls), socket)
+        let endpoint = quic::endpoint(&config, Arc::clone(&tls), identity.reset_key(), socket)
             .map_err(|error| DoorError::Bind { addr, error })?;
         let hall = Arc::new(Hall {
             connections: Arc::new(Semaphore::new(config.connections_max)),

@@ -14,12 +14,14 @@ use protocol::limits;
 use quinn::crypto::rustls::QuicServerConfig;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::reset::{ConnectionIds, ResetKey};
 use super::session::Session;
 use super::{DoorConfig, Hall, Peer, Transport};
 
 pub(super) fn endpoint(
     config: &DoorConfig,
     tls: Arc<rustls::ServerConfig>,
+    reset: ResetKey,
     socket: UdpSocket,
 ) -> io::Result<quinn::Endpoint> {
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
@@ -35,8 +37,10 @@ pub(super) fn endpoint(
     transport.datagram_receive_buffer_size(None);
     server.transport_config(Arc::new(transport));
     server.migration(false);
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset));
+    endpoint.cid_generator(|| Box::<ConnectionIds>::default());
     quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
+        endpoint,
         Some(server),
         socket,
         Arc::new(quinn::TokioRuntime),

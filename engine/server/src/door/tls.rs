@@ -15,6 +15,8 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::reset::ResetKey;
+
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 
@@ -59,6 +61,11 @@ impl Identity {
             (true, false) => return Err(TlsError::Half { missing: key }),
         }
         read(certificate, &key)
+    }
+
+    /// The same over restarts, as long as the key is.
+    pub(super) fn reset_key(&self) -> ResetKey {
+        ResetKey::derive(self.key.secret_der())
     }
 
     pub(super) fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, TlsError> {
