@@ -41,7 +41,7 @@ impl Failure {
             .message
             .lines()
             .next()
-            .is_some_and(|line| line.contains(": error: "));
+            .is_some_and(|line| line.contains(": error: ") || line.contains(": warning: "));
         if diagnostic {
             self.message.clone()
         } else {
