@@ -1,1 +1,421 @@
-//! soon
+//! Disks that are full, and files that have changed.
+//!
+//! What: a small file system in a mount namespace of the test's own runs full under load and
+//! gets space back; a byte flips in the log or in the tier; a tail is torn.
+//! Where neither root nor user namespaces are to be had, the full disk is skipped, loudly.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use client::{Client, ClientConfig, ConsumerConfig, ProducerConfig, Record};
+use protocol::Advice;
+
+use crate::support::{Server, World, wait};
+
+/// A process that holds a small file system in a mount namespace; both go with it.
+struct Small {
+    holder: Child,
+    dir: PathBuf,
+}
+
+impl Small {
+    fn mount(dir: &Path, size: &str) -> Option<Small> {
+        fs::create_dir_all(dir).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={size} tmpfs {} && echo up && exec cat",
+            dir.display()
+        );
+        let mut holder = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut line = String::new();
+        let out = holder.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let small = Small {
+            holder,
+            dir: dir.to_owned(),
+        };
+        (line == "up\n").then_some(small)
+    }
+
+    /// The words before a command that shall see the file system.
+    fn enter(&self) -> Vec<String> {
+        let pid = self.holder.id().to_string();
+        ["nsenter", "--preserve-credentials", "-U", "-m", "-t", &pid]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn run(&self, script: &str) -> bool {
+        let enter = self.enter();
+        let mut command = Command::new(&enter[0]);
+        command.args(&enter[1..]).args(["sh", "-c", script]);
+        command.stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    /// Takes all the space that is left.
+    fn fill(&self) {
+        let ballast = self.dir.join("ballast");
+        self.run(&format!("cat /dev/zero > {}", ballast.display()));
+    }
+
+    fn free(&self) {
+        assert!(self.run(&format!("rm {}", self.dir.join("ballast").display())));
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+fn native(world: &World) -> ClientConfig {
+    ClientConfig {
+        state_dir: Some(world.path("state/rustmq")),
+        environment: false,
+        ..ClientConfig::default()
+    }
+}
+
+/// Values of a topic through the command line.
+fn values(world: &World, topic: &str) -> Vec<String> {
+    let out = world.run(&["consume", topic, "--format", "raw"]).ok().out;
+    out.lines()
+        .map(|line| line.trim_end_matches('.').to_owned())
+        .collect()
+}
+
+/// Half a kilobyte each, so that a disk fills.
+fn record(n: u64) -> Record {
+    Record::value(format!("{n}{}", ".".repeat(500)))
+}
+
+async fn send(
+    world: &World,
+    numbers: std::ops::Range<u64>,
+    timeout: Duration,
+) -> Result<u64, client::ProduceError> {
+    let client = Client::connect(native(world)).await.unwrap();
+    let config = ProducerConfig {
+        delivery_timeout: timeout,
+        batch_bytes: 32 << 10,
+        ..ProducerConfig::default()
+    };
+    let producer = client.producer(config).await.unwrap();
+    for n in numbers {
+        producer.send("t", record(n)).await?;
+    }
+    Ok(producer.flush().await?.records)
+}
+
+#[test]
+fn a_full_disk_refuses_writers_and_recovers() {
+    let world = World::new();
+    let Some(small) = Small::mount(&world.path("small"), "6m") else {
+        return eprintln!(
+            "SKIPPED: no file system of its own: neither root nor user namespaces here"
+        );
+    };
+    // absolute: who enters a namespace stands at its root
+    let config = world.write("node.toml", "[storage]\nsegment_bytes = \"512KiB\"\n");
+    let data = world.path("small/data").display().to_string();
+    let args = ["--config", &config, "--data-dir", &data];
+    let server = world.serve_after(&small.enter(), &args);
+    world.run(&["topic", "create", "t"]).ok();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(
+        runtime
+            .block_on(send(&world, 0..500, wait::PATIENCE))
+            .unwrap(),
+        500
+    );
+    small.fill();
+
+    // more than what is left of the segment
+    let error = runtime
+        .block_on(send(&world, 500..3000, Duration::from_secs(2)))
+        .unwrap_err();
+    assert_eq!(
+        (error.error.code(), error.error.advice()),
+        ("disk-full", Advice::Retry),
+        "{error}"
+    );
+    for part in ["topic t, partition 0", "full", "free"] {
+        assert!(error.to_string().contains(part), "no {part:?} in: {error}");
+    }
+    let said = world.run(&["topic", "create", "another"]);
+    if said.code != 0 {
+        said.fails(1, "full");
+    }
+    let during = values(&world, "t");
+    assert!(
+        during.len() >= 500
+            && during[..500]
+                .iter()
+                .enumerate()
+                .all(|(n, v)| *v == n.to_string())
+    );
+    assert_eq!(
+        world
+            .run(&["sql", "select count(*) from t"])
+            .ok()
+            .out
+            .lines()
+            .count(),
+        2
+    );
+
+    // one who waits is served when space returns
+    let waiting = runtime.block_on(async {
+        let client = Client::connect(native(&world)).await.unwrap();
+        let producer = client.producer(ProducerConfig::default()).await.unwrap();
+        for n in 10_000..11_000 {
+            producer.send("t", record(n)).await.unwrap();
+        }
+        producer
+    });
+    small.free();
+    assert_eq!(runtime.block_on(waiting.flush()).unwrap().records, 1000);
+    drop(waiting);
+    let before = values(&world, "t");
+    server.kill();
+
+    small.fill();
+    let server = world.serve_after(&small.enter(), &args);
+    let after = values(&world, "t");
+    assert_eq!(
+        before, after,
+        "what was acked or read is there after a restart on a full disk"
+    );
+    small.free();
+    assert_eq!(
+        runtime
+            .block_on(send(&world, 20_000..20_100, wait::PATIENCE))
+            .unwrap(),
+        100
+    );
+    for wanted in [0..500, 10_000..11_000] {
+        let found = after
+            .iter()
+            .filter(|v| wanted.contains(&v.parse::<u64>().unwrap()))
+            .count();
+        assert_eq!(found as u64, wanted.end - wanted.start);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_full_or_unwritable_data_directory_does_not_start() {
+    let world = World::new();
+    let Some(small) = Small::mount(&world.path("small"), "1m") else {
+        return eprintln!(
+            "SKIPPED: no file system of its own: neither root nor user namespaces here"
+        );
+    };
+    small.fill();
+    let data = world.path("small/data").display().to_string();
+    let args = [
+        "serve",
+        "--data-dir",
+        &data,
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+    ];
+    let output = world.command_after(&small.enter(), &args).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.starts_with("error: ") && err.contains("small/data"),
+        "{err}"
+    );
+    assert!(
+        err.contains("No space left") || err.contains("full"),
+        "{err}"
+    );
+}
+
+/// Entries of the log's first segment: position and kind. The magic word begins an entry.
+fn entries(bytes: &[u8]) -> Vec<(usize, u8)> {
+    let starts = (64..bytes.len() - 16)
+        .step_by(8)
+        .filter(|at| &bytes[*at..at + 4] == b"RQE1");
+    starts.map(|at| (at, bytes[at + 12])).collect()
+}
+
+const MARK: u8 = 2;
+
+/// A stopped world whose log holds a few entries, the last of them a mark of its idle writer.
+fn killed_with_log(world: &World) -> PathBuf {
+    let server = world.serve();
+    world.run(&["topic", "create", "t"]).ok();
+    for lines in ["a\nb\n", "c\nd\n", "e\n"] {
+        world
+            .run_with_input(&["produce", "t"], lines.as_bytes())
+            .ok();
+    }
+    let path = world.path("data/wal/0000000000000000.wal");
+    wait::until("the idle mark", || {
+        let bytes = fs::read(&path).unwrap();
+        entries(&bytes)
+            .last()
+            .filter(|last| last.1 == MARK)
+            .map(drop)
+    });
+    server.kill();
+    path
+}
+
+#[test]
+fn a_flipped_byte_below_synced_data_is_named_and_nothing_starts() {
+    let world = World::new();
+    let path = killed_with_log(&world);
+    let whole = fs::read(&path).unwrap();
+    let batches: Vec<usize> = entries(&whole)
+        .into_iter()
+        .filter(|e| e.1 == 1)
+        .map(|e| e.0)
+        .collect();
+    assert!(batches.len() >= 3, "{batches:?}");
+    let hit = batches[1];
+    for at in [hit + 5, hit + 30, hit + 120] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x04;
+        fs::write(&path, &damaged).unwrap();
+        let said = world.run(&[
+            "serve",
+            "--data-dir",
+            "data",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+        ]);
+        let said = said.fails(1, "the write-ahead log is damaged");
+        let said = said.fails(1, &format!("0000000000000000.wal at byte {hit}:"));
+        said.fails(1, "restore this file from a copy");
+        assert_eq!(fs::read(&path).unwrap(), damaged, "nothing was cut");
+    }
+    fs::write(&path, &whole).unwrap();
+    let server = world.serve();
+    assert_eq!(values(&world, "t"), ["a", "b", "c", "d", "e"]);
+    server.stop();
+}
+
+#[test]
+fn a_torn_tail_is_cut() {
+    let world = World::new();
+    let path = killed_with_log(&world);
+    let whole = fs::read(&path).unwrap();
+    let (mark, _) = *entries(&whole).last().unwrap();
+    for length in [whole.len() - 1, mark + 64, mark + 20, mark + 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let server = world.serve();
+        assert_eq!(
+            values(&world, "t"),
+            ["a", "b", "c", "d", "e"],
+            "cut at {length}"
+        );
+        server.kill();
+    }
+    // unsynced writes may land in any order: what stands after the last entry is no damage
+    let mut torn = whole.clone();
+    torn[mark + 200..mark + 230].fill(0xee);
+    fs::write(&path, &torn).unwrap();
+    let server = world.serve();
+    world.run_with_input(&["produce", "t"], b"f\n").ok();
+    assert_eq!(values(&world, "t"), ["a", "b", "c", "d", "e", "f"]);
+    server.stop();
+}
+
+fn objects(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(objects(&path));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "parquet")
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_damaged_object_is_named_and_other_partitions_go_on() {
+    let world = World::new();
+    let server = world.serve();
+    for topic in ["hurt", "well"] {
+        world.run(&["topic", "create", topic]).ok();
+        let lines: String = (0..200).map(|n| format!("{topic} {n}\n")).collect();
+        world
+            .run_with_input(&["produce", topic], lines.as_bytes())
+            .ok();
+    }
+    let tier = |server: &Server| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        assert!(!server.quic.is_empty());
+        runtime.block_on(async {
+            let client = Client::connect(native(&world)).await.unwrap();
+            client.call(protocol::Tier { topic: None }).await.unwrap();
+        });
+    };
+    tier(&server);
+    server.stop();
+    let all = objects(&world.path("data"));
+    let hurt = all
+        .iter()
+        .find(|path| path.display().to_string().contains("hurt"));
+    let hurt = hurt.unwrap_or_else(|| panic!("no object of the topic in {all:?}"));
+    let size = fs::metadata(hurt).unwrap().len();
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(hurt)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, size / 2).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x80], size / 2).unwrap();
+
+    let mut server = world.serve();
+    let name = hurt.file_name().unwrap().to_str().unwrap();
+    world
+        .run(&["consume", "hurt", "--format", "raw"])
+        .fails(1, name);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let error = runtime.block_on(async {
+        let client = Client::connect(native(&world)).await.unwrap();
+        let mut consumer = client
+            .consumer(ConsumerConfig::all(["hurt"]))
+            .await
+            .unwrap();
+        consumer.next().await.unwrap_err()
+    });
+    assert_eq!(error.code(), "corrupt", "{error}");
+    assert_eq!(values(&world, "well").len(), 200);
+    world.run_with_input(&["produce", "hurt"], b"new\n").ok();
+    let new = world
+        .run(&["consume", "hurt", "--from", "200", "--format", "raw"])
+        .ok()
+        .out;
+    assert_eq!(new, "new\n", "what came after the damage can be read");
+    let said = world.run(&["sql", "select count(*), min(_value_text) from hurt"]);
+    if said.code != 0 {
+        said.fails(1, name);
+    }
+    assert!(server.is_running());
+    server.stop();
+}

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client::{Client, ClientConfig, ConsumerConfig, Producer, ProducerConfig, Record, Start, Transport};
+use client::{
+    Client, ClientConfig, ConsumerConfig, Producer, ProducerConfig, Record, Start, Transport,
+};
 use protocol::GroupPositions;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -64,7 +66,10 @@ impl Scene {
         let mut up = self.up.clone();
         loop {
             up.borrow_and_update();
-            let config = ClientConfig { transport, ..self.config.clone() };
+            let config = ClientConfig {
+                transport,
+                ..self.config.clone()
+            };
             match Client::connect(config).await {
                 Ok(client) => return client,
                 // Nothing is there now: the next start is worth waiting for.
@@ -81,7 +86,11 @@ impl Scene {
     /// records after its last flush unknown.
     async fn produce(self, p: ProducerName, transport: Transport, mut chance: Chance) {
         let client = self.client(transport).await;
-        let config = ProducerConfig { linger_ms: chance.between(0, 3), batch_bytes: 8 << 10, ..ProducerConfig::default() };
+        let config = ProducerConfig {
+            linger_ms: chance.between(0, 3),
+            batch_bytes: 8 << 10,
+            ..ProducerConfig::default()
+        };
         let producer = loop {
             match client.producer(config.clone()).await {
                 Ok(producer) => break producer,
@@ -106,7 +115,10 @@ impl Scene {
         let outgoing = Record::value(record.value()).with_key(record.key());
         if let Err(error) = producer.send("in", outgoing.clone()).await {
             // The first send asks the server for the topic, and is told when that did not work.
-            let again = matches!(&*error.error, client::ClientError::Connect(_) | client::ClientError::Disconnected(_));
+            let again = matches!(
+                &*error.error,
+                client::ClientError::Connect(_) | client::ClientError::Disconnected(_)
+            );
             if !again {
                 return self.ledger.fault(format!("{record:?}: {error}"));
             }
@@ -122,7 +134,9 @@ impl Scene {
         told.acked_count = producer.acked();
         match flushed {
             Ok(acked) if acked.records == n => told.acked = n,
-            Ok(acked) => self.ledger.fault(format!("producer {p}: {acked:?} after {n} records")),
+            Ok(acked) => self
+                .ledger
+                .fault(format!("producer {p}: {acked:?} after {n} records")),
             Err(error) => self.ledger.fault(format!("producer {p}: {error}")),
         }
     }
@@ -140,7 +154,9 @@ impl Scene {
                 ..ConsumerConfig::group(GROUP, ["in"])
             };
             // An error is what a dead server gives; a fresh consumer goes on at the commit.
-            let Ok(mut consumer) = client.consumer(config).await else { continue };
+            let Ok(mut consumer) = client.consumer(config).await else {
+                continue;
+            };
             let mut next: BTreeMap<u32, u64> = BTreeMap::new();
             let mut up = self.up.clone();
             loop {
@@ -153,7 +169,8 @@ impl Scene {
                 let (rows, offsets) = delivery.rows().expect("what is delivered was checked");
                 for (i, offset) in offsets.iter().enumerate() {
                     let value = rows.record(i).value.expect("every record has a value");
-                    self.ledger.saw((partition, *offset), Numbered::parse(value));
+                    self.ledger
+                        .saw((partition, *offset), Numbered::parse(value));
                 }
                 self.check_gap(&mut next, partition, &offsets);
                 consumer.done(&delivery);
@@ -166,13 +183,24 @@ impl Scene {
 
     /// A member that skips is caught here; going back is right after partitions moved.
     fn check_gap(&self, next: &mut BTreeMap<u32, u64>, partition: u32, offsets: &[u64]) {
-        let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return };
-        let committed = self.ledger.committed.lock().unwrap().get(&partition).copied();
+        let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else {
+            return;
+        };
+        let committed = self
+            .ledger
+            .committed
+            .lock()
+            .unwrap()
+            .get(&partition)
+            .copied();
         let reached = next.get(&partition).copied().max(committed).unwrap_or(0);
         let seen = self.ledger.seen.lock().unwrap();
-        if *first > reached && !(reached..*first).all(|offset| seen.contains_key(&(partition, offset))) {
+        if *first > reached
+            && !(reached..*first).all(|offset| seen.contains_key(&(partition, offset)))
+        {
             drop(seen);
-            self.ledger.fault(format!("skipped: {partition}/{reached} to {first}"));
+            self.ledger
+                .fault(format!("skipped: {partition}/{reached} to {first}"));
         }
         next.insert(partition, last + 1);
     }
@@ -181,14 +209,24 @@ impl Scene {
     async fn check_commits(&self, before: &mut BTreeMap<u32, u64>) {
         let answered = self.ledger.committed.lock().unwrap().clone();
         let client = self.client(Transport::Auto).await;
-        let ask = GroupPositions { group: GROUP.to_owned() };
-        let Ok(now) = client.call(ask).await else { return self.ledger.fault("no positions".to_owned()) };
-        let now: BTreeMap<u32, u64> = now.positions.iter().map(|p| (p.partition.index, p.offset)).collect();
+        let ask = GroupPositions {
+            group: GROUP.to_owned(),
+        };
+        let Ok(now) = client.call(ask).await else {
+            return self.ledger.fault("no positions".to_owned());
+        };
+        let now: BTreeMap<u32, u64> = now
+            .positions
+            .iter()
+            .map(|p| (p.partition.index, p.offset))
+            .collect();
         for known in [&answered, &*before] {
             for (partition, offset) in known {
                 let found = now.get(partition).copied().unwrap_or(0);
                 if found < *offset {
-                    self.ledger.fault(format!("commit of {partition} went back from {offset} to {found}"));
+                    self.ledger.fault(format!(
+                        "commit of {partition} went back from {offset} to {found}"
+                    ));
                 }
             }
         }
@@ -198,7 +236,10 @@ impl Scene {
     /// A whole topic, as any reader sees it.
     async fn scan(&self, topic: &str) -> Scan {
         let client = self.client(Transport::Auto).await;
-        let mut consumer = client.consumer(ConsumerConfig::all([topic])).await.expect("the server is up");
+        let mut consumer = client
+            .consumer(ConsumerConfig::all([topic]))
+            .await
+            .expect("the server is up");
         let mut scan = Scan::new();
         while let Some(delivery) = consumer.next().await.expect("all of the topic can be read") {
             let (rows, offsets) = delivery.rows().expect("what is delivered was checked");
@@ -239,7 +280,14 @@ impl Stage {
             producing: Arc::new(AtomicBool::new(true)),
         };
         let runtime = Runtime::new().expect("a runtime");
-        let mut stage = Stage { world, listen: "127.0.0.1:0".to_owned(), runtime, scene, up, starts: 0 };
+        let mut stage = Stage {
+            world,
+            listen: "127.0.0.1:0".to_owned(),
+            runtime,
+            scene,
+            up,
+            starts: 0,
+        };
         let server = stage.start();
         stage.listen = server.quic.clone();
         let file = stage.world.write("copy.yaml", COPY);
@@ -249,7 +297,9 @@ impl Stage {
     }
 
     fn start(&mut self) -> Server {
-        let server = self.world.serve_with(&["--config", "node.toml", "--listen", &self.listen]);
+        let server = self
+            .world
+            .serve_with(&["--config", "node.toml", "--listen", &self.listen]);
         self.starts += 1;
         self.up.send_replace(1 + self.starts);
         server
@@ -257,9 +307,23 @@ impl Stage {
 
     /// Starts and kills while it recovers.
     fn stumble(&self, moment: Duration) {
-        let args = ["serve", "--data-dir", "data", "--config", "node.toml", "--listen", &self.listen, "--http", "127.0.0.1:0"];
+        let args = [
+            "serve",
+            "--data-dir",
+            "data",
+            "--config",
+            "node.toml",
+            "--listen",
+            &self.listen,
+            "--http",
+            "127.0.0.1:0",
+        ];
         let mut command = self.world.command(&args);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         pass(moment);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -271,7 +335,10 @@ impl Stage {
 
     fn count(&self, topic: &str) -> u64 {
         let client = self.runtime.block_on(self.scene.client(Transport::Auto));
-        let found = self.runtime.block_on(client.topic(topic)).expect("the topic is there");
+        let found = self
+            .runtime
+            .block_on(client.topic(topic))
+            .expect("the topic is there");
         found.partitions.iter().map(|partition| partition.end).sum()
     }
 
@@ -285,14 +352,28 @@ impl Stage {
                 client.await.expect("clients do not panic");
             }
         };
-        let ended = self.runtime.block_on(async { tokio::time::timeout(wait::PATIENCE, all).await });
-        ended.unwrap_or_else(|_| panic!("{who} did not end: {:?}", self.scene.ledger.faults.lock().unwrap()));
+        let ended = self
+            .runtime
+            .block_on(async { tokio::time::timeout(wait::PATIENCE, all).await });
+        ended.unwrap_or_else(|_| {
+            panic!(
+                "{who} did not end: {:?}",
+                self.scene.ledger.faults.lock().unwrap()
+            )
+        });
     }
 
     /// Objects that the tier holds of the topic `in`.
     fn objects(&self) -> u64 {
-        let out = self.world.run(&["sql", "select sum(objects) from system.partitions"]).ok().out;
-        out.lines().last().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{out}"))
+        let out = self
+            .world
+            .run(&["sql", "select sum(objects) from system.partitions"])
+            .ok()
+            .out;
+        out.lines()
+            .last()
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("{out}"))
     }
 }
 
@@ -304,7 +385,9 @@ fn pass(moment: Duration) {
 
 fn rounds() -> u64 {
     let given = std::env::var("RUSTMQ_KILL_ROUNDS").ok();
-    given.map_or(8, |rounds| rounds.parse().expect("RUSTMQ_KILL_ROUNDS is a number"))
+    given.map_or(8, |rounds| {
+        rounds.parse().expect("RUSTMQ_KILL_ROUNDS is a number")
+    })
 }
 
 #[test]
@@ -316,7 +399,13 @@ fn kill_9_loses_nothing_acked_and_doubles_nothing() {
     let transports = [Transport::Quic, Transport::Tcp, Transport::Auto];
     let mut clients = Vec::new();
     for p in 0..STEADY {
-        clients.push(stage.spawn(scene.clone().produce(p, transports[p as usize], chance.split())));
+        clients.push(
+            stage.spawn(
+                scene
+                    .clone()
+                    .produce(p, transports[p as usize], chance.split()),
+            ),
+        );
     }
     for transport in [Transport::Auto, Transport::Tcp] {
         clients.push(stage.spawn(scene.clone().consume(transport, chance.split())));
@@ -329,13 +418,22 @@ fn kill_9_loses_nothing_acked_and_doubles_nothing() {
         let server = stage.start();
         let moment = Duration::from_millis(chance.between(30, 900));
         let p = STEADY + round;
-        let fleeting = scene.clone().produce(p, transports[(round % 3) as usize], chance.split());
+        let fleeting = scene
+            .clone()
+            .produce(p, transports[(round % 3) as usize], chance.split());
         let fleeting = stage.spawn(fleeting);
         stage.runtime.block_on(scene.check_commits(&mut commits));
         pass(moment);
         server.kill();
         fleeting.abort();
-        let told = scene.ledger.told.lock().unwrap().values().map(|told| told.acked).sum::<u64>();
+        let told = scene
+            .ledger
+            .told
+            .lock()
+            .unwrap()
+            .values()
+            .map(|told| told.acked)
+            .sum::<u64>();
         eprintln!("round {round}: killed {moment:?} after it was ready, {told} acked so far");
     }
     finish(stage, clients, seed, rounds, began);
@@ -354,12 +452,22 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
     stage.join("the producers", producers);
     let input = stage.scan("in");
     let records: usize = input.values().map(Vec::len).sum();
-    let passing = input.values().flatten().filter(|(_, record)| record.passes()).count();
-    wait::until("the group to see all", || (ledger.seen.lock().unwrap().len() >= records).then_some(()));
-    wait::until("the pipeline's output", || (stage.count("out") >= passing as u64).then_some(()));
+    let passing = input
+        .values()
+        .flatten()
+        .filter(|(_, record)| record.passes())
+        .count();
+    wait::until("the group to see all", || {
+        (ledger.seen.lock().unwrap().len() >= records).then_some(())
+    });
+    wait::until("the pipeline's output", || {
+        (stage.count("out") >= passing as u64).then_some(())
+    });
     stage.up.send_replace(0);
     stage.join("the members", members);
-    stage.runtime.block_on(stage.scene.check_commits(&mut BTreeMap::new()));
+    stage
+        .runtime
+        .block_on(stage.scene.check_commits(&mut BTreeMap::new()));
     let output = stage.scan("out");
     let verdict = ledger.check(&input);
     let objects = stage.objects();
@@ -367,20 +475,47 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
     server.kill();
     let server = stage.start();
     let again = (stage.scan("in") == input, stage.scan("out") == output);
-    let counted = stage.world.run(&["sql", "select count(*), count(distinct _value_text) from \"in\""]);
+    let counted = stage.world.run(&[
+        "sql",
+        "select count(*), count(distinct _value_text) from \"in\"",
+    ]);
     let counted = counted.ok().out;
     eprintln!(
         "kill -9: seed {seed}, {rounds} rounds, {} starts, {} records ({} acked, {} unanswered but \
          there), {} lost, {} doubled; {passing} through the pipeline; {objects} objects in the \
          tier; {:.1?}",
-        stage.starts, verdict.records, verdict.acked, verdict.unknown_present, verdict.lost,
-        verdict.doubled, began.elapsed(),
+        stage.starts,
+        verdict.records,
+        verdict.acked,
+        verdict.unknown_present,
+        verdict.lost,
+        verdict.doubled,
+        began.elapsed(),
     );
-    assert!(verdict.faults.is_empty(), "seed {seed}: {:#?}", verdict.faults);
+    assert!(
+        verdict.faults.is_empty(),
+        "seed {seed}: {:#?}",
+        verdict.faults
+    );
     assert_eq!(check_output(&input, &output), None, "seed {seed}");
-    assert_eq!(again, (true, true), "seed {seed}: another read gives something else");
-    assert_eq!(counted.lines().last(), Some(format!("{records},{records}").as_str()), "seed {seed}");
-    assert_eq!(stage.count("bad"), 0, "seed {seed}: nothing was wrong with any record");
-    assert!(objects > 0 && verdict.acked > 0, "seed {seed}: nothing happened");
+    assert_eq!(
+        again,
+        (true, true),
+        "seed {seed}: another read gives something else"
+    );
+    assert_eq!(
+        counted.lines().last(),
+        Some(format!("{records},{records}").as_str()),
+        "seed {seed}"
+    );
+    assert_eq!(
+        stage.count("bad"),
+        0,
+        "seed {seed}: nothing was wrong with any record"
+    );
+    assert!(
+        objects > 0 && verdict.acked > 0,
+        "seed {seed}: nothing happened"
+    );
     server.stop();
 }

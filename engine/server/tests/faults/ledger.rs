@@ -28,13 +28,19 @@ impl Numbered {
 
     pub fn value(self) -> String {
         let Numbered { p, n } = self;
-        format!("{{\"p\":{p},\"n\":{n},\"pad\":\"{}\"}}", "x".repeat((n % 180) as usize))
+        format!(
+            "{{\"p\":{p},\"n\":{n},\"pad\":\"{}\"}}",
+            "x".repeat((n % 180) as usize)
+        )
     }
 
     pub fn parse(value: &[u8]) -> Numbered {
         let read: serde_json::Value = serde_json::from_slice(value).expect("it was sent as JSON");
         let number = |name: &str| read[name].as_u64().expect("it was sent as a number");
-        Numbered { p: number("p"), n: number("n") }
+        Numbered {
+            p: number("p"),
+            n: number("n"),
+        }
     }
 
     /// What the pipeline's filter lets through.
@@ -87,7 +93,9 @@ impl Ledger {
     pub fn saw(&self, place: Place, record: Numbered) {
         let before = self.seen.lock().unwrap().insert(place, record);
         if before.is_some_and(|before| before != record) {
-            self.fault(format!("two records at {place:?}: {before:?} and {record:?}"));
+            self.fault(format!(
+                "two records at {place:?}: {before:?} and {record:?}"
+            ));
         }
     }
 
@@ -99,22 +107,31 @@ impl Ledger {
 
     /// The input topic against what producers and group members know.
     pub fn check(&self, scan: &Scan) -> Verdict {
-        let mut verdict = Verdict { faults: self.faults.lock().unwrap().clone(), ..Verdict::default() };
+        let mut verdict = Verdict {
+            faults: self.faults.lock().unwrap().clone(),
+            ..Verdict::default()
+        };
         let mut present: BTreeMap<ProducerName, BTreeSet<u64>> = BTreeMap::new();
         for (partition, records) in scan {
             let mut last: BTreeMap<ProducerName, u64> = BTreeMap::new();
             for (index, (offset, record)) in records.iter().enumerate() {
                 verdict.records += 1;
                 if *offset != index as u64 {
-                    verdict.faults.push(format!("partition {partition}: offset {offset} is number {index}"));
+                    verdict.faults.push(format!(
+                        "partition {partition}: offset {offset} is number {index}"
+                    ));
                 }
                 if !present.entry(record.p).or_default().insert(record.n) {
                     verdict.doubled += 1;
-                    verdict.faults.push(format!("doubled: {record:?} again at {partition}/{offset}"));
+                    verdict
+                        .faults
+                        .push(format!("doubled: {record:?} again at {partition}/{offset}"));
                 }
                 let before = last.insert(record.p, record.n);
                 if before.is_some_and(|before| before >= record.n) {
-                    verdict.faults.push(format!("order: {record:?} at {partition}/{offset} after {before:?}"));
+                    verdict.faults.push(format!(
+                        "order: {record:?} at {partition}/{offset} after {before:?}"
+                    ));
                 }
             }
         }
@@ -124,7 +141,11 @@ impl Ledger {
         verdict
     }
 
-    fn check_producers(&self, present: &BTreeMap<ProducerName, BTreeSet<u64>>, verdict: &mut Verdict) {
+    fn check_producers(
+        &self,
+        present: &BTreeMap<ProducerName, BTreeSet<u64>>,
+        verdict: &mut Verdict,
+    ) {
         let none = BTreeSet::new();
         let told = self.told.lock().unwrap();
         for (p, told) in told.iter() {
@@ -135,18 +156,26 @@ impl Ledger {
             verdict.unknown_present += there.range(told.acked..).count() as u64;
             if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
                 let count = lost.len();
-                verdict.faults.push(format!("lost: {count} acked records of producer {p}, {first} to {last}"));
+                verdict.faults.push(format!(
+                    "lost: {count} acked records of producer {p}, {first} to {last}"
+                ));
             }
             if (there.len() as u64) < told.acked_count {
                 let (there, acked) = (there.len(), told.acked_count);
-                verdict.faults.push(format!("lost: producer {p} has {acked} acks, {there} are there"));
+                verdict.faults.push(format!(
+                    "lost: producer {p} has {acked} acks, {there} are there"
+                ));
             }
             if let Some(phantom) = there.range(told.sent..).next() {
-                verdict.faults.push(format!("phantom: producer {p} never sent {phantom}"));
+                verdict
+                    .faults
+                    .push(format!("phantom: producer {p} never sent {phantom}"));
             }
         }
         for p in present.keys().filter(|p| !told.contains_key(p)) {
-            verdict.faults.push(format!("phantom: there is no producer {p}"));
+            verdict
+                .faults
+                .push(format!("phantom: there is no producer {p}"));
         }
     }
 
@@ -159,12 +188,16 @@ impl Ledger {
                     Some(other) => verdict.faults.push(format!(
                         "the group saw {other:?} at {partition}/{offset}, where {record:?} is"
                     )),
-                    None => verdict.faults.push(format!("unseen by the group: {partition}/{offset}")),
+                    None => verdict
+                        .faults
+                        .push(format!("unseen by the group: {partition}/{offset}")),
                 }
             }
         }
         for (place, record) in seen {
-            verdict.faults.push(format!("the group saw {record:?} at {place:?}, where nothing is"));
+            verdict.faults.push(format!(
+                "the group saw {record:?} at {place:?}, where nothing is"
+            ));
         }
     }
 }
@@ -172,16 +205,31 @@ impl Ledger {
 /// What is wrong with the pipeline's output, given its input: exactly once and in order.
 pub fn check_output(input: &Scan, output: &Scan) -> Option<String> {
     for (partition, records) in input {
-        let wanted = records.iter().map(|(_, record)| record).filter(|record| record.passes());
-        let got = output.get(partition).into_iter().flatten().map(|(_, record)| record);
+        let wanted = records
+            .iter()
+            .map(|(_, record)| record)
+            .filter(|record| record.passes());
+        let got = output
+            .get(partition)
+            .into_iter()
+            .flatten()
+            .map(|(_, record)| record);
         let (wanted, got): (Vec<_>, Vec<_>) = (wanted.collect(), got.collect());
-        if let Some(at) = wanted.iter().zip(&got).position(|(wanted, got)| wanted != got) {
+        if let Some(at) = wanted
+            .iter()
+            .zip(&got)
+            .position(|(wanted, got)| wanted != got)
+        {
             let (wanted, got) = (wanted[at], got[at]);
-            return Some(format!("output {partition}/{at} is {got:?}, not {wanted:?}"));
+            return Some(format!(
+                "output {partition}/{at} is {got:?}, not {wanted:?}"
+            ));
         }
         if wanted.len() != got.len() {
             let (wanted, got) = (wanted.len(), got.len());
-            return Some(format!("output {partition} has {got} records, not {wanted}"));
+            return Some(format!(
+                "output {partition} has {got} records, not {wanted}"
+            ));
         }
     }
     None
@@ -193,7 +241,14 @@ mod tests {
 
     fn ledger(sent: u64, acked: u64) -> Ledger {
         let ledger = Ledger::default();
-        ledger.told.lock().unwrap().insert(1, Told { sent, acked, acked_count: acked });
+        ledger.told.lock().unwrap().insert(
+            1,
+            Told {
+                sent,
+                acked,
+                acked_count: acked,
+            },
+        );
         ledger
     }
 
@@ -208,10 +263,15 @@ mod tests {
         let check = |numbers: &[u64], part: &str| {
             let ledger = ledger(5, 3);
             let scan = scan(numbers);
-            scan[&0].iter().for_each(|(offset, record)| ledger.saw((0, *offset), *record));
+            scan[&0]
+                .iter()
+                .for_each(|(offset, record)| ledger.saw((0, *offset), *record));
             let verdict = ledger.check(&scan);
             let found = verdict.faults.join("\n");
-            assert!(found.contains(part) && found.is_empty() == part.is_empty(), "{numbers:?}: {found}");
+            assert!(
+                found.contains(part) && found.is_empty() == part.is_empty(),
+                "{numbers:?}: {found}"
+            );
         };
         check(&[0, 1, 2], "");
         check(&[0, 1, 2, 3, 4], "");
@@ -224,11 +284,17 @@ mod tests {
         ledger.saw((0, 0), Numbered { p: 1, n: 1 });
         ledger.saw((9, 9), Numbered { p: 1, n: 1 });
         let found = ledger.check(&scan(&[0, 1, 2])).faults.join("\n");
-        for part in ["two records at (0, 0)", "unseen by the group: 0/1", "where nothing is"] {
+        for part in [
+            "two records at (0, 0)",
+            "unseen by the group: 0/1",
+            "where nothing is",
+        ] {
             assert!(found.contains(part), "{part}: {found}");
         }
         let out = |numbers| check_output(&scan(&[0, 1, 2, 3, 4]), &scan(numbers));
         assert_eq!(out(&[1, 2, 4]), None);
-        assert!(out(&[1, 2]).is_some() && out(&[1, 2, 4, 4]).is_some() && out(&[2, 1, 4]).is_some());
+        assert!(
+            out(&[1, 2]).is_some() && out(&[1, 2, 4, 4]).is_some() && out(&[2, 1, 4]).is_some()
+        );
     }
 }

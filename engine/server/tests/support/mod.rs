@@ -66,8 +66,16 @@ impl World {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        self.command_after(&[], args)
+    }
+
+    /// The same, run by something else: its words come before ours.
+    pub fn command_after(&self, front: &[String], args: &[&str]) -> Command {
+        let binary = [BINARY.to_owned()];
+        let mut words = front.iter().chain(&binary);
+        let mut command = Command::new(words.next().expect("the binary at least"));
         command
+            .args(words)
             .args(args)
             .current_dir(self.dir.path())
             .env("XDG_STATE_HOME", self.path("state"))
@@ -112,15 +120,20 @@ impl World {
     }
 
     pub fn serve_with(&self, more: &[&str]) -> Server {
-        let mut args = vec!["serve", "--data-dir", "data"];
-        for (flag, default) in [("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
+        self.serve_after(&[], more)
+    }
+
+    pub fn serve_after(&self, front: &[String], more: &[&str]) -> Server {
+        let mut args = vec!["serve"];
+        let any = "127.0.0.1:0";
+        for (flag, default) in [("--data-dir", "data"), ("--listen", any), ("--http", any)] {
             if !more.contains(&flag) {
                 args.extend([flag, default]);
             }
         }
         args.extend(more);
         let mut child = self
-            .command(&args)
+            .command_after(front, &args)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(self.path("serve.err")).unwrap())
             .spawn()
