@@ -103,9 +103,10 @@ pub struct PartitionConfig {
     pub durability: Durability,
     /// Whether closed ranges go to the tier. What is not tiered stays in the WAL until trimmed.
     pub tier: bool,
-    /// Kept for retention, which is not built yet.
+    /// Batches whose append time is longer ago go.
     pub retention_ms: Option<u64>,
-    /// Kept for retention, which is not built yet.
+    /// The oldest batches go while those after them are still so many bytes, as they stand in
+    /// the WAL or as objects in the tier.
     pub retention_bytes: Option<u64>,
 }
 

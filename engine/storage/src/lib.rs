@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod io;
 mod log;
+mod planted;
 mod snapshot;
 mod status;
 mod tail;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::queue::{BatchWork, Gather, Queue, Taken, Work, refuse};
 use super::{Partitions, Segments};
+use crate::planted::{Bug, planted};
 use crate::tail::Tail;
 use crate::wal::entry::ENTRY_HEAD_LEN;
 use crate::wal::writer::{control_json, control_len};
@@ -94,6 +95,24 @@ impl Committer {
         }
     }
 
+    /// One turn of `run` for tests that have no thread for it: does what waits, or marks.
+    /// False once the WAL has failed.
+    #[cfg(test)]
+    pub(super) fn turn(&mut self) -> bool {
+        let done = match self.queue.take(Some(Duration::ZERO), Gather::default()) {
+            Taken::Group(group) => self.group(group),
+            Taken::Idle | Taken::Closed => self.mark(),
+        };
+        let Err(Failed(reason)) = done else {
+            return true;
+        };
+        if planted(Bug::FailureForgotten) {
+            return true;
+        }
+        self.queue.fail(&reason);
+        false
+    }
+
     fn group(&mut self, mut group: VecDeque<Work>) -> Result<(), Failed> {
         let mut staged = Vec::with_capacity(group.len());
         while let Some(work) = group.pop_front() {
@@ -135,11 +154,16 @@ impl Committer {
             Work::Checkpoint { .. } => {
                 let line = |(id, partition): (PartitionId, Arc<super::Partition>)| {
                     let bounds = partition.bounds();
-                    (id, bounds.start, bounds.end)
+                    let is_forgotten = planted(Bug::CheckpointStartForgotten);
+                    let start = if is_forgotten { 0 } else { bounds.start };
+                    (id, start, bounds.end)
                 };
-                let partitions = self.partitions.all().into_iter().map(line).collect();
-                let sequences = self.sequences.iter().map(|(shard, next)| (*shard, *next));
-                let sequences = sequences.collect();
+                let skipped = usize::from(planted(Bug::CheckpointPartitionForgotten));
+                let partitions = self.partitions.all().into_iter().skip(skipped);
+                let partitions = partitions.map(line).collect();
+                let is_kept = |_: &_| !planted(Bug::CheckpointSequencesForgotten);
+                let sequences = self.sequences.iter().filter(is_kept);
+                let sequences = sequences.map(|(shard, next)| (*shard, *next)).collect();
                 Some(control_json(&Control::Checkpoint {
                     partitions,
                     sequences,
@@ -201,6 +225,8 @@ impl Committer {
             return Err(lost(staged, format!("a write to it failed: {error}")));
         }
         let (now, after_sync) = split_by_durability(staged);
+        #[cfg(test)]
+        let (now, after_sync) = plant_early(now, after_sync);
         now.into_iter().for_each(|staged| self.done(staged));
         if after_sync.is_empty() {
             return Ok(());
@@ -270,6 +296,9 @@ impl Committer {
                 partition.install_moved(batch.base_offset(), location);
                 continue;
             }
+            if planted(Bug::WatermarkBeforeSync) {
+                continue;
+            }
             let untiered = partition.install(batch, location);
             self.tail.added(partition, batch.size());
             if untiered >= self.tier_bytes && partition.config.tier {
@@ -278,6 +307,29 @@ impl Committer {
         }
         let _ = work.reply.send(Ok(()));
     }
+}
+
+/// Bugs on purpose: answers too early, or lets readers go on too early.
+#[cfg(test)]
+fn plant_early(mut now: Vec<Staged>, after_sync: Vec<Staged>) -> (Vec<Staged>, Vec<Staged>) {
+    let is_early = |staged: &Staged| match &staged.work {
+        Work::Batches(_) => planted(Bug::AckBeforeSync),
+        Work::Control { .. } => planted(Bug::TrimBeforeSync),
+        Work::Checkpoint { .. } => false,
+    };
+    let (early, after_sync): (Vec<_>, Vec<_>) = after_sync.into_iter().partition(is_early);
+    now.extend(early);
+    for staged in &after_sync {
+        if let Work::Batches(work) = &staged.work
+            && work.kind == Kind::Batches
+            && planted(Bug::WatermarkBeforeSync)
+        {
+            for ((partition, batch), location) in work.parts.iter().zip(&staged.places) {
+                partition.install(batch, location.clone());
+            }
+        }
+    }
+    (now, after_sync)
 }
 
 /// Entries that may be answered after the write, and those that wait for the sync. An entry of a

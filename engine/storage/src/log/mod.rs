@@ -11,8 +11,13 @@ pub(crate) mod partition;
 mod queue;
 mod read;
 mod reclaim;
+mod retention;
 mod tiering;
 
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod retention_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 

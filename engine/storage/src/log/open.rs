@@ -47,8 +47,8 @@ impl Store {
             Some(tier) => tier,
             None => Tier::open(&config)?,
         };
-        let mut manifests = manifests(&tier, &partitions).await?;
-        let mut recovered = {
+        let manifests = manifests(&tier, &partitions).await?;
+        let recovered = {
             let (disk, dir) = (Arc::clone(&disk), wal_dir.clone());
             let segment_bytes = config.segment_bytes;
             let recover = move || recover(&*disk, &dir, segment_bytes);
@@ -60,23 +60,47 @@ impl Store {
                 }
             }
         };
-        let mut found = std::mem::take(&mut recovered.partitions);
-        let map = Partitions::default();
-        for config in partitions {
-            let found = found.remove(&config.id).unwrap_or_default();
-            let cold = manifests
-                .remove(&config.id)
-                .unwrap_or_else(|| Manifest::empty(config.id, &config.topic));
-            let beginning = join(config.id, found, cold)?;
-            map.put(Arc::new(Partition::new(config, beginning)));
-        }
-        for (partition, found) in found.iter().filter(|(_, found)| !found.batches.is_empty()) {
-            let (batches, end) = (found.batches.len(), found.end);
-            tracing::warn!(%partition, batches, end, "the WAL has batches of an unknown partition");
-        }
-        drop(found);
-        start(config, map, disk, tier, recovered)
+        let (inner, committer) = assemble(config, partitions, manifests, (disk, tier), recovered)?;
+        start(inner, committer)
     }
+
+    /// A store without a thread and without a task of its own: who opens it lets its writer
+    /// take turns. Everything is done on the caller's thread.
+    #[cfg(test)]
+    pub(super) async fn open_stepped(
+        config: StoreConfig,
+        partitions: Vec<PartitionConfig>,
+        disk: Arc<dyn Disk>,
+        tier: Tier,
+    ) -> Result<(Store, Committer), OpenError> {
+        let manifests = manifests(&tier, &partitions).await?;
+        let recovered = recover(&*disk, &config.dir.join("wal"), config.segment_bytes)?;
+        let (inner, committer) = assemble(config, partitions, manifests, (disk, tier), recovered)?;
+        let inner = Arc::new(inner);
+        Ok((Store { inner }, committer))
+    }
+}
+
+/// Joins what the WAL and the tier have of each partition.
+fn whole(
+    partitions: Vec<PartitionConfig>,
+    mut manifests: BTreeMap<PartitionId, Manifest>,
+    mut found: BTreeMap<PartitionId, Found>,
+) -> Result<Partitions, OpenError> {
+    let map = Partitions::default();
+    for config in partitions {
+        let found = found.remove(&config.id).unwrap_or_default();
+        let cold = manifests
+            .remove(&config.id)
+            .unwrap_or_else(|| Manifest::empty(config.id, &config.topic));
+        let beginning = join(config.id, found, cold)?;
+        map.put(Arc::new(Partition::new(config, beginning)));
+    }
+    for (partition, found) in found.iter().filter(|(_, found)| !found.batches.is_empty()) {
+        let (batches, end) = (found.batches.len(), found.end);
+        tracing::warn!(%partition, batches, end, "the WAL has batches of an unknown partition");
+    }
+    Ok(map)
 }
 
 /// Reads the newest manifest of each partition.
@@ -150,33 +174,29 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
     })
 }
 
-/// Starts the writer's thread and the tier's task.
-fn start(
+/// Puts the store together from what was found.
+fn assemble(
     config: StoreConfig,
-    partitions: Partitions,
-    disk: Arc<dyn Disk>,
-    tier: Tier,
+    partitions: Vec<PartitionConfig>,
+    manifests: BTreeMap<PartitionId, Manifest>,
+    (disk, tier): (Arc<dyn Disk>, Tier),
     recovered: Recovered,
-) -> Result<Store, OpenError> {
+) -> Result<(Inner, Committer), OpenError> {
     let Recovered {
         segments,
         head,
         sequences,
         cut,
         entries,
-        ..
+        partitions: found,
     } = recovered;
+    let partitions = whole(partitions, manifests, found)?;
     if let Some(cut) = cut {
         tracing::warn!(path = %cut.path.display(), at = cut.at, "a torn tail was cut");
     }
     tracing::debug!(entries, segments = segments.len(), "the WAL was read back");
     let wal_dir = config.dir.join("wal");
-    let wal = WalWriter::new(
-        Arc::clone(&disk),
-        wal_dir.clone(),
-        config.segment_bytes,
-        head,
-    );
+    let wal = WalWriter::new(Arc::clone(&disk), wal_dir, config.segment_bytes, head);
     let inner = Inner {
         disk,
         partitions: Arc::new(partitions),
@@ -192,6 +212,12 @@ fn start(
         config,
     };
     let committer = committer(&inner, wal, sequences);
+    Ok((inner, committer))
+}
+
+/// Starts the writer's thread and the tier's task.
+fn start(inner: Inner, committer: Committer) -> Result<Store, OpenError> {
+    let wal_dir = inner.config.dir.join("wal");
     let thread = std::thread::Builder::new().name("rustmq-wal".to_owned());
     let writer = thread
         .spawn(move || committer.run())

@@ -409,14 +409,17 @@ impl Partition {
         Arc::clone(&self.lock().cold)
     }
 
-    /// Untiered batches whose largest timestamp is not before `timestamp`: the first one's base.
-    pub(crate) fn first_not_before(&self, timestamp: i64) -> Option<Offset> {
+    /// The tier's list and, of the same moment, the base of the first untiered batch whose
+    /// largest timestamp is not before `timestamp`: a range that moves meanwhile is in one of
+    /// the two.
+    pub(crate) fn not_before(&self, timestamp: i64) -> (Arc<Manifest>, Option<Offset>) {
         let state = self.lock();
-        state
+        let first = state
             .index
             .iter()
             .find(|slot| slot.max_timestamp >= timestamp)
-            .map(|slot| slot.base)
+            .map(|slot| slot.base);
+        (Arc::clone(&state.cold), first)
     }
 
     /// Producers' batches found when the store opened: the tier's first, then the WAL's.

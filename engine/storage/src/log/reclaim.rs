@@ -15,6 +15,7 @@ use super::Store;
 use super::partition::{Partition, Slot};
 use super::queue::{BatchWork, Pending, Work};
 use super::read::load;
+use crate::planted::{Bug, planted};
 use crate::wal::entry::entry_len;
 use crate::wal::{Kind, Segment};
 
@@ -29,7 +30,9 @@ impl Store {
             let sealed = segments.len().saturating_sub(1);
             let oldest = segments.iter().take(sealed);
             oldest
-                .take_while(|segment| segment.is_dead())
+                .take_while(|segment| {
+                    segment.is_dead() || (planted(Bug::SegmentFreedEarly) && segment.live() == 1)
+                })
                 .cloned()
                 .collect()
         });
@@ -37,8 +40,10 @@ impl Store {
             return Ok(0);
         }
         let (reply, pending) = Pending::new();
-        self.inner.queue.put(Work::Checkpoint { reply })?;
-        pending.await?;
+        if !planted(Bug::CheckpointLeftOut) {
+            self.inner.queue.put(Work::Checkpoint { reply })?;
+            pending.await?;
+        }
         let freed = dead.len() as u64;
         self.inner
             .segments

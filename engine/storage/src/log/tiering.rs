@@ -227,12 +227,21 @@ impl Store {
         done
     }
 
-    /// One look at everything: moves what is due, gives back what is free.
+    /// One look at everything by the machine's clock.
     pub(crate) async fn tier_due(&self) -> Result<(), TierError> {
         let now_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let now_us = i64::try_from(now_us.as_micros()).unwrap_or(i64::MAX);
+        self.tick(i64::try_from(now_us.as_micros()).unwrap_or(i64::MAX))
+            .await
+    }
+
+    /// One look at everything, as a task of the store takes it again and again: trims what
+    /// retention no longer keeps, moves what is due, gives back what is free. `now_us` is the
+    /// time in microseconds since the epoch.
+    pub async fn tick(&self, now_us: i64) -> Result<(), TierError> {
+        // A disk that is too full for a trim must not keep the tier from making room.
+        let retained = self.retain(now_us).await;
         let pressed = self.pressed_segment();
         let partitions = self.inner.partitions.all().into_values();
         let partitions = partitions.filter(|partition| !partition.is_parked());
@@ -254,7 +263,7 @@ impl Store {
         self.delete_retired(RETIRED_GRACE).await;
         self.collect_due().await;
         match first_error {
-            None => Ok(()),
+            None => Ok(retained?),
             Some(error) => Err(error),
         }
     }

@@ -1,12 +1,14 @@
 //! A disk in memory for tests: knows what was synced, fails on demand, crashes.
 //!
-//! Called by: tests. Invariants: a crash keeps all that was synced and any part of what was not.
-//! Refuses: what it was told to refuse.
+//! Called by: tests. Invariants: a crash keeps all that was synced and any part of what was not,
+//! in any order; what a failed sync did not bring to the disk counts as clean from then on, as
+//! on Linux, and no later sync brings it there. Refuses: what it was told to refuse.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::io::{Disk, DiskFile};
@@ -14,18 +16,62 @@ use crate::io::{Disk, DiskFile};
 /// Unsynced bytes reach the disk, or do not, in blocks of this size.
 const BLOCK: usize = 64;
 
-#[derive(Default)]
 pub(crate) struct Faults {
     pub write_fails: AtomicBool,
     pub sync_fails: AtomicBool,
+    /// Only the next one.
+    pub next_sync_fails: AtomicBool,
     pub is_full: AtomicBool,
     pub syncs: AtomicU64,
+    /// Changes until the power goes; then everything fails.
+    pub power: AtomicI64,
+    /// How many times something was made to fail.
+    pub fired: AtomicU64,
+}
+
+impl Default for Faults {
+    fn default() -> Faults {
+        Faults {
+            write_fails: AtomicBool::default(),
+            sync_fails: AtomicBool::default(),
+            next_sync_fails: AtomicBool::default(),
+            is_full: AtomicBool::default(),
+            syncs: AtomicU64::default(),
+            power: AtomicI64::new(i64::MAX),
+            fired: AtomicU64::default(),
+        }
+    }
+}
+
+impl Faults {
+    fn fire(&self, what: &str) -> io::Error {
+        self.fired.fetch_add(1, Ordering::SeqCst);
+        io::Error::other(format!("{what} fails on purpose"))
+    }
+
+    /// Counts a change; an error once the power is gone.
+    fn power(&self) -> io::Result<()> {
+        if self.power.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            return Err(self.fire("power"));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]
 struct Content {
     seen: Vec<u8>,
     durable: Vec<u8>,
+    /// Written since the last sync, successful or not.
+    dirty: Vec<Range<usize>>,
+    /// Where appended bytes end, and how far they are synced.
+    written_to: usize,
+    synced_to: usize,
+    /// What an unsynced append may say of bytes before it.
+    claimed_to: usize,
+    /// Bytes before it are durable and a durable entry (or segment) after them says so: damage
+    /// to them must be named, and cannot be taken for a torn tail.
+    known_to: usize,
 }
 
 #[derive(Clone, Default)]
@@ -41,26 +87,40 @@ struct SimFile {
 
 impl SimDisk {
     /// The disk after a power cut: `lottery` decides which unsynced blocks made it.
-    pub(crate) fn crashed(&self, mut lottery: impl FnMut() -> bool) -> SimDisk {
+    pub(crate) fn crashed(&self, lottery: impl FnMut() -> bool) -> SimDisk {
+        self.crashed_in(BLOCK, lottery)
+    }
+
+    /// The same with blocks of another size.
+    pub(crate) fn crashed_in(&self, block: usize, mut lottery: impl FnMut() -> bool) -> SimDisk {
         let after = SimDisk::default();
         for (path, content) in self.files.lock().unwrap().iter() {
             let content = content.lock().unwrap();
             let mut bytes = content.durable.clone();
             bytes.resize(content.seen.len(), 0);
-            for (block, seen) in bytes.chunks_mut(BLOCK).zip(content.seen.chunks(BLOCK)) {
-                if lottery() {
-                    block.copy_from_slice(seen);
+            for (durable, seen) in bytes.chunks_mut(block).zip(content.seen.chunks(block)) {
+                if durable != seen && lottery() {
+                    durable.copy_from_slice(seen);
                 }
             }
-            after.put(path, bytes);
+            after.put_known(path, bytes, content.known_to);
         }
         after
     }
 
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
+        self.put_known(path, bytes, 0);
+    }
+
+    fn put_known(&self, path: &Path, bytes: Vec<u8>, known_to: usize) {
         let content = Content {
             durable: bytes.clone(),
             seen: bytes,
+            dirty: Vec::new(),
+            written_to: known_to,
+            synced_to: known_to,
+            claimed_to: known_to,
+            known_to,
         };
         self.files
             .lock()
@@ -78,6 +138,24 @@ impl SimDisk {
             .collect()
     }
 
+    /// Per file, how many of its first bytes cannot change unnoticed.
+    pub(crate) fn known(&self) -> BTreeMap<PathBuf, usize> {
+        let files = self.files.lock().unwrap();
+        let known = |content: &Arc<Mutex<Content>>| content.lock().unwrap().known_to;
+        files
+            .iter()
+            .map(|(path, content)| (path.clone(), known(content)))
+            .collect()
+    }
+
+    /// The same files and page cache, for the next process: faults are over.
+    pub(crate) fn restarted(&self) -> SimDisk {
+        SimDisk {
+            files: Arc::clone(&self.files),
+            faults: Arc::default(),
+        }
+    }
+
     fn file(&self, content: &Arc<Mutex<Content>>) -> Box<dyn DiskFile> {
         Box::new(SimFile {
             content: Arc::clone(content),
@@ -88,12 +166,19 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path, capacity: u64, head: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+        self.faults.power()?;
         if self.faults.is_full.load(Ordering::SeqCst) {
+            self.faults.fired.fetch_add(1, Ordering::SeqCst);
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        // The new file's head says that all before it was durable.
+        for content in self.files.lock().unwrap().values() {
+            let mut content = content.lock().unwrap();
+            content.known_to = content.written_to.max(content.known_to);
         }
         let mut bytes = head.to_vec();
         bytes.resize(capacity as usize, 0);
-        self.put(path, bytes);
+        self.put_known(path, bytes, head.len());
         self.open(path)
     }
 
@@ -112,6 +197,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.power()?;
         self.files.lock().unwrap().remove(path);
         Ok(())
     }
@@ -119,25 +205,47 @@ impl Disk for SimDisk {
 
 impl DiskFile for SimFile {
     fn write_all_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
-        if self.faults.write_fails.load(Ordering::SeqCst) {
-            return Err(io::Error::other("write fails on purpose"));
-        }
+        let power = self.faults.power();
+        let fails = self.faults.write_fails.load(Ordering::SeqCst);
         let mut content = self.content.lock().unwrap();
-        let mut at = position as usize;
+        let from = position as usize;
+        let mut at = from;
         for slice in slices {
             content.seen[at..at + slice.len()].copy_from_slice(slice);
             at += slice.len();
+            // A write that fails may have done its beginning.
+            if fails {
+                break;
+            }
+        }
+        content.dirty.push(from..at);
+        // A write that failed may not have whole entries.
+        if !fails && from >= content.written_to {
+            content.claimed_to = content.synced_to;
+            content.written_to = at;
+        }
+        power?;
+        if fails {
+            return Err(self.faults.fire("write"));
         }
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.faults.sync_fails.load(Ordering::SeqCst) {
-            return Err(io::Error::other("sync fails on purpose"));
+        self.faults.power()?;
+        let mut content = self.content.lock().unwrap();
+        let dirty = std::mem::take(&mut content.dirty);
+        let fails_once = self.faults.next_sync_fails.swap(false, Ordering::SeqCst);
+        if fails_once || self.faults.sync_fails.load(Ordering::SeqCst) {
+            return Err(self.faults.fire("sync"));
         }
         self.faults.syncs.fetch_add(1, Ordering::SeqCst);
-        let mut content = self.content.lock().unwrap();
-        content.durable = content.seen.clone();
+        let Content { seen, durable, .. } = &mut *content;
+        dirty
+            .into_iter()
+            .for_each(|range| durable[range.clone()].copy_from_slice(&seen[range]));
+        content.synced_to = content.written_to;
+        content.known_to = content.known_to.max(content.claimed_to);
         Ok(())
     }
 
@@ -154,10 +262,17 @@ impl DiskFile for SimFile {
     }
 
     fn cut(&self, position: u64, capacity: u64) -> io::Result<()> {
+        self.faults.power()?;
         let mut content = self.content.lock().unwrap();
         content.seen.truncate(position as usize);
         content.seen.resize(capacity as usize, 0);
         content.durable = content.seen.clone();
+        content.dirty.clear();
+        let position = position as usize;
+        content.written_to = content.written_to.min(position);
+        content.synced_to = content.synced_to.min(position);
+        content.claimed_to = content.claimed_to.min(position);
+        content.known_to = content.known_to.min(position);
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use super::segment::{Location, SEGMENT_HEAD_LEN, Segment, SegmentHead, segment_i
 use super::writer::{Head, create_segment, salt};
 use crate::error::OpenError;
 use crate::io::Disk;
+use crate::planted::{Bug, planted};
 
 /// What the WAL holds of one batch.
 pub(crate) struct FoundBatch {
@@ -278,7 +279,7 @@ impl Scan {
             previous,
         };
         while let Some((head, crc)) = valid_at(&segment.head, bytes, end.at) {
-            if head.previous != end.previous {
+            if head.previous != end.previous && !planted(Bug::HoleSkipped) {
                 break;
             }
             let entry = bytes.slice(end.at..end.at + head.length as usize);
@@ -293,6 +294,11 @@ impl Scan {
                 at: end.at + head.length as usize,
                 previous: crc,
             };
+            if planted(Bug::HoleSkipped) && valid_at(&segment.head, bytes, end.at).is_none() {
+                end.at = later(&segment.head, bytes, end.at)
+                    .next()
+                    .map_or(end.at, |(at, _)| at);
+            }
         }
         Ok(end)
     }
@@ -380,7 +386,7 @@ impl Scan {
     ) -> Result<Option<Cut>, OpenError> {
         let position = segment.head.base + at as u64;
         let durable = later(&segment.head, bytes, at).any(|(_, head)| head.synced_to > position);
-        if durable || self.synced_to > position {
+        if (durable || self.synced_to > position) && !planted(Bug::DamageCut) {
             let reason = "an entry that was known durable is damaged";
             return Err(self.corrupt(segment, bytes, at, reason));
         }

@@ -118,7 +118,12 @@ impl Segment {
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.live.load(Ordering::Acquire) == 0
+        self.live() == 0
+    }
+
+    /// Batches in it that still matter.
+    pub(crate) fn live(&self) -> u64 {
+        self.live.load(Ordering::Acquire)
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {

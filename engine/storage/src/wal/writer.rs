@@ -15,11 +15,12 @@ use bytes::Bytes;
 use model::{Batch, PartitionId};
 
 use super::entry::{
-    Control, ENTRY_HEAD_LEN, EntryHead, Kind, PART_HEAD_LEN, checksum_start, entry_len, padded,
-    part_head,
+    self, Control, ENTRY_HEAD_LEN, EntryHead, Kind, PART_HEAD_LEN, checksum_start, entry_len,
+    padded, part_head,
 };
 use super::segment::{Location, SEGMENT_HEAD_LEN, Segment, SegmentHead, segment_path};
 use crate::io::Disk;
+use crate::planted::{Bug, planted, planted_nth};
 
 /// Bodies up to this size are copied beside their heads: cheaper than one more slice.
 const COPY_BYTES_MAX: usize = 512;
@@ -131,13 +132,14 @@ impl WalWriter {
                 .extend_from_slice(&part_head(partition, size as u32));
             self.scratch.extend_from_slice(&batch.head());
             let body = batch.body();
+            let summed_from = from + entry::unsummed(locations.len());
             if body.len() <= COPY_BYTES_MAX {
                 self.scratch.extend_from_slice(body);
                 self.scratch
                     .resize(self.scratch.len() + padded(size) - size, 0);
-                crc = crc32c::crc32c_append(crc, &self.scratch[from..]);
+                crc = crc32c::crc32c_append(crc, &self.scratch[summed_from..]);
             } else {
-                crc = crc32c::crc32c_append(crc, &self.scratch[from..]);
+                crc = crc32c::crc32c_append(crc, &self.scratch[summed_from..]);
                 crc = crc32c::crc32c_append(crc, body);
                 self.push_scratch(run_at..self.scratch.len());
                 self.pieces.push(Piece::Body(body.clone()));
@@ -182,12 +184,22 @@ impl WalWriter {
     }
 
     fn head(&self, kind: Kind, length: usize) -> EntryHead {
+        let (mut position, mut synced_to) = (self.position(), self.synced_to);
+        if planted(Bug::PositionOff) && self.segment.head.id > 0 {
+            position += 8;
+        }
+        if planted(Bug::SyncedToStale) {
+            synced_to = self.segment.head.base;
+        }
+        if planted(Bug::SyncedToNew) {
+            synced_to = self.position();
+        }
         EntryHead {
             length: length as u32,
             kind,
-            position: self.position(),
+            position,
             segment: self.segment.head.id,
-            synced_to: self.synced_to,
+            synced_to,
             sequence: 0,
             shard: 0,
             epoch: 0,
@@ -244,7 +256,16 @@ impl WalWriter {
     /// Makes all that is written durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if !self.is_synced() {
-            self.segment.file.sync()?;
+            let is_skipped = planted_nth(Bug::SyncSkipped, 3);
+            let synced = if is_skipped {
+                Ok(())
+            } else {
+                self.segment.file.sync()
+            };
+            match synced {
+                Err(_) if planted(Bug::SyncRetried) => self.segment.file.sync()?,
+                synced => synced?,
+            }
             self.synced_to = self.written_to;
         }
         Ok(())
@@ -300,6 +321,10 @@ pub(crate) fn create_segment(
 /// A number nobody outside can foresee; the standard hasher is keyed from the system's randomness.
 pub(crate) fn salt() -> u64 {
     use std::hash::{BuildHasher, Hasher};
+    #[cfg(test)]
+    if let Some(salt) = crate::planted::salt() {
+        return salt;
+    }
     std::collections::hash_map::RandomState::new()
         .build_hasher()
         .finish()
