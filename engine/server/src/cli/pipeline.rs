@@ -199,19 +199,27 @@ fn ended(mut text: String) -> String {
 async fn upload(server: &Server, local: Local) -> Result<PipelineFile, Failure> {
     let mut modules = BTreeMap::new();
     for (alias, definition) in local.spec.modules.iter() {
+        let at = definition.source.at;
+        let here = |message: String| {
+            Failure::failed(Diagnostic::error(&local.name, at.line, at.column, message))
+        };
         let digest = match &definition.source.value {
             ModuleSource::Digest(digest) => *digest,
-            ModuleSource::File(path) => send(server, &local.dir.join(path)).await?,
+            ModuleSource::File(path) => {
+                let path = local.dir.join(path);
+                let sent = send(server, &path).await;
+                sent.map_err(|failure| match failure.code {
+                    1 => here(format!("module `{}`: {failure}", alias.value)),
+                    _ => failure,
+                })?
+            }
             ModuleSource::Folder(path) => {
                 let progress = Progress::steps();
                 let dir = local.dir.join(path);
                 let built = module::build(&dir, &mut |step| progress.line(step)).await;
                 drop(progress);
-                let at = definition.source.at;
                 let built = built.map_err(|error| {
-                    let message = format!("module `{}` does not build: {error}", alias.value);
-                    let (line, column) = (at.line, at.column);
-                    Failure::failed(Diagnostic::error(&local.name, line, column, message))
+                    here(format!("module `{}` does not build: {error}", alias.value))
                 })?;
                 send(server, &built).await?
             }
@@ -237,11 +245,12 @@ async fn send(server: &Server, path: &Path) -> Result<Digest, Failure> {
     }
     let digest = Digest::of(&bytes);
     if !server.call(ModuleHas { digest }).await?.present {
-        server
-            .call(ModulePut {
-                bytes: Bytes::from(bytes),
-            })
-            .await?;
+        let bytes = Bytes::from(bytes);
+        let put = server.call(ModulePut { bytes }).await;
+        put.map_err(|failure| Failure {
+            message: format!("{}: {failure}", path.display()),
+            ..failure
+        })?;
     }
     Ok(digest)
 }

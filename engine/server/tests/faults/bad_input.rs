@@ -175,17 +175,24 @@ fn pipeline_files() {
         "12:46",
         "no module `nope` (declare it under `modules`)",
     );
-    // all errors at once, in the order of the file
-    world.write(
-        "p.yaml",
-        GOOD.replace("euros > 0", "euros >")
-            .replace("earliest", "soon"),
+    // all errors at once, in the order of the file: of its form, then of its meaning
+    let both = |one: (&str, &str), other: (&str, &str), places: [&str; 2]| {
+        let text = GOOD.replace(one.0, one.1).replace(other.0, other.1);
+        world.write("p.yaml", text);
+        let said = world.run(&["pipeline", "lint", "p.yaml"]);
+        let at = places.map(|place| said.err.find(&format!("p.yaml:{place}: error: ")));
+        assert!(at[0].is_some() && at[0] < at[1], "{places:?}: {}", said.err);
+    };
+    both(
+        ("earliest", "soon"),
+        ("filter,", "filter, colour: red,"),
+        ["11:42", "12:26"],
     );
-    let said = world
-        .run(&["pipeline", "lint", "p.yaml"])
-        .fails(1, "p.yaml:11:42: error:");
-    let said = said.fails(1, "p.yaml:12:74: error:");
-    assert!(said.err.starts_with("p.yaml:"), "{}", said.err);
+    both(
+        ("euros > 0", "euros >"),
+        ("[known]", "[known.late]"),
+        ["12:74", "13:31"],
+    );
     // warnings among them are not errors, also when they come first
     world.write("p.yaml", GOOD.replace("[known]", "[knwon]"));
     let said = world

@@ -185,7 +185,7 @@ fn what_is_not_granted_is_refused_before_anything_happens() {
         "text",
         b"#!/bin/sh\n",
         plain("text"),
-        &["text.wasm", "not a WebAssembly file"],
+        &[&place("text"), "text.wasm", "not a WebAssembly file"],
     );
     let torn = guests::evil(guests::TRAP);
     check(
