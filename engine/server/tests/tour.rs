@@ -4,6 +4,8 @@
 //! lines after it are its here-document. The test makes one shell script of them, with the ports free
 //! and the state folder fresh, and checks what the last commands print.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

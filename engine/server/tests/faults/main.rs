@@ -9,6 +9,8 @@
 //! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
 //! Invariants: chance comes from a printed seed (`RUSTMQ_SEED`); nothing sleeps but `wait`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
