@@ -66,7 +66,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "acked={} unknown={} full={} refused={} crashes={} restarts={} faults={} flips={} \
-             segments_freed={} lost=0 doubled=0",
+             segments_freed={}",
             self.acked,
             self.unknown,
             self.full,
