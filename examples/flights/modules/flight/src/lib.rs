@@ -120,7 +120,9 @@ fn known(text: &str) -> Option<&str> {
 }
 
 fn text(name: &str, value: &str) -> Result<String, Fault> {
-    known(value).map(str::to_owned).ok_or_else(|| fault("missing", format!("{name} is missing")))
+    known(value)
+        .map(str::to_owned)
+        .ok_or_else(|| fault("missing", format!("{name} is missing")))
 }
 
 fn number(name: &str, value: &str) -> Result<i64, Fault> {
@@ -129,7 +131,8 @@ fn number(name: &str, value: &str) -> Result<i64, Fault> {
 
 fn number_or_null(name: &str, value: &str) -> Result<Option<i64>, Fault> {
     let parse = |v: &str| {
-        v.parse().map_err(|_| fault("number", format!("{name} is {v:?}, not a whole number")))
+        v.parse()
+            .map_err(|_| fault("number", format!("{name} is {v:?}, not a whole number")))
     };
     known(value).map(parse).transpose()
 }
@@ -170,16 +173,37 @@ mod tests {
 
     #[test]
     fn a_flight_that_never_left_is_cancelled() {
-        let never = RawFlight { dep_time: "NA".into(), dep_delay: "NA".into(), ..raw() };
+        let never = RawFlight {
+            dep_time: "NA".into(),
+            dep_delay: "NA".into(),
+            ..raw()
+        };
         let flight = tidy(&never, 1).unwrap();
-        assert_eq!((flight.cancelled, flight.dep, flight.dep_delay), (true, None, None));
+        assert_eq!(
+            (flight.cancelled, flight.dep, flight.dep_delay),
+            (true, None, None)
+        );
     }
 
     #[test]
     fn nonsense_is_refused_with_its_name() {
-        let month = tidy(&RawFlight { month: "13".into(), ..raw() }, 1).unwrap_err();
+        let month = tidy(
+            &RawFlight {
+                month: "13".into(),
+                ..raw()
+            },
+            1,
+        )
+        .unwrap_err();
         assert_eq!(month.message, "month is 13, not 1 to 12");
-        let delay = tidy(&RawFlight { dep_delay: "late".into(), ..raw() }, 1).unwrap_err();
+        let delay = tidy(
+            &RawFlight {
+                dep_delay: "late".into(),
+                ..raw()
+            },
+            1,
+        )
+        .unwrap_err();
         assert_eq!(delay.message, "dep_delay is \"late\", not a whole number");
     }
 }

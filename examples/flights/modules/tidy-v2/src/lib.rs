@@ -7,7 +7,10 @@ use rustmq::Reject;
 fn tidy(raw: RawFlight<'_>) -> Result<Flight, Reject> {
     let mut flight =
         flight::tidy(&raw, 2).map_err(|fault| Reject::new(fault.code, fault.message))?;
-    flight.gain = flight.dep_delay.zip(flight.arr_delay).map(|(dep, arr)| dep - arr);
+    flight.gain = flight
+        .dep_delay
+        .zip(flight.arr_delay)
+        .map(|(dep, arr)| dep - arr);
     Ok(flight)
 }
 
@@ -19,6 +22,10 @@ mod tests {
             "carrier":"UA","flight":"1545","tailnum":"N14228","origin":"EWR","dest":"IAH",
             "distance":"1400","minute":"15","time_hour":"2013-01-01T10:00:00Z"}"#;
         let out = rustmq::testing::run::<super::tidy>([row]);
-        assert!(out.texts("out")[0].contains(r#""gain":13.0"#), "{:?}", out.texts("out"));
+        assert!(
+            out.texts("out")[0].contains(r#""gain":13.0"#),
+            "{:?}",
+            out.texts("out")
+        );
     }
 }
