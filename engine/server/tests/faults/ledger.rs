@@ -60,6 +60,13 @@ pub struct Told {
     pub acked_count: u64,
 }
 
+#[derive(Clone, Debug, Default)]
+pub struct Operated {
+    pub topics: Vec<String>,
+    /// Of the pipeline.
+    pub generation: u64,
+}
+
 #[derive(Default)]
 pub struct Ledger {
     pub told: Mutex<BTreeMap<ProducerName, Told>>,
@@ -67,6 +74,8 @@ pub struct Ledger {
     pub seen: Mutex<BTreeMap<Place, Numbered>>,
     /// Commits of the group that were answered.
     pub committed: Mutex<BTreeMap<u32, u64>>,
+    /// What the operator was answered.
+    pub operated: Mutex<Operated>,
     /// What went wrong while it ran.
     pub faults: Mutex<Vec<String>>,
 }

@@ -1,7 +1,7 @@
 //! Whole processes under fault: killed, starved of disk, lied to.
 //!
-//! - `kill` producers, a group and a pipeline over `kill -9` at random moments; `ledger` is what
-//!   the clients know and the checker that compares it with what the server has at the end
+//! - `kill` producers, a group and a pipeline over `kill -9` at random moments, with `clients`;
+//!   `ledger` is what they know and the checker that holds it against what the server has
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users and clients get wrong, `modules` guests that misbehave; `guests`
 //!   makes them
@@ -15,6 +15,7 @@
 mod support;
 
 mod bad_input;
+mod clients;
 mod disk;
 mod guests;
 mod kill;
