@@ -46,6 +46,9 @@ pub struct StoreConfig {
     /// The first pause after the tier failed, and the longest.
     pub tier_backoff_ms: u64,
     pub tier_backoff_ms_max: u64,
+    /// Small neighbouring objects of a partition that are merged into one of up to
+    /// `tier_bytes`; below 2 none are.
+    pub tier_merge_objects_min: usize,
     /// How often the tier is searched for objects that no list names.
     pub tier_collect_ms: u64,
     /// How old such an object must be before it is deleted.
@@ -74,6 +77,7 @@ impl Default for StoreConfig {
             tier_multipart_bytes: 16 << 20,
             tier_backoff_ms: 100,
             tier_backoff_ms_max: 60_000,
+            tier_merge_objects_min: 8,
             tier_collect_ms: 600_000,
             tier_orphan_grace_ms: 3_600_000,
             idle_mark_ms: 20,

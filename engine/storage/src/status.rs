@@ -35,6 +35,8 @@ pub struct StoreStatus {
     pub tier_failure: Option<String>,
     /// Whether the object store is asked at all.
     pub tier_breaker: BreakerStatus,
+    /// Small objects that became part of larger ones since the store was opened.
+    pub tier_merged: u64,
     pub partitions: Vec<PartitionStatus>,
 }
 

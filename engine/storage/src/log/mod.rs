@@ -6,6 +6,7 @@
 //! Refuses: batches that leave a gap, reads outside of what is kept, work after a failure.
 
 mod commit;
+mod merge;
 mod open;
 pub(crate) mod partition;
 mod queue;
@@ -152,7 +153,7 @@ impl Drop for Inner {
 }
 
 impl Store {
-    fn partition(&self, id: PartitionId) -> Result<Arc<Partition>, LogError> {
+    pub(crate) fn partition(&self, id: PartitionId) -> Result<Arc<Partition>, LogError> {
         self.inner
             .partitions
             .get(id)
@@ -363,6 +364,7 @@ impl Store {
                 .failure()
                 .or_else(|| partitions.iter().find_map(|p| p.tier_failure.clone())),
             tier_breaker: inner.tier.pace.status(),
+            tier_merged: inner.tier.merged(),
             partitions,
         }
     }

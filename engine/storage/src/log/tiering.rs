@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// Remembers how a partition's run ended.
-    fn note(&self, partition: &Partition, error: Option<&TierError>) {
+    pub(super) fn note(&self, partition: &Partition, error: Option<&TierError>) {
         let pace = &self.inner.tier.pace;
         let pause = |failures: u32| pace.pause(failures.saturating_add(PARKED_DOUBLED));
         partition.tiered(error.map(ToString::to_string), pause);
@@ -256,6 +256,9 @@ impl Store {
             first_error = first_error.or(failed);
         }
         drop(runs);
+        if first_error.is_none() {
+            first_error = self.merge_due().await.err();
+        }
         if self.pressed_segment().is_some() {
             self.move_leftovers().await?;
         }
@@ -288,7 +291,10 @@ pub(super) async fn run(inner: Weak<Inner>, tick: Duration) {
 }
 
 /// Encodes a range on a thread that may take its time.
-async fn encode(partition: &Arc<Partition>, batches: Vec<Batch>) -> Result<Written, TierError> {
+pub(super) async fn encode(
+    partition: &Arc<Partition>,
+    batches: Vec<Batch>,
+) -> Result<Written, TierError> {
     let partition = Arc::clone(partition);
     let id = partition.id();
     let encoded = tokio::task::spawn_blocking(move || write(&partition.config, &batches)).await;

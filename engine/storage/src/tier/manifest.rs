@@ -107,6 +107,14 @@ impl Manifest {
         next
     }
 
+    /// The list that follows when neighbouring objects became one.
+    pub(crate) fn replaced(&self, range: std::ops::Range<usize>, object: ColdObject) -> Manifest {
+        let mut next = self.clone();
+        next.number += 1;
+        next.objects.splice(range, [object]);
+        next
+    }
+
     /// The object that holds `offset`, or the first one after it.
     pub(crate) fn object_at(&self, offset: Offset) -> Option<&ColdObject> {
         let at = self.objects.partition_point(|object| object.next <= offset);

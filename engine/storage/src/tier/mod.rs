@@ -22,7 +22,7 @@ pub(crate) mod tests;
 pub(crate) mod twin;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,7 @@ pub(crate) struct Tier {
     cache: ReadCache,
     failure: Mutex<Option<String>>,
     collected: Mutex<Instant>,
+    merged: AtomicU64,
 }
 
 impl Tier {
@@ -77,6 +78,7 @@ impl Tier {
             cache: ReadCache::new(config.cold_cache_bytes_max),
             failure: Mutex::new(None),
             collected: Mutex::new(Instant::now()),
+            merged: AtomicU64::new(0),
         }
     }
 
@@ -91,6 +93,14 @@ impl Tier {
             *last = Instant::now();
         }
         is_due
+    }
+
+    pub(crate) fn count_merged(&self, objects: usize) {
+        self.merged.fetch_add(objects as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn merged(&self) -> u64 {
+        self.merged.load(Ordering::Relaxed)
     }
 
     /// Why the tier last failed, if nothing succeeded since.
@@ -194,6 +204,29 @@ impl Tier {
         let loaded = Arc::new(loaded);
         self.cache.put_object(&loaded);
         Ok(loaded)
+    }
+
+    /// All batches of objects, each checked against its checksum; past the readers' cache.
+    pub(crate) async fn read_whole(
+        &self,
+        objects: &[ColdObject],
+        epoch: ShardEpoch,
+    ) -> Result<Vec<Batch>, TierError> {
+        let mut batches = Vec::new();
+        for object in objects {
+            let bytes = self.get("read", &object.path).await?;
+            let (path, object) = (object.path.clone(), object.clone());
+            let decode = move || {
+                let loaded = Loaded::new(&object, bytes)?;
+                let cursor = Cursor::open(&loaded, &object, object.base)?;
+                take(cursor, &object, epoch, object.base, usize::MAX)
+            };
+            let decoded = tokio::task::spawn_blocking(decode).await;
+            let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
+            let (decoded, _) = decoded.map_err(|reason| TierError::Parquet { path, reason })?;
+            batches.extend(decoded);
+        }
+        Ok(batches)
     }
 
     async fn get(&self, what: &'static str, path: &str) -> Result<Bytes, TierError> {

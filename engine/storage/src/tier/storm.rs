@@ -15,7 +15,7 @@ use super::collect::MANIFESTS_KEPT;
 use super::pace::{BreakerState, Dice};
 use super::twin::Twin;
 use crate::log::Store;
-use crate::log::tests::{P0, P1, append, config, partitions};
+use crate::log::tests::{P0, P1, append, config, dump, partitions};
 use crate::tests::disk::SimDisk;
 use crate::{StoreConfig, TierError};
 
@@ -55,6 +55,7 @@ struct Storm {
     records: u64,
     failed: u64,
     crashes: u64,
+    merged: u64,
 }
 
 impl Storm {
@@ -67,6 +68,7 @@ impl Storm {
         config.wal_bytes_max = 64 << 10;
         (config.tier_backoff_ms, config.tier_backoff_ms_max) = (0, 0);
         config.tier_uploads_max = 1;
+        config.tier_merge_objects_min = 3;
         // Every other run puts all its objects in parts.
         config.tier_multipart_bytes = if seed.is_multiple_of(2) { 1 } else { u64::MAX };
         Storm {
@@ -80,6 +82,7 @@ impl Storm {
             records: 0,
             failed: 0,
             crashes: 0,
+            merged: 0,
         }
     }
 
@@ -169,7 +172,13 @@ impl Storm {
                 self.check(&store, at, from, until).await;
             }
             62..76 => self.count(store.tier(Some(p)).await),
-            76..82 => self.count(store.tier_due().await),
+            76..79 => self.count(store.tier_due().await),
+            79..82 => {
+                let partition = store.partition(p).unwrap();
+                let merged = store.merge(&partition).await;
+                self.merged += *merged.as_ref().unwrap_or(&0) as u64;
+                self.count(merged);
+            }
             82..86 => {
                 let model = &mut self.models[at].1;
                 let span = (model.end() - model.start) / 4;
@@ -201,7 +210,8 @@ impl Storm {
             1 => drop(store.tier_due().await),
             _ => drop(store.tier(Some(p)).await),
         }
-        let dice = &mut self.dice;
+        // How often it is asked depends on the writer's thread, so it has a dice of its own.
+        let mut dice = Dice(self.seed ^ self.crashes);
         self.disk = self.disk.crashed(|| dice.below(2) == 0);
         drop(store);
         self.twin.set_power(None);
@@ -254,16 +264,19 @@ async fn ten_thousand_operations_under_faults_leave_no_gap_no_double_and_no_orph
         let fired = storm.twin.fired();
         println!(
             "seed {}: {OPERATIONS} operations, {} records acknowledged, 0 lost, 0 doubled, {} \
-             operations failed and were tried again, {} crashes, {} parts put, faults fired {} \
+             operations failed and were tried again, {} crashes, {} parts put, {} objects \
+             merged, faults fired {} \
              {fired:?}",
             storm.seed,
             storm.records,
             storm.failed,
             storm.crashes,
             storm.twin.parts(),
+            storm.merged,
             fired.values().sum::<u64>(),
         );
         assert!(fired.len() >= 8, "every fault fires: {fired:?}");
+        assert!(storm.merged > 0);
         assert_eq!(storm.twin.parts() > 0, storm.seed.is_multiple_of(2));
     }
 }
@@ -380,4 +393,34 @@ async fn a_failing_store_opens_the_breaker_and_shows_until_it_works_again() {
             .contains("power gone")
     );
     assert_eq!(status.tier_failure, None);
+}
+
+#[tokio::test]
+async fn small_objects_become_one_and_go_after_those_who_read_them() {
+    let (twin, dir) = (Twin::new(1, 0), tempfile::tempdir().unwrap());
+    let store = open_other(&twin, &dir).await;
+    for _ in 0..8 {
+        append(&store, P0, 5, "a").await;
+        store.tier(Some(P0)).await.unwrap();
+    }
+    let before = dump(&store, P0).await;
+    let pinned = store.snapshot(P0).await.unwrap();
+    store.tier_due().await.unwrap();
+    let status = store.status();
+    assert_eq!((status.tier_merged, status.partitions[0].objects), (8, 1));
+    assert_eq!(dump(&store, P0).await, before);
+    // Who pinned the old list still reads; a collection leaves it what it reads.
+    store.collect(Duration::ZERO).await.unwrap();
+    let there = twin.paths("data").await;
+    assert!(
+        pinned
+            .cold
+            .iter()
+            .all(|object| there.contains(&object.path))
+    );
+    store.delete_retired(Duration::ZERO).await;
+    assert_eq!(twin.paths("data").await.len(), 1);
+    assert_eq!(dump(&store, P0).await, before);
+    store.tier_due().await.unwrap();
+    assert_eq!(store.status().tier_merged, 8, "nothing is merged twice");
 }
