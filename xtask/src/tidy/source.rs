@@ -28,7 +28,7 @@ pub struct Source {
 impl Source {
     /// Whether the whole file is test, benchmark or example code.
     pub fn is_test_file(&self) -> bool {
-        is_test_path(&self.path)
+        self.tests_from == 0
     }
 
     /// Lines that ship.
@@ -42,10 +42,7 @@ impl Source {
         let tests_from = if is_test_path(path) {
             0
         } else {
-            lines
-                .iter()
-                .position(|l| l.trim() == "#[cfg(test)]")
-                .unwrap_or(lines.len())
+            inline_tests(&lines).unwrap_or(lines.len())
         };
         Source {
             path: path.to_owned(),
@@ -60,7 +57,41 @@ pub fn read_all(root: &Path) -> Vec<Source> {
     let mut sources = Vec::new();
     walk(root, root, &mut sources);
     sources.sort_by(|a, b| a.path.cmp(&b.path));
+    let rooms: Vec<String> = sources.iter().flat_map(test_modules).collect();
+    for source in &mut sources {
+        let stem = source.path.trim_end_matches(".rs");
+        if rooms
+            .iter()
+            .any(|room| stem == room || stem.starts_with(&format!("{room}/")))
+        {
+            source.tests_from = 0;
+        }
+    }
     sources
+}
+
+/// Where `#[cfg(test)] mod … {` begins.
+fn inline_tests(lines: &[String]) -> Option<usize> {
+    (0..lines.len()).find(|i| {
+        let item = lines.get(i + 1).map_or("", |l| l.trim());
+        lines[*i].trim() == "#[cfg(test)]" && item.starts_with("mod ") && item.ends_with('{')
+    })
+}
+
+/// The files, without `.rs`, that a source declares as `#[cfg(test)] mod NAME;`.
+fn test_modules(source: &Source) -> Vec<String> {
+    let (folder, file) = source.path.rsplit_once('/').unwrap_or(("", &source.path));
+    let stem = file.trim_end_matches(".rs");
+    let base = match stem {
+        "mod" | "lib" | "main" => folder.to_owned(),
+        _ => format!("{folder}/{stem}"),
+    };
+    let declared = source.lines.windows(2).filter_map(|pair| {
+        let item = pair[1].trim().trim_start_matches("pub(crate) ");
+        let name = item.strip_prefix("mod ")?.strip_suffix(';')?;
+        (pair[0].trim() == "#[cfg(test)]").then(|| format!("{base}/{name}"))
+    });
+    declared.collect()
 }
 
 fn walk(root: &Path, folder: &Path, sources: &mut Vec<Source>) {
@@ -91,4 +122,32 @@ fn walk(root: &Path, folder: &Path, sources: &mut Vec<Source>) {
 fn is_test_path(path: &str) -> bool {
     let is_dir = |d: &str| path.starts_with(&format!("{d}/")) || path.contains(&format!("/{d}/"));
     is_dir("tests") || is_dir("benches") || is_dir("fuzz") || path.ends_with("/tests.rs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, tests_from: usize, rooms: &[&str]) {
+        let source = Source::from_text("engine/a/src/b.rs", text);
+        assert_eq!(
+            (source.tests_from, test_modules(&source)),
+            (tests_from, owned(rooms))
+        );
+    }
+
+    fn owned(rooms: &[&str]) -> Vec<String> {
+        rooms.iter().map(|room| (*room).to_owned()).collect()
+    }
+
+    #[test]
+    fn tests_are_inline_or_in_files_of_their_own() {
+        check("x();\n#[cfg(test)]\nmod tests {\n", 1, &[]);
+        check(
+            "#[cfg(test)]\nmod storm;\nx();\n",
+            3,
+            &["engine/a/src/b/storm"],
+        );
+    }
 }

@@ -169,7 +169,10 @@ mod tests {
     fn unwrap_is_for_tests() {
         assert_eq!(check_text("engine/a/src/b.rs", "x.unwrap();"), 1);
         assert_eq!(
-            check_text("engine/a/src/b.rs", "#[cfg(test)]\nx.unwrap();"),
+            check_text(
+                "engine/a/src/b.rs",
+                "#[cfg(test)]\nmod tests {\nx.unwrap();"
+            ),
             0
         );
         assert_eq!(check_text("engine/a/tests/b.rs", "x.unwrap();"), 0);
