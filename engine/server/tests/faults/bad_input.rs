@@ -1,18 +1,5 @@
-//! What users and clients get wrong: each is told what, where and what to do, with the right
-//! exit code, and the server answers as before.
-
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-
-use bytes::Bytes;
-use client::io::{FrameReader, FrameWriter, ReadError};
-use client::{Client, ClientConfig, ProducerConfig, Record, Transport};
-use model::{Batch, Codec, Lookup, PartitionId, RowsBuilder};
-use protocol::{Advice, Hello, Produce, Request, Response, TopicDescribe};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::AsyncWriteExt;
+//! What users get wrong on the command line, in files and in SQL: each is told what, where and
+//! what to do, with the right exit code, and the server answers as before.
 
 use crate::support::{Server, World};
 
@@ -33,18 +20,57 @@ nodes:
   out: { kind: sink, inputs: [known], topic: clean }
 ";
 
-fn answers(world: &World, server: &mut Server) {
+pub fn answers(world: &World, server: &mut Server) {
     assert!(server.is_running());
     assert_eq!(world.run(&["sql", "select 1 as one"]).ok().out, "one\n1\n");
+}
+
+/// What is replaced | by what | line and column of the complaint | the complaint.
+const WRONG_FILES: &str = r#"
+policy: | polcy: | 8:1 | unknown key `polcy` in a pipeline (did you mean `policy`?)
+filter, | filter, colour: red, | 12:26 | unknown key `colour` in filter `known`
+2, value: json | two, value: json | 6:24 | `partitions` of topic `clean` is a whole number
+[in] | in2 | 12:34 | `inputs` of filter `known` is a list, not the text "in2"
+[in] | [known] | 12:35 | cycle: known -> known
+[known] | [known.late] | 13:31 | input `known.late` of `out`: `known` has no output `late`
+[known] | [knwon] | 13:31 | input `knwon` of `out`: no node `knwon` (did you mean `known`?)
+topic: clean | topic: claen | 13:46 | no topic `claen` (did you mean `clean`?)
+topic: raw, | topic: rwa, | 11:30 | no topic `rwa` (did you mean `raw`?)
+letter: bad | letter: bda | 9:36 | no topic `bda` (did you mean `bad`?)
+euros > 0 | euros > | 12:74 | expected: an expression, found: EOF
+euros > 0 | eurso > 0 | 12:67 | unknown column `eurso`: did you mean `euros`?
+euros > 0 | nofunc(euros) | 12:67 | unknown function `nofunc`
+earliest | yesterday | 11:42 | `start` is `earliest`, `latest` or a time such as
+v1alpha1 | v9 | 1:13 | `apiVersion` is `rustmq/v1alpha1` here, not `rustmq/v9`
+name: p | name: ../p | 3:19 | pipeline name `../p` has '.' at position 1
+clean: { | ../x: { | 6:3 | topic name `../x` has '/' at position 3
+id: int64 | id: int65 | 5:55 | field `id` has type `int65`; the types are bool, int64
+bad: { | clean: { | 7:3 | key `clean` is here twice, first in line 6
+metadata: { | metadata: [ | 4:1 | not YAML
+filter, | wasm, module: nope, | 12:32 | no module `nope` (declare it under `modules`)
+"#;
+
+/// The fields of a table, one row a line.
+fn rows<const N: usize>(table: &str) -> impl Iterator<Item = [&str; N]> {
+    table.trim().lines().map(|line| {
+        let fields: Vec<&str> = line.split(" | ").collect();
+        fields
+            .try_into()
+            .unwrap_or_else(|_| panic!("not {N} fields: {line}"))
+    })
 }
 
 #[test]
 fn pipeline_files() {
     let world = World::new();
     let mut server = world.serve();
-    let check = |from: &str, to: &str, place: &str, message: &str| {
+    for [from, to, place, message] in rows(WRONG_FILES) {
         assert!(GOOD.contains(from), "{from}");
-        world.write("p.yaml", GOOD.replacen(from, to, 1));
+        let mut text = GOOD.replacen(from, to, 1);
+        if to.starts_with("wasm") {
+            text = text.replace(", where: \"id is not null and euros > 0\"", "");
+        }
+        world.write("p.yaml", text);
         let wanted = format!("p.yaml:{place}: error: {message}");
         for verb in ["apply", "plan", "lint"] {
             // what needs the catalog is for the server to say
@@ -53,161 +79,69 @@ fn pipeline_files() {
             }
             world.run(&["pipeline", verb, "p.yaml"]).fails(1, &wanted);
         }
-        world
-            .run(&["topic", "describe", "raw"])
-            .fails(1, "does not exist");
-    };
-    check(
-        "policy:",
-        "polcy:",
-        "8:1",
-        "unknown key `polcy` in a pipeline (did you mean `policy`?)",
-    );
-    check(
-        "filter,",
-        "filter, colour: red,",
-        "12:26",
-        "unknown key `colour` in filter `known`",
-    );
-    check(
-        "2, value: json",
-        "two, value: json",
-        "6:24",
-        "`partitions` of topic `clean` is a whole number",
-    );
-    check(
-        "[in]",
-        "in2",
-        "12:34",
-        "`inputs` of filter `known` is a list, not the text \"in2\"",
-    );
-    check("[in]", "[known]", "12:35", "cycle: known -> known");
-    check(
-        "[known]",
-        "[known.late]",
-        "13:31",
-        "input `known.late` of `out`: `known` has no output `late`",
-    );
-    check(
-        "[known]",
-        "[knwon]",
-        "13:31",
-        "input `knwon` of `out`: no node `knwon` (did you mean `known`?)",
-    );
-    check(
-        "topic: clean",
-        "topic: claen",
-        "13:46",
-        "no topic `claen` (did you mean `clean`?)",
-    );
-    check(
-        "topic: raw,",
-        "topic: rwa,",
-        "11:30",
-        "no topic `rwa` (did you mean `raw`?)",
-    );
-    check(
-        "letter: bad",
-        "letter: bda",
-        "9:36",
-        "no topic `bda` (did you mean `bad`?)",
-    );
-    check(
-        "euros > 0",
-        "euros >",
-        "12:74",
-        "expected: an expression, found: EOF",
-    );
-    check(
-        "euros > 0",
-        "eurso > 0",
-        "12:67",
-        "unknown column `eurso`: did you mean `euros`?",
-    );
-    check(
-        "euros > 0",
-        "nofunc(euros)",
-        "12:67",
-        "unknown function `nofunc`",
-    );
-    check(
-        "earliest",
-        "yesterday",
-        "11:42",
-        "`start` is `earliest`, `latest` or a time such as",
-    );
-    check(
-        "v1alpha1",
-        "v9",
-        "1:13",
-        "`apiVersion` is `rustmq/v1alpha1` here, not `rustmq/v9`",
-    );
-    check(
-        "name: p",
-        "name: ../p",
-        "3:19",
-        "pipeline name `../p` has '.' at position 1",
-    );
-    check(
-        "  clean:",
-        "  ../x:",
-        "6:3",
-        "topic name `../x` has '/' at position 3",
-    );
-    check(
-        "id: int64",
-        "id: int65",
-        "5:55",
-        "field `id` has type `int65`; the types are bool, int64",
-    );
-    check(
-        "  bad:",
-        "  clean:",
-        "7:3",
-        "key `clean` is here twice, first in line 6",
-    );
-    check("metadata: {", "metadata: [", "4:1", "not YAML");
-    let wasm = "kind: wasm, inputs: [in], module: nope }";
-    let filter = "kind: filter, inputs: [in], where: \"id is not null and euros > 0\" }";
-    check(
-        filter,
-        wasm,
-        "12:46",
-        "no module `nope` (declare it under `modules`)",
-    );
-    // all errors at once, in the order of the file: of its form, then of its meaning
-    let both = |one: (&str, &str), other: (&str, &str), places: [&str; 2]| {
-        let text = GOOD.replace(one.0, one.1).replace(other.0, other.1);
-        world.write("p.yaml", text);
-        let said = world.run(&["pipeline", "lint", "p.yaml"]);
-        let at = places.map(|place| said.err.find(&format!("p.yaml:{place}: error: ")));
-        assert!(at[0].is_some() && at[0] < at[1], "{places:?}: {}", said.err);
-    };
-    both(
-        ("earliest", "soon"),
-        ("filter,", "filter, colour: red,"),
-        ["11:42", "12:26"],
-    );
-    both(
-        ("euros > 0", "euros >"),
-        ("[known]", "[known.late]"),
-        ["12:74", "13:31"],
-    );
-    // warnings among them are not errors, also when they come first
-    world.write("p.yaml", GOOD.replace("[known]", "[knwon]"));
-    let said = world
-        .run(&["pipeline", "lint", "p.yaml"])
-        .fails(1, "p.yaml:13:31: error:");
-    assert!(
-        said.err.starts_with("p.yaml:12:3: warning:"),
-        "{}",
-        said.err
-    );
+        let raw = world.run(&["topic", "describe", "raw"]);
+        raw.fails(1, "does not exist");
+    }
     answers(&world, &mut server);
     world.write("p.yaml", GOOD);
     world.run(&["pipeline", "apply", "p.yaml"]).ok();
     server.stop();
 }
+
+#[test]
+fn all_errors_of_a_file_come_at_once_in_its_order() {
+    let world = World::new();
+    // a warning among them is no error, also when it comes first
+    let check = |one: (&str, &str), other: (&str, &str), lines: [&str; 2]| {
+        world.write(
+            "p.yaml",
+            GOOD.replace(one.0, one.1).replace(other.0, other.1),
+        );
+        let said = world
+            .run(&["pipeline", "lint", "p.yaml"])
+            .fails(1, "p.yaml:");
+        let at = lines.map(|line| said.err.find(&format!("p.yaml:{line}: ")));
+        assert!(at[0] == Some(0) && at[0] < at[1], "{lines:?}: {}", said.err);
+    };
+    let colour = ("filter,", "filter, colour: red,");
+    check(("earliest", "soon"), colour, ["11:42", "12:26"]);
+    let late = ("[known]", "[known.late]");
+    check(("euros > 0", "euros >"), late, ["12:3", "12:74"]);
+    check(("euros > 0", "euros >"), late, ["12:3", "13:31"]);
+}
+
+/// A query | what is said about it.
+const WRONG_SQL: &str = r#"
+create external table x stored as csv location 'SECRET' | CREATE EXTERNAL TABLE READS
+create external table x stored as parquet location '/etc/passwd' | CREATE EXTERNAL TABLE READS
+create table x as select * from t | CREATE TABLE READS
+create view x as select * from t | CREATE VIEW READS
+copy t to 'OUT' | COPY READS
+copy (select 1) to 'OUT' stored as parquet | COPY READS
+explain analyze copy t to 'OUT' | COPY READS
+insert into t values (1) | INSERT INTO READS
+insert overwrite t select * from t | READS
+update t set _key = null | UPDATE READS
+delete from t | DELETE FROM READS
+drop table t | DROP TABLE READS
+truncate table t | TRUNCATE TABLE READS
+set datafusion.execution.batch_size = 1 | SET READS
+prepare p as select 1 | PREPARE READS
+begin | BEGIN READS
+select 1; copy t to 'OUT' | one statement at a time: remove what follows the first `;`
+with x as (insert into t values (1) returning *) select * from x | INSERT
+select * from '/etc/passwd' | unknown topic `/etc/passwd`
+select * from 'SECRET' | unknown topic `SECRET`
+select * from "SECRET" | unknown topic `SECRET`
+select * from "file:///etc/passwd" | unknown topic `file:///etc/passwd`
+select * from read_csv('SECRET') | unknown topic `read_csv`
+select * from read_parquet('SECRET') | unknown topic `read_parquet`
+select * from glob('/etc/*') | unknown topic `glob`
+select pg_read_file('SECRET') | function 'pg_read_file'
+select * from tt | did you mean `t`?
+select _valeu from t | did you mean `_value`?
+selct 1 | found: selct
+"#;
 
 #[test]
 fn sql_neither_writes_nor_reads_files() {
@@ -217,72 +151,21 @@ fn sql_neither_writes_nor_reads_files() {
     world.run_with_input(&["produce", "t"], b"one\n").ok();
     let secret = world.write("secret.csv", "a,b\nhidden,2\n");
     let out = world.path("out").display().to_string();
-    let reads = "SQL only reads here; use `rustmq topic`, `rustmq produce` or `rustmq pipeline`";
-    let check = |query: &str, message: &str| {
+    let reads = "is not possible: SQL only reads here; use `rustmq topic`, `rustmq produce` or";
+    for [query, message] in rows(WRONG_SQL) {
         let query = query.replace("SECRET", &secret).replace("OUT", &out);
-        let said = world.run(&["sql", &query]).fails(1, message);
-        assert!(
-            said.err.starts_with("error: ") && said.out.is_empty(),
-            "{query}: {}",
-            said.err
-        );
-        assert!(!said.err.contains("hidden"), "{query}: {}", said.err);
+        let message = message.replace("SECRET", &secret).replace("READS", reads);
+        let said = world.run(&["sql", &query]).fails(1, &message);
+        assert!(said.err.starts_with("error: "), "{query}: {}", said.err);
         let (status, body) = server.http("POST /v1/sql", &query);
-        assert!(
-            status == 400 && !body.contains("hidden"),
-            "{query}: {status} {body}"
-        );
+        assert_eq!(status, 400, "{query}: {body}");
+        let all = said.out + &said.err + &body;
+        assert!(!all.contains("hidden"), "{query}: {all}");
         assert!(!world.path("out").exists(), "{query}");
-    };
-    check(
-        "create external table x stored as csv location 'SECRET'",
-        "CREATE EXTERNAL TABLE is not possible",
-    );
-    check(
-        "create external table x stored as parquet location '/etc/passwd'",
-        reads,
-    );
-    check("create table x as select * from t", reads);
-    check("create view x as select * from t", reads);
-    check("copy t to 'OUT'", "COPY is not possible");
-    check("copy (select 1) to 'OUT' stored as parquet", reads);
-    check("explain analyze copy t to 'OUT'", reads);
-    check("insert into t values (1)", "INSERT INTO is not possible");
-    check("insert overwrite t select * from t", reads);
-    check("update t set _key = null", reads);
-    check("delete from t", reads);
-    check("drop table t", reads);
-    check("truncate table t", reads);
-    check("set datafusion.execution.batch_size = 1", reads);
-    check("prepare p as select 1", reads);
-    check("begin", reads);
-    check("select 1; copy t to 'OUT'", "one statement at a time");
-    check(
-        "with x as (insert into t values (1) returning *) select * from x",
-        "INSERT",
-    );
-    check("select * from '/etc/passwd'", "unknown topic `/etc/passwd`");
-    check("select * from 'SECRET'", "unknown topic");
-    check("select * from \"SECRET\"", "unknown topic");
-    check("select * from \"file:///etc/passwd\"", "unknown topic");
-    check(
-        "select * from read_csv('SECRET')",
-        "unknown topic `read_csv`",
-    );
-    check(
-        "select * from read_parquet('SECRET')",
-        "unknown topic `read_parquet`",
-    );
-    check("select * from glob('/etc/*')", "unknown topic `glob`");
-    check("select pg_read_file('SECRET')", "function 'pg_read_file'");
-    check("select * from tt", "did you mean `t`?");
-    check("select _valeu from t", "did you mean `_value`?");
-    check("selct 1", "found: selct");
+    }
     answers(&world, &mut server);
-    assert_eq!(
-        world.run(&["sql", "select count(*) as n from t"]).ok().out,
-        "n\n1\n"
-    );
+    let count = world.run(&["sql", "select count(*) as n from t"]);
+    assert_eq!(count.ok().out, "n\n1\n");
     server.stop();
 }
 
@@ -348,204 +231,4 @@ fn names_flags_and_large_records() {
     assert!(!world.path("x").exists() && !world.dir.path().parent().unwrap().join("x").exists());
     answers(&world, &mut server);
     server.stop();
-}
-
-fn batch(values: &[&str]) -> Batch {
-    let mut rows = RowsBuilder::new();
-    for value in values {
-        rows.push(1, None, Some(value.as_bytes()), &[]);
-    }
-    Batch::encode(&rows.finish(), Codec::None, None).unwrap()
-}
-
-/// A client that says what it wants: TLS over TCP, then bytes.
-struct Raw {
-    reader: FrameReader,
-    writer: FrameWriter,
-}
-
-impl Raw {
-    async fn connect(world: &World, server: &Server) -> Raw {
-        let stream = tls(world, server).await;
-        let (receive, send) = tokio::io::split(stream);
-        let reader = FrameReader::new(receive, protocol::limits::FRAME_BYTES_MAX);
-        let mut raw = Raw {
-            reader,
-            writer: FrameWriter::io(send),
-        };
-        let hello = Request::from(Hello::new("raw")).encode(0).unwrap();
-        assert!(matches!(
-            raw.ask(hello.to_bytes()).await,
-            Ok(Some(Response::Welcome(_)))
-        ));
-        raw
-    }
-
-    /// Bytes there, an answer back; `None` when the server hangs up.
-    async fn ask(&mut self, bytes: Bytes) -> Result<Option<Response>, ReadError> {
-        let FrameWriter::Io(to) = &mut self.writer else {
-            unreachable!("it was made over TCP")
-        };
-        to.write_all(&bytes).await?;
-        to.flush().await?;
-        let frame = self.reader.next().await?;
-        Ok(frame.map(|frame| Response::decode(&frame).unwrap()))
-    }
-}
-
-async fn tls(
-    world: &World,
-    server: &Server,
-) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(world.path("data/tls/cert.pem")).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![protocol::ALPN.to_vec()];
-    let stream = tokio::net::TcpStream::connect(&server.quic).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap()
-}
-
-fn native(world: &World, transport: Transport) -> ClientConfig {
-    ClientConfig {
-        state_dir: Some(world.path("state/rustmq")),
-        environment: false,
-        transport,
-        ..ClientConfig::default()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_wire() {
-    let world = World::new();
-    let mut server = world.serve();
-    let bystander = Client::connect(native(&world, Transport::Quic))
-        .await
-        .unwrap();
-    let topic = bystander
-        .topic_create("t", model::TopicSpec::default(), false)
-        .await
-        .unwrap();
-    let partition = PartitionId { topic, index: 0 };
-    let channel = bystander.channel().await.unwrap();
-    channel
-        .send(Produce {
-            partition,
-            batch: batch(&["a"]),
-        })
-        .await
-        .unwrap()
-        .await
-        .unwrap();
-
-    // every byte of the batch counts, wherever it is hit
-    let whole = Request::from(Produce {
-        partition,
-        batch: batch(&["flip me"]),
-    })
-    .encode(7)
-    .unwrap()
-    .to_bytes();
-    let body = whole.len() - batch(&["flip me"]).size();
-    for at in [body, body + 8, body + 40, body + 90, whole.len() - 9] {
-        let mut flipped = whole.to_vec();
-        flipped[at] ^= 0x10;
-        let mut raw = Raw::connect(&world, &server).await;
-        match raw.ask(flipped.into()).await {
-            Ok(Some(Response::Error(error))) => {
-                assert_eq!(error.advice, Advice::Fix, "byte {at}: {error}");
-                assert!(error.message.contains("batch"), "byte {at}: {error}");
-            }
-            // base offset, epoch and append time are the server's to stamp: not checked
-            Ok(Some(Response::Produced(_))) if at == body + 8 => {}
-            other => panic!("byte {at}: {other:?}"),
-        }
-    }
-    // a frame that says it is larger than any may be, garbage inside and outside of TLS
-    let mut raw = Raw::connect(&world, &server).await;
-    let answer = raw.ask(Bytes::from_static(&[0xff; 64])).await;
-    assert!(
-        !matches!(answer, Ok(Some(ref fine)) if !matches!(fine, Response::Error(_))),
-        "{answer:?}"
-    );
-    let mut plain = TcpStream::connect(&server.quic).unwrap();
-    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    let addr: SocketAddr = server.quic.parse().unwrap();
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    for size in [1, 20, 500, 1400] {
-        udp.send_to(&vec![0xa5; size], addr).unwrap();
-        udp.send_to(&vec![0x41; size], addr).unwrap();
-    }
-    large_records(&bystander, partition).await;
-
-    // neither the bystander's stream nor anything else noticed
-    channel
-        .send(Produce {
-            partition,
-            batch: batch(&["z"]),
-        })
-        .await
-        .unwrap()
-        .await
-        .unwrap();
-    let tcp = Client::connect(native(&world, Transport::Tcp))
-        .await
-        .unwrap();
-    let described = tcp
-        .call(TopicDescribe {
-            name: "t".to_owned(),
-        })
-        .await
-        .unwrap();
-    let end = tcp.lookup(partition, Lookup::Latest).await.unwrap();
-    assert_eq!(described.partitions[0].end, end);
-    let values = world.run(&["consume", "t", "--format", "raw"]).ok().out;
-    assert!(
-        values.starts_with("a\n") && values.ends_with("z\n"),
-        "{values}"
-    );
-    tokio::task::block_in_place(|| answers(&world, &mut server));
-    server.stop();
-}
-
-/// The client refuses what the server would.
-async fn large_records(client: &Client, partition: PartitionId) {
-    let producer = client.producer(ProducerConfig::default()).await.unwrap();
-    let large = Record::value(vec![b'x'; (8 << 20) + 1]);
-    let error = producer.send("t", large).await.unwrap_err();
-    assert_eq!(
-        (error.error.code(), error.error.advice()),
-        ("too-large", Advice::Fix),
-        "{error}"
-    );
-    assert!(error.to_string().contains("8388608"), "{error}");
-    let missing = PartitionId {
-        index: 9,
-        ..partition
-    };
-    let error = client
-        .call(Produce {
-            partition: missing,
-            batch: batch(&["x"]),
-        })
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.code(), error.advice()),
-        ("not-found", Advice::Fix),
-        "{error}"
-    );
-    producer.send("t", Record::value("y")).await.unwrap();
-    producer.flush().await.unwrap();
 }

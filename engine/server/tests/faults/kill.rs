@@ -252,24 +252,45 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
     stage
         .runtime
         .block_on(stage.scene.check_commits(&mut BTreeMap::new()));
-    let output = stage.scan("out");
-    let verdict = ledger.check(&input);
-    let operated = ledger.operated.lock().unwrap().clone();
-    let objects = stage.objects();
-
+    let settled = Settled {
+        output: stage.scan("out"),
+        input,
+        objects: stage.objects(),
+    };
     server.kill();
     let server = stage.start();
+    let (rounds, elapsed) = (
+        format!("{rounds} rounds, {} starts", stage.starts),
+        began.elapsed(),
+    );
+    judge(&stage, settled, seed, &format!("{rounds}, {elapsed:.1?}"));
+    server.stop();
+}
+
+/// What there was before the last kill.
+struct Settled {
+    input: Scan,
+    output: Scan,
+    objects: u64,
+}
+
+/// The last word, after one more kill and start.
+fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
+    let Settled {
+        input,
+        output,
+        objects,
+    } = settled;
     let again = (stage.scan("in") == input, stage.scan("out") == output);
-    let counted = stage.world.run(&[
-        "sql",
-        "select count(*), count(distinct _value_text) from \"in\"",
-    ]);
-    let counted = counted.ok().out;
+    let query = "select count(*), count(distinct _value_text) from \"in\"";
+    let counted = stage.world.run(&["sql", query]).ok().out;
+    let verdict = stage.scene.ledger.check(&input);
+    let operated = stage.scene.ledger.operated.lock().unwrap().clone();
+    let piped: usize = output.values().map(Vec::len).sum();
     eprintln!(
-        "kill -9: seed {seed}, {rounds} rounds, {} starts, {} records ({} acked, {} unanswered but \
-         there), {} lost, {} doubled; {passing} through the pipeline, changed {} times; {} \
-         topics made; {objects} objects in the tier; {:.1?}",
-        stage.starts,
+        "kill -9: seed {seed}, {course}: {} records ({} acked, {} unanswered but there), {} lost, \
+         {} doubled; {piped} through the pipeline, changed {} times; {} topics made; {objects} \
+         objects in the tier",
         verdict.records,
         verdict.acked,
         verdict.unknown_present,
@@ -277,7 +298,6 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
         verdict.doubled,
         operated.generation,
         operated.topics.len(),
-        began.elapsed(),
     );
     assert!(
         verdict.faults.is_empty(),
@@ -288,21 +308,15 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
     assert_eq!(
         again,
         (true, true),
-        "seed {seed}: another read gives something else"
+        "seed {seed}: read again, something else"
     );
-    assert_eq!(
-        counted.lines().last(),
-        Some(format!("{records},{records}").as_str()),
-        "seed {seed}"
-    );
+    let wanted = format!("{0},{0}", verdict.records);
+    assert_eq!(counted.lines().last(), Some(wanted.as_str()), "seed {seed}");
     assert_eq!(
         stage.count("bad"),
         0,
         "seed {seed}: nothing was wrong with any record"
     );
-    assert!(
-        objects > 0 && verdict.acked > 0 && operated.generation > 1,
-        "seed {seed}: nothing happened"
-    );
-    server.stop();
+    let happened = objects > 0 && verdict.acked > 0 && operated.generation > 1;
+    assert!(happened, "seed {seed}: nothing happened");
 }

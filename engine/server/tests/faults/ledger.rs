@@ -45,7 +45,7 @@ impl Numbered {
 
     /// What the pipeline's filter lets through.
     pub fn passes(self) -> bool {
-        self.n % 3 != 0
+        !self.n.is_multiple_of(3)
     }
 }
 

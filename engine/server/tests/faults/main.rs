@@ -3,8 +3,8 @@
 //! - `kill` producers, a group and a pipeline over `kill -9` at random moments, with `clients`;
 //!   `ledger` is what they know and the checker that holds it against what the server has
 //! - `disk` a full disk, damaged files
-//! - `bad_input` what users and clients get wrong, `modules` guests that misbehave; `guests`
-//!   makes them
+//! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
+//!   that misbehave; `guests` makes them
 //!
 //! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
 //! Invariants: chance comes from a printed seed (`RUSTMQ_SEED`); nothing sleeps but `wait`.
@@ -21,6 +21,7 @@ mod guests;
 mod kill;
 mod ledger;
 mod modules;
+mod wire;
 
 /// Chance that can be repeated: SplitMix64.
 pub struct Chance(u64);

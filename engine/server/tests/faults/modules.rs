@@ -62,6 +62,13 @@ fn other_runs(world: &World, sent: &mut usize) {
     assert_eq!(wait_for(world, "still", *sent).len(), *sent);
 }
 
+/// The one dead letter there is.
+fn letter(world: &World, name: &str) -> serde_json::Value {
+    let bad = world.run(&["consume", &format!("{name}-bad")]).ok().out;
+    assert_eq!(bad.lines().count(), 1, "{name}: {bad}");
+    serde_json::from_str(&bad).unwrap()
+}
+
 #[test]
 fn evil_rows_become_dead_letters_and_the_rest_goes_on() {
     let world = World::new();
@@ -86,9 +93,7 @@ fn evil_rows_become_dead_letters_and_the_rest_goes_on() {
             .cloned()
             .collect();
         assert_eq!(wait_for(&world, &out, good.len()), good, "{name}");
-        let bad = world.run(&["consume", &format!("{name}-bad")]).ok().out;
-        assert_eq!(bad.lines().count(), 1, "{name}: {bad}");
-        let letter: serde_json::Value = serde_json::from_str(&bad).unwrap();
+        let letter = letter(&world, name);
         let header = |key: &str| {
             letter["headers"][format!("rustmq.{key}")]
                 .as_str()
@@ -113,10 +118,10 @@ fn evil_rows_become_dead_letters_and_the_rest_goes_on() {
             "{name}: {}",
             header("message")
         );
-        assert!(header("module").starts_with("sha256:"), "{name}: {bad}");
+        assert!(header("module").starts_with("sha256:"), "{name}: {letter}");
         assert!(
             header("attempt") != "-" && header("port") != "-",
-            "{name}: {bad}"
+            "{name}: {letter}"
         );
         other_runs(&world, &mut sent);
         let again = world.run_with_input(&["produce", &format!("{name}-in")], b"after\n");
