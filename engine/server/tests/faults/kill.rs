@@ -3,6 +3,9 @@
 //! What: steady producers that live through every kill, fleeting ones that die with the server,
 //! a group of two members, a filtering pipeline, small segments and a busy tier. At the end the
 //! ledger's checker reads everything, once more after a last kill.
+//! That it can fail was tried: a broker that forgets repeated batches, one that acks before it
+//! writes or drops group commits, a stage that commits output and position apart: each is found
+//! within the eight rounds.
 //! `RUSTMQ_KILL_ROUNDS` (8) and `RUSTMQ_SEED` choose how much and which.
 
 use std::collections::BTreeMap;
@@ -12,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{ClientConfig, Transport};
+use protocol::TopicList;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -319,4 +323,26 @@ fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
     );
     let happened = objects > 0 && verdict.acked > 0 && operated.generation > 1;
     assert!(happened, "seed {seed}: nothing happened");
+}
+
+#[test]
+fn a_quic_client_is_told_when_a_killed_server_is_back() {
+    let mut stage = Stage::new();
+    let server = stage.start();
+    let client = stage.runtime.block_on(stage.scene.client(Transport::Quic));
+    let channel = stage.runtime.block_on(client.channel()).unwrap();
+    server.kill();
+    let _server = stage.start();
+    let began = Instant::now();
+    let answer = stage
+        .runtime
+        .block_on(async { channel.send(TopicList {}).await?.await });
+    assert!(answer.is_err(), "the stream went with the server");
+    let silence = Duration::from_millis(protocol::limits::IDLE_MS);
+    assert!(
+        began.elapsed() < silence / 2,
+        "noticed by silence only: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(stage.runtime.block_on(client.topics()).unwrap().len(), 3);
 }
