@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use benches::disk::RawDisk;
 use benches::rig::{self, Bare, Result, Whole};
-use benches::{Case, Options, Unit, machine};
+use benches::{Case, Options, Unit};
 use broker::Broker;
 use model::{Batch, Codec, PartitionId};
 use protocol::{Produce, Response};
@@ -23,12 +23,7 @@ use tokio::task::JoinSet;
 const BATCH_RECORDS: usize = 100;
 
 fn main() -> Result<()> {
-    let options = Options::from_args();
-    let folder = rig::folder()?;
-    machine::print(folder.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let (options, runtime) = rig::begin()?;
     for producers in [1, 8, 64] {
         for (kind, quic) in [("producers", false), ("quic", true)] {
             let case = format!("{kind}-{producers}");

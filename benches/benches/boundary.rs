@@ -15,8 +15,9 @@ use std::time::Instant;
 use arrow::array::{Array, BinaryArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use benches::rig::{self, Result};
-use benches::{Case, Options, Unit, machine};
+use benches::{Case, Options, Unit};
 use model::rows::{Rows, RowsBuilder};
+use tokio::runtime::Runtime;
 use wasm::{Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
 
 #[path = "../../tests/guests/boundary-json/src/row.rs"]
@@ -26,12 +27,10 @@ const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
 const KINDS: [&str; 4] = ["forward", "filter", "copy", "json"];
 
 fn main() -> Result<()> {
-    let options = Options::from_args();
-    let folder = rig::folder()?;
-    machine::print(folder.path());
+    let (options, runtime) = rig::begin()?;
     let host = Host::new(HostConfig::default())?;
-    let boundary = module(&host, "boundary")?;
-    let json = module(&host, "boundary-json")?;
+    let boundary = module(&host, &runtime, "boundary")?;
+    let json = module(&host, &runtime, "boundary-json")?;
     for kind in KINDS {
         let module = if kind == "json" { &json } else { &boundary };
         for size in SIZES {
@@ -46,12 +45,9 @@ fn main() -> Result<()> {
 }
 
 /// Builds a guest of `tests/guests` (cargo knows when there is nothing to do) and loads it.
-fn module(host: &Host, name: &str) -> Result<Module> {
+fn module(host: &Host, runtime: &Runtime, name: &str) -> Result<Module> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let dir = repository.join("tests/guests").join(name);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let target = repository.join("target/guests");
     let path = runtime.block_on(server::module::build_into(&dir, &target, &mut |_| {}))?;
     Ok(host.load(&fs::read(path)?, &Grants::default())?)

@@ -24,16 +24,11 @@ const OUTPUTS: [&str; 4] = ["on_time", "delayed", "cancelled", "bad_rows"];
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
-    let options = Options::from_args();
-    let folder = rig::folder()?;
-    machine::print(folder.path());
+    let (options, runtime) = rig::begin()?;
     if !options.wants("flights") {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_stack_size(8 << 20)
-        .enable_all()
-        .build()?;
+    let folder = rig::folder()?;
     runtime.block_on(flights(&options, folder.path()))
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use benches::rig::{self, Result};
-use benches::{Case, Options, Unit, machine};
+use benches::{Case, Options, Unit};
 use model::{Batch, Codec, PartitionId, ShardEpoch, TopicId};
 use storage::{Entry, PartitionConfig, Store, StoreConfig};
 
@@ -24,12 +24,7 @@ const SEGMENT_BYTES: u64 = 8 << 10;
 const PARTITION: PartitionId = PartitionId::new(TopicId(1), 0);
 
 fn main() -> Result<()> {
-    let options = Options::from_args();
-    let folder = rig::folder()?;
-    machine::print(folder.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let (options, runtime) = rig::begin()?;
     if options.wants("wal-1gib") {
         runtime.block_on(whole(&options))?;
     }

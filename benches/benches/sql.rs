@@ -10,20 +10,16 @@ use std::time::Instant;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
-use benches::lake::{CARRIERS, Flight, Groups, Lake, TOPIC, add, flights, read_columns};
+use benches::cold::read_columns;
+use benches::lake::{CARRIERS, Flight, Groups, Lake, TOPIC, add, flights};
 use benches::rig::{self, Result};
-use benches::{Case, Options, Unit, machine};
+use benches::{Case, Options, Unit};
 use model::Rows;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
 use sql::QueryOptions;
 
 fn main() -> Result<()> {
-    let options = Options::from_args();
-    let folder = rig::folder()?;
-    machine::print(folder.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let (options, runtime) = rig::begin()?;
     runtime.block_on(cold(&options))?;
     runtime.block_on(hot(&options))?;
     runtime.block_on(both(&options))

@@ -14,25 +14,18 @@ use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     UInt64Array,
 };
-use benches::lake::{BATCH_RECORDS, Flight, Lake, flights, read_columns};
+use benches::cold::{Cold, READ_BYTES};
+use benches::lake::{BATCH_RECORDS, Flight, Lake, flights};
 use benches::rig::{self, Result};
-use benches::{Case, Options, Unit, machine};
+use benches::{Case, MEBIBYTE, Options, Unit, machine};
 use model::Rows;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-const MEBIBYTE: f64 = (1 << 20) as f64;
-const READ_BYTES: usize = 4 << 20;
-
 fn main() -> Result<()> {
-    let options = Options::from_args();
-    let folder = rig::folder()?;
-    machine::print(folder.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let (options, runtime) = rig::begin()?;
     for (name, typed) in [("write-json", false), ("write-typed", true)] {
         if options.wants(name) {
             runtime.block_on(write(&options, name, typed))?;
@@ -49,15 +42,18 @@ async fn write(options: &Options, name: &str, typed: bool) -> Result<()> {
     let mut lake = Lake::open(folder.path(), typed).await?;
     let records = options.amount(250_000, 5_000);
     let mut case = Case::new("tier", name, Unit::MebibytesPerSecond);
+    let (mut mebibytes, mut processor) = (0.0, 0.0);
     for run in 0..options.runs() {
-        let bytes = lake.append(records).await? as f64;
-        let begun = Instant::now();
+        let size = lake.append(records).await? as f64 / MEBIBYTE;
+        let (begun, before) = (Instant::now(), machine::processor_seconds());
         let report = lake.store.tier(Some(lake.partition)).await?;
         let took = begun.elapsed().as_secs_f64();
         if report.records != records as u64 {
             return Err(format!("{} of {records} records were tiered", report.records).into());
         }
-        case.ours(bytes / MEBIBYTE / took, report.records);
+        case.ours(size / took, report.records);
+        processor += machine::processor_seconds() - before;
+        mebibytes += size;
 
         let parts: Vec<Rows> = (0..records / BATCH_RECORDS)
             .map(|part| flights((part * BATCH_RECORDS) as u64, BATCH_RECORDS))
@@ -65,8 +61,9 @@ async fn write(options: &Options, name: &str, typed: bool) -> Result<()> {
         let file = folder.path().join(format!("plain-{run}.parquet"));
         let begun = Instant::now();
         tokio::task::spawn_blocking(move || write_plainly(&file, &parts, typed)).await??;
-        case.baseline(bytes / MEBIBYTE / begun.elapsed().as_secs_f64());
+        case.baseline(size / begun.elapsed().as_secs_f64());
     }
+    case.number("per_core", mebibytes / processor);
     case.print();
     lake.store.close().await?;
     Ok(())
@@ -134,49 +131,20 @@ async fn read(options: &Options) -> Result<()> {
     let folder = rig::folder()?;
     let mut lake = Lake::open(folder.path(), false).await?;
     let records = options.amount(500_000, 5_000);
-    let bytes = lake.append(records).await? as f64;
+    let bytes = lake.append(records).await?;
     lake.store.tier(Some(lake.partition)).await?;
     lake.store.close().await?;
     drop(lake);
     // Opened again, so that no batch is in memory any more.
     let lake = Lake::open(folder.path(), false).await?;
-    let files = lake.objects().await?;
-    let mut case = Case::new("tier", "read", Unit::MebibytesPerSecond);
-    for _ in 0..options.runs() {
-        let begun = Instant::now();
-        let (mut from, mut got) = (0, 0);
-        while got < records as u64 {
-            let batches = lake.store.read(lake.partition, from, READ_BYTES).await?;
-            from = batches
-                .last()
-                .ok_or("the partition ended early")?
-                .next_offset();
-            got += batches
-                .iter()
-                .map(|batch| u64::from(batch.len()))
-                .sum::<u64>();
-        }
-        case.ours(bytes / MEBIBYTE / begun.elapsed().as_secs_f64(), got);
-        let files = files.clone();
-        let begun = Instant::now();
-        let rows = tokio::task::spawn_blocking(move || read_plainly(&files)).await??;
-        if rows != records {
-            return Err(format!("{rows} of {records} rows are in the objects").into());
-        }
-        case.baseline(bytes / MEBIBYTE / begun.elapsed().as_secs_f64());
-    }
-    case.field("objects", files.len());
-    case.print();
+    let cold = Cold {
+        files: lake.objects().await?,
+        records,
+        bytes,
+    };
+    let case = Case::new("tier", "read", Unit::MebibytesPerSecond);
+    let fetch = async |from| Ok(lake.store.read(lake.partition, from, READ_BYTES).await?);
+    cold.measure(options, case, fetch).await?;
     lake.store.close().await?;
     Ok(())
-}
-
-fn read_plainly(files: &[std::path::PathBuf]) -> Result<usize> {
-    let mut rows = 0;
-    for file in files {
-        for batch in read_columns(file, &["_offset", "_timestamp", "_key", "_value"])? {
-            rows += batch?.num_rows();
-        }
-    }
-    Ok(rows)
 }

@@ -5,7 +5,6 @@
 //! told.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,12 +13,11 @@ use model::{
     Batch, CatalogView, Codec, Command, Field, FieldType, Offset, PartitionId, PayloadCodec, Rows,
     RowsBuilder, Schema, ShardEpoch, TopicSpec,
 };
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::Deserialize;
 use sql::{Engine, SqlLimits};
 use storage::{Entry, PartitionConfig, Store, StoreConfig};
 
+use crate::cold;
 use crate::rig::Result;
 
 /// Carriers in the data.
@@ -156,24 +154,8 @@ impl Lake {
 
     /// The Parquet objects, by the manifest, in offset order.
     pub async fn objects(&self) -> Result<Vec<PathBuf>> {
-        let snapshot = self.store.snapshot(self.partition).await?;
-        let tier = self.dir.join("tier");
-        Ok(snapshot
-            .cold
-            .iter()
-            .map(|object| tier.join(&object.path))
-            .collect())
+        cold::objects(&self.store, self.partition, &self.dir).await
     }
-}
-
-/// Reads some columns of a Parquet object with nothing but the parquet crate.
-pub fn read_columns(file: &Path, columns: &[&str]) -> Result<ParquetRecordBatchReader> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(file)?)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    Ok(builder
-        .with_projection(mask)
-        .with_batch_size(8 * 1024)
-        .build()?)
 }
 
 /// Count and sum of delays, by carrier.

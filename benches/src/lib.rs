@@ -7,6 +7,7 @@
 //! are measured in turns in the same run and the medians are printed; records are counted where
 //! they end.
 
+pub mod cold;
 pub mod disk;
 pub mod lake;
 pub mod line;
@@ -17,6 +18,9 @@ pub mod rig;
 
 pub use line::{Case, Unit};
 pub use options::Options;
+
+/// Bytes of one.
+pub const MEBIBYTE: f64 = (1 << 20) as f64;
 
 /// The middle value; the mean of the two middle ones of an even number.
 pub fn median(values: &[f64]) -> f64 {

@@ -1,7 +1,7 @@
-//! Set-ups that several benchmarks use: a folder on the disk to be measured, records, a broker
-//! over a store without doors, a whole node with a client.
+//! What several benchmarks are set up with: how a program begins, a folder on the disk to be
+//! measured, records, a broker over a store without doors, a whole node with a client.
 //!
-//! Called by: `append`, `fetch`. Everything lives in a temporary folder under
+//! Called by: `benches/*.rs`, `cold`, `lake`. Everything lives in a temporary folder under
 //! `RUSTMQ_BENCH_DIR`, or else `target/bench`, which is on the disk of the checkout and not in
 //! memory as `/tmp` may be.
 
@@ -15,9 +15,27 @@ use model::{Batch, Codec, Command, Outcome, PartitionId, RowsBuilder, TopicSpec}
 use server::node::{Node, NodeConfig};
 use storage::{Store, StoreConfig};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{Options, machine};
+
+/// Guests are compiled on whatever thread first needs them, which takes a deep stack.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Any failure ends the benchmark with its message.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How every benchmark begins: what was asked for, and a runtime for the cases. Prints the line
+/// about the machine.
+pub fn begin() -> Result<(Options, Runtime)> {
+    let options = Options::from_args();
+    machine::print(folder()?.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()?;
+    Ok((options, runtime))
+}
 
 /// A folder of its own, removed when dropped.
 pub fn folder() -> Result<TempDir> {
