@@ -2,7 +2,7 @@
 //!
 //! What: `Client` finds and pins the server (`config`, `state`, `tls`), speaks QUIC or TCP
 //! (`link`), pipelines requests over one ordered stream (`channel`); `producer` and `consumer`
-//! stand on that; `io` moves frames and is shared with the server's doors.
+//! stand on that; `io` moves frames and `quic` sets up its endpoints, both shared with the server's doors.
 //! Called by: the command line, the demo, tests, benches.
 //! Invariants: no record is acked to the caller before the server acked it; what was not acked
 //! is sent again in order; nothing is trusted but the server's own certificate or the given CA.
@@ -17,6 +17,7 @@ mod error;
 pub mod io;
 mod link;
 pub mod producer;
+pub mod quic;
 pub mod state;
 mod tls;
 

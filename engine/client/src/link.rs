@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::{Target, Transport};
 use crate::error::ConnectError;
 use crate::io::{FrameReader, FrameWriter};
+use crate::quic;
 
 /// How long QUIC is alone before TCP is tried beside it.
 const QUIC_HEAD_START: Duration = Duration::from_millis(400);
@@ -186,7 +187,7 @@ async fn connect_quic(
         .expect("ring has the cipher suite that QUIC's first packets use");
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport_config()));
-    let endpoint = quinn::Endpoint::client(any).map_err(|error| unreachable(target, error))?;
+    let endpoint = endpoint(any).map_err(|error| unreachable(target, error))?;
     let connecting = endpoint
         .connect_with(config, target.addr, &target.host)
         .map_err(|error| unreachable(target, error))?;
@@ -210,14 +211,18 @@ async fn connect_quic(
     Ok(link)
 }
 
+fn endpoint(any: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let mut config = quinn::EndpointConfig::default();
+    quic::endpoint(&mut config);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(config, None, quic::socket(any)?, runtime)
+}
+
 fn transport_config() -> quinn::TransportConfig {
-    let mut config = quinn::TransportConfig::default();
+    let mut config = quic::transport();
     let idle = Duration::from_millis(limits::IDLE_MS);
     config.max_idle_timeout(Some(idle.try_into().expect("half a minute fits")));
     config.keep_alive_interval(Some(Duration::from_millis(limits::KEEP_ALIVE_MS)));
-    config.stream_receive_window(limits::STREAM_WINDOW_BYTES.into());
-    config.receive_window(limits::CONNECTION_WINDOW_BYTES.into());
-    config.send_window(limits::CONNECTION_WINDOW_BYTES.into());
     config.max_concurrent_bidi_streams(0u32.into());
     config.max_concurrent_uni_streams(0u32.into());
     config

@@ -45,6 +45,11 @@ pub const CONNECT_MS: u64 = 3_000;
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Bytes of one connection that may be under way.
 pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes that a socket may hold for a side that is busy with something else; what the system
+/// allows of it.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// A UDP payload is no longer than this: what fits into a jumbo frame of 9,000 bytes.
+pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
 /// A long poll waits no longer than this, whatever the caller asks for.
 pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
 /// A fetch returns no more than this beside its first batch.

@@ -213,7 +213,7 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, UdpSocket, SocketAddr), 
         attempt += 1;
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        match UdpSocket::bind(bound) {
+        match client::quic::socket(bound) {
             Ok(socket) => return Ok((listener, socket, bound)),
             // With port 0, TCP's choice may be taken for UDP: choose again.
             Err(_) if addr.port() == 0 && attempt < ATTEMPTS => {}

@@ -26,19 +26,16 @@ pub(super) fn endpoint(
 ) -> io::Result<quinn::Endpoint> {
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    let mut transport = quinn::TransportConfig::default();
+    let mut transport = client::quic::transport();
     let idle = config.quic_idle.try_into().map_err(io::Error::other)?;
     transport.max_idle_timeout(Some(idle));
     transport.max_concurrent_bidi_streams(config.streams_max.into());
     transport.max_concurrent_uni_streams(0u32.into());
-    transport.stream_receive_window(limits::STREAM_WINDOW_BYTES.into());
-    transport.receive_window(limits::CONNECTION_WINDOW_BYTES.into());
-    transport.send_window(limits::CONNECTION_WINDOW_BYTES.into());
-    transport.datagram_receive_buffer_size(None);
     server.transport_config(Arc::new(transport));
     server.migration(false);
     let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset));
     endpoint.cid_generator(|| Box::<ConnectionIds>::default());
+    client::quic::endpoint(&mut endpoint);
     quinn::Endpoint::new(
         endpoint,
         Some(server),
