@@ -27,6 +27,11 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Lets time go by until a moment.
+pub fn moment(until: Instant) {
+    nap(until.saturating_duration_since(Instant::now()));
+}
+
 #[allow(clippy::disallowed_methods, reason = "the one sleep of all tests")]
 fn nap(pause: Duration) {
     std::thread::sleep(pause);

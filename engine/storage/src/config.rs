@@ -5,9 +5,29 @@
 //! Refuses: nothing here; `Store::open` checks the folder and the URL.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use model::{Durability, PartitionId, PayloadCodec, Schema};
+
+/// Options of an object store by name. Some are secrets, so only the names can be printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StoreOptions(pub BTreeMap<String, String>);
+
+impl Deref for StoreOptions {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// How one broker keeps its bytes.
 #[derive(Clone, Debug)]
@@ -16,8 +36,9 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     /// `file:///path`, `s3://bucket/prefix` or `gs://bucket/prefix`; none is `dir/tier`.
     pub tier_url: Option<String>,
-    /// Options of `object_store` (`aws_region`, `aws_endpoint`, …) for the URL.
-    pub tier_options: BTreeMap<String, String>,
+    /// Options of `object_store` (`aws_region`, `aws_endpoint`, …) for the URL; what they do not
+    /// say comes from the environment (`AWS_…`, `GOOGLE_…`).
+    pub tier_options: StoreOptions,
     /// Names this broker in manifests, so that two writers can be told apart.
     pub node: String,
     /// Size a WAL segment is preallocated with; a larger entry gets a larger segment.
@@ -62,7 +83,7 @@ impl Default for StoreConfig {
         StoreConfig {
             dir: PathBuf::from("data"),
             tier_url: None,
-            tier_options: BTreeMap::new(),
+            tier_options: StoreOptions::default(),
             node: "node-0".to_owned(),
             segment_bytes: 64 << 20,
             wal_bytes_max: 1 << 30,

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use model::{LogError, PartitionId};
 
+use crate::tier::remote::{advice, said};
+
 /// Why a store did not open. Nothing was changed on disk beyond a torn tail cut off.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -42,6 +44,22 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// What the tier said when the store opened, and what to look at.
+    pub(crate) fn tier(url: &str, error: &TierError) -> OpenError {
+        let reason = match error {
+            TierError::Store { what, path, source } => {
+                let advice = advice(url, source).map(|advice| format!("; {advice}"));
+                let said = said(source);
+                format!("cannot {what} {path}: {said}{}", advice.unwrap_or_default())
+            }
+            other => other.to_string(),
+        };
+        OpenError::Tier {
+            url: url.to_owned(),
+            reason,
+        }
+    }
+
     pub(crate) fn io(what: &'static str, path: &Path, source: std::io::Error) -> OpenError {
         OpenError::Io {
             what,
@@ -54,7 +72,7 @@ impl OpenError {
 /// Why something did not reach the tier, or did not come back from it.
 #[derive(Debug, thiserror::Error)]
 pub enum TierError {
-    #[error("the tier cannot {what} {path}: {source}; it will be tried again")]
+    #[error("the tier cannot {what} {path}: {}; it will be tried again", said(.source))]
     Store {
         what: &'static str,
         path: String,

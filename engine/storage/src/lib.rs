@@ -14,13 +14,16 @@ mod log;
 mod planted;
 mod snapshot;
 mod status;
+#[cfg(test)]
+#[path = "../../../tests/support/stores/mod.rs"]
+mod stores;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod tier;
 mod wal;
 
-pub use config::{PartitionConfig, StoreConfig};
+pub use config::{PartitionConfig, StoreConfig, StoreOptions};
 pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;

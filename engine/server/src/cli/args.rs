@@ -139,8 +139,13 @@ A config file (all keys optional; flags beat environment beats file):
   [storage]
   url = \"s3://bucket/prefix\"       # RUSTMQ_STORAGE_URL; file://, s3://, gs://
   tier_bytes = \"32MiB\"             # also segment_bytes, tail_bytes_max, tier_age_ms
-  [storage.options]
-  aws_endpoint = \"http://127.0.0.1:9000\"
+  [storage.options]                # what is not here comes from AWS_… and GOOGLE_… variables
+  aws_access_key_id = \"…\"         # also aws_secret_access_key, aws_region, timeout
+  aws_endpoint = \"http://127.0.0.1:9000\"     # any store that speaks S3
+  allow_http = \"true\"              # only for an endpoint without TLS
+  google_service_account = \"key.json\"
+  google_base_url = \"http://127.0.0.1:4443\"  # any store that speaks Google's XML interface
+  google_skip_signature = \"true\"   # and has no accounts
   [limits]
   sql_rows_max = 1000000           # also sql_memory_bytes, sql_timeout_ms")]
 pub struct Serve {

@@ -51,6 +51,7 @@ fn text(status: &NodeStatus) -> String {
                 status.tiered_records, status.objects
             ),
         ),
+        ("tier", tier(&status.storage)),
         ("groups", status.groups.to_string()),
         ("pipelines", status.pipelines.len().to_string()),
     ]);
@@ -75,4 +76,21 @@ fn text(status: &NodeStatus) -> String {
         &rows,
     ));
     text
+}
+
+/// Where the tier is; and what is wrong with it, while something is.
+fn tier(storage: &serde_json::Value) -> String {
+    let breaker = &storage["tier_breaker"];
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let url = text(&storage["tier_url"]);
+    if matches!(breaker["state"].as_str(), Some("open" | "half-open")) {
+        let seconds = breaker["since_ms"].as_u64().unwrap_or(0) / 1_000;
+        let (state, failures) = (text(&breaker["state"]), &breaker["failures"]);
+        let last = text(&breaker["last_error"]);
+        return format!("{url}; breaker {state} for {seconds} s after {failures} failures: {last}");
+    }
+    match storage["tier_failure"].as_str() {
+        Some(failure) => format!("{url}; failing: {failure}"),
+        None => url,
+    }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use storage::StoreOptions;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -134,14 +135,14 @@ impl Reader<'_> {
         }
     }
 
-    fn options(&mut self, value: &Value<'_>) -> BTreeMap<String, String> {
+    fn options(&mut self, value: &Value<'_>) -> StoreOptions {
         let mut options = BTreeMap::new();
         self.section(value, |reader, key, value| {
             if let Some(text) = reader.text(value) {
                 options.insert(key.get_ref().to_string(), text);
             }
         });
-        options
+        StoreOptions(options)
     }
 
     fn unknown(&mut self, key: &Key<'_>, section: &str, known: &[&str]) {

@@ -10,12 +10,12 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::FileConfig;
+use storage::StoreOptions;
 
 /// Where the node listens unless it is told otherwise: this machine only.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
@@ -38,7 +38,7 @@ pub struct StorageConfig {
     /// `file://`, `s3://` or `gs://`; without it a folder inside the data directory
     pub url: Option<String>,
     /// handed to the object store as they are: endpoint, region, keys, …
-    pub options: BTreeMap<String, String>,
+    pub options: StoreOptions,
     pub segment_bytes: Option<u64>,
     pub tail_bytes_max: Option<u64>,
     pub tier_bytes: Option<u64>,
@@ -190,6 +190,12 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 pub(crate) fn check_url(url: &str) -> Result<(), String> {
     let known = ["file://", "s3://", "gs://"];
+    let authority = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        return Err("a storage URL holds no keys; give them under [storage.options]".to_owned());
+    }
     if known.iter().any(|scheme| url.starts_with(scheme)) {
         return Ok(());
     }

@@ -10,7 +10,6 @@
 pub mod data_dir;
 mod error;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -60,7 +59,7 @@ impl NodeConfig {
         let mut config = StoreConfig::new(dir);
         let storage = &self.storage;
         config.tier_url = storage.url.clone();
-        config.tier_options = BTreeMap::clone(&storage.options);
+        config.tier_options = storage.options.clone();
         config.node = node.to_string();
         config.segment_bytes = storage.segment_bytes.unwrap_or(config.segment_bytes);
         config.tier_bytes = storage.tier_bytes.unwrap_or(config.tier_bytes);

@@ -89,6 +89,7 @@ pub struct Verdict {
     pub acked: u64,
     pub lost: u64,
     pub doubled: u64,
+    pub reordered: u64,
     pub unknown_present: u64,
     pub faults: Vec<String>,
 }
@@ -138,6 +139,7 @@ impl Ledger {
                 }
                 let before = last.insert(record.p, record.n);
                 if before.is_some_and(|before| before >= record.n) {
+                    verdict.reordered += 1;
                     verdict.faults.push(format!(
                         "order: {record:?} at {partition}/{offset} after {before:?}"
                     ));

@@ -90,6 +90,13 @@ impl World {
         ] {
             command.env_remove(name);
         }
+        // the keys of whoever runs the tests are not theirs
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("AWS_") || text.starts_with("GOOGLE_") {
+                command.env_remove(&name);
+            }
+        }
         command
     }
 
@@ -157,7 +164,7 @@ impl World {
     }
 }
 
-fn said(output: Output) -> Said {
+pub fn said(output: Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

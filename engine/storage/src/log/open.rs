@@ -108,10 +108,7 @@ async fn manifests(
     tier: &Tier,
     partitions: &[PartitionConfig],
 ) -> Result<BTreeMap<PartitionId, Manifest>, OpenError> {
-    let wrong = |error: TierError| OpenError::Tier {
-        url: tier.url.clone(),
-        reason: error.to_string(),
-    };
+    let wrong = |error: TierError| OpenError::tier(&tier.url, &error);
     let numbers = tier.numbers().await.map_err(wrong)?;
     let mut manifests = BTreeMap::new();
     for config in partitions {

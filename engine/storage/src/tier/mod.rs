@@ -11,6 +11,7 @@ pub(crate) mod manifest;
 pub(crate) mod objects;
 pub(crate) mod pace;
 pub(crate) mod reader;
+pub(crate) mod remote;
 pub(crate) mod upload;
 pub(crate) mod writer;
 

@@ -1,11 +1,10 @@
 //! The object store of the tier: a local folder through our own syncing wrapper, or S3 and GCS
-//! through `object_store`.
+//! by `remote`.
 //!
 //! Called by: `Tier::open`. Invariants: a local put is on the disk, data and name, when it
 //! returns; `PutMode::Create` never replaces; a put appears whole or not at all.
 //! Refuses: URLs of other schemes; updates and multipart puts in a local folder.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -15,20 +14,21 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use url::Url;
 
+use super::remote;
+use crate::config::StoreOptions;
 use crate::error::OpenError;
 use crate::io;
 
 /// Opens the store a URL names; paths in it are relative to the URL's path.
 pub(crate) fn open(
     url: &str,
-    options: &BTreeMap<String, String>,
+    options: &StoreOptions,
 ) -> std::result::Result<Arc<dyn ObjectStore>, OpenError> {
     let tier = |reason: String| OpenError::Tier {
         url: url.to_owned(),
@@ -46,11 +46,10 @@ pub(crate) fn open(
                 .map_err(|()| tier("it is not a local path".into()))?;
             Ok(Arc::new(LocalStore::open(&dir)?))
         }
-        "s3" | "s3a" | "gs" => {
-            let (store, prefix) = object_store::parse_url_opts(&parsed, options)
-                .map_err(|error| tier(error.to_string()))?;
-            Ok(Arc::new(PrefixStore::new(store, prefix)))
-        }
+        "s3" | "s3a" | "gs" => remote::open(&parsed, options).map_err(|reason| OpenError::Tier {
+            url: remote::without_keys(&parsed),
+            reason,
+        }),
         scheme => Err(tier(format!(
             "scheme `{scheme}` is not known; use file, s3 or gs"
         ))),

@@ -16,11 +16,15 @@ use super::pace::{BreakerState, Dice};
 use super::twin::Twin;
 use crate::log::Store;
 use crate::log::tests::{P0, P1, append, config, dump, partitions};
+use crate::stores;
+use crate::stores::s3::{self, S3};
 use crate::tests::disk::SimDisk;
-use crate::{StoreConfig, TierError};
+use crate::{StoreConfig, StoreOptions, TierError};
 
 const RUNS: u64 = 5;
 const OPERATIONS: u64 = 2_000;
+/// Over a real server, where each takes longer.
+const OPERATIONS_S3: u64 = 300;
 const FAULTS_PER_MILLE: u64 = 150;
 /// Times a request is made again where the store is to blame.
 const TRIES_MAX: u32 = 60;
@@ -60,6 +64,10 @@ struct Storm {
 
 impl Storm {
     fn new(seed: u64) -> Storm {
+        Storm::over(seed, Twin::new(seed, FAULTS_PER_MILLE))
+    }
+
+    fn over(seed: u64, twin: Twin) -> Storm {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         config.segment_bytes = 8 << 10;
@@ -76,7 +84,7 @@ impl Storm {
             dir,
             config,
             disk: SimDisk::default(),
-            twin: Twin::new(seed, FAULTS_PER_MILLE),
+            twin,
             dice: Dice(seed ^ 0xd1ce),
             models: [(P0, Model::default()), (P1, Model::default())],
             records: 0,
@@ -248,6 +256,29 @@ impl Storm {
         self.check_all(&self.open().await).await;
         assert!(self.dir.path().exists());
     }
+}
+
+/// The same over a real S3 server: what it does itself, and the faults it does not have.
+#[tokio::test]
+async fn operations_under_faults_over_a_real_s3_server() {
+    let name = "operations_under_faults_over_a_real_s3_server";
+    if !stores::is_there_or_skipped(&stores::pins::S3, name) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = S3::start(dir.path());
+    let options = s3::options(server.port).into_iter();
+    let options = options.map(|(name, value)| (name.to_owned(), value));
+    let options = StoreOptions(options.collect());
+    let objects = super::objects::open(&s3::url("storm"), &options).unwrap();
+    let seed = 2_026;
+    let mut storm = Storm::over(seed, Twin::over(objects, seed, FAULTS_PER_MILLE));
+    let mut store = storm.open().await;
+    for number in 0..OPERATIONS_S3 {
+        store = storm.operate(store, number).await;
+    }
+    storm.settle(store).await;
+    assert!(storm.twin.fired().len() >= 6, "{:?}", storm.twin.fired());
 }
 
 #[tokio::test]

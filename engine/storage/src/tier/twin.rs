@@ -1,4 +1,5 @@
-//! The twin of an object store: memory that fails as real stores do, from a seed.
+//! The twin of an object store: memory, or a real store, that fails as real stores do, from a
+//! seed.
 //!
 //! Called by: tests. Invariants: an object is there whole or not at all; reads of one object see
 //! the last write, lists may lag a few writes behind; the same seed gives the same faults.
@@ -38,12 +39,17 @@ struct State {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Twin {
-    objects: Arc<InMemory>,
+    objects: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
 }
 
 impl Twin {
     pub(crate) fn new(seed: u64, per_mille: u64) -> Twin {
+        Twin::over(Arc::<InMemory>::default(), seed, per_mille)
+    }
+
+    /// The faults of a twin before a store that has none.
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>, seed: u64, per_mille: u64) -> Twin {
         let state = State {
             dice: Dice(seed),
             per_mille,
@@ -53,7 +59,7 @@ impl Twin {
             parts: 0,
         };
         Twin {
-            objects: Arc::default(),
+            objects,
             state: Arc::new(Mutex::new(state)),
         }
     }
