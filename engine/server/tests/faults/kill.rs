@@ -6,7 +6,8 @@
 //! That it can fail was tried: a broker that forgets repeated batches, one that acks before it
 //! writes or drops group commits, a stage that commits output and position apart: each is found
 //! within the eight rounds.
-//! `RUSTMQ_KILL_ROUNDS` (8) and `RUSTMQ_SEED` choose how much and which.
+//! `RUSTMQ_KILL_ROUNDS` (8) and `RUSTMQ_SEED` choose how much and which; `RUSTMQ_KILL_TIER=s3`
+//! puts the tier on an S3 server.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::Chance;
 use crate::clients::{COPY, Scene};
 use crate::ledger::{Scan, check_output};
+use crate::stores::s3::{self, S3};
 use crate::support::{Server, World, wait};
 
 const CONFIG: &str = "\
@@ -37,18 +39,26 @@ const STEADY: u64 = 3;
 
 /// The stage: the world, the server's port, the clock of kills.
 struct Stage {
+    /// Where the tier is, if not in a folder; it outlives no test and no kill ends it.
+    _store: Option<S3>,
     world: World,
     listen: String,
     runtime: Runtime,
     scene: Scene,
     up: watch::Sender<u64>,
     starts: u64,
+    kills: u64,
 }
 
 impl Stage {
     fn new() -> Stage {
         let world = World::new();
-        world.write("node.toml", CONFIG);
+        let store = is_on_s3().then(|| S3::start(world.dir.path()));
+        let options = store.as_ref().map(|store| on_s3(store.port));
+        world.write(
+            "node.toml",
+            format!("{CONFIG}{}", options.unwrap_or_default()),
+        );
         let config = ClientConfig {
             state_dir: Some(world.path("state").join("rustmq")),
             environment: false,
@@ -63,12 +73,14 @@ impl Stage {
         };
         let runtime = Runtime::new().expect("a runtime");
         let mut stage = Stage {
+            _store: store,
             world,
             listen: "127.0.0.1:0".to_owned(),
             runtime,
             scene,
             up,
             starts: 0,
+            kills: 0,
         };
         let server = stage.start();
         stage.listen = server.quic.clone();
@@ -88,7 +100,7 @@ impl Stage {
     }
 
     /// Starts and kills while it recovers.
-    fn stumble(&self, moment: Duration) {
+    fn stumble(&mut self, moment: Duration) {
         let args = [
             "serve",
             "--data-dir",
@@ -107,6 +119,7 @@ impl Stage {
             .spawn()
             .unwrap();
         pass(moment);
+        self.kills += 1;
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -165,6 +178,21 @@ fn pass(moment: Duration) {
     wait::until("the moment", || (began.elapsed() >= moment).then_some(()));
 }
 
+fn is_on_s3() -> bool {
+    std::env::var("RUSTMQ_KILL_TIER").is_ok_and(|tier| tier == "s3")
+}
+
+/// What the configuration says of the S3 server on this port.
+fn on_s3(port: u16) -> String {
+    let options = s3::options(port).into_iter();
+    let options = options.map(|(name, value)| format!("{name} = \"{value}\"\n"));
+    let options: String = options.collect();
+    format!(
+        "url = \"{}\"\n[storage.options]\n{options}",
+        s3::url("kill")
+    )
+}
+
 fn rounds() -> u64 {
     let given = std::env::var("RUSTMQ_KILL_ROUNDS").ok();
     given.map_or(8, |rounds| {
@@ -208,6 +236,7 @@ fn kill_9_loses_nothing_acked_and_doubles_nothing() {
         let operator = stage.spawn(scene.clone().operate(round, chance.split()));
         stage.runtime.block_on(scene.check_commits(&mut commits));
         pass(moment);
+        stage.kills += 1;
         server.kill();
         fleeting.abort();
         operator.abort();
@@ -264,7 +293,10 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
     server.kill();
     let server = stage.start();
     let (rounds, elapsed) = (
-        format!("{rounds} rounds, {} starts", stage.starts),
+        format!(
+            "{rounds} rounds, {} kills, {} starts",
+            stage.kills, stage.starts
+        ),
         began.elapsed(),
     );
     judge(&stage, settled, seed, &format!("{rounds}, {elapsed:.1?}"));
@@ -293,13 +325,14 @@ fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
     let piped: usize = output.values().map(Vec::len).sum();
     eprintln!(
         "kill -9: seed {seed}, {course}: {} records ({} acked, {} unanswered but there), {} lost, \
-         {} doubled; {piped} through the pipeline, changed {} times; {} topics made; {objects} \
+         {} doubled, {} reordered; {piped} through the pipeline, changed {} times; {} topics made; {objects} \
          objects in the tier",
         verdict.records,
         verdict.acked,
         verdict.unknown_present,
         verdict.lost,
         verdict.doubled,
+        verdict.reordered,
         operated.generation,
         operated.topics.len(),
     );

@@ -12,6 +12,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../../tests/support/stores/mod.rs"]
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;
 
