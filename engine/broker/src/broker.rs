@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{
-    Append, Batch, BatchError, Bounds, BoxFuture, CatalogView, Commit, Committed, LogError, Lookup,
-    Offset, PartitionId, ProducerId, Topic, TopicId, TopicLog,
+    Append, Batch, BatchError, Bounds, BoxFuture, CatalogControl, Commit, Committed, LogError,
+    Lookup, Offset, PartitionId, ProducerId, ProposeError, Topic, TopicId, TopicLog,
 };
 use storage::Store;
 
@@ -21,12 +21,10 @@ use crate::config::BrokerConfig;
 use crate::error::OpenError;
 use crate::fetch::{self, Fetched};
 use crate::group::Groups;
+use crate::producers::ProducerIds;
 use crate::shard::{OFFSETS, Shard, Wait};
 use crate::status::BrokerStatus;
 use crate::{ticker, topics};
-
-/// Producer ids handed out per millisecond of the clock at the opening.
-const PRODUCER_IDS_PER_MS: u64 = 1 << 20;
 
 /// Live partitions and groups over a [`Store`]. Clones share them.
 #[derive(Clone)]
@@ -36,7 +34,7 @@ pub struct Broker {
 
 pub(crate) struct Inner {
     pub(crate) store: Store,
-    pub(crate) catalog: Arc<dyn CatalogView>,
+    pub(crate) catalog: Arc<dyn CatalogControl>,
     pub(crate) config: BrokerConfig,
     /// Offsets, producer sequences, positions.
     shard: Mutex<Shard>,
@@ -44,7 +42,7 @@ pub(crate) struct Inner {
     groups: Mutex<Groups>,
     /// One rewrite of `_offsets` at a time.
     rewriting: tokio::sync::Mutex<()>,
-    producer_next: AtomicU64,
+    producers: ProducerIds,
     fetches_waiting: Arc<AtomicU64>,
     pub(crate) turns: Turns,
 }
@@ -64,23 +62,18 @@ impl Broker {
     /// configuration wants one. The store was opened with [`topics::partition_configs`].
     pub async fn open(
         store: Store,
-        catalog: Arc<dyn CatalogView>,
+        catalog: Arc<dyn CatalogControl>,
         config: BrokerConfig,
     ) -> Result<Broker, OpenError> {
         let mut shard = Shard::new(config.shard, config.epoch);
         topics::rebuild(&store, &catalog.catalog(), &mut shard).await?;
-        // Ids of the last run were below its opening time plus what it handed out since; both
-        // bounds together keep ids unique even when the clock was set back.
-        let now_ms = u64::try_from(config.clock.now_us() / 1000).unwrap_or(0);
-        let seen = shard.producer_max().map_or(0, |id| id.0 + 1);
-        let producer_next = seen.max((now_ms & ((1 << 42) - 1)) * PRODUCER_IDS_PER_MS);
         let inner = Inner {
             store,
             catalog,
             shard: Mutex::new(shard),
             groups: Mutex::new(Groups::default()),
             rewriting: tokio::sync::Mutex::new(()),
-            producer_next: AtomicU64::new(producer_next),
+            producers: ProducerIds::default(),
             fetches_waiting: Arc::default(),
             turns: Turns::default(),
             config,
@@ -140,9 +133,15 @@ impl Broker {
         fetch::fetch_wait(&inner.store, waiting, partition, from, bytes_max, wait_ms).await
     }
 
-    /// An id that no producer of this broker has had, restarts included.
-    pub fn producer_open(&self) -> ProducerId {
-        ProducerId(self.inner.producer_next.fetch_add(1, Ordering::Relaxed))
+    /// An id that no producer has had, of no broker and before no restart.
+    pub async fn producer_open(&self) -> Result<ProducerId, ProposeError> {
+        let Inner {
+            producers,
+            catalog,
+            config,
+            ..
+        } = &*self.inner;
+        producers.next(catalog.as_ref(), config.life).await
     }
 
     /// Takes the partitions of a topic that the catalog has now, and gives them to the groups
@@ -151,6 +150,11 @@ impl Broker {
         topics::create(&self.inner.store, &mut self.inner.shard(), topic)?;
         self.inner.groups_refresh();
         Ok(())
+    }
+
+    /// Follows a topic's settings, which the catalog has changed.
+    pub fn topic_altered(&self, topic: &Topic) -> Result<(), LogError> {
+        topics::alter(&self.inner.store, &mut self.inner.shard(), topic)
     }
 
     /// Gives up a topic: admits nothing more to it, forgets its positions, drops its data.

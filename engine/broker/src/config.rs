@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use model::{ShardEpoch, ShardId};
+use model::{BrokerLife, ShardEpoch, ShardId};
 
 /// Wall time. Append times and group sessions are measured with it.
 pub trait Clock: Send + Sync + 'static {
@@ -31,7 +31,9 @@ impl Clock for SystemClock {
 #[derive(Clone)]
 pub struct BrokerConfig {
     pub clock: Arc<dyn Clock>,
-    /// The shard this broker owns; alone it is shard 0 in epoch 1.
+    /// Which life of which broker this is, as the catalog said when it started.
+    pub life: BrokerLife,
+    /// The shard this broker leads, and in which epoch.
     pub shard: ShardId,
     pub epoch: ShardEpoch,
     /// Period of the task that expires members and compacts `_offsets`. `None`: no task, the
@@ -45,7 +47,8 @@ impl Default for BrokerConfig {
     fn default() -> BrokerConfig {
         BrokerConfig {
             clock: Arc::new(SystemClock),
-            shard: ShardId(0),
+            life: BrokerLife::default(),
+            shard: ShardId::FIRST,
             epoch: ShardEpoch(1),
             tick: Some(Duration::from_millis(500)),
             offsets_records_min: 100_000,

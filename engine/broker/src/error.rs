@@ -4,7 +4,7 @@
 //! `model::LogError`, those of membership `model::GroupError`.
 
 use model::limits::GROUPS_MAX;
-use model::{Advice, LogError, PartitionId};
+use model::{Advice, LogError, PartitionId, ProposeError};
 
 use crate::group::record::RecordError;
 
@@ -27,6 +27,8 @@ pub enum GroupError {
     Rule(#[from] model::GroupError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Catalog(#[from] ProposeError),
     #[error("group `{group}` has neither members nor commits")]
     Unknown { group: String },
     #[error("group name `{group}` starts with `_`; such names are internal, choose another")]
@@ -37,6 +39,8 @@ pub enum GroupError {
     Topic { topic: String },
     #[error("the broker has {GROUPS_MAX} groups with members already")]
     TooMany,
+    #[error("group `{group}` has {members} members; stop them, then delete it")]
+    HasMembers { group: String, members: usize },
 }
 
 impl GroupError {
@@ -45,6 +49,7 @@ impl GroupError {
         match self {
             GroupError::Rule(rule) => rule.advice(),
             GroupError::Log(log) => log.advice(),
+            GroupError::Catalog(catalog) => catalog.advice(),
             // A member whose group is gone was expired: it joins again, as an unknown member does.
             GroupError::Unknown { .. } => Advice::Fenced,
             GroupError::TooMany => Advice::Retry,

@@ -14,6 +14,7 @@ mod config;
 mod error;
 mod fetch;
 mod group;
+mod producers;
 mod shard;
 mod status;
 mod ticker;

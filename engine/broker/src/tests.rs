@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use model::{
-    Batch, Catalog, CatalogView, Codec, Command, Outcome, PartitionId, Producer, ProducerId,
-    RowsBuilder, TopicId, TopicSpec,
+    Batch, BoxFuture, Catalog, CatalogControl, CatalogError, CatalogView, Codec, Command, Outcome,
+    PartitionId, Producer, ProducerId, ProposeError, RowsBuilder, ShardId, TopicId, TopicSpec,
 };
 use storage::{Store, StoreConfig};
 
@@ -33,6 +33,23 @@ pub(crate) struct TestCatalog(Mutex<Arc<Catalog>>);
 impl CatalogView for TestCatalog {
     fn catalog(&self) -> Arc<Catalog> {
         self.0.lock().unwrap().clone()
+    }
+}
+
+impl CatalogControl for TestCatalog {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
+        let outcome = self.apply(&command).map_err(ProposeError::Catalog);
+        Box::pin(std::future::ready(outcome))
+    }
+}
+
+impl TestCatalog {
+    fn apply(&self, command: &Command) -> Result<Outcome, CatalogError> {
+        let mut held = self.0.lock().unwrap();
+        let mut catalog = Catalog::clone(&held);
+        let outcome = catalog.apply(command)?;
+        *held = Arc::new(catalog);
+        Ok(outcome)
     }
 }
 
@@ -80,14 +97,17 @@ impl World {
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Outcome {
-        let mut held = self.catalog.0.lock().unwrap();
-        let mut catalog = Catalog::clone(&held);
-        let outcome = catalog.apply(command).unwrap();
-        *held = Arc::new(catalog);
-        outcome
+        self.catalog.apply(command).unwrap()
     }
 
+    /// Starts the broker as a node does: a new life, in a new epoch.
     pub(crate) async fn open(&self) -> (Broker, Store) {
+        let node = "node".to_string();
+        let Outcome::Started(life) = self.apply(&Command::BrokerStart { node }) else {
+            panic!("a start is answered with a life");
+        };
+        let shard = ShardId::FIRST;
+        let epoch = self.catalog.catalog().shard(shard).unwrap().epoch;
         let configs = partition_configs(&self.catalog.catalog());
         let config = StoreConfig {
             queue_bytes_max: self.queue_bytes_max,
@@ -98,7 +118,9 @@ impl World {
             clock: self.clock.clone(),
             tick: None,
             offsets_records_min: self.offsets_records_min,
-            ..BrokerConfig::default()
+            life,
+            shard,
+            epoch,
         };
         let broker = Broker::open(store.clone(), self.catalog.clone(), config)
             .await

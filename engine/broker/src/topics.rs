@@ -1,6 +1,6 @@
 //! Live partitions: which exist, and how their state comes back when the broker opens.
 //!
-//! Called by: `broker` (open, topic created, topic deleted), server (`partition_configs` for
+//! Called by: `broker` (open, topic created, altered, deleted), server (`partition_configs` for
 //! `Store::open`). Calls: the store.
 //! Invariants: `_offsets` is always there, is never tiered (its live part is small and is
 //! rewritten at the head of the WAL) and is fsync'd; a partition is admitted to only after the
@@ -69,6 +69,17 @@ pub(crate) fn create(store: &Store, shard: &mut Shard, topic: &Topic) -> Result<
             store.partition_create(config);
         }
         shard.partition_insert(id, load(store, id, durability)?);
+    }
+    Ok(())
+}
+
+/// Follows a topic's settings. Of a topic that is not here: nothing changes.
+pub(crate) fn alter(store: &Store, shard: &mut Shard, topic: &Topic) -> Result<(), LogError> {
+    for config in PartitionConfig::of_topic(topic) {
+        if let Some(partition) = shard.partition_mut(config.id) {
+            partition.durability = config.durability;
+            store.partition_alter(config)?;
+        }
     }
     Ok(())
 }

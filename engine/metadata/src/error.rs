@@ -1,11 +1,9 @@
-//! Errors of the catalog's handle.
+//! Why the catalog did not open.
 //!
 //! Called by: this crate. Invariants: a message names file and position and says what to do.
-//! Refuses: nothing.
+//! Refuses: nothing. Why a command was not taken is `model::port::ProposeError`.
 
 use std::path::{Path, PathBuf};
-
-use model::CatalogError;
 
 /// Why the catalog did not open. Nothing was changed but a torn tail cut off.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +23,8 @@ pub enum OpenError {
         position: u64,
         reason: String,
     },
+    #[error("it does not start: {reason}; check the disk, then start again")]
+    Start { reason: String },
 }
 
 impl OpenError {
@@ -35,17 +35,8 @@ impl OpenError {
             source,
         }
     }
-}
 
-/// Why a command did not take effect.
-#[derive(Debug, thiserror::Error)]
-pub enum ProposeError {
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// Nothing changed; it may be tried again.
-    #[error("the catalog's disk is full: free space, then try again")]
-    DiskFull,
-    /// Whether this command is durable is unknown; no later one is taken.
-    #[error("the catalog stopped: {reason}; restart the broker")]
-    Stopped { reason: String },
+    pub(crate) fn start(reason: String) -> OpenError {
+        OpenError::Start { reason }
+    }
 }

@@ -68,6 +68,29 @@ impl fmt::Display for ProducerId {
     }
 }
 
+/// A broker, by the number the catalog gave it at its first start. Never used again.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+#[serde(transparent)]
+pub struct BrokerId(pub u32);
+
+impl fmt::Display for BrokerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One life of a broker, from a start to the next: what an earlier life still says is refused.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+pub struct BrokerLife {
+    pub broker: BrokerId,
+    /// Counts the starts of this broker, from 1.
+    pub incarnation: u64,
+}
+
 /// A set of partitions that is written atomically and later replicated together.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
@@ -75,12 +98,29 @@ impl fmt::Display for ProducerId {
 #[serde(transparent)]
 pub struct ShardId(pub u32);
 
+impl ShardId {
+    /// The shard every catalog begins with.
+    pub const FIRST: ShardId = ShardId(0);
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// Counts the leaders of a shard; what carries an older one is refused.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
 )]
 #[serde(transparent)]
 pub struct ShardEpoch(pub u32);
+
+impl fmt::Display for ShardEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 /// SHA-256 of a module's bytes, written `sha256:` and 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

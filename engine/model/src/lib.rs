@@ -20,18 +20,21 @@ pub mod schema;
 pub mod topic;
 
 pub use batch::{Batch, BatchError, Codec, EncodeError, HEAD_LEN, Producer};
-pub use catalog::{Catalog, CatalogError, Command, Outcome, PipelineRecord};
+pub use catalog::{
+    BrokerRecord, Catalog, CatalogError, Change, Command, GroupRecord, Outcome, PipelineRecord,
+    ShardRecord, TopicChange,
+};
 pub use diagnostic::{Diagnostic, Severity};
 pub use group::{GroupError, GroupState};
 pub use hash::partition_for_key;
 pub use ids::{
-    Digest, DigestError, NameError, Offset, PartitionId, ProducerId, ShardEpoch, ShardId, TopicId,
-    pipeline_name_check, topic_name_check, topic_name_check_internal,
+    BrokerId, BrokerLife, Digest, DigestError, NameError, Offset, PartitionId, ProducerId,
+    ShardEpoch, ShardId, TopicId, pipeline_name_check, topic_name_check, topic_name_check_internal,
 };
 pub use partition::{Admission, ProducerTable};
 pub use port::{
-    Advice, Append, Bounds, BoxFuture, CatalogView, Commit, Committed, LogError, Lookup, Modules,
-    Position, TopicLog,
+    Advice, Append, Bounds, BoxFuture, CatalogControl, CatalogView, Commit, Committed, LogError,
+    Lookup, Modules, Position, ProposeError, TopicLog,
 };
 pub use rows::{Headers, RecordRef, Rows, RowsBuilder, RowsError};
 pub use schema::{Field, FieldType, Schema, SchemaError};

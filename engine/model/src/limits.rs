@@ -51,6 +51,17 @@ pub const MODULE_BYTES_MAX: usize = FRAME_BYTES_MAX - (1 << 16);
 /// Modules in one catalog.
 pub const MODULES_MAX: usize = 100_000;
 
+/// Brokers in one catalog.
+pub const BROKERS_MAX: usize = 1_000;
+/// The name a broker gives itself.
+pub const BROKER_NODE_BYTES_MAX: usize = 128;
+/// Shards in one catalog.
+pub const SHARDS_MAX: usize = 10_000;
+/// Versions of one topic's schema.
+pub const SCHEMA_VERSIONS_MAX: usize = 100;
+
+/// Producer ids in one block.
+pub const PRODUCER_BLOCK_MAX: u32 = 1 << 20;
 /// Batches remembered per producer and partition, to know a retry when it comes.
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 /// Producers remembered per partition; the one idle for longest is forgotten first.

@@ -1,7 +1,7 @@
 //! The small traits where sibling rooms meet, and the values they exchange.
 //!
-//! Implemented by broker (`TopicLog`), metadata (`CatalogView`) and storage (`Modules`); used by
-//! pipelines, sql and the server, which joins them. Invariants: no runtime in here, futures are
+//! Implemented by broker (`TopicLog`), metadata (`CatalogView`, `CatalogControl`) and storage
+//! (`Modules`); used by broker, pipelines, sql and the server, which joins them. Invariants: no runtime in here, futures are
 //! boxed; every error says what its caller can do about it (`Advice`).
 
 use std::fmt;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogError, Command, Outcome};
 use crate::ids::{Digest, Offset, PartitionId};
 use crate::limits::OFFSET_MAX;
 
@@ -223,6 +223,47 @@ pub trait TopicLog: Send + Sync {
 pub trait CatalogView: Send + Sync {
     /// A snapshot: it does not change while it is held.
     fn catalog(&self) -> Arc<Catalog>;
+}
+
+/// Why a command to the catalog did not take effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Nothing changed; it may be tried again.
+    #[error("the catalog's disk is full: free space, then try again")]
+    DiskFull,
+    /// Nothing changed here; another broker may take it.
+    #[error("the catalog takes no changes here: {reason}; try again")]
+    Unavailable { reason: String },
+    /// Whether this command is durable is unknown; no later one is taken.
+    #[error("the catalog stopped: {reason}; restart the broker")]
+    Stopped { reason: String },
+}
+
+impl ProposeError {
+    /// What the caller does about it.
+    pub fn advice(&self) -> Advice {
+        match self {
+            ProposeError::Catalog(error) => error.advice(),
+            _ => Advice::Retry,
+        }
+    }
+
+    /// A short stable name for logs and the wire.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ProposeError::Catalog(error) => error.code(),
+            ProposeError::DiskFull => "disk-full",
+            ProposeError::Unavailable { .. } | ProposeError::Stopped { .. } => "unavailable",
+        }
+    }
+}
+
+/// The catalog, for rooms that also change it.
+pub trait CatalogControl: CatalogView {
+    /// Applies a command; resolves when it is durable and visible.
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Outcome, ProposeError>>;
 }
 
 /// Modules by digest.

@@ -135,6 +135,16 @@ pub enum SchemaError {
         index: usize,
         length: usize,
     },
+    #[error("field `{field}` is missing; a new version keeps all fields and adds at the end")]
+    Dropped { field: String },
+    #[error("field `{field}` is {old} and cannot become {new}; add a field of another name")]
+    Retyped {
+        field: String,
+        old: FieldType,
+        new: FieldType,
+    },
+    #[error("field `{field}` is not where it was; a new version adds at the end")]
+    Moved { field: String },
 }
 
 impl Schema {
@@ -164,6 +174,34 @@ impl Schema {
             _ => return Err(SchemaError::Shape),
         };
         Schema::new(fields)
+    }
+
+    /// Whether what was written with `before` can be read with this one: all its fields are here
+    /// in their places, and new ones (which are null there) behind them.
+    pub fn extends(&self, before: &Schema) -> Result<(), SchemaError> {
+        for (old, new) in before.fields.iter().zip(&self.fields) {
+            if old != new {
+                return Err(self.lost(old));
+            }
+        }
+        match before.fields.get(self.fields.len()) {
+            Some(old) => Err(self.lost(old)),
+            None => Ok(()),
+        }
+    }
+
+    /// What became of a field that is not in its place.
+    fn lost(&self, old: &Field) -> SchemaError {
+        let field = old.name.clone();
+        match self.fields.iter().find(|new| new.name == field) {
+            None => SchemaError::Dropped { field },
+            Some(new) if new.ty == old.ty => SchemaError::Moved { field },
+            Some(new) => SchemaError::Retyped {
+                field,
+                old: old.ty,
+                new: new.ty,
+            },
+        }
     }
 
     /// Whether names and number of fields are allowed.
@@ -325,6 +363,32 @@ mod tests {
         check(
             r#"{"":"int"}"#,
             "field 1 has a name of 0 bytes; it needs 1 to 256",
+        );
+    }
+
+    #[test]
+    fn a_new_version_only_adds_at_the_end() {
+        let schema = |json: &str| Schema::from_json(&serde_json::from_str(json).unwrap()).unwrap();
+        let before = schema(r#"{"a":"int64","b":"string"}"#);
+        let check = |json: &str, expected: &str| {
+            let got = schema(json).extends(&before);
+            assert_eq!(
+                got.map_or_else(|e| e.to_string(), |()| "ok".to_owned()),
+                expected
+            );
+        };
+        check(r#"{"a":"int64","b":"string"}"#, "ok");
+        check(r#"{"a":"int64","b":"string","c":"bool"}"#, "ok");
+        let missing = "field `b` is missing; a new version keeps all fields and adds at the end";
+        check(r#"{"a":"int64"}"#, missing);
+        check(r#"{"a":"int64","c":"bool"}"#, missing);
+        check(
+            r#"{"a":"int64","b":"bytes"}"#,
+            "field `b` is string and cannot become bytes; add a field of another name",
+        );
+        check(
+            r#"{"a":"int64","c":"bool","b":"string"}"#,
+            "field `b` is not where it was; a new version adds at the end",
         );
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::TopicId;
+use crate::ids::{ShardId, TopicId};
 use crate::limits::{PARTITIONS_MAX, RETENTION_MS_MIN};
 use crate::schema::{Schema, SchemaError};
 
@@ -203,9 +203,37 @@ pub struct Topic {
     pub id: TopicId,
     pub name: String,
     pub spec: TopicSpec,
+    /// Partition `i` lives in shard `shards[i % shards.len()]`, so that equal partitions of
+    /// topics that are used together share a shard.
+    #[serde(default = "shards_first")]
+    pub shards: Vec<ShardId>,
+    /// Counts the schemas the topic has had; 0 without one.
+    #[serde(default)]
+    pub schema_version: u32,
+}
+
+fn shards_first() -> Vec<ShardId> {
+    vec![ShardId::FIRST]
 }
 
 impl Topic {
+    /// A topic in the first shard.
+    pub fn new(id: TopicId, name: impl Into<String>, spec: TopicSpec) -> Topic {
+        Topic {
+            id,
+            name: name.into(),
+            schema_version: u32::from(spec.schema.is_some()),
+            spec,
+            shards: shards_first(),
+        }
+    }
+
+    /// The shard of a partition; `None` for one the topic does not have.
+    pub fn shard(&self, index: u32) -> Option<ShardId> {
+        let at = (index as usize).checked_rem(self.shards.len())?;
+        (index < self.spec.partitions).then(|| self.shards[at])
+    }
+
     /// Made by the platform for itself: its name starts with `_`.
     pub fn is_internal(&self) -> bool {
         self.name.starts_with('_')

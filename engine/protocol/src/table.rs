@@ -111,6 +111,7 @@ table! {
     21 TopicList => Topics,
     22 TopicDescribe => TopicDescription,
     23 TopicDelete => TopicDeleted,
+    24 TopicAlter => TopicAltered,
 
     30 GroupJoin => GroupJoined,
     31 GroupHeartbeat => GroupBeaten,
@@ -120,6 +121,7 @@ table! {
     35 GroupList => Groups,
     36 GroupDescribe => GroupDescription,
     37 GroupReset => GroupWasReset,
+    38 GroupDelete => GroupDeleted,
 
     40 ModuleHas => ModulePresent,
     41 ModulePut => ModuleStored,

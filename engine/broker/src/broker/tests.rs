@@ -8,8 +8,8 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use futures::task::noop_waker_ref;
 use model::{
-    Append, CatalogView, Command, Commit, LogError, Lookup, Offset, PartitionId, Position, TopicId,
-    TopicLog,
+    Advice, Append, CatalogView, Command, Commit, LogError, Lookup, Offset, PartitionId, Position,
+    TopicId, TopicLog,
 };
 
 use crate::tests::{World, batch, dump, numbered};
@@ -60,8 +60,8 @@ async fn a_repeat_gets_the_first_offset_also_after_a_restart() {
     let world = World::new(&[("t", 1)]);
     let (broker, store) = world.open().await;
     let p = world.partition("t", 0);
-    let id = broker.producer_open();
-    assert_ne!(id, broker.producer_open());
+    let id = broker.producer_open().await.unwrap();
+    assert_ne!(Ok(id), broker.producer_open().await);
     let produced = |base_offset, duplicate| Produced {
         base_offset,
         duplicate,
@@ -84,10 +84,82 @@ async fn a_repeat_gets_the_first_offset_also_after_a_restart() {
     ));
     assert_eq!(send(&broker, "c", 2).await, Ok(produced(2, false)));
     assert!(
-        id < broker.producer_open(),
-        "ids are new after a restart, at the same clock"
+        id < broker.producer_open().await.unwrap(),
+        "ids are new after a restart"
     );
     check(&world, broker, store, p, "0:a 1:b 2:c").await;
+}
+
+/// The last five batches of a producer, and its epoch, are known after a restart, wherever the
+/// batches have moved meanwhile.
+#[tokio::test]
+async fn producers_are_remembered_after_a_restart_and_from_the_tier() {
+    let world = World::new(&[("t", 1)]);
+    let p = world.partition("t", 0);
+    let (broker, store) = world.open().await;
+    let id = broker.producer_open().await.unwrap();
+    let send = async |broker: &Broker, epoch, sequence: u32| {
+        let value = format!("{epoch}.{sequence}");
+        let batch = numbered(&[&value], Some((id, epoch, sequence)));
+        let produced = broker.produce(p, batch).await;
+        produced.map(|produced| (produced.base_offset, produced.duplicate))
+    };
+    for sequence in 0..8 {
+        send(&broker, 1, sequence).await.unwrap();
+    }
+    let report = store.tier(Some(p)).await.unwrap();
+    assert_eq!(report.records, 8, "all of them are in the tier");
+    send(&broker, 1, 8).await.unwrap();
+    store.close().await.unwrap();
+    // Twice: what is rebuilt once is kept for the next time.
+    for restart in 0..2 {
+        let (broker, store) = world.open().await;
+        for sequence in 4..9 {
+            let again = send(&broker, 1, sequence).await;
+            assert_eq!(again, Ok((u64::from(sequence), true)), "restart {restart}");
+        }
+        let older = send(&broker, 1, 3).await;
+        assert!(
+            matches!(older, Err(LogError::OutOfOrder { .. })),
+            "{older:?}"
+        );
+        let fenced = send(&broker, 0, 9).await;
+        assert!(matches!(fenced, Err(LogError::Fenced { .. })), "{fenced:?}");
+        store.close().await.unwrap();
+    }
+    let (broker, store) = world.open().await;
+    assert_eq!(send(&broker, 2, 0).await, Ok((9, false)));
+    let fenced = send(&broker, 1, 9).await;
+    assert!(matches!(fenced, Err(LogError::Fenced { .. })), "{fenced:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_earlier_life_of_the_broker_gets_no_producer_ids() {
+    let world = World::new(&[]);
+    let (old, store) = world.open().await;
+    store.close().await.unwrap();
+    let (new, store) = world.open().await;
+    let refused = old.producer_open().await.unwrap_err();
+    assert_eq!(refused.advice(), Advice::Fenced, "{refused}");
+    assert!(new.producer_open().await.is_ok());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn each_start_writes_in_a_new_epoch() {
+    let world = World::new(&[("t", 1)]);
+    let p = world.partition("t", 0);
+    for value in ["a", "b"] {
+        let (broker, store) = world.open().await;
+        broker.produce(p, batch(&[value])).await.unwrap();
+        store.close().await.unwrap();
+    }
+    let (broker, store) = world.open().await;
+    let fetched = broker.fetch_wait(p, 0, 1 << 20, 0).await.unwrap();
+    let epochs: Vec<u32> = fetched.batches.iter().map(|b| b.epoch().0).collect();
+    assert_eq!(epochs, [2, 3]);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -290,7 +362,7 @@ async fn a_full_queue_makes_producers_wait_in_their_order() {
     for _ in 0..4 {
         let broker = broker.clone();
         tasks.push(tokio::spawn(async move {
-            let id = broker.producer_open();
+            let id = broker.producer_open().await.unwrap();
             // All are called before one is awaited, as a door does with one stream.
             let calls = (0..30).map(|at| broker.produce(p, numbered(&["v"], Some((id, 0, at)))));
             let produced: FuturesOrdered<_> = calls.collect();
@@ -325,7 +397,7 @@ async fn offsets_of_many_producers_are_dense_and_in_order() {
         let broker = broker.clone();
         let p = world.partition("t", (producer % 2) as u32);
         tasks.push(tokio::spawn(async move {
-            let id = broker.producer_open();
+            let id = broker.producer_open().await.unwrap();
             let mut bases = Vec::new();
             for sequence in 0..BATCHES {
                 let value = format!("{producer}.{sequence}");

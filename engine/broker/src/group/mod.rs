@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::group::{GroupState, Subscription, group_name_check};
 use model::limits::GROUPS_MAX;
-use model::{Bounds, Commit, Lookup, Offset, PartitionId, Position, Topic};
+use model::{Bounds, Command, Commit, Lookup, Offset, PartitionId, Position, Topic};
 
 use crate::broker::{Broker, Inner};
 use crate::error::GroupError;
@@ -145,7 +145,7 @@ impl Broker {
         }
         let member = match join.member {
             Some(member) => member,
-            None => format!("member-{:x}", self.producer_open().0),
+            None => format!("member-{:x}", self.producer_open().await?.0),
         };
         let now_ms = self.inner.now_ms();
         let mut groups = self.inner.groups();
@@ -208,6 +208,7 @@ impl Broker {
             let (group, other) = (group.to_string(), other.group.clone());
             return Err(GroupError::OtherGroup { group, other });
         }
+        self.group_known(group).await?;
         let ticket = {
             let groups = self.inner.groups();
             let partitions = positions.iter().map(|position| position.partition);
@@ -218,6 +219,60 @@ impl Broker {
             })?
         };
         self.inner.durable(ticket).await?;
+        Ok(())
+    }
+
+    /// Records a group in the catalog when it commits for the first time.
+    async fn group_known(&self, group: &str) -> Result<(), GroupError> {
+        if self.inner.catalog.catalog().group(group).is_some() {
+            return Ok(());
+        }
+        let (name, now_us) = (group.to_string(), self.inner.config.clock.now_us());
+        let created_ms = now_us / 1000;
+        let command = Command::GroupCreate { name, created_ms };
+        self.inner.catalog.propose(command).await?;
+        Ok(())
+    }
+
+    /// Forgets a group without members: its commits, then its name. A group that commits again
+    /// is a new one.
+    pub async fn group_delete(&self, group: &str) -> Result<(), GroupError> {
+        user_group_check(group)?;
+        let ticket = {
+            let groups = self.inner.groups();
+            let members = groups.0.get(group).map_or(0, |state| state.members().len());
+            let group = group.to_string();
+            if members > 0 {
+                return Err(GroupError::HasMembers { group, members });
+            }
+            let mut shard = self.inner.shard();
+            self.inner.settle(&mut shard);
+            let held = shard.positions.visible_of(&group).into_iter();
+            let forget = |(partition, _)| Position {
+                group: group.clone(),
+                partition,
+                offset: Position::FORGET,
+                expected: None,
+                metadata: String::new(),
+            };
+            let positions: Vec<Position> = held.map(forget).collect();
+            drop(shard);
+            if positions.is_empty() && self.inner.catalog.catalog().group(&group).is_none() {
+                return Err(GroupError::Unknown { group });
+            }
+            self.inner.admit(&Commit {
+                appends: Vec::new(),
+                positions,
+            })?
+        };
+        self.inner.durable(ticket).await?;
+        let name = group.to_string();
+        if self.inner.catalog.catalog().group(group).is_some() {
+            self.inner
+                .catalog
+                .propose(Command::GroupDelete { name })
+                .await?;
+        }
         Ok(())
     }
 

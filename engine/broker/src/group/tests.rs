@@ -1,6 +1,6 @@
 //! Groups over a real store: sharing, expiry by a clock moved by hand, commits, resets.
 
-use model::{Offset, PartitionId, Position};
+use model::{CatalogView, Offset, PartitionId, Position};
 
 use crate::tests::{World, batch};
 use crate::{Broker, GroupError, GroupJoin, Joined, ResetTo};
@@ -252,4 +252,38 @@ async fn members_learn_of_topics_that_come_and_go() {
         join(&broker, "a", &["t"]).await.unwrap().assignment.len(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_group_is_known_from_its_first_commit_until_it_is_deleted() {
+    let world = World::new(&[("t", 1)]);
+    let (broker, store) = world.open().await;
+    let p = world.partition("t", 0);
+    broker.produce(p, batch(&["a"])).await.unwrap();
+    let known = || world.catalog.catalog().group("g").is_some();
+    let member = join(&broker, "a", &["t"]).await.unwrap();
+    assert!(!known(), "whoever only looks leaves nothing behind");
+    let by = Some(("a", member.generation));
+    broker
+        .group_commit("g", by, vec![position(p, 1)])
+        .await
+        .unwrap();
+    assert!(known());
+    let refused = broker.group_delete("g").await.unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "group `g` has 1 members; stop them, then delete it"
+    );
+    broker.group_leave("g", "a").await.unwrap();
+    broker.group_delete("g").await.unwrap();
+    assert!(!known());
+    check(&broker, "group `g` has neither members nor commits");
+    let again = broker.group_delete("g").await;
+    assert!(
+        matches!(again, Err(GroupError::Unknown { .. })),
+        "{again:?}"
+    );
+    store.close().await.unwrap();
+    let (broker, _store) = world.open().await;
+    check(&broker, "group `g` has neither members nor commits");
 }

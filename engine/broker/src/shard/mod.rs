@@ -22,8 +22,8 @@ mod tests;
 use std::collections::HashMap;
 
 use model::{
-    Batch, Commit, Committed, Durability, LogError, Offset, PartitionId, ProducerId, ProducerTable,
-    ShardEpoch, ShardId, TopicId,
+    Batch, Commit, Committed, Durability, LogError, Offset, PartitionId, ProducerTable, ShardEpoch,
+    ShardId, TopicId,
 };
 use storage::Entry;
 
@@ -99,6 +99,10 @@ impl Shard {
         self.partitions.get(&id)
     }
 
+    pub(crate) fn partition_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
+        self.partitions.get_mut(&id)
+    }
+
     /// Gives up a topic's partitions: from here on nothing is admitted to them.
     pub(crate) fn topic_remove(&mut self, topic: TopicId) -> Vec<PartitionId> {
         let ids = self.partitions.keys().filter(|id| id.topic == topic);
@@ -114,14 +118,6 @@ impl Shard {
     /// Partitions owned, `_offsets` included.
     pub(crate) fn len(&self) -> usize {
         self.partitions.len()
-    }
-
-    /// Largest producer id in any partition.
-    pub(crate) fn producer_max(&self) -> Option<ProducerId> {
-        self.partitions
-            .values()
-            .filter_map(|partition| partition.producers.id_max())
-            .max()
     }
 
     /// Admits a commit: all of it, or nothing and an error.

@@ -1,9 +1,12 @@
-//! The catalog: one check per command, and random commands.
+//! The catalog: one check per command; at rest in `golden`, random commands in `random`.
 
-use proptest::prelude::*;
+mod golden;
+mod random;
 
 use super::*;
-use crate::topic::PayloadCodec;
+use crate::ids::BrokerLife;
+use crate::limits::PRODUCER_BLOCK_MAX;
+use crate::topic::{Durability, PayloadCodec};
 
 fn create(name: &str) -> Command {
     let spec = TopicSpec::default();
@@ -169,112 +172,232 @@ fn modules_and_pipelines() {
     check(c, &delete("raw"), "Topic(TopicId(1))");
 }
 
-#[test]
-fn commands_at_rest() {
-    let golden = [
-        (
-            delete("a"),
-            r#"{"command":"topic-delete","name":"a"}"#.to_owned(),
-        ),
-        (
-            create("a"),
-            concat!(
-                r#"{"command":"topic-create","name":"a","spec":{"partitions":1,"codec":"raw","#,
-                r#""schema":null,"durability":"fsync","retention_ms":null,"#,
-                r#""retention_bytes":null,"compact":false,"tier":true},"#,
-                r#""if_absent":false,"internal":false}"#
-            )
-            .to_owned(),
-        ),
-        (
-            pipeline("p", &["raw"], None),
-            concat!(
-                r#"{"command":"pipeline-put","name":"p","generation":77,"#,
-                r#""yaml":"kind: Pipeline","file":"p.yaml","modules":{},"topics":["raw"]}"#
-            )
-            .to_owned(),
-        ),
-    ];
-    for (command, json) in golden {
-        assert_eq!(serde_json::to_string(&command).unwrap(), json);
-        assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command);
-    }
+fn alter(name: &str, change: TopicChange) -> Command {
+    let name = name.to_owned();
+    Command::TopicAlter { name, change }
 }
 
 #[test]
-fn a_damaged_image_is_refused() {
-    let mut catalog = Catalog::new();
-    catalog.apply(&create("a")).unwrap();
-    let json = serde_json::to_string(&catalog).unwrap();
-    let refused = |from: &str, to: &str| {
-        let damaged = json.replacen(from, to, 1);
-        assert_ne!(damaged, json);
-        serde_json::from_str::<Catalog>(&damaged)
-            .unwrap_err()
-            .to_string()
+fn topics_are_altered() {
+    let c = &mut Catalog::new();
+    let keep = |ms| TopicChange {
+        retention_ms: Some(ms),
+        ..TopicChange::default()
     };
-    assert!(refused(r#""id":1"#, r#""id":0"#).contains("same id"));
-    assert!(refused(r#""id":1"#, r#""id":9"#).contains("not given out"));
-    assert!(refused(r#""name":"_offsets""#, r#""name":"_other""#).contains("missing"));
-    assert!(refused(r#""name":"a""#, r#""name":"_offsets""#).contains("twice"));
-}
-
-fn command_any() -> impl Strategy<Value = Command> {
-    let name = || prop::sample::select(vec!["a", "b", "c", "_d", "../e", "", "f-1"]);
-    let module = || (0u8..4).prop_map(|b| Digest::of(&[b]));
-    let codec = prop::sample::select(vec![
-        PayloadCodec::Raw,
-        PayloadCodec::Json,
-        PayloadCodec::Csv,
-    ]);
-    let spec = (0u32..3, codec).prop_map(|(partitions, codec)| TopicSpec {
-        partitions,
-        codec,
+    check(c, &alter("a", keep(None)), "topic `a` does not exist");
+    check(c, &create("a"), "Topic(TopicId(1))");
+    check(c, &alter("a", keep(Some(5_000))), "Topic(TopicId(1))");
+    let version = c.version();
+    check(c, &alter("a", keep(Some(5_000))), "Topic(TopicId(1))");
+    check(c, &alter("a", TopicChange::default()), "Topic(TopicId(1))");
+    assert_eq!(c.version(), version, "the same again is no change");
+    check(
+        c,
+        &alter("a", keep(Some(1))),
+        "topic `a`: retention of 1 ms is too short; the least is 1000 ms",
+    );
+    let all = TopicChange {
+        durability: Some(Durability::Memory),
+        retention_ms: Some(None),
+        retention_bytes: Some(Some(9)),
+        compact: None,
+        tier: Some(false),
+    };
+    check(c, &alter("a", all), "Topic(TopicId(1))");
+    let want = TopicSpec {
+        durability: Durability::Memory,
+        retention_bytes: Some(9),
+        tier: false,
         ..TopicSpec::default()
-    });
-    prop_oneof![
-        4 => (name(), spec, any::<bool>(), any::<bool>()).prop_map(
-            |(name, spec, if_absent, internal)| {
-                Command::TopicCreate { name: name.to_owned(), spec, if_absent, internal }
-            }
-        ),
-        2 => name().prop_map(delete),
-        2 => (module(), 0u64..3).prop_map(|(digest, size)| Command::ModulePut { digest, size }),
-        3 => (name(), prop::collection::vec(name(), 0..3), prop::option::of(module()))
-            .prop_map(|(name, topics, module)| pipeline(name, &topics, module)),
-        1 => name().prop_map(|n| Command::PipelineDelete { name: n.to_owned() }),
-    ]
+    };
+    assert_eq!(c.topic("a").unwrap().spec, want);
+    assert_eq!(c.topic_by_id(TopicId(1)).unwrap().spec, want);
+    let offsets = alter(OFFSETS_TOPIC, keep(Some(5_000)));
+    check(c, &offsets, "topic `_offsets` is internal and stays");
 }
 
-proptest! {
-    #[test]
-    fn random_commands(commands in prop::collection::vec(command_any(), 0..60)) {
-        let mut catalog = Catalog::new();
-        let mut accepted = Vec::new();
-        for command in &commands {
-            let before = catalog.clone();
-            let json = serde_json::to_string(command).unwrap();
-            prop_assert_eq!(&serde_json::from_str::<Command>(&json).unwrap(), command);
-            match catalog.apply(command) {
-                Ok(_) => accepted.push(command.clone()),
-                Err(_) => prop_assert_eq!(&before, &catalog),
-            }
-            prop_assert!(catalog.version() - before.version() <= 1);
-            prop_assert_eq!(catalog.version() == before.version(), before == catalog);
-            for topic in catalog.topics() {
-                prop_assert_eq!(catalog.topic_by_id(topic.id), Some(topic));
-            }
-            for p in catalog.pipelines() {
-                prop_assert!(p.topics.iter().all(|t| catalog.topic(t).is_some()));
-                prop_assert!(p.modules.values().all(|m| catalog.module(m).is_some()));
-            }
-        }
-        let json = serde_json::to_string(&catalog).unwrap();
-        prop_assert_eq!(&serde_json::from_str::<Catalog>(&json).unwrap(), &catalog);
-        let mut replayed = Catalog::new();
-        for command in &accepted {
-            prop_assert!(replayed.apply(command).is_ok());
-        }
-        prop_assert_eq!(replayed, catalog);
+#[test]
+fn schemas_have_versions() {
+    let c = &mut Catalog::new();
+    let schema = |json: &str| Schema::from_json(&serde_json::from_str(json).unwrap()).unwrap();
+    let put = |name: &str, json: &str| Command::TopicSchema {
+        name: name.to_owned(),
+        schema: schema(json),
+    };
+    let spec = TopicSpec {
+        codec: PayloadCodec::Json,
+        ..TopicSpec::default()
+    };
+    let (name, json) = ("j".to_owned(), r#"{"a":"int64"}"#);
+    let topic = Command::TopicCreate {
+        name,
+        spec,
+        if_absent: false,
+        internal: false,
+    };
+    check(c, &topic, "Topic(TopicId(1))");
+    check(c, &create("raw"), "Topic(TopicId(2))");
+    let refused = "topic `raw`: a schema needs value codec `json`, not `raw`";
+    check(c, &put("raw", json), refused);
+    assert_eq!(c.schemas(TopicId(1)), []);
+    check(c, &put("j", json), "SchemaVersion(1)");
+    check(c, &put("j", json), "SchemaVersion(1)");
+    check(
+        c,
+        &put("j", r#"{"a":"int64","b":"bool"}"#),
+        "SchemaVersion(2)",
+    );
+    check(
+        c,
+        &put("j", r#"{"b":"bool"}"#),
+        "topic `j`: field `a` is missing; a new version keeps all fields and adds at the end",
+    );
+    let versions = [json, r#"{"a":"int64","b":"bool"}"#].map(schema);
+    assert_eq!(c.schemas(TopicId(1)), versions);
+    assert_eq!(c.topic("j").unwrap().schema_version, 2);
+    check(c, &delete("j"), "Topic(TopicId(1))");
+    assert_eq!(c.schemas(TopicId(1)), []);
+}
+
+#[test]
+fn groups() {
+    let c = &mut Catalog::new();
+    let make = |name: &str, created_ms| Command::GroupCreate {
+        name: name.to_owned(),
+        created_ms,
+    };
+    let gone = |name: &str| Command::GroupDelete {
+        name: name.to_owned(),
+    };
+    check(c, &make("g", 7), "Done");
+    check(c, &make("g", 8), "Done");
+    assert_eq!((c.version(), c.group("g").unwrap().created_ms), (1, 7));
+    check(c, &make("_g", 8), {
+        "group name `_g` starts with `_`; such names are internal, choose another"
+    });
+    let refused = c.clone().apply(&make("", 1)).unwrap_err().to_string();
+    assert!(refused.contains("1 to 249"), "{refused}");
+    check(c, &gone("g"), "Done");
+    check(c, &gone("g"), "group `g` does not exist");
+}
+
+fn start(node: &str) -> Command {
+    let node = node.to_owned();
+    Command::BrokerStart { node }
+}
+
+fn life(broker: u32, incarnation: u64) -> BrokerLife {
+    let broker = BrokerId(broker);
+    BrokerLife {
+        broker,
+        incarnation,
     }
+}
+
+#[test]
+fn a_start_is_a_new_life_in_new_epochs() {
+    let c = &mut Catalog::new();
+    let started =
+        |broker, incarnation| format!("{:?}", Outcome::Started(life(broker, incarnation)));
+    assert_eq!(c.shard(ShardId::FIRST).unwrap().leader, None);
+    check(c, &start("one"), &started(1, 1));
+    check(c, &start("two"), &started(2, 1));
+    check(c, &start("one"), &started(1, 2));
+    let first = c.shard(ShardId::FIRST).unwrap();
+    // The second broker leads nothing, so its start touched nothing.
+    assert_eq!(
+        (first.epoch, first.leader),
+        (ShardEpoch(3), Some(BrokerId(1)))
+    );
+    check(
+        c,
+        &start(""),
+        "the name of a broker has 1 to 128 bytes, not 0",
+    );
+    check(c, &create("a"), "Topic(TopicId(1))");
+    let shard = |index| c.shard_of(PartitionId::new(TopicId(1), index));
+    assert_eq!(shard(0).map(|shard| shard.id), Some(ShardId::FIRST));
+    assert_eq!(shard(1), None, "a partition that is not there");
+}
+
+#[test]
+fn producer_ids_are_given_once_and_to_the_living() {
+    let c = &mut Catalog::new();
+    let block = |by, count| Command::ProducerBlock { by, count };
+    let given = |first, count| {
+        let first = ProducerId(first);
+        format!("{:?}", Outcome::Producers { first, count })
+    };
+    check(c, &block(life(1, 1), 10), "broker 1 has never started");
+    c.apply(&start("one")).unwrap();
+    check(c, &block(life(1, 1), 10), &given(1, 10));
+    check(c, &block(life(1, 1), 5), &given(11, 5));
+    c.apply(&start("one")).unwrap();
+    let over = "incarnation 1 of broker 1 is over: the catalog knows incarnation 2";
+    check(c, &block(life(1, 1), 5), over);
+    check(c, &block(life(1, 2), 1), &given(16, 1));
+    check(c, &block(life(1, 2), 0), {
+        "a block has 1 to 1048576 producer ids, not 0"
+    });
+    c.next_producer = ProducerId(i64::MAX as u64 - 1);
+    let refused = c.clone().apply(&block(life(1, 2), PRODUCER_BLOCK_MAX));
+    assert_eq!(refused.map_err(|e| e.code()), Err("full"));
+    check(c, &block(life(1, 2), 1), &given(i64::MAX as u64 - 1, 1));
+}
+
+#[test]
+fn a_catalog_is_taken_over_once() {
+    let mut other = Catalog::new();
+    other.apply(&create("a")).unwrap();
+    let take = Command::Restore {
+        catalog: Box::new(other.clone()),
+    };
+    let c = &mut Catalog::new();
+    check(c, &take, "Done");
+    assert_eq!((c.version(), c.topic("a")), (2, other.topic("a")));
+    check(c, &take, {
+        "a catalog can only be taken over into an empty one; this one is at version 2"
+    });
+}
+
+#[test]
+fn changes_say_what_differs() {
+    let c = &mut Catalog::new();
+    let names = |changes: Vec<Change>| {
+        let name = |change: &Change| match change {
+            Change::TopicDeleted(topic) => format!("-{} {}", topic.name, topic.id),
+            Change::TopicCreated(topic) => format!("+{} {}", topic.name, topic.id),
+            Change::TopicAltered(topic) => format!("~{} {}", topic.name, topic.id),
+            Change::PipelineDeleted(name) => format!("-p {name}"),
+            Change::PipelinePut(name) => format!("+p {name}"),
+            Change::GroupDeleted(name) => format!("-g {name}"),
+            Change::GroupCreated(name) => format!("+g {name}"),
+            Change::ShardMoved(shard) => format!("shard {} {}", shard.id, shard.epoch),
+        };
+        changes.iter().map(name).collect::<Vec<_>>().join(", ")
+    };
+    let mut apply = |commands: &[Command]| {
+        let before = c.clone();
+        commands.iter().for_each(|command| {
+            c.apply(command).unwrap();
+        });
+        names(c.changes(&before))
+    };
+    assert_eq!(apply(&[]), "");
+    assert_eq!(apply(&[create("a"), create("b")]), "+a 1, +b 2");
+    assert_eq!(apply(&[delete("a"), create("a")]), "-a 1, +a 3");
+    assert_eq!(apply(&[create("c"), delete("c")]), "");
+    let change = TopicChange {
+        tier: Some(false),
+        ..TopicChange::default()
+    };
+    assert_eq!(apply(&[alter("b", change)]), "~b 2");
+    assert_eq!(apply(&[start("one")]), "shard 0 2");
+    let by = life(1, 1);
+    assert_eq!(apply(&[Command::ProducerBlock { by, count: 1 }]), "");
+    let group = Command::GroupCreate {
+        name: "g".to_owned(),
+        created_ms: 1,
+    };
+    assert_eq!(apply(&[pipeline("p", &["a"], None), group]), "+p p, +g g");
 }

@@ -149,6 +149,15 @@ pub struct GroupWasReset {
     pub positions: Vec<GroupPosition>,
 }
 
+/// Forgets a group without members, and its commits; older servers do not know the call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupDelete {
+    pub group: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupDeleted {}
+
 json_bodies!(
     GroupJoin,
     GroupJoined,
@@ -166,4 +175,6 @@ json_bodies!(
     GroupDescription,
     GroupReset,
     GroupWasReset,
+    GroupDelete,
+    GroupDeleted,
 );

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use model::TopicChange;
 use model::batch::{Batch, Codec, HEAD_LEN, Producer};
 use model::diagnostic::Diagnostic;
-use model::ids::{Digest, PartitionId, ProducerId, TopicId};
+use model::ids::{Digest, PartitionId, ProducerId, ShardEpoch, ShardId, TopicId};
 use model::port::{Bounds, Lookup as At};
 use model::rows::RowsBuilder;
 use model::topic::{Topic, TopicSpec};
@@ -115,6 +116,19 @@ fn requests_come_through() {
     check_request(TopicList {}.into());
     check_request(TopicDescribe { name: name() }.into());
     check_request(TopicDelete { name: name() }.into());
+    let change = TopicChange {
+        retention_ms: Some(None),
+        retention_bytes: Some(Some(9)),
+        ..TopicChange::default()
+    };
+    check_request(
+        TopicAlter {
+            name: name(),
+            change,
+        }
+        .into(),
+    );
+    check_request(GroupDelete { group: group() }.into());
     let topics = vec![name()];
     check_request(
         GroupJoin {
@@ -234,16 +248,22 @@ fn replies_come_through() {
         .into(),
     );
     check_reply(Api::Lookup, Found { offset: 4 }.into());
-    let topic = Topic {
-        id: TopicId(3),
-        name: "t".to_owned(),
-        spec: TopicSpec::default(),
-    };
+    let topic = Topic::new(TopicId(3), "t", TopicSpec::default());
     let partitions = vec![PartitionInfo {
         index: 0,
         start: 0,
         end: 5,
+        shard: Some(ShardId(0)),
+        epoch: Some(ShardEpoch(2)),
     }];
+    check_reply(
+        Api::TopicAlter,
+        TopicAltered {
+            topic: topic.clone(),
+        }
+        .into(),
+    );
+    check_reply(Api::GroupDelete, GroupDeleted {}.into());
     check_reply(Api::TopicList, Topics { topics: Vec::new() }.into());
     check_reply(
         Api::TopicDescribe,

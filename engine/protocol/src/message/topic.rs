@@ -1,9 +1,10 @@
-//! Topics: create, list, describe, delete.
+//! Topics: create, list, describe, alter, delete.
 //!
 //! What: admin messages, JSON. Called by: the command line, producers and consumers, which learn
 //! ids and partition counts from `TopicDescribe`.
 
-use model::ids::{Offset, TopicId};
+use model::TopicChange;
+use model::ids::{Offset, ShardEpoch, ShardId, TopicId};
 use model::topic::{Topic, TopicSpec};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,24 @@ pub struct PartitionInfo {
     pub start: Offset,
     /// The next offset to be read.
     pub end: Offset,
+    /// The shard it lives in and that shard's epoch; older servers do not say.
+    #[serde(default)]
+    pub shard: Option<ShardId>,
+    #[serde(default)]
+    pub epoch: Option<ShardEpoch>,
+}
+
+/// Changes settings of a topic; older servers do not know the call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicAlter {
+    pub name: String,
+    pub change: TopicChange,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicAltered {
+    /// As it is now.
+    pub topic: Topic,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,4 +94,6 @@ json_bodies!(
     TopicDescription,
     TopicDelete,
     TopicDeleted,
+    TopicAlter,
+    TopicAltered,
 );

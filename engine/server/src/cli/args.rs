@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::values::From;
+use super::values::{From, Limit};
 
 const MAIN_EXAMPLES: &str = "\
 Examples:
@@ -168,7 +168,7 @@ pub struct Serve {
     pub http: Option<String>,
 }
 
-/// Create, list, describe and delete topics
+/// Create, list, describe, alter and delete topics
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = "\
 Examples:
@@ -176,6 +176,7 @@ Examples:
   rustmq topic create orders --value json --schema orders.schema.json
   rustmq topic list --json
   rustmq topic describe orders
+  rustmq topic alter orders --retention 14d
   rustmq topic delete orders")]
 pub enum Topic {
     Create(TopicCreate),
@@ -185,10 +186,27 @@ pub enum Topic {
     Describe {
         name: String,
     },
+    Alter(TopicAlter),
     /// Delete a topic and everything in it; refused while a pipeline uses it
     Delete {
         name: String,
     },
+}
+
+/// Change settings of a topic while it is used; what is not named stays
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub struct TopicAlter {
+    pub name: String,
+    /// Drop records older than this: a TIME such as 12h or 14d, or none
+    #[arg(long, value_name = "TIME", group = "change", value_parser = super::values::parse_time_limit)]
+    pub retention: Option<Limit>,
+    /// Drop the oldest records of a partition above this: a SIZE such as 10GiB, or none
+    #[arg(long, value_name = "SIZE", group = "change", value_parser = super::values::parse_size_limit)]
+    pub retention_bytes: Option<Limit>,
+    /// When a produce is acknowledged: after the sync, or after the write
+    #[arg(long, value_enum, group = "change")]
+    pub durability: Option<DurabilityArg>,
 }
 
 /// Create a topic
@@ -406,6 +424,8 @@ pub enum Group {
         #[arg(long, value_name = "POSITION", value_parser = super::values::parse_from)]
         to: From,
     },
+    /// Forget a group and its commits; refused while it has members
+    Delete { name: String },
 }
 
 /// Show how the node is: version, addresses, log, topics, pipelines

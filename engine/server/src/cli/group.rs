@@ -1,9 +1,9 @@
-//! `rustmq group list|describe|reset`.
+//! `rustmq group list|describe|reset|delete`.
 //!
 //! Called by: `cli::run`. Calls: the server.
 
 use model::Lookup;
-use protocol::{GroupDescribe, GroupDescription, GroupList, GroupReset, ResetTo};
+use protocol::{GroupDelete, GroupDescribe, GroupDescription, GroupList, GroupReset, ResetTo};
 
 use super::args::Group;
 use super::connect::{Server, Session};
@@ -18,6 +18,12 @@ pub async fn run(command: Group, session: &Session) -> Result<(), Failure> {
         Group::Describe { name } => {
             let found = server.call(GroupDescribe { group: name }).await?;
             describe(&found, session)
+        }
+        Group::Delete { name } => {
+            let group = name.clone();
+            server.call(GroupDelete { group }).await?;
+            eprintln!("deleted group {name}");
+            Ok(())
         }
         Group::Reset { name, topic, to } => {
             let to = match to {

@@ -1,12 +1,14 @@
-//! `rustmq topic create|list|describe|delete`.
+//! `rustmq topic create|list|describe|alter|delete`.
 //!
 //! Called by: `cli::run`. Calls: the server. The schema file is read and checked here, so that
 //! its errors name the file; the name is checked before anything is sent.
 
 use std::path::Path;
 
-use model::{Durability, PayloadCodec, Schema, Topic as ModelTopic, TopicSpec};
-use protocol::{TopicCreate, TopicDelete, TopicDescribe, TopicDescription, TopicInfo, TopicList};
+use model::{Durability, PayloadCodec, Schema, Topic as ModelTopic, TopicChange, TopicSpec};
+use protocol::{
+    TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicDescription, TopicInfo, TopicList,
+};
 
 use super::args::{self, DurabilityArg, Topic, ValueCodec};
 use super::connect::Session;
@@ -18,6 +20,7 @@ pub async fn run(command: Topic, session: &Session) -> Result<(), Failure> {
         Topic::Create(create) => self::create(create, session).await,
         Topic::List => list(session).await,
         Topic::Describe { name } => describe(name, session).await,
+        Topic::Alter(alter) => self::alter(alter, session).await,
         Topic::Delete { name } => {
             let server = session.server().await?;
             server.call(TopicDelete { name: name.clone() }).await?;
@@ -36,10 +39,7 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         None if schema.is_some() => PayloadCodec::Json,
         None => PayloadCodec::Raw,
     };
-    let durability = match create.durability {
-        DurabilityArg::Fsync => Durability::Fsync,
-        DurabilityArg::Memory => Durability::Memory,
-    };
+    let durability = durability(create.durability);
     let spec = TopicSpec {
         partitions: create.partitions,
         codec,
@@ -65,6 +65,34 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         create.name, create.partitions
     );
     Ok(())
+}
+
+async fn alter(alter: args::TopicAlter, session: &Session) -> Result<(), Failure> {
+    let change = TopicChange {
+        durability: alter.durability.map(durability),
+        retention_ms: alter.retention.map(|limit| limit.0),
+        retention_bytes: alter.retention_bytes.map(|limit| limit.0),
+        ..TopicChange::default()
+    };
+    let name = alter.name;
+    let server = session.server().await?;
+    let altered = server.call(TopicAlter {
+        name: name.clone(),
+        change,
+    });
+    let topic = altered.await?.topic;
+    if session.json() {
+        return written(output::print(&output::json(&topic_json(&topic))));
+    }
+    eprintln!("altered topic {name}");
+    Ok(())
+}
+
+fn durability(arg: DurabilityArg) -> Durability {
+    match arg {
+        DurabilityArg::Fsync => Durability::Fsync,
+        DurabilityArg::Memory => Durability::Memory,
+    }
 }
 
 fn read_schema(path: &Path) -> Result<Schema, Failure> {
@@ -121,6 +149,7 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
                 .as_ref()
                 .map_or("none".to_string(), ToString::to_string),
         ),
+        ("schema version", found.topic.schema_version.to_string()),
         ("durability", spec.durability.to_string()),
         (
             "retention",
@@ -139,16 +168,26 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
         .iter()
         .map(|p| {
             let records = p.end.saturating_sub(p.start);
-            [u64::from(p.index), p.start, p.end, records]
-                .iter()
-                .map(u64::to_string)
-                .collect()
+            let unknown = || "-".to_string();
+            vec![
+                p.index.to_string(),
+                p.start.to_string(),
+                p.end.to_string(),
+                records.to_string(),
+                p.shard.map_or_else(unknown, |shard| shard.to_string()),
+                p.epoch.map_or_else(unknown, |epoch| epoch.to_string()),
+            ]
         })
         .collect();
-    text.push_str(&output::table(
-        &[">PARTITION", ">START", ">END", ">RECORDS"],
-        &rows,
-    ));
+    let columns = [
+        ">PARTITION",
+        ">START",
+        ">END",
+        ">RECORDS",
+        ">SHARD",
+        ">EPOCH",
+    ];
+    text.push_str(&output::table(&columns, &rows));
     written(output::print(&text))
 }
 
@@ -158,6 +197,7 @@ pub fn topic_json(topic: &ModelTopic) -> serde_json::Map<String, serde_json::Val
     let mut object = serde_json::Map::new();
     object.insert("name".into(), topic.name.clone().into());
     object.insert("id".into(), topic.id.0.into());
+    object.insert("schema_version".into(), topic.schema_version.into());
     if let serde_json::Value::Object(spec) = spec {
         object.extend(spec);
     }
@@ -176,7 +216,12 @@ pub fn description_json(found: &TopicDescription) -> serde_json::Value {
     let partitions: Vec<_> = found
         .partitions
         .iter()
-        .map(|p| serde_json::json!({ "partition": p.index, "start": p.start, "end": p.end }))
+        .map(|p| {
+            serde_json::json!({
+                "partition": p.index, "start": p.start, "end": p.end,
+                "shard": p.shard, "epoch": p.epoch,
+            })
+        })
         .collect();
     object.insert("partition_count".into(), found.partitions.len().into());
     object.insert("partitions".into(), partitions.into());

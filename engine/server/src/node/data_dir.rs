@@ -15,7 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 /// The format of the directory as a whole; rooms have versions of their own.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// 2: the catalog is in a replicated log (`meta/raft`). A rustmq that knows format 1 only would
+/// find no catalog and begin an empty one, so it must not open the directory any more.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Who a node is, in `meta/node.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +133,11 @@ fn identity(dir: &Path) -> Result<Identity, DataDirError> {
         path: path.clone(),
         why,
     };
+    let unwritable = |why| DataDirError::Unwritable {
+        path: dir.to_path_buf(),
+        advice: advice(&why),
+        why,
+    };
     match fs::read(&path) {
         Ok(bytes) => {
             let found: Identity = serde_json::from_slice(&bytes)
@@ -141,7 +149,15 @@ fn identity(dir: &Path) -> Result<Identity, DataDirError> {
                     found,
                 });
             }
-            Ok(found)
+            if found.format_version == FORMAT_VERSION {
+                return Ok(found);
+            }
+            let raised = Identity {
+                format_version: FORMAT_VERSION,
+                ..found
+            };
+            write_synced(&path, &raised).map_err(unwritable)?;
+            Ok(raised)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let fresh = Identity {
@@ -149,11 +165,7 @@ fn identity(dir: &Path) -> Result<Identity, DataDirError> {
                 cluster_id: random_id().map_err(|why| wrong(why.to_string()))?,
                 format_version: FORMAT_VERSION,
             };
-            write_synced(&path, &fresh).map_err(|why| DataDirError::Unwritable {
-                path: dir.to_path_buf(),
-                advice: advice(&why),
-                why,
-            })?;
+            write_synced(&path, &fresh).map_err(unwritable)?;
             Ok(fresh)
         }
         Err(error) => Err(wrong(error.to_string())),
@@ -212,13 +224,21 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(
             &path,
-            text.replace("\"format_version\": 1", "\"format_version\": 2"),
+            text.replace("\"format_version\": 2", "\"format_version\": 3"),
         )
         .unwrap();
         let error = DataDir::open(&newer).unwrap_err().to_string();
         assert!(
-            error.contains("written by a newer rustmq (format 2"),
+            error.contains("written by a newer rustmq (format 3"),
             "{error}"
+        );
+        let older = text.replace("\"format_version\": 2", "\"format_version\": 1");
+        fs::write(&path, older).unwrap();
+        drop(DataDir::open(&newer).unwrap());
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            text,
+            "who knows format 1 only is kept out from now on"
         );
 
         fs::write(&path, "{").unwrap();

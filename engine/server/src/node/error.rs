@@ -17,6 +17,13 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("the catalog does not open: {0}")]
     Metadata(#[from] metadata::OpenError),
+    #[error("the broker cannot register in the catalog: {0}")]
+    Register(#[from] model::ProposeError),
+    #[error(
+        "the catalog in the data directory belongs to node {owner}, and meta/node.json names node \
+         {node}: restore meta/node.json from a copy"
+    )]
+    Identity { owner: String, node: String },
     #[error("the log does not open: {0}")]
     Store(#[from] storage::OpenError),
     #[error("the partitions do not open: {0}")]

@@ -1,7 +1,7 @@
 //! A node: all rooms joined, started in order and stopped in reverse.
 //!
 //! Called by: `cli::serve`, the demo, tests. Calls: every room.
-//! Start: data directory → certificate → metadata → storage → broker → SQL → sandbox and
+//! Start: data directory → certificate → metadata (a new life of this broker) → storage → broker → SQL → sandbox and
 //! pipelines → HTTP → native door → the catalog's pipelines → state folder.
 //! Invariants: `start` returns when requests are taken, or undoes what it did; `stop` mirrors
 //! it; the directory stays locked until everything has let go of it.
@@ -9,13 +9,14 @@
 
 pub mod data_dir;
 mod error;
+mod life;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use broker::{Broker, BrokerConfig};
+use broker::Broker;
 use client::state::ServerState;
 use metadata::Metadata;
 use model::CatalogView;
@@ -25,7 +26,7 @@ use crate::config::{Config, LimitsConfig, StorageConfig};
 use crate::door::state_dir::Announced;
 use crate::door::{Door, DoorConfig, tls};
 use crate::http::{self, Http};
-use crate::service::{About, Addresses, Doorkeeper, Rooms};
+use crate::service::{About, Addresses, Doorkeeper, Rooms, follow};
 use data_dir::DataDir;
 pub use error::StartError;
 
@@ -101,6 +102,8 @@ pub struct Node {
     door: Door,
     http: Http,
     rooms: Arc<Rooms>,
+    /// Tells the broker of changes of the catalog; it ends with the rooms.
+    _following: AbortOnDrop,
     certificate_path: PathBuf,
     /// Last, so that the lock is given back when all else is gone.
     data_dir: DataDir,
@@ -139,10 +142,12 @@ impl Node {
             let _alone = rooms.changing.lock().await;
             Box::pin(rooms.pipelines_restart()).await;
         }
+        let following = follow(Arc::downgrade(&rooms), rooms.metadata.watch());
         let mut node = Node {
             announced: None,
             door,
             http,
+            _following: AbortOnDrop(tokio::spawn(following).abort_handle()),
             rooms,
             certificate_path: identity.certificate_path,
             data_dir,
@@ -189,9 +194,12 @@ impl Node {
 
     /// Resolves, with the reason, when the node can no longer keep its promises.
     pub async fn failed(&self) -> String {
-        let why = self.rooms.store.failed().await;
+        let (what, why) = tokio::select! {
+            why = self.rooms.store.failed() => ("write-ahead log", why),
+            why = self.rooms.metadata.failed() => ("catalog", why),
+        };
         format!(
-            "the write-ahead log in {} failed: {why}; nothing more is acknowledged. Check the \
+            "the {what} in {} failed: {why}; nothing more is acknowledged. Check the \
              disk, then start again: what was acknowledged is recovered",
             self.data_dir.path.display()
         )
@@ -219,15 +227,14 @@ impl Node {
 async fn rooms(config: &NodeConfig, data_dir: &DataDir) -> Result<Rooms, StartError> {
     let dir = &data_dir.path;
     let metadata = Metadata::open(&dir.join("meta")).await?;
+    let leads = life::begin(&metadata, &data_dir.identity.node_id).await?;
     let catalog: Arc<dyn CatalogView> = Arc::new(metadata.clone());
-    let partitions = broker::partition_configs(&catalog.catalog());
+    let followed = catalog.catalog();
+    let partitions = broker::partition_configs(&followed);
     let store = config.store(dir, &data_dir.identity.node_id);
     let store = Box::pin(Store::open(store, partitions)).await?;
-    let broker = Box::pin(Broker::open(
-        store.clone(),
-        Arc::clone(&catalog),
-        BrokerConfig::default(),
-    ));
+    let control = Arc::new(metadata.clone());
+    let broker = Box::pin(Broker::open(store.clone(), control, leads));
     let broker = match broker.await {
         Ok(broker) => broker,
         Err(error) => {
@@ -258,6 +265,7 @@ async fn rooms(config: &NodeConfig, data_dir: &DataDir) -> Result<Rooms, StartEr
         addresses: OnceLock::new(),
     };
     let changing = tokio::sync::Mutex::new(());
+    let followed = tokio::sync::Mutex::new(followed);
     Ok(Rooms {
         metadata,
         store,
@@ -266,6 +274,7 @@ async fn rooms(config: &NodeConfig, data_dir: &DataDir) -> Result<Rooms, StartEr
         pipelines,
         about,
         changing,
+        followed,
     })
 }
 
@@ -286,5 +295,15 @@ async fn close(rooms: &Rooms) {
     rooms.pipelines.shutdown().await;
     if let Err(error) = rooms.store.close().await {
         tracing::error!("the store did not close cleanly: {error}");
+    }
+    rooms.metadata.close().await;
+}
+
+/// A task that ends when this is dropped.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

@@ -5,9 +5,10 @@
 use ::broker::ResetTo;
 use model::Position;
 use protocol::{
-    GroupBeaten, GroupCommit, GroupCommitted, GroupDescription, GroupHeartbeat, GroupInfo,
-    GroupJoin, GroupJoined, GroupLeave, GroupLeft, GroupMember, GroupPartition, GroupPosition,
-    GroupPositioned, GroupPositions, GroupReset, GroupWasReset, Groups, WireError, code,
+    GroupBeaten, GroupCommit, GroupCommitted, GroupDeleted, GroupDescription, GroupHeartbeat,
+    GroupInfo, GroupJoin, GroupJoined, GroupLeave, GroupLeft, GroupMember, GroupPartition,
+    GroupPosition, GroupPositioned, GroupPositions, GroupReset, GroupWasReset, Groups, WireError,
+    code,
 };
 
 use super::{Rooms, reply};
@@ -132,6 +133,17 @@ impl Rooms {
             members: found.members.into_iter().map(member).collect(),
             partitions: found.partitions.into_iter().map(partition).collect(),
         })
+    }
+
+    pub(super) async fn group_delete(&self, group: &str) -> Result<GroupDeleted, WireError> {
+        self.broker
+            .group_delete(group)
+            .await
+            .map_err(|error| WireError {
+                advice: model::Advice::Fix,
+                ..reply::group(error)
+            })?;
+        Ok(GroupDeleted {})
     }
 
     pub(super) async fn group_reset(&self, ask: GroupReset) -> Result<GroupWasReset, WireError> {

@@ -7,6 +7,7 @@
 //! Refuses: what the rooms refuse; names of internal topics where users' topics are meant.
 
 mod doorkeeper;
+mod follow;
 mod groups;
 mod pipelines;
 mod records;
@@ -19,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 pub use doorkeeper::Doorkeeper;
+pub(crate) use follow::follow;
 
 use broker::Broker;
 use bytes::Bytes;
@@ -43,6 +45,8 @@ pub struct Rooms {
     pub(crate) about: About,
     /// Held while topics or pipelines change.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What the broker was told of the catalog; taken after `changing`.
+    pub(crate) followed: tokio::sync::Mutex<Arc<Catalog>>,
 }
 
 /// What a node says of itself.
@@ -83,7 +87,7 @@ impl Rooms {
             Request::Fetch(ask) => self.fetch(ask).await?.into(),
             Request::Lookup(ask) => self.lookup(ask).await?.into(),
             Request::ProducerOpen(_) => ProducerOpened {
-                id: self.broker.producer_open(),
+                id: self.broker.producer_open().await.map_err(reply::propose)?,
                 epoch: 0,
             }
             .into(),
@@ -91,6 +95,7 @@ impl Rooms {
             Request::TopicList(_) => self.topic_list().into(),
             Request::TopicDescribe(ask) => self.topic_describe(&ask.name)?.into(),
             Request::TopicDelete(ask) => self.topic_delete(ask).await?.into(),
+            Request::TopicAlter(ask) => self.topic_alter(ask).await?.into(),
             Request::GroupJoin(ask) => self.group_join(ask).await?.into(),
             Request::GroupHeartbeat(ask) => self.group_heartbeat(&ask).await?.into(),
             Request::GroupLeave(ask) => self.group_leave(&ask).await?.into(),
@@ -99,6 +104,7 @@ impl Rooms {
             Request::GroupList(_) => self.group_list().into(),
             Request::GroupDescribe(ask) => self.group_describe(&ask.group)?.into(),
             Request::GroupReset(ask) => self.group_reset(ask).await?.into(),
+            Request::GroupDelete(ask) => self.group_delete(&ask.group).await?.into(),
             Request::ModuleHas(ask) => ModulePresent {
                 present: self.catalog().module(&ask.digest).is_some(),
             }

@@ -4,20 +4,12 @@
 //! Invariants: a code is stable, a message is for people; an error that is our own fault says so
 //! (`bug`) and is logged here, once.
 
-use model::{Advice, CatalogError};
+use model::{Advice, ProposeError};
 use protocol::{WireError, code};
 
-/// A catalog command that was refused.
-pub fn catalog(error: CatalogError) -> WireError {
-    WireError::new(error.advice(), error.code(), error.to_string())
-}
-
 /// A command that was refused or could not be made durable.
-pub fn propose(error: metadata::ProposeError) -> WireError {
-    match error {
-        metadata::ProposeError::Catalog(error) => catalog(error),
-        other => WireError::retry(code::UNAVAILABLE, other.to_string()),
-    }
+pub fn propose(error: ProposeError) -> WireError {
+    WireError::new(error.advice(), error.code(), error.to_string())
 }
 
 /// What has no better place: a fault of ours.
@@ -28,10 +20,11 @@ pub fn bug(what: impl std::fmt::Display) -> WireError {
 
 /// A group's refusal; a member that is told `fenced` joins again.
 pub fn group(error: broker::GroupError) -> WireError {
-    use broker::GroupError::{Log, Rule, Topic, Unknown};
+    use broker::GroupError::{Catalog, Log, Rule, Topic, Unknown};
     use model::GroupError::{Generation, NotAssigned, UnknownMember};
     let code = match &error {
         Log(error) => error.code(),
+        Catalog(error) => error.code(),
         Topic { .. } => code::NOT_FOUND,
         Unknown { .. } | Rule(UnknownMember { .. }) => code::UNKNOWN_MEMBER,
         Rule(Generation { .. } | NotAssigned { .. }) => code::REBALANCE,

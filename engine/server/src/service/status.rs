@@ -31,6 +31,8 @@ pub struct NodeStatus {
     pub pipelines: Vec<PipelineLine>,
     pub storage: serde_json::Value,
     pub broker: serde_json::Value,
+    #[serde(default)]
+    pub catalog: serde_json::Value,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +83,7 @@ impl Rooms {
                 .collect(),
             storage: serde_json::to_value(&store).unwrap_or_default(),
             broker: serde_json::to_value(&broker).unwrap_or_default(),
+            catalog: serde_json::to_value(self.metadata.status()).unwrap_or_default(),
         }
     }
 

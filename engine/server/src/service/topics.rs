@@ -1,4 +1,4 @@
-//! Topics: created and deleted in the catalog first, then in the broker.
+//! Topics: created, altered and deleted in the catalog first, then in the broker.
 //!
 //! Called by: `service::Rooms::answer`, `pipelines` (apply creates missing topics), `http`.
 //! Invariants: the catalog is the truth: a topic that is in it and not yet in the broker comes
@@ -7,8 +7,8 @@
 
 use model::{Command, PartitionId, Topic, TopicLog, TopicSpec};
 use protocol::{
-    PartitionInfo, TopicCreate, TopicCreated, TopicDelete, TopicDeleted, TopicDescription,
-    TopicInfo, Topics, WireError, code,
+    PartitionInfo, TopicAlter, TopicAltered, TopicCreate, TopicCreated, TopicDelete, TopicDeleted,
+    TopicDescription, TopicInfo, Topics, WireError, code,
 };
 
 use super::{Rooms, reply};
@@ -36,20 +36,38 @@ impl Rooms {
             .propose(command)
             .await
             .map_err(reply::propose)?;
+        self.follow().await?;
         let topic = self.topic_named(&name)?;
-        self.broker.topic_created(&topic)?;
         Ok(TopicCreated { id: topic.id })
+    }
+
+    pub(super) async fn topic_alter(&self, ask: TopicAlter) -> Result<TopicAltered, WireError> {
+        let _alone = self.changing.lock().await;
+        let TopicAlter { name, change } = ask;
+        // Says how to find the right name, if it is a wrong one.
+        self.topic_named(&name)?;
+        let command = Command::TopicAlter {
+            name: name.clone(),
+            change,
+        };
+        self.metadata
+            .propose(command)
+            .await
+            .map_err(reply::propose)?;
+        self.follow().await?;
+        let topic = self.topic_named(&name)?;
+        Ok(TopicAltered { topic })
     }
 
     pub(super) async fn topic_delete(&self, ask: TopicDelete) -> Result<TopicDeleted, WireError> {
         let _alone = self.changing.lock().await;
-        let topic = self.topic_named(&ask.name)?;
+        self.topic_named(&ask.name)?;
         let command = Command::TopicDelete { name: ask.name };
         self.metadata
             .propose(command)
             .await
             .map_err(reply::propose)?;
-        self.broker.topic_deleted(topic.id).await?;
+        self.follow().await?;
         Ok(TopicDeleted {})
     }
 
@@ -79,13 +97,17 @@ impl Rooms {
     }
 
     pub(super) fn partitions(&self, topic: &Topic) -> Vec<PartitionInfo> {
+        let catalog = self.catalog();
         let info = |index| {
             let id = PartitionId::new(topic.id, index);
             let bounds = self.broker.bounds(id).unwrap_or_default();
+            let shard = catalog.shard_of(id);
             PartitionInfo {
                 index,
                 start: bounds.start,
                 end: bounds.end,
+                shard: shard.map(|shard| shard.id),
+                epoch: shard.map(|shard| shard.epoch),
             }
         };
         (0..topic.spec.partitions).map(info).collect()

@@ -301,7 +301,7 @@ impl Committer {
             }
             let untiered = partition.install(batch, location);
             self.tail.added(partition, batch.size());
-            if untiered >= self.tier_bytes && partition.config.tier {
+            if untiered >= self.tier_bytes && partition.config().tier {
                 self.tier_wake.notify_one();
             }
         }

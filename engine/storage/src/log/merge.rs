@@ -82,7 +82,7 @@ impl Store {
             let partition = partition.id();
             return Err(LogError::Corrupt { partition, detail }.into());
         }
-        let object = tier.put_data(&partition.config, &written).await?;
+        let object = tier.put_data(&partition.config(), &written).await?;
         let manifest = before.replaced(range.clone(), object);
         let manifest = tier.put_manifest(&manifest).await?;
         partition.release_tiered(Arc::new(manifest));
@@ -97,7 +97,7 @@ impl Store {
             if merges >= MERGES_MAX {
                 break;
             }
-            if !partition.config.tier || partition.is_parked() {
+            if !partition.config().tier || partition.is_parked() {
                 continue;
             }
             match self.merge(&partition).await {

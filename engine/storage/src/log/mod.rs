@@ -167,6 +167,13 @@ impl Store {
             .put(Arc::new(Partition::empty(config)));
     }
 
+    /// Takes other settings of a partition from now on: how it is acknowledged, how long it is
+    /// kept, whether it goes to the tier.
+    pub fn partition_alter(&self, config: PartitionConfig) -> Result<(), LogError> {
+        self.partition(config.id)?.configure(config);
+        Ok(())
+    }
+
     /// Forgets a partition and deletes what the tier has of it.
     pub async fn partition_drop(&self, id: PartitionId) -> Result<(), LogError> {
         let partition = self
@@ -204,7 +211,7 @@ impl Store {
         let mut durability = entry.durability;
         for (id, batch) in entry.batches {
             let partition = self.partition(id)?;
-            if partition.config.durability == Durability::Fsync {
+            if partition.config().durability == Durability::Fsync {
                 durability = Durability::Fsync;
             }
             parts.push((partition, batch));

@@ -8,7 +8,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use model::{Batch, Bounds, LogError, Offset, PartitionId};
@@ -30,7 +30,9 @@ pub(crate) struct Slot {
 }
 
 pub(crate) struct Partition {
-    pub config: PartitionConfig,
+    id: PartitionId,
+    /// Replaced whole when the topic is altered; read by whoever acts next.
+    config: RwLock<Arc<PartitionConfig>>,
     /// Next offset to assign; changes only under the queue's lock.
     assigned: AtomicU64,
     state: Mutex<State>,
@@ -118,7 +120,8 @@ impl Partition {
             is_dropped,
         };
         Partition {
-            config,
+            id: config.id,
+            config: RwLock::new(Arc::new(config)),
             assigned: AtomicU64::new(end),
             state: Mutex::new(state),
             end: watch::Sender::new(end),
@@ -142,7 +145,19 @@ impl Partition {
     }
 
     pub(crate) fn id(&self) -> PartitionId {
-        self.config.id
+        self.id
+    }
+
+    /// The settings as they are now.
+    pub(crate) fn config(&self) -> Arc<PartitionConfig> {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&config)
+    }
+
+    /// Takes other settings for what comes next.
+    pub(crate) fn configure(&self, config: PartitionConfig) {
+        let mut held = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(config);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -393,7 +408,7 @@ impl Partition {
         let state = self.lock();
         PartitionStatus {
             id: self.id(),
-            topic: self.config.topic.clone(),
+            topic: self.config().topic.clone(),
             start: state.start,
             end: state.end,
             cold_end: state.cold.end,

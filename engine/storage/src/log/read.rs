@@ -118,14 +118,14 @@ impl Store {
             .filter(|object| object.next > view.start);
         Ok(Snapshot {
             partition: p,
-            topic: partition.config.topic.clone(),
+            topic: partition.config().topic.clone(),
             start: view.start,
             end: view.end,
             manifest_version: view.cold.number,
             cold: cold.cloned().collect(),
             cold_end: view.cold.end,
             hot,
-            schema: columns::schema(&partition.config),
+            schema: columns::schema(&partition.config()),
         })
     }
 }

@@ -22,7 +22,8 @@ impl Partition {
     /// The first offset that retention keeps.
     fn keeps_from(&self, now_us: i64) -> Offset {
         let view = self.view();
-        let (ms, bytes_max) = (self.config.retention_ms, self.config.retention_bytes);
+        let config = self.config();
+        let (ms, bytes_max) = (config.retention_ms, config.retention_bytes);
         if ms.is_none() && bytes_max.is_none() {
             return view.start;
         }

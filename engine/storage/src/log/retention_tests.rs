@@ -106,6 +106,28 @@ async fn what_is_too_much_goes_and_the_wal_gets_its_space_back() {
     assert_eq!(start(&store), 5_700, "{cold} bytes in the tier");
 }
 
+#[tokio::test]
+async fn settings_that_change_count_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), None, None).await;
+    for second in 0..4 {
+        append(&store, &[1], second * SECOND_US).await;
+    }
+    store.tick(1_000 * SECOND_US).await.unwrap();
+    assert_eq!(start(&store), 0, "kept for ever so far");
+    let mut config = partitions().swap_remove(0);
+    config.retention_ms = Some(998_000);
+    store.partition_alter(config.clone()).unwrap();
+    store.tick(1_000 * SECOND_US).await.unwrap();
+    assert_eq!(start(&store), 2);
+    config.retention_ms = None;
+    store.partition_alter(config.clone()).unwrap();
+    store.tick(9_000 * SECOND_US).await.unwrap();
+    assert_eq!(start(&store), 2);
+    config.id.index = 99;
+    assert!(store.partition_alter(config).is_err(), "not there");
+}
+
 /// One batch, a move to the tier, or a trim to a share of what is there.
 #[derive(Clone, Debug)]
 enum Step {

@@ -36,7 +36,7 @@ impl Store {
             None => self.inner.partitions.all().into_values().collect(),
         };
         let partitions = partitions.into_iter();
-        let partitions = partitions.filter(|partition| partition.config.tier);
+        let partitions = partitions.filter(|partition| partition.config().tier);
         let runs = partitions.map(|partition| {
             let store = self.clone();
             async move {
@@ -100,7 +100,7 @@ impl Store {
         let object = self
             .inner
             .tier
-            .put_data(&partition.config, &written)
+            .put_data(&partition.config(), &written)
             .await?;
         let report = TierReport {
             partitions: 0,
@@ -192,7 +192,7 @@ impl Store {
             return false;
         };
         let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
-        partition.config.tier
+        partition.config().tier
             && (bytes >= config.tier_bytes
                 || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)
                 || pressed.is_some_and(|pressed| segment <= pressed))
@@ -297,7 +297,7 @@ pub(super) async fn encode(
 ) -> Result<Written, TierError> {
     let partition = Arc::clone(partition);
     let id = partition.id();
-    let encoded = tokio::task::spawn_blocking(move || write(&partition.config, &batches)).await;
+    let encoded = tokio::task::spawn_blocking(move || write(&partition.config(), &batches)).await;
     match encoded {
         Ok(Ok(written)) => Ok(written),
         Ok(Err(error)) => {

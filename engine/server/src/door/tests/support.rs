@@ -314,15 +314,17 @@ impl FakeLog {
         };
         let info = |index| {
             let Bounds { start, end } = self.bounds(index);
-            PartitionInfo { index, start, end }
+            PartitionInfo {
+                index,
+                start,
+                end,
+                shard: None,
+                epoch: None,
+            }
         };
         let partitions = (0..self.partitions).map(info).collect();
         TopicDescription {
-            topic: Topic {
-                id: TopicId(7),
-                name,
-                spec,
-            },
+            topic: Topic::new(TopicId(7), name, spec),
             partitions,
         }
     }
