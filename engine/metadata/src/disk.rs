@@ -34,8 +34,6 @@ pub(crate) trait Folder: Send + Sync + 'static {
     /// Puts a file that begins with `bytes` and has `reserved` zeros behind them in the place of
     /// that name, whole or not at all.
     fn put(&self, name: &str, bytes: &[u8], reserved: u64) -> io::Result<Box<dyn LogFile>>;
-    /// Removes a file, durably; one that is not there is fine.
-    fn remove(&self, name: &str) -> io::Result<()>;
     /// Where a file is, for messages.
     fn path(&self, name: &str) -> PathBuf;
 }
@@ -80,13 +78,6 @@ impl Folder for RealFolder {
         std::fs::rename(&temporary, self.0.join(name))?;
         sync_dir(&self.0)?;
         Ok(Box::new(file))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.0.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => sync_dir(&self.0),
-        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -429,9 +429,9 @@ fn delete() -> Command {
 proptest! {
     #[test]
     fn frames_round_trip(
-        (file, position, synced_to, previous): (u64, u64, u64, u32),
-        payload: Vec<u8>,
-        rest: Vec<u8>,
+        (file, position, synced_to, previous) in any::<(u64, u64, u64, u32)>(),
+        payload in any::<Vec<u8>>(),
+        rest in any::<Vec<u8>>(),
     ) {
         let place = frame::Place { file, position, synced_to, previous };
         let mut bytes = Vec::new();
@@ -444,7 +444,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_panic(bytes: Vec<u8>, keep in 0..400_usize) {
+    fn any_bytes_are_read_without_panic(bytes in any::<Vec<u8>>(), keep in 0..400_usize) {
         prop_assert!(reopen(bytes.clone()).is_err());
         let (mut log, _) = log_of(3);
         log.truncate(keep);

@@ -163,12 +163,6 @@ impl Folder for TwinFolder {
         self.open(name)
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.faults.change()?;
-        self.files.lock().unwrap().remove(name);
-        Ok(())
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         Path::new("twin").join(name)
     }
