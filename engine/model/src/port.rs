@@ -1,8 +1,9 @@
 //! The small traits where sibling rooms meet, and the values they exchange.
 //!
 //! Implemented by broker (`TopicLog`), metadata (`CatalogView`, `CatalogControl`) and storage
-//! (`Modules`); used by broker, pipelines, sql and the server, which joins them. Invariants: no runtime in here, futures are
-//! boxed; every error says what its caller can do about it (`Advice`).
+//! (`Modules`); used by broker, pipelines, sql and the server, which joins them.
+//! Invariants: no runtime in here, futures are boxed; every error says what its caller can do
+//! about it (`Advice`).
 
 use std::fmt;
 use std::future::Future;

@@ -20,6 +20,10 @@ pub mod http;
 pub mod pins;
 pub mod s3;
 #[path = "../wait.rs"]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "a program with support of its own has it there, too"
+)]
 mod wait;
 pub mod wire;
 

@@ -51,6 +51,28 @@ fn check_reply(api: Api, response: Response) {
 }
 
 #[test]
+fn changes_come_through() {
+    let change = TopicChange {
+        retention_ms: Some(None),
+        retention_bytes: Some(Some(9)),
+        ..TopicChange::default()
+    };
+    check_request(
+        TopicAlter {
+            name: "flights".to_owned(),
+            change,
+        }
+        .into(),
+    );
+    check_request(
+        GroupDelete {
+            group: "g".to_owned(),
+        }
+        .into(),
+    );
+}
+
+#[test]
 fn requests_come_through() {
     let name = || "flights".to_owned();
     let group = || "g".to_owned();
@@ -116,19 +138,6 @@ fn requests_come_through() {
     check_request(TopicList {}.into());
     check_request(TopicDescribe { name: name() }.into());
     check_request(TopicDelete { name: name() }.into());
-    let change = TopicChange {
-        retention_ms: Some(None),
-        retention_bytes: Some(Some(9)),
-        ..TopicChange::default()
-    };
-    check_request(
-        TopicAlter {
-            name: name(),
-            change,
-        }
-        .into(),
-    );
-    check_request(GroupDelete { group: group() }.into());
     let topics = vec![name()];
     check_request(
         GroupJoin {

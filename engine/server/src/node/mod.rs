@@ -1,8 +1,9 @@
 //! A node: all rooms joined, started in order and stopped in reverse.
 //!
 //! Called by: `cli::serve`, the demo, tests. Calls: every room.
-//! Start: data directory → certificate → metadata (a new life of this broker) → storage → broker → SQL → sandbox and
-//! pipelines → HTTP → native door → the catalog's pipelines → state folder.
+//! Start: data directory → certificate → metadata (a new life of this broker) → storage →
+//! broker → SQL → sandbox and pipelines → HTTP → native door → the catalog's pipelines →
+//! state folder.
 //! Invariants: `start` returns when requests are taken, or undoes what it did; `stop` mirrors
 //! it; the directory stays locked until everything has let go of it.
 //! Refuses: see [`StartError`]; each says what, where and what to do.
