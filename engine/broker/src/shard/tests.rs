@@ -1,6 +1,6 @@
 //! Admission: offsets, repeats, positions, and that a refusal leaves nothing behind.
 
-use model::{Append, Codec, Position, Producer, RowsBuilder};
+use model::{Append, Codec, Position, Producer, ProducerId, RowsBuilder};
 use proptest::prelude::*;
 
 use super::*;
