@@ -23,6 +23,11 @@ mod snapshot;
 mod store;
 mod takeover;
 #[cfg(test)]
+#[allow(
+    clippy::result_large_err,
+    clippy::type_complexity,
+    reason = "openraft's error types, and a twin of a folder"
+)]
 mod tests;
 mod types;
 

@@ -160,7 +160,8 @@ fn the_power_goes_at_every_change() {
             check(&folder.restarted(), &states, "killed");
             for lot in 0..4_u64 {
                 let mut lots = seed ^ (lot << 32) ^ changes;
-                let after = folder.crashed(|| lot == 0 || (lot > 1 && next(&mut lots) % 2 == 0));
+                let after =
+                    folder.crashed(|| lot == 0 || (lot > 1 && next(&mut lots).is_multiple_of(2)));
                 check(
                     &after,
                     &states,
