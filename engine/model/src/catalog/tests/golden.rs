@@ -105,7 +105,7 @@ fn other_commands() {
             by: life(1, 2),
             count: 3,
         },
-        concat!(r#"{"command":"producer-block","by":{"broker":1,"incarnation":2},"count":3}"#),
+        r#"{"command":"producer-block","by":{"broker":1,"incarnation":2},"count":3}"#,
     );
     let catalog = Box::new(Catalog::new());
     let image = serde_json::to_string(&catalog).unwrap();
