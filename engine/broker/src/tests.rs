@@ -82,6 +82,10 @@ impl World {
             partitions,
             ..TopicSpec::default()
         };
+        self.topic_with(name, spec)
+    }
+
+    pub(crate) fn topic_with(&self, name: &str, spec: TopicSpec) -> TopicId {
         let command = Command::TopicCreate {
             name: name.to_string(),
             spec,

@@ -116,6 +116,8 @@ pub enum SpecError {
     RetentionBytes,
     #[error("{what} is for compacted topics: ask for `compact` too, or leave it out")]
     CompactWithout { what: &'static str },
+    #[error("`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too")]
+    CompactTiered,
 }
 
 /// How long a tombstone stands where the topic does not say.
@@ -145,6 +147,9 @@ impl TopicSpec {
         }
         if self.retention_bytes == Some(0) {
             return Err(SpecError::RetentionBytes);
+        }
+        if self.compact && self.tier {
+            return Err(SpecError::CompactTiered);
         }
         let alone = [
             ("tombstone retention", self.tombstone_retention_ms),
@@ -286,9 +291,18 @@ mod tests {
             compact: true,
             tombstone_retention_ms: Some(0),
             min_compaction_lag_ms: Some(1),
+            tier: false,
             ..spec()
         };
         check(compacted.clone(), "ok");
+        check(
+            TopicSpec {
+                tier: true,
+                ..compacted.clone()
+            },
+            "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` \
+             too",
+        );
         check(
             TopicSpec {
                 compact: false,
