@@ -21,6 +21,7 @@ use crate::config::BrokerConfig;
 use crate::error::OpenError;
 use crate::fetch::{self, Fetched};
 use crate::group::Groups;
+use crate::group::record::Record;
 use crate::producers::ProducerIds;
 use crate::shard::{OFFSETS, Shard, Wait};
 use crate::status::BrokerStatus;
@@ -40,8 +41,6 @@ pub(crate) struct Inner {
     shard: Mutex<Shard>,
     /// Members and generations. Taken before `shard`.
     groups: Mutex<Groups>,
-    /// One rewrite of `_offsets` at a time.
-    rewriting: tokio::sync::Mutex<()>,
     producers: ProducerIds,
     fetches_waiting: Arc<AtomicU64>,
     pub(crate) turns: Turns,
@@ -66,13 +65,12 @@ impl Broker {
         config: BrokerConfig,
     ) -> Result<Broker, OpenError> {
         let mut shard = Shard::new(config.shard, config.epoch);
-        topics::rebuild(&store, &catalog.catalog(), &mut shard).await?;
+        let gone = topics::rebuild(&store, &catalog.catalog(), &mut shard).await?;
         let inner = Inner {
             store,
             catalog,
             shard: Mutex::new(shard),
             groups: Mutex::new(Groups::default()),
-            rewriting: tokio::sync::Mutex::new(()),
             producers: ProducerIds::default(),
             fetches_waiting: Arc::default(),
             turns: Turns::default(),
@@ -81,6 +79,7 @@ impl Broker {
         let broker = Broker {
             inner: Arc::new(inner),
         };
+        broker.inner.forget_positions(&gone);
         if let Some(period) = broker.inner.config.tick {
             ticker::spawn(&broker.inner, period);
         }
@@ -101,8 +100,10 @@ impl Broker {
             reason: error.to_string(),
         };
         let inner = Arc::clone(&self.inner);
-        let ticket = batch.check().map_err(invalid).map(|()| {
-            let appends = vec![Append { partition, batch }];
+        let checked = batch.check().map_err(invalid);
+        let checked = checked.and_then(|()| dense_check(partition, &batch));
+        let appends = vec![Append { partition, batch }];
+        let ticket = checked.and_then(|()| inner.keys_check(&appends)).map(|()| {
             let positions = Vec::new();
             inner.admit_in_turn(Commit { appends, positions })
         });
@@ -162,17 +163,20 @@ impl Broker {
         if topic == TopicId::OFFSETS {
             return Err(LogError::NotFound { partition: OFFSETS });
         }
-        let partitions = self.inner.shard().topic_remove(topic);
+        let (partitions, gone) = self.inner.shard().topic_remove(topic);
         self.inner.groups_refresh();
+        self.inner.forget_positions(&gone);
         for partition in partitions {
             self.inner.store.partition_drop(partition).await?;
         }
         Ok(())
     }
 
-    /// Expires group members whose session is over and rewrites `_offsets` when it has grown.
-    pub async fn tick(&self) -> Result<(), LogError> {
-        self.inner.tick().await
+    /// Expires group members whose session is over.
+    pub fn tick(&self) {
+        let now_ms = self.inner.now_ms();
+        self.inner.groups().expire(now_ms);
+        self.inner.settle_and_resync();
     }
 
     /// Numbers of this broker.
@@ -207,39 +211,45 @@ impl Inner {
         u64::try_from(self.config.clock.now_us() / 1000).unwrap_or(0)
     }
 
-    async fn tick(&self) -> Result<(), LogError> {
-        let now_ms = self.now_ms();
-        self.groups().expire(now_ms);
-        self.settle_and_resync();
-        self.rewrite_offsets().await
+    /// Says in `_offsets` that positions are gone. What is not said now is said at the next start.
+    fn forget_positions(&self, gone: &[Record]) {
+        let now_us = self.config.clock.now_us();
+        let enqueue = |entry| self.store.enqueue(entry);
+        if let Err(error) = self.shard().forget_positions(gone, now_us, enqueue) {
+            tracing::warn!(%error, "positions of a deleted topic stay in _offsets for now");
+        }
     }
 
-    /// Keeps `_offsets` small: writes what is live at its head, then trims what lies before.
-    async fn rewrite_offsets(&self) -> Result<(), LogError> {
-        let Ok(_one) = self.rewriting.try_lock() else {
-            return Ok(());
-        };
-        let bounds = self.store.bounds(OFFSETS)?;
-        let (pendings, from) = {
-            let mut shard = self.shard();
-            let held = bounds.end.saturating_sub(bounds.start);
-            let live = shard.positions.len() as u64;
-            if held <= self.config.offsets_records_min || held <= 4 * live {
-                return Ok(());
+    /// Compaction keeps a record by its key, so each must have one.
+    fn keys_check(&self, appends: &[Append]) -> Result<(), LogError> {
+        for Append { partition, batch } in appends {
+            let is_compacted = |own: &crate::shard::Partition| own.is_compacted;
+            if !self.shard().partition(*partition).is_some_and(is_compacted) {
+                continue;
             }
-            let now_us = self.config.clock.now_us();
-            shard.rewrite_positions(now_us, |entry| self.store.enqueue(entry))?
-        };
-        for pending in pendings {
-            if let Err(error) = pending.await {
-                self.resync(&mut self.shard());
-                return Err(error);
+            let invalid = |reason: String| LogError::Invalid {
+                partition: *partition,
+                reason,
+            };
+            let rows = batch.rows().map_err(|error| invalid(error.to_string()))?;
+            if let Some(row) = rows.records().position(|record| record.key.is_none()) {
+                return Err(invalid(format!(
+                    "record {row} has no key, and the topic is compacted: it keeps the newest \
+                     record of each key, so every record needs one (`rustmq produce --key FIELD`)"
+                )));
             }
         }
-        // With nothing live nothing was written, and what was admitted may not be durable yet.
-        let end = self.store.bounds(OFFSETS)?.end;
-        self.store.trim_durable(OFFSETS, from.min(end)).await
+        Ok(())
     }
+}
+
+/// Offsets are given here: a batch from outside leaves none out.
+fn dense_check(partition: PartitionId, batch: &Batch) -> Result<(), LogError> {
+    if batch.is_dense() {
+        return Ok(());
+    }
+    let reason = "it has offsets of its own; they are given by the log".to_owned();
+    Err(LogError::Invalid { partition, reason })
 }
 
 impl TopicLog for Broker {
@@ -261,8 +271,9 @@ impl TopicLog for Broker {
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, LogError>> {
-        let ticket = self.inner.admit_in_turn(commit);
-        Box::pin(async move { self.inner.durable(ticket.await?).await })
+        let checked = self.inner.keys_check(&commit.appends);
+        let ticket = checked.map(|()| self.inner.admit_in_turn(commit));
+        Box::pin(async move { self.inner.durable(ticket?.await?).await })
     }
 
     fn position(&self, group: &str, p: PartitionId) -> Option<Offset> {

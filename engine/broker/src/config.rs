@@ -36,11 +36,9 @@ pub struct BrokerConfig {
     /// The shard this broker leads, and in which epoch.
     pub shard: ShardId,
     pub epoch: ShardEpoch,
-    /// Period of the task that expires members and compacts `_offsets`. `None`: no task, the
-    /// owner calls [`Broker::tick`](crate::Broker::tick).
+    /// Period of the task that expires members. `None`: no task, the owner calls
+    /// [`Broker::tick`](crate::Broker::tick).
     pub tick: Option<Duration>,
-    /// `_offsets` is rewritten when it holds more records than this and four times what is live.
-    pub offsets_records_min: u64,
 }
 
 impl Default for BrokerConfig {
@@ -51,7 +49,6 @@ impl Default for BrokerConfig {
             shard: ShardId::FIRST,
             epoch: ShardEpoch(1),
             tick: Some(Duration::from_millis(500)),
-            offsets_records_min: 100_000,
         }
     }
 }

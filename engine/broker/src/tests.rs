@@ -58,7 +58,6 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) catalog: Arc<TestCatalog>,
     pub(crate) clock: Arc<HandClock>,
-    pub(crate) offsets_records_min: u64,
     pub(crate) queue_bytes_max: usize,
 }
 
@@ -69,7 +68,6 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             catalog: Arc::new(TestCatalog(Mutex::new(Arc::new(Catalog::new())))),
             clock: Arc::new(HandClock(AtomicI64::new(1_000_000_000_000))),
-            offsets_records_min: 1_000_000,
             queue_bytes_max: 1 << 20,
         };
         for (name, partitions) in topics {
@@ -84,6 +82,10 @@ impl World {
             partitions,
             ..TopicSpec::default()
         };
+        self.topic_with(name, spec)
+    }
+
+    pub(crate) fn topic_with(&self, name: &str, spec: TopicSpec) -> TopicId {
         let command = Command::TopicCreate {
             name: name.to_string(),
             spec,
@@ -117,7 +119,6 @@ impl World {
         let config = BrokerConfig {
             clock: self.clock.clone(),
             tick: None,
-            offsets_records_min: self.offsets_records_min,
             life,
             shard,
             epoch,

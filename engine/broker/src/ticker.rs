@@ -1,7 +1,7 @@
-//! The one task of the broker: expires group members and keeps `_offsets` small, periodically.
+//! The one task of the broker: expires group members, periodically.
 //!
 //! Called by: `Broker::open`. Invariants: it holds no broker alive, and ends when the last handle
-//! is gone; a failing tick is logged and tried again at the next period.
+//! is gone.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,9 +16,7 @@ pub(crate) fn spawn(inner: &Arc<Inner>, period: Duration) {
         loop {
             ticks.tick().await;
             let Some(inner) = inner.upgrade() else { return };
-            if let Err(error) = (Broker { inner }).tick().await {
-                tracing::warn!(%error, "the periodic work of the broker failed");
-            }
+            Broker { inner }.tick();
         }
     });
 }

@@ -76,7 +76,20 @@ impl Batch {
         codec: Codec,
         producer: Option<Producer>,
     ) -> Result<Batch, EncodeError> {
-        encode::encode(rows, Some(deltas), codec, producer)
+        let last = deltas.last().copied().unwrap_or_default();
+        encode::encode(rows, Some((deltas, last)), codec, producer)
+    }
+
+    /// As [`Batch::encode_sparse`], for rows that compaction left of a range of offsets: the
+    /// batch stands for the whole range, `last_delta` being the last offset of it less the base
+    /// offset, so that nothing looks missing between it and the next one.
+    pub fn encode_compacted(
+        rows: &Rows,
+        deltas: &[u32],
+        last_delta: u32,
+        codec: Codec,
+    ) -> Result<Batch, EncodeError> {
+        encode::encode(rows, Some((deltas, last_delta)), codec, None)
     }
 
     /// Exactly one batch. Checks magic, version, every length, the reserved bits and the
@@ -147,12 +160,13 @@ impl Batch {
         self
     }
 
-    /// Offset of the batch; that of its first record if offsets are dense.
+    /// Where the batch begins: the offset of its first record if offsets are dense, else at or
+    /// before that.
     pub fn base_offset(&self) -> Offset {
         self.head.base_offset
     }
 
-    /// The offset after the last one of this batch.
+    /// The offset after the last one this batch stands for.
     pub fn next_offset(&self) -> Offset {
         self.head.base_offset + u64::from(self.head.last_offset_delta) + 1
     }
@@ -248,7 +262,8 @@ impl Batch {
         } else {
             let delta = |o: &Offset| (o - base) as u32;
             let deltas: Vec<u32> = offsets[from..].iter().map(delta).collect();
-            Batch::encode_sparse(&rows, &deltas, codec, None)
+            let last_delta = delta(&(self.next_offset() - 1));
+            Batch::encode_compacted(&rows, &deltas, last_delta, codec)
         };
         let part = part.map_err(|e| BatchError::Invalid {
             detail: e.to_string(),

@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod catalog;
+pub mod compaction;
 pub mod diagnostic;
 pub mod group;
 pub mod hash;

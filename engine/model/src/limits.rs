@@ -67,6 +67,9 @@ pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 /// Producers remembered per partition; the one idle for longest is forgotten first.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 
+/// Passes of key compaction that a partition remembers, to know when tombstones may go.
+pub const COMPACTION_PASSES_REMEMBERED: usize = 16;
+
 /// Name of a consumer group.
 pub const GROUP_NAME_BYTES_MAX: usize = 249;
 /// Groups that have members, and groups that have commits.

@@ -1,8 +1,11 @@
 //! What a partition admits from producers that number their batches.
 //!
-//! Called by the broker, under the lock that gives out offsets. Invariants: a batch that was
-//! written once is recognised while it is among the last five of its producer; an older epoch
-//! never writes again; memory is bounded by `PRODUCERS_PER_PARTITION_MAX`. Refuses gaps.
+//! Called by the broker, under the lock that gives out offsets, and by storage, which remembers
+//! what became durable. Invariants: a batch that was written once is recognised while it is among
+//! the last five of its producer; an older epoch never writes again; the batches of an epoch are
+//! written in the order of their numbers, from 0 on, each once; memory is bounded by
+//! `PRODUCERS_PER_PARTITION_MAX`. Ids are handed out in growing order, so an id above all that
+//! were forgotten is new. Refuses gaps.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,6 +38,9 @@ pub enum Admission {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ProducerTable {
     producers: BTreeMap<ProducerId, Life>,
+    /// The largest id that may have been forgotten: such a producer may begin anywhere.
+    #[serde(default)]
+    forgotten: Option<ProducerId>,
 }
 
 /// The newest life of a producer.
@@ -70,11 +76,15 @@ impl ProducerTable {
         ProducerTable::default()
     }
 
-    /// What to do with a batch of `records` records from `producer`. A producer that is not
-    /// known, or forgotten, may begin anywhere; a new epoch begins at sequence 0.
+    /// What to do with a batch of `records` records from `producer`. A new producer and a new
+    /// epoch begin at sequence 0; one that may have been forgotten begins anywhere.
     pub fn admit(&self, producer: Producer, records: u32) -> Admission {
         let Some(life) = self.producers.get(&producer.id) else {
-            return Admission::New;
+            let is_forgotten = Some(producer.id) <= self.forgotten;
+            return match producer.sequence == 0 || is_forgotten {
+                true => Admission::New,
+                false => Admission::OutOfOrder { expected: 0 },
+            };
         };
         if producer.epoch < life.epoch {
             return Admission::Fenced {
@@ -135,18 +145,29 @@ impl ProducerTable {
         }
     }
 
+    /// All remembered batches with their records and base offsets, in the order of these.
+    pub fn batches(&self) -> Vec<(Producer, u32, Offset)> {
+        let of_life = |(id, life): (&ProducerId, &Life)| {
+            let (id, epoch) = (*id, life.epoch);
+            let one = move |w: &Written| {
+                let sequence = w.sequence;
+                let producer = Producer {
+                    id,
+                    epoch,
+                    sequence,
+                };
+                (producer, w.records, w.base_offset)
+            };
+            life.batches.iter().map(one).collect::<Vec<_>>()
+        };
+        let mut batches: Vec<_> = self.producers.iter().flat_map(of_life).collect();
+        batches.sort_by_key(|(_, _, base_offset)| *base_offset);
+        batches
+    }
+
     /// The largest id among the remembered producers.
     pub fn id_max(&self) -> Option<ProducerId> {
         self.producers.keys().next_back().copied()
-    }
-
-    /// Forgets the batches at and after `from`: they were not written after all. A producer
-    /// of which nothing is left may begin anywhere again.
-    pub fn roll_back(&mut self, from: Offset) {
-        self.producers.retain(|_, life| {
-            life.batches.retain(|w| w.base_offset < from);
-            !life.batches.is_empty()
-        });
     }
 
     /// How many producers are remembered.
@@ -165,122 +186,16 @@ impl ProducerTable {
         let mut offsets: Vec<Offset> = self.producers.values().map(last).collect();
         offsets.sort_unstable();
         let cut = offsets[offsets.len() / 10];
-        self.producers.retain(|_, life| last(life) > cut);
+        let gone = self.producers.extract_if(.., |_, life| last(life) <= cut);
+        let newest = gone.map(|(id, _)| id).max();
+        self.forgotten = self.forgotten.max(newest);
+    }
+
+    /// Some of the producers up to now were forgotten elsewhere.
+    pub fn forgot_some(&mut self) {
+        self.forgotten = self.forgotten.max(self.id_max());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn producer(epoch: u16, sequence: u32) -> Producer {
-        Producer {
-            id: ProducerId(7),
-            epoch,
-            sequence,
-        }
-    }
-
-    fn check(table: &ProducerTable, epoch: u16, sequence: u32, records: u32, expected: Admission) {
-        assert_eq!(table.admit(producer(epoch, sequence), records), expected);
-    }
-
-    #[test]
-    fn admission() {
-        use Admission::*;
-        let mut table = ProducerTable::new();
-        check(&table, 1, 40, 10, New);
-        table.record(producer(1, 0), 10, 100);
-        table.record(producer(1, 10), 5, 110);
-        check(&table, 1, 15, 1, New);
-        check(&table, 1, 10, 5, Duplicate { base_offset: 110 });
-        check(&table, 1, 10, 6, OutOfOrder { expected: 15 });
-        check(&table, 1, 16, 1, OutOfOrder { expected: 15 });
-        check(&table, 0, 15, 1, Fenced { current: 1 });
-        check(&table, 2, 15, 1, OutOfOrder { expected: 0 });
-        check(&table, 2, 0, 1, New);
-        table.record(producer(2, 0), 1, 200);
-        check(&table, 1, 15, 1, Fenced { current: 2 });
-    }
-
-    #[test]
-    fn what_was_not_written_is_due_again() {
-        use Admission::*;
-        let mut table = ProducerTable::new();
-        for sequence in 0..7 {
-            table.record(producer(1, sequence), 1, u64::from(sequence));
-        }
-        assert_eq!(table.id_max(), Some(ProducerId(7)));
-        table.truncate(5);
-        check(&table, 1, 4, 1, Duplicate { base_offset: 4 });
-        check(&table, 1, 6, 1, OutOfOrder { expected: 5 });
-        check(&table, 1, 5, 1, New);
-        table.truncate(0);
-        check(&table, 1, 5, 1, OutOfOrder { expected: 2 });
-        check(&table, 1, 2, 1, New);
-        check(&table, 0, 2, 1, Fenced { current: 1 });
-    }
-
-    #[test]
-    fn what_was_not_written_is_rolled_back() {
-        let mut table = ProducerTable::new();
-        table.record(producer(1, 0), 10, 100);
-        table.record(producer(1, 10), 5, 110);
-        table.roll_back(110);
-        check(&table, 1, 10, 5, Admission::New);
-        check(&table, 1, 0, 10, Admission::Duplicate { base_offset: 100 });
-        table.roll_back(0);
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn sequences_wrap() {
-        let mut table = ProducerTable::new();
-        table.record(producer(0, u32::MAX - 1), 4, 0);
-        check(&table, 0, 2, 1, Admission::New);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut table = ProducerTable::new();
-        for id in 0..3 * PRODUCERS_PER_PARTITION_MAX as u64 {
-            let producer = Producer {
-                id: ProducerId(id),
-                epoch: 0,
-                sequence: 0,
-            };
-            table.record(producer, 1, id);
-            assert!(table.len() <= PRODUCERS_PER_PARTITION_MAX);
-        }
-        let newest = ProducerId(3 * PRODUCERS_PER_PARTITION_MAX as u64 - 1);
-        assert!(table.producers.contains_key(&newest));
-    }
-
-    proptest! {
-        /// However often the last five batches are sent again, each is written once.
-        #[test]
-        fn retries_write_nothing_twice(
-            resends in prop::collection::vec((0usize..5, 1u32..9), 1..80),
-        ) {
-            let mut table = ProducerTable::new();
-            let mut log: Vec<(u32, u32, Offset)> = Vec::new();
-            let (mut sequence, mut end) = (0u32, 0);
-            for (back, records) in resends {
-                if let Some((seq, records, base)) = log.iter().rev().nth(back) {
-                    prop_assert_eq!(
-                        table.admit(producer(0, *seq), *records),
-                        Admission::Duplicate { base_offset: *base }
-                    );
-                }
-                prop_assert_eq!(table.admit(producer(0, sequence), records), Admission::New);
-                table.record(producer(0, sequence), records, end);
-                log.push((sequence, records, end));
-                sequence += records;
-                end += u64::from(records);
-            }
-            let json = serde_json::to_string(&table).unwrap();
-            prop_assert_eq!(serde_json::from_str::<ProducerTable>(&json).unwrap(), table);
-        }
-    }
-}
+mod tests;

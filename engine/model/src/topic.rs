@@ -70,6 +70,14 @@ pub struct TopicSpec {
     pub retention_bytes: Option<u64>,
     /// Keep only the last record of each key.
     pub compact: bool,
+    /// How long, in milliseconds, a compacted topic shows a tombstone (a record without a value)
+    /// to those who read from the start; Kafka's `delete.retention.ms`. By default a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tombstone_retention_ms: Option<u64>,
+    /// Records younger than this many milliseconds are not compacted; Kafka's
+    /// `min.compaction.lag.ms`. By default 0: only the newest batch is left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_compaction_lag_ms: Option<u64>,
     /// Move closed ranges to the object store.
     pub tier: bool,
 }
@@ -84,6 +92,8 @@ impl Default for TopicSpec {
             retention_ms: None,
             retention_bytes: None,
             compact: false,
+            tombstone_retention_ms: None,
+            min_compaction_lag_ms: None,
             tier: true,
         }
     }
@@ -104,21 +114,18 @@ pub enum SpecError {
     RetentionTime { ms: u64 },
     #[error("retention of 0 bytes would keep nothing; leave it out to keep everything")]
     RetentionBytes,
-    #[error("`compact` is not built yet for topics of users; use retention")]
-    CompactNotBuilt,
+    #[error("{what} is for compacted topics: ask for `compact` too, or leave it out")]
+    CompactWithout { what: &'static str },
+    #[error("`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too")]
+    CompactTiered,
 }
 
-impl TopicSpec {
-    /// Whether a user's topic can be made as asked.
-    pub fn check(&self) -> Result<(), SpecError> {
-        if self.compact {
-            return Err(SpecError::CompactNotBuilt);
-        }
-        self.check_internal()
-    }
+/// How long a tombstone stands where the topic does not say.
+pub const TOMBSTONE_RETENTION_MS_DEFAULT: u64 = 24 * 60 * 60 * 1_000;
 
-    /// As [`TopicSpec::check`], with what only the platform's own topics may ask for.
-    pub fn check_internal(&self) -> Result<(), SpecError> {
+impl TopicSpec {
+    /// Whether a topic can be made as asked.
+    pub fn check(&self) -> Result<(), SpecError> {
         if self.partitions == 0 || self.partitions > PARTITIONS_MAX {
             return Err(SpecError::Partitions {
                 partitions: self.partitions,
@@ -141,55 +148,43 @@ impl TopicSpec {
         if self.retention_bytes == Some(0) {
             return Err(SpecError::RetentionBytes);
         }
-        Ok(())
+        if self.compact && self.tier {
+            return Err(SpecError::CompactTiered);
+        }
+        let alone = [
+            ("tombstone retention", self.tombstone_retention_ms),
+            ("min compaction lag", self.min_compaction_lag_ms),
+        ];
+        match alone.into_iter().find(|(_, set)| set.is_some()) {
+            Some((what, _)) if !self.compact => Err(SpecError::CompactWithout { what }),
+            _ => Ok(()),
+        }
     }
 
     /// The first property in which `self` (what is there) and `wanted` differ, in words.
     pub fn difference(&self, wanted: &TopicSpec) -> Option<String> {
-        let mut found = None;
-        let mut compare = |what: &str, have: String, want: String| {
-            if found.is_none() && have != want {
-                found = Some(format!("{what} is {have}, not {want}"));
-            }
-        };
-        let bound = |b: Option<u64>| b.map_or("unlimited".to_owned(), |v| v.to_string());
-        compare(
-            "partitions",
-            self.partitions.to_string(),
-            wanted.partitions.to_string(),
-        );
-        compare(
-            "value codec",
-            self.codec.to_string(),
-            wanted.codec.to_string(),
-        );
-        compare(
-            "schema",
-            schema_text(&self.schema),
-            schema_text(&wanted.schema),
-        );
-        compare(
-            "durability",
-            self.durability.to_string(),
-            wanted.durability.to_string(),
-        );
-        compare(
-            "retention ms",
-            bound(self.retention_ms),
-            bound(wanted.retention_ms),
-        );
-        compare(
-            "retention bytes",
-            bound(self.retention_bytes),
-            bound(wanted.retention_bytes),
-        );
-        compare(
-            "compact",
-            self.compact.to_string(),
-            wanted.compact.to_string(),
-        );
-        compare("tier", self.tier.to_string(), wanted.tier.to_string());
-        found
+        let pairs = self.properties().into_iter().zip(wanted.properties());
+        let mut different = pairs.filter(|((_, have), (_, want))| have != want);
+        let ((what, have), (_, want)) = different.next()?;
+        Some(format!("{what} is {have}, not {want}"))
+    }
+
+    /// Name and value of each property, in words.
+    fn properties(&self) -> [(&'static str, String); 10] {
+        let bound = |bound: Option<u64>| bound.map_or("unlimited".to_owned(), |v| v.to_string());
+        let ms = |ms: Option<u64>| ms.map_or("the default".to_owned(), |ms| format!("{ms} ms"));
+        [
+            ("partitions", self.partitions.to_string()),
+            ("value codec", self.codec.to_string()),
+            ("schema", schema_text(&self.schema)),
+            ("durability", self.durability.to_string()),
+            ("retention ms", bound(self.retention_ms)),
+            ("retention bytes", bound(self.retention_bytes)),
+            ("compact", self.compact.to_string()),
+            ("tombstone retention", ms(self.tombstone_retention_ms)),
+            ("min compaction lag", ms(self.min_compaction_lag_ms)),
+            ("tier", self.tier.to_string()),
+        ]
     }
 }
 
@@ -292,20 +287,28 @@ mod tests {
             },
             "retention of 1 ms is too short; the least is 1000 ms",
         );
+        let compacted = TopicSpec {
+            compact: true,
+            tombstone_retention_ms: Some(0),
+            min_compaction_lag_ms: Some(1),
+            tier: false,
+            ..spec()
+        };
+        check(compacted.clone(), "ok");
         check(
             TopicSpec {
-                compact: true,
-                ..spec()
+                tier: true,
+                ..compacted.clone()
             },
-            "`compact` is not built yet for topics of users; use retention",
+            "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` \
+             too",
         );
-        assert_eq!(
+        check(
             TopicSpec {
-                compact: true,
-                ..spec()
-            }
-            .check_internal(),
-            Ok(())
+                compact: false,
+                ..compacted
+            },
+            "tombstone retention is for compacted topics: ask for `compact` too, or leave it out",
         );
     }
 

@@ -128,6 +128,14 @@ fn plain_with_holes_in_the_offsets() {
     check("plain-sparse", &batch.stamped(50, ShardEpoch(0), 0), true);
 }
 
+#[test]
+fn plain_with_what_compaction_left_of_a_range() {
+    let batch = Batch::encode_compacted(&full(), &[1, 5, 9], 12, Codec::None).unwrap();
+    let batch = batch.stamped(50, ShardEpoch(0), 0);
+    assert_eq!((batch.base_offset(), batch.next_offset()), (50, 63));
+    check("plain-compacted", &batch, true);
+}
+
 /// What a compressor makes may change with its version; what it made must be read.
 #[test]
 fn compressed() {

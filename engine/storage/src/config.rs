@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use model::{Durability, PartitionId, PayloadCodec, Schema};
+use model::topic::TOMBSTONE_RETENTION_MS_DEFAULT;
+use model::{Durability, PartitionId, PayloadCodec, Schema, TopicSpec};
 
 /// Options of an object store by name. Some are secrets, so only the names can be printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -74,6 +76,13 @@ pub struct StoreConfig {
     pub tier_collect_ms: u64,
     /// How old such an object must be before it is deleted.
     pub tier_orphan_grace_ms: u64,
+    /// A pass of key compaction begins when so much of a partition is dirty,
+    pub compaction_dirty_percent: u32,
+    /// and these are dirty bytes enough, or wait for so long.
+    pub compaction_bytes_min: u64,
+    pub compaction_age_ms: u64,
+    /// What the keys of one pass may take in memory; with more keys than fit a pass ends earlier.
+    pub compaction_keys_bytes_max: usize,
     /// How long the WAL's writer must be idle before it appends a mark.
     pub idle_mark_ms: u64,
 }
@@ -101,6 +110,10 @@ impl Default for StoreConfig {
             tier_merge_objects_min: 8,
             tier_collect_ms: 600_000,
             tier_orphan_grace_ms: 3_600_000,
+            compaction_dirty_percent: 50,
+            compaction_bytes_min: 1 << 20,
+            compaction_age_ms: 600_000,
+            compaction_keys_bytes_max: 64 << 20,
             idle_mark_ms: 20,
         }
     }
@@ -112,6 +125,32 @@ impl StoreConfig {
         StoreConfig {
             dir: dir.into(),
             ..StoreConfig::default()
+        }
+    }
+}
+
+/// How a partition is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// Tombstones stand so long after the values before them are gone.
+    pub tombstone_retention: Duration,
+    /// Batches younger than this are left alone, and always the newest one.
+    pub lag_min: Duration,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> CompactionConfig {
+        CompactionConfig::of_spec(&TopicSpec::default())
+    }
+}
+
+impl CompactionConfig {
+    fn of_spec(spec: &TopicSpec) -> CompactionConfig {
+        let tombstones = spec.tombstone_retention_ms;
+        let tombstones = tombstones.unwrap_or(TOMBSTONE_RETENTION_MS_DEFAULT);
+        CompactionConfig {
+            tombstone_retention: Duration::from_millis(tombstones),
+            lag_min: Duration::from_millis(spec.min_compaction_lag_ms.unwrap_or(0)),
         }
     }
 }
@@ -128,6 +167,8 @@ pub struct PartitionConfig {
     pub durability: Durability,
     /// Whether closed ranges go to the tier. What is not tiered stays in the WAL until trimmed.
     pub tier: bool,
+    /// Whether only the newest record of each key is kept, and how.
+    pub compact: Option<CompactionConfig>,
     /// Batches whose append time is longer ago go.
     pub retention_ms: Option<u64>,
     /// The oldest batches go while those after them are still so many bytes, as they stand in
@@ -145,6 +186,7 @@ impl PartitionConfig {
             schema: None,
             durability: Durability::Fsync,
             tier: true,
+            compact: None,
             retention_ms: None,
             retention_bytes: None,
         }
@@ -164,6 +206,7 @@ impl PartitionConfig {
                 schema: spec.schema.clone(),
                 durability: spec.durability,
                 tier: spec.tier,
+                compact: spec.compact.then(|| CompactionConfig::of_spec(spec)),
                 retention_ms: spec.retention_ms,
                 retention_bytes: spec.retention_bytes,
             })

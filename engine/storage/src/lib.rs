@@ -23,10 +23,10 @@ mod tests;
 mod tier;
 mod wal;
 
-pub use config::{PartitionConfig, StoreConfig, StoreOptions};
+pub use config::{CompactionConfig, PartitionConfig, StoreConfig, StoreOptions};
 pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;
-pub use status::{Collected, PartitionStatus, StoreStatus, TierReport};
+pub use status::{Collected, CompactionReport, PartitionStatus, StoreStatus, TierReport};
 pub use tier::manifest::{ColdObject, ProducerMark};
 pub use tier::pace::{BreakerState, BreakerStatus};

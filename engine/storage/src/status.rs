@@ -53,6 +53,8 @@ pub struct PartitionStatus {
     /// In the WAL, not in the tier.
     pub hot_bytes: u64,
     pub manifest_version: u64,
+    /// Below it every key has one record; 0 without key compaction.
+    pub compacted_end: Offset,
     /// Why its last run of the tier failed; it is tried again later.
     pub tier_failure: Option<String>,
 }
@@ -78,6 +80,29 @@ impl TierReport {
         self.records += other.records;
         self.batch_bytes += other.batch_bytes;
         self.object_bytes += other.object_bytes;
+        self.segments_freed += other.segments_freed;
+    }
+}
+
+/// What a compaction did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CompactionReport {
+    pub passes: u64,
+    pub records_before: u64,
+    pub records_after: u64,
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    /// WAL segments given back.
+    pub segments_freed: u64,
+}
+
+impl CompactionReport {
+    pub(crate) fn add(&mut self, other: &CompactionReport) {
+        self.passes += other.passes;
+        self.records_before += other.records_before;
+        self.records_after += other.records_after;
+        self.bytes_before += other.bytes_before;
+        self.bytes_after += other.bytes_after;
         self.segments_freed += other.segments_freed;
     }
 }

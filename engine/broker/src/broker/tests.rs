@@ -320,35 +320,79 @@ async fn topics_come_and_go_while_the_broker_runs() {
 }
 
 #[tokio::test]
-async fn rewriting_offsets_keeps_the_latest_and_trims_the_rest() {
-    let mut world = World::new(&[("t", 2)]);
-    world.offsets_records_min = 20;
+async fn positions_survive_compaction_and_go_with_their_topic() {
+    let world = World::new(&[("t", 1), ("u", 1)]);
     let (broker, store) = world.open().await;
-    let p = world.partition("t", 0);
+    let (p, q) = (world.partition("t", 0), world.partition("u", 0));
     broker.produce(p, batch(&["v"; 30])).await.unwrap();
     for offset in 0..=30 {
-        let positions = vec![position(p, offset, offset.checked_sub(1))];
-        broker
-            .commit(Commit {
-                appends: vec![],
-                positions,
-            })
-            .await
-            .unwrap();
+        let mut positions = vec![position(p, offset, offset.checked_sub(1))];
+        positions.extend((offset == 0).then(|| position(q, 0, None)));
+        let appends = vec![];
+        broker.commit(Commit { appends, positions }).await.unwrap();
     }
-    assert_eq!(broker.status().offsets_topic.to_string(), "0..31");
-    broker.tick().await.unwrap();
-    assert_eq!(broker.status().offsets_topic.to_string(), "31..32");
-    broker.tick().await.unwrap();
-    assert_eq!(
-        broker.status().offsets_topic.to_string(),
-        "31..32",
-        "small enough now"
-    );
+    assert_eq!(broker.status().offsets_topic.to_string(), "0..32");
+    let report = store.compact(OFFSETS, i64::MAX).await.unwrap();
+    assert_eq!((report.records_before, report.records_after), (31, 2));
+    store.close().await.unwrap();
+
+    let (broker, store) = world.open().await;
+    assert_eq!(broker.status().offsets_topic.to_string(), "0..32");
+    assert_eq!(broker.position("lane", p), Some(30));
+    assert_eq!(broker.position("lane", q), Some(0));
+    // One topic goes while the broker knows, one while it is down.
+    let id = p.topic;
+    world.apply(&Command::TopicDelete { name: "t".into() });
+    broker.topic_deleted(id).await.unwrap();
+    world.apply(&Command::TopicDelete { name: "u".into() });
     store.close().await.unwrap();
     let (broker, store) = world.open().await;
-    assert_eq!(broker.status().offsets_topic.to_string(), "31..32");
-    assert_eq!(broker.position("lane", p), Some(30));
+    assert_eq!(broker.status().positions, 0);
+    broker.moved(OFFSETS, 33).await.unwrap();
+    store.close().await.unwrap();
+    let (broker, store) = world.open().await;
+    assert_eq!(
+        broker.status().offsets_topic.to_string(),
+        "0..34",
+        "said once"
+    );
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_compacted_topic_wants_keys() {
+    let world = World::new(&[]);
+    let spec = model::TopicSpec {
+        compact: true,
+        tier: false,
+        ..model::TopicSpec::default()
+    };
+    world.topic_with("c", spec);
+    let (broker, store) = world.open().await;
+    let p = world.partition("c", 0);
+    let expected = "not accepted by partition 1/0: record 0 has no key, and the topic is \
+                    compacted: it keeps the newest record of each key, so every record needs one \
+                    (`rustmq produce --key FIELD`)";
+    let error = broker.produce(p, batch(&["a"])).await.unwrap_err();
+    assert_eq!(error.to_string(), expected);
+    let appends = vec![append(p, &["a"])];
+    let commit = Commit {
+        appends,
+        positions: vec![],
+    };
+    assert_eq!(broker.commit(commit).await.unwrap_err(), error);
+    let mut rows = model::RowsBuilder::new();
+    rows.push(0, Some(b"k"), Some(b"v"), &[]);
+    let rows = rows.finish();
+    let keyed = model::Batch::encode(&rows, model::Codec::None, None).unwrap();
+    broker.produce(p, keyed).await.unwrap();
+    // Offsets are not the producer's to choose.
+    let sparse = model::Batch::encode_compacted(&rows, &[0], 9, model::Codec::None).unwrap();
+    let error = broker.produce(p, sparse).await.unwrap_err();
+    assert!(
+        error.to_string().ends_with("they are given by the log"),
+        "{error}"
+    );
     store.close().await.unwrap();
 }
 

@@ -163,33 +163,25 @@ impl Positions {
         self.groups.retain(|_, held| !held.is_empty());
     }
 
-    /// Forgets a topic that was deleted; its records die at the next compaction.
-    pub(crate) fn forget_topic(&mut self, topic: TopicId) {
+    /// Forgets a topic that was deleted; answers what `_offsets` still says of it, as gone.
+    pub(crate) fn forget_topic(&mut self, topic: TopicId) -> Vec<Record> {
         self.moving.retain(|moved| moved.partition.topic != topic);
-        for held in self.groups.values_mut() {
-            held.retain(|partition, _| partition.topic != topic);
+        let mut gone = Vec::new();
+        for (group, held) in &mut self.groups {
+            let ours = held.extract_if(.., |partition, _| partition.topic == topic);
+            gone.extend(ours.map(|(partition, _)| Record {
+                group: group.to_string(),
+                partition,
+                saved: None,
+            }));
         }
         self.groups.retain(|_, held| !held.is_empty());
+        gone
     }
 
     /// How many positions are live.
     pub(crate) fn len(&self) -> usize {
         self.groups.values().map(BTreeMap::len).sum()
-    }
-
-    /// The newest admitted state, for rewriting `_offsets` at its head.
-    pub(crate) fn latest(&self) -> Vec<Record> {
-        let all = self.groups.iter().flat_map(|(group, held)| {
-            held.iter()
-                .map(move |(partition, held)| (group, *partition, &held.admitted))
-        });
-        all.filter(|(_, _, admitted)| admitted.is_some())
-            .map(|(group, partition, admitted)| Record {
-                group: group.to_string(),
-                partition,
-                saved: admitted.clone(),
-            })
-            .collect()
     }
 }
 

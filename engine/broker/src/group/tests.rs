@@ -93,10 +93,10 @@ async fn members_share_partitions_and_silent_ones_lose_theirs() {
             .await
             .unwrap()
     );
-    broker.tick().await.unwrap();
+    broker.tick();
     check(&broker, "a[0, 1] b[2, 3]");
     world.clock.advance_ms(1);
-    broker.tick().await.unwrap();
+    broker.tick();
     check(&broker, "b[0, 1, 2, 3]");
     let error = broker
         .group_heartbeat("g", "a", b.generation)

@@ -28,20 +28,22 @@ use model::{
 use storage::Entry;
 
 use crate::group::offsets::Positions;
-use crate::group::record;
+use crate::group::record::{self, Record};
 use crate::status::ShardCounters;
 
 /// The partition that holds the positions of groups.
 pub(crate) const OFFSETS: PartitionId = PartitionId::new(TopicId::OFFSETS, 0);
 
-/// Records of one batch when `_offsets` is rewritten.
-const REWRITE_RECORDS: usize = 1_000;
+/// Records of one batch when positions are forgotten.
+const FORGOTTEN_RECORDS: usize = 1_000;
 
 /// A partition as its owner sees it.
 pub(crate) struct Partition {
     /// Offset of the next record, durable or not.
     pub(crate) log_end: Offset,
     pub(crate) durability: Durability,
+    /// Every record needs a key.
+    pub(crate) is_compacted: bool,
     pub(crate) producers: ProducerTable,
 }
 
@@ -103,16 +105,16 @@ impl Shard {
         self.partitions.get_mut(&id)
     }
 
-    /// Gives up a topic's partitions: from here on nothing is admitted to them.
-    pub(crate) fn topic_remove(&mut self, topic: TopicId) -> Vec<PartitionId> {
+    /// Gives up a topic's partitions: from here on nothing is admitted to them. Answers them and
+    /// the positions that went with them.
+    pub(crate) fn topic_remove(&mut self, topic: TopicId) -> (Vec<PartitionId>, Vec<Record>) {
         let ids = self.partitions.keys().filter(|id| id.topic == topic);
         let mut ids: Vec<PartitionId> = ids.copied().collect();
         ids.sort();
         for id in &ids {
             self.partitions.remove(id);
         }
-        self.positions.forget_topic(topic);
-        ids
+        (ids, self.positions.forget_topic(topic))
     }
 
     /// Partitions owned, `_offsets` included.
@@ -152,28 +154,23 @@ impl Shard {
         })
     }
 
-    /// Writes the newest admitted positions again at the head of `_offsets`. Returns what to wait
-    /// for, and the offset below which nothing of `_offsets` is needed once that is durable.
-    pub(crate) fn rewrite_positions<P>(
+    /// Writes to `_offsets` that these positions are gone, so that compaction lets go of them.
+    pub(crate) fn forget_positions<P>(
         &mut self,
+        gone: &[Record],
         now_us: i64,
         enqueue: impl Fn(Entry) -> Result<P, LogError>,
-    ) -> Result<(Vec<P>, Offset), LogError> {
+    ) -> Result<(), LogError> {
         let now_us = now_us.max(self.append_time_us);
-        let from = self.log_end(OFFSETS);
-        let mut pendings = Vec::new();
-        for records in self.positions.latest().chunks(REWRITE_RECORDS) {
+        for records in gone.chunks(FORGOTTEN_RECORDS) {
             let batch = record::encode(records, now_us).map_err(LogError::Unavailable)?;
             let batch = batch.stamped(self.log_end(OFFSETS), self.epoch, now_us);
-            let base = batch.base_offset();
             let next = batch.next_offset();
-            let entry = self.entry(vec![(OFFSETS, batch)]);
-            pendings.push(enqueue(entry)?);
+            enqueue(self.entry(vec![(OFFSETS, batch)]))?;
             self.log_end_move(OFFSETS, next);
-            self.positions.admit(base, records.to_vec());
         }
         self.append_time_us = now_us;
-        Ok((pendings, from))
+        Ok(())
     }
 
     /// Follows the log back after it refused entries that were admitted (a full disk: nothing of

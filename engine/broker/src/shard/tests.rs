@@ -22,6 +22,7 @@ fn shard() -> Shard {
             Partition {
                 log_end: 0,
                 durability,
+                is_compacted: false,
                 producers,
             },
         );
@@ -318,7 +319,14 @@ fn positions_are_seen_once_their_entry_is_durable() {
     shard.positions.settle(2);
     assert_eq!(seen(&shard), Some(4));
 
-    assert_eq!(shard.topic_remove(A.topic), [A, B]);
+    let (partitions, gone) = shard.topic_remove(A.topic);
+    assert_eq!(partitions, [A, B]);
+    let of_a = Record {
+        group: "g".into(),
+        partition: A,
+        saved: None,
+    };
+    assert_eq!(gone, [of_a]);
     assert_eq!((seen(&shard), shard.positions.len()), (None, 0));
     assert_eq!(
         run(&mut shard, vec![append(A, 1)], vec![]),
@@ -327,42 +335,31 @@ fn positions_are_seen_once_their_entry_is_durable() {
 }
 
 #[test]
-fn rewriting_keeps_the_latest_positions() {
+fn forgotten_positions_are_said_to_be_gone() {
     let mut shard = shard();
-    run(&mut shard, vec![append(A, 9), append(B, 9)], vec![]);
-    for offset in 0..5 {
-        run(
-            &mut shard,
-            vec![],
-            vec![position(A, offset, None), position(B, 9 - offset, None)],
-        );
-    }
-    let entries = std::cell::RefCell::new(Vec::new());
-    let (pendings, from) = shard
-        .rewrite_positions(70, |entry| {
-            entries.borrow_mut().push(entry);
-            Ok(())
-        })
-        .unwrap();
-    assert_eq!((pendings.len(), from), (1, 10));
-    let entries = entries.into_inner();
-    let (_, batch) = &entries[0].batches[0];
-    let saved = |offset| {
-        Some(Saved {
-            offset,
-            metadata: String::new(),
-        })
-    };
-    let want = [(A, saved(4)), (B, saved(5))].map(|(partition, saved)| Record {
-        group: "g".into(),
-        partition,
-        saved,
-    });
-    assert_eq!(record::decode(batch).unwrap(), want);
-    assert_eq!(
-        run(&mut shard, vec![], vec![position(A, 5, Some(4))]),
-        "[] 0/0:12..13 Fsync"
+    run(
+        &mut shard,
+        vec![append(A, 9)],
+        vec![position(A, 4, None), position(B, 0, None)],
     );
+    let (_, gone) = shard.topic_remove(A.topic);
+    let entries = std::cell::RefCell::new(Vec::new());
+    let enqueue = |entry| {
+        entries.borrow_mut().push(entry);
+        Ok(())
+    };
+    shard.forget_positions(&gone, 70, enqueue).unwrap();
+    let entries = entries.into_inner();
+    let (partition, batch) = &entries[0].batches[0];
+    let span = (
+        batch.base_offset(),
+        batch.next_offset(),
+        batch.append_time(),
+    );
+    assert_eq!((entries.len(), *partition, span), (1, OFFSETS, (2, 4, 70)));
+    assert_eq!(record::decode(batch).unwrap(), gone);
+    assert!(gone.iter().all(|record| record.saved.is_none()));
+    assert_eq!(shard.log_end(OFFSETS), 4);
 }
 
 #[test]

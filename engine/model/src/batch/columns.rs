@@ -27,7 +27,7 @@ pub(super) fn rows(head: &Head, body: &Bytes) -> Result<Rows, BatchError> {
     })
 }
 
-/// The offset deltas, checked to grow and to end at the last one; `None` where dense.
+/// The offset deltas, checked to grow and not to pass the last one; `None` where dense.
 /// As `i32` bit patterns of `u32`, so that the view stays a view.
 pub(super) fn offset_deltas(
     head: &Head,
@@ -47,9 +47,9 @@ pub(super) fn offset_deltas(
     let grows = deltas
         .windows(2)
         .all(|pair| (pair[0] as u32) < pair[1] as u32);
-    match grows && deltas[n - 1] as u32 == head.last_offset_delta {
+    match grows && deltas[n - 1] as u32 <= head.last_offset_delta {
         true => Ok(Some(deltas)),
-        false => Err(section.wrong("offset deltas must grow and end at the last one")),
+        false => Err(section.wrong("offset deltas must grow and not pass the last one")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From Arrow columns to an encoded batch.
 //!
-//! Called by `Batch::encode` and `encode_sparse`. Invariants: limits are checked before the body
+//! Called by `Batch::encode` and its siblings. Invariants: limits are checked before the body
 //! is laid out; plain columns are copied whole into a body of known size; slices of larger
 //! arrays are written as if they stood alone.
 
@@ -28,10 +28,10 @@ struct Plain<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
-/// Encodes rows; `deltas` where their offsets are not dense.
+/// Encodes rows; `deltas` and the last one the batch stands for where offsets are not dense.
 pub(super) fn encode(
     rows: &Rows,
-    deltas: Option<&[u32]>,
+    deltas: Option<(&[u32], u32)>,
     codec: Codec,
     producer: Option<Producer>,
 ) -> Result<Batch, EncodeError> {
@@ -39,7 +39,8 @@ pub(super) fn encode(
     let records = rows.len() as u32;
     let last_offset_delta = deltas_check(rows.len(), deltas)?;
     let dense = last_offset_delta == records - 1;
-    let plain = sections(rows, deltas.filter(|_| !dense));
+    let deltas = deltas.map(|(deltas, _)| deltas).filter(|_| !dense);
+    let plain = sections(rows, deltas);
     let decoded: usize = plain.iter().map(|p| p.bytes.len()).sum();
     if decoded > BATCH_DECODED_BYTES_MAX {
         return Err(EncodeError::TooLarge {
@@ -107,8 +108,8 @@ fn rows_check(rows: &Rows) -> Result<(), EncodeError> {
 }
 
 /// The last offset delta.
-fn deltas_check(rows: usize, deltas: Option<&[u32]>) -> Result<u32, EncodeError> {
-    let Some(deltas) = deltas else {
+fn deltas_check(rows: usize, deltas: Option<(&[u32], u32)>) -> Result<u32, EncodeError> {
+    let Some((deltas, last)) = deltas else {
         return Ok((rows - 1) as u32);
     };
     if deltas.len() != rows {
@@ -118,7 +119,8 @@ fn deltas_check(rows: usize, deltas: Option<&[u32]>) -> Result<u32, EncodeError>
     }
     match deltas.windows(2).position(|pair| pair[0] >= pair[1]) {
         Some(row) => Err(EncodeError::Deltas { row: row + 1 }),
-        None => Ok(deltas[rows - 1]),
+        None if deltas[rows - 1] > last => Err(EncodeError::Deltas { row: rows - 1 }),
+        None => Ok(last),
     }
 }
 

@@ -58,7 +58,7 @@ pub enum EncodeError {
     HeaderName { row: usize, bytes: usize },
     #[error("batch of {bytes} bytes; at most {limit} are allowed: send several")]
     TooLarge { bytes: usize, limit: usize },
-    #[error("offset deltas must be one a record, growing: record {row}")]
+    #[error("offset deltas must be one a record, growing, not past the last: record {row}")]
     Deltas { row: usize },
     #[error("compression failed: {0}")]
     Compress(String),

@@ -13,7 +13,7 @@
 //!     2 has producer                      |   1 timestamps i64[n]
 //!  38 section count u16                   |   2 key offsets u32[n+1]   3 bytes   4 validity
 //!  40 records u32                         |   5 value offsets u32[n+1] 6 bytes   7 validity
-//!  44 last offset delta u32               |   8 header rows u32[n+1]: entries m = last
+//!  44 last offset delta u32 (>= 14's last)|   8 header rows u32[n+1]: entries m = last
 //!  48 first timestamp i64, us             |   9 name offsets u32[m+1] 10 bytes
 //!  56 largest timestamp i64, us           |  11 value offsets u32[m+1] 12 bytes 13 validity
 //!  64 producer id u64                     |  14 offset deltas u32[n], growing

@@ -97,6 +97,7 @@ proptest! {
     fn slices_keep_offsets(
         rows in rows_any(),
         steps in prop::option::of(prop::collection::vec(1u32..5, 60)),
+        rest in 0u32..3,
         at in 0u64..300,
         codec in prop::sample::select(&CODECS[..]),
     ) {
@@ -105,14 +106,21 @@ proptest! {
         let deltas: Option<Vec<u32>> =
             steps.map(|s| s.iter().take(rows.len()).map(&mut grow).collect());
         let batch = match &deltas {
-            Some(deltas) => Batch::encode_sparse(&rows, deltas, codec, None).unwrap(),
+            Some(deltas) if rest == 0 => {
+                Batch::encode_sparse(&rows, deltas, codec, None).unwrap()
+            }
+            Some(deltas) => {
+                let last = deltas[rows.len() - 1] + rest;
+                Batch::encode_compacted(&rows, deltas, last, codec).unwrap()
+            }
             None => Batch::encode(&rows, codec, None).unwrap(),
         };
+        let rest = if deltas.is_some() { u64::from(rest) } else { 0 };
         let batch = batch.stamped(100, ShardEpoch(3), 9);
         batch.check().unwrap();
         let offsets = batch.offsets().unwrap();
         prop_assert_eq!(offsets.len(), rows.len());
-        prop_assert_eq!(offsets.last().unwrap() + 1, batch.next_offset());
+        prop_assert_eq!(offsets.last().unwrap() + 1 + rest, batch.next_offset());
         let keep = offsets.iter().filter(|o| **o >= at).count();
         match batch.slice_from(at).unwrap() {
             None => prop_assert_eq!(keep, 0),
@@ -419,7 +427,7 @@ fn what_is_over_the_limits_is_not_encoded() {
     let deltas = Batch::encode_sparse(&sample(3), &[0, 4, 4], Codec::None, None).unwrap_err();
     assert_eq!(
         deltas.to_string(),
-        "offset deltas must be one a record, growing: record 2"
+        "offset deltas must be one a record, growing, not past the last: record 2"
     );
 }
 

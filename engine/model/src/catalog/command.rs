@@ -98,11 +98,14 @@ where
 impl TopicChange {
     /// The settings after the change.
     pub fn of(&self, spec: &TopicSpec) -> TopicSpec {
+        let compact = self.compact.unwrap_or(spec.compact);
         TopicSpec {
             durability: self.durability.unwrap_or(spec.durability),
             retention_ms: self.retention_ms.unwrap_or(spec.retention_ms),
             retention_bytes: self.retention_bytes.unwrap_or(spec.retention_bytes),
-            compact: self.compact.unwrap_or(spec.compact),
+            compact,
+            tombstone_retention_ms: spec.tombstone_retention_ms.filter(|_| compact),
+            min_compaction_lag_ms: spec.min_compaction_lag_ms.filter(|_| compact),
             tier: self.tier.unwrap_or(spec.tier),
             ..spec.clone()
         }

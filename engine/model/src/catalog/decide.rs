@@ -161,7 +161,7 @@ impl Catalog {
         } else {
             topic_name_check(name)?;
         }
-        spec_check(name, spec, internal)?;
+        spec_check(name, spec)?;
         if let Some(there) = self.topic(name) {
             let name = name.to_owned();
             return match there.spec.difference(spec) {
@@ -195,7 +195,7 @@ impl Catalog {
     fn topic_alter(&self, name: &str, change: &TopicChange) -> Result<Decision, CatalogError> {
         let topic = self.topic_of_user(name)?;
         let spec = change.of(&topic.spec);
-        spec_check(name, &spec, false)?;
+        spec_check(name, &spec)?;
         let outcome = Outcome::Topic(topic.id);
         if spec == topic.spec {
             return Decision::unchanged(outcome);
@@ -214,7 +214,7 @@ impl Catalog {
         }
         let mut next = topic.clone();
         next.spec.schema = Some(schema.clone());
-        spec_check(name, &next.spec, false)?;
+        spec_check(name, &next.spec)?;
         if let Some(before) = &topic.spec.schema {
             let extends = schema.extends(before);
             let name = || name.to_owned();
@@ -402,14 +402,9 @@ impl Catalog {
 /// Producer ids stay below this: Kafka's are signed.
 const PRODUCER_IDS_END: u64 = i64::MAX as u64;
 
-fn spec_check(name: &str, spec: &TopicSpec, internal: bool) -> Result<(), CatalogError> {
-    let checked = match internal {
-        true => spec.check_internal(),
-        false => spec.check(),
-    };
-    let name = || name.to_owned();
-    checked.map_err(|error| CatalogError::Spec {
-        name: name(),
+fn spec_check(name: &str, spec: &TopicSpec) -> Result<(), CatalogError> {
+    spec.check().map_err(|error| CatalogError::Spec {
+        name: name.to_owned(),
         error,
     })
 }

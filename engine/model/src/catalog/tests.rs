@@ -99,6 +99,7 @@ fn internal_topics() {
     let c = &mut Catalog::new();
     let spec = TopicSpec {
         compact: true,
+        tier: false,
         ..TopicSpec::default()
     };
     let internal = |name: &str| Command::TopicCreate {

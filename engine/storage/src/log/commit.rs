@@ -278,7 +278,10 @@ impl Committer {
                             partition.release_trimmed();
                         }
                     }
-                    Control::Drop { .. } | Control::Checkpoint { .. } => {}
+                    Control::Drop { .. }
+                    | Control::Producers { .. }
+                    | Control::Compacted { .. }
+                    | Control::Checkpoint { .. } => {}
                 }
                 if let Some(reply) = reply {
                     let _ = reply.send(Ok(()));
@@ -293,7 +296,7 @@ impl Committer {
     fn done_batches(&self, work: BatchWork, places: Vec<Location>) {
         for ((partition, batch), location) in work.parts.iter().zip(places) {
             if work.kind == Kind::Moved {
-                partition.install_moved(batch.base_offset(), location);
+                partition.install_moved(batch, location);
                 continue;
             }
             if planted(Bug::WatermarkBeforeSync) {

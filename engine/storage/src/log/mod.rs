@@ -6,6 +6,7 @@
 //! Refuses: batches that leave a gap, reads outside of what is kept, work after a failure.
 
 mod commit;
+mod compaction;
 mod merge;
 mod open;
 pub(crate) mod partition;
@@ -29,7 +30,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use model::{
     Batch, Bounds, BoxFuture, Digest, Durability, LogError, Modules, Offset, PartitionId,
-    ShardEpoch, ShardId,
+    ProducerTable, ShardEpoch, ShardId,
 };
 use object_store::ObjectStore;
 use tokio::sync::{Notify, watch};
@@ -39,7 +40,6 @@ use crate::io::Disk;
 use crate::status::{PartitionStatus, StoreStatus};
 use crate::tail::Tail;
 use crate::tier::Tier;
-use crate::tier::manifest::ProducerMark;
 use crate::wal::entry::{ENTRY_BYTES_MAX, entry_len};
 use crate::wal::{Control, Kind, Segment};
 use commit::Counters;
@@ -141,8 +141,12 @@ pub(crate) struct Inner {
     tier_wake: Arc<Notify>,
     /// One at a time gives segments back.
     reclaiming: tokio::sync::Mutex<()>,
+    /// Held from reading batches until what is written again of them is durable: the later of
+    /// two writes of a batch counts, so it must be the newer one.
+    moving: tokio::sync::Mutex<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
     tier_loop: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    compaction_loop: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Drop for Inner {
@@ -270,8 +274,8 @@ impl Store {
         self.inner.partitions.all().into_keys().collect()
     }
 
-    /// The last batches of idempotent producers as found when the store opened, oldest first.
-    pub fn producers(&self, p: PartitionId) -> Result<Vec<ProducerMark>, LogError> {
+    /// The idempotent producers and their last durable batches.
+    pub fn producers(&self, p: PartitionId) -> Result<ProducerTable, LogError> {
         Ok(self.partition(p)?.producers())
     }
 
@@ -378,15 +382,12 @@ impl Store {
 
     /// Writes and syncs all that is enqueued, then stops. Appends are refused from now on.
     pub async fn close(&self) -> Result<(), LogError> {
-        let tier_loop = self
-            .inner
-            .tier_loop
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(tier_loop) = tier_loop {
-            tier_loop.abort();
-            let _ = tier_loop.await;
+        for task in [&self.inner.compaction_loop, &self.inner.tier_loop] {
+            let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(task) = task {
+                task.abort();
+                let _ = task.await;
+            }
         }
         self.inner.queue.close();
         let writer = self

@@ -1,4 +1,4 @@
-//! Opens a store: recovers the WAL, reads the manifests, joins the two, starts the writer.
+//! Opens a store: recovers the WAL, reads the manifests, joins the two, starts writer and tasks.
 //!
 //! Called by: whoever composes the broker. Invariants: when it returns, every partition is
 //! whole from its start to its end, partly in the tier and partly in the WAL.
@@ -8,19 +8,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::PartitionId;
+use model::{PartitionId, Producer, ProducerTable};
 use tokio::sync::Notify;
 
 use super::commit::{Committer, Counters};
 use super::partition::{Beginning, Partition, Slot};
 use super::queue::{Gather, Queue};
-use super::{Inner, Partitions, Segments, Store, tiering};
+use super::{Inner, Partitions, Segments, Store, compaction, tiering};
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::error::{OpenError, TierError};
 use crate::io::{Disk, RealDisk, create_dir_durable};
 use crate::tail::Tail;
 use crate::tier::Tier;
-use crate::tier::manifest::{Manifest, ProducerMark, last_marks};
+use crate::tier::manifest::{Manifest, PRODUCER_MARKS_MAX, ProducerMark};
 use crate::wal::WalWriter;
 use crate::wal::recovery::{Found, Recovered, recover};
 
@@ -127,8 +127,12 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
     // All before it is in the tier or trimmed.
     let mut at = cold.end.max(start);
     let mut index = VecDeque::new();
-    let mut producers = Vec::new();
+    let mut producers = found.producers;
+    let cold_marks = cold.producers.iter().cloned();
+    producers.extend(cold_marks.map(|mark| (mark.base_offset, mark)));
     for (base, batch) in found.batches {
+        // Trimmed or tiered, it is still remembered.
+        producers.extend(batch.mark(base).map(|mark| (base, mark)));
         if batch.next <= at {
             continue;
         }
@@ -140,16 +144,11 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
             });
         }
         at = batch.next;
-        producers.extend(batch.producer.map(|producer| ProducerMark {
-            id: producer.id,
-            epoch: producer.epoch,
-            sequence: producer.sequence,
-            base_offset: base,
-            records: batch.records,
-        }));
         index.push_back(Slot {
             base,
             next: batch.next,
+            records: batch.records,
+            is_numbered: batch.producer.is_some(),
             max_timestamp: batch.max_timestamp,
             append_time_us: batch.append_time_us,
             location: batch.location,
@@ -167,8 +166,27 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
         end,
         index,
         cold: Arc::new(cold),
-        producers: last_marks(producers),
+        producers: producer_table(producers.into_values()),
+        compacted: found.compacted,
     })
+}
+
+/// From marks in the order of their offsets.
+fn producer_table(marks: impl ExactSizeIterator<Item = ProducerMark>) -> ProducerTable {
+    let mut table = ProducerTable::new();
+    let may_lack_some = marks.len() >= PRODUCER_MARKS_MAX;
+    for mark in marks {
+        let producer = Producer {
+            id: mark.id,
+            epoch: mark.epoch,
+            sequence: mark.sequence,
+        };
+        table.record(producer, mark.records, mark.base_offset);
+    }
+    if may_lack_some {
+        table.forgot_some();
+    }
+    table
 }
 
 /// Puts the store together from what was found.
@@ -204,8 +222,10 @@ fn assemble(
         tier,
         tier_wake: Arc::new(Notify::new()),
         reclaiming: tokio::sync::Mutex::new(()),
+        moving: tokio::sync::Mutex::new(()),
         writer: Mutex::new(None),
         tier_loop: Mutex::new(None),
+        compaction_loop: Mutex::new(None),
         config,
     };
     let committer = committer(&inner, wal, sequences);
@@ -222,6 +242,7 @@ fn start(inner: Inner, committer: Committer) -> Result<Store, OpenError> {
     let inner = Arc::new(inner);
     let tick = Duration::from_millis(inner.config.tier_tick_ms.max(1));
     let tier_loop = tokio::spawn(tiering::run(Arc::downgrade(&inner), tick));
+    let compaction_loop = tokio::spawn(compaction::run(Arc::downgrade(&inner), tick));
     *inner
         .writer
         .lock()
@@ -230,6 +251,10 @@ fn start(inner: Inner, committer: Committer) -> Result<Store, OpenError> {
         .tier_loop
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(tier_loop);
+    *inner
+        .compaction_loop
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(compaction_loop);
     Ok(Store { inner })
 }
 

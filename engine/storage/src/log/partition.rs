@@ -6,24 +6,32 @@
 //! tier's manifest has it or it was trimmed.
 //! Refuses: batches that do not begin where the assigned offsets end.
 
+mod rewritten;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use model::{Batch, Bounds, LogError, Offset, PartitionId};
+use model::compaction::Compacted;
+use model::{Batch, Bounds, LogError, Offset, PartitionId, ProducerTable};
 use tokio::sync::watch;
 
 use crate::config::PartitionConfig;
 use crate::status::PartitionStatus;
-use crate::tier::manifest::{Manifest, ProducerMark};
+use crate::tier::manifest::Manifest;
 use crate::wal::Location;
+
+pub(crate) use rewritten::Dirt;
 
 /// Where one untiered batch stands.
 #[derive(Clone)]
 pub(crate) struct Slot {
     pub base: Offset,
     pub next: Offset,
+    pub records: u32,
+    /// It says which batch of which producer it is.
+    pub is_numbered: bool,
     pub max_timestamp: i64,
     pub append_time_us: i64,
     pub location: Location,
@@ -50,8 +58,11 @@ struct State {
     /// The latest batches, also found through `index` or `cold`.
     tail: VecDeque<Batch>,
     cold: Arc<Manifest>,
-    /// Of the batches in the WAL when the store opened.
-    producers: Vec<ProducerMark>,
+    /// Of all batches that are durable, wherever they are now.
+    producers: ProducerTable,
+    compacted: Compacted,
+    /// Below it the tail holds batches as they were before compaction.
+    rewritten_to: Offset,
     /// Objects that left the tier's list, and when.
     retired: Vec<(Instant, String)>,
     /// Since the tier last took something of it.
@@ -73,7 +84,8 @@ pub(crate) struct Beginning {
     pub end: Offset,
     pub index: VecDeque<Slot>,
     pub cold: Arc<Manifest>,
-    pub producers: Vec<ProducerMark>,
+    pub producers: ProducerTable,
+    pub compacted: Compacted,
 }
 
 /// Where the batches from an offset on are.
@@ -100,6 +112,7 @@ impl Partition {
             index,
             cold,
             producers,
+            compacted,
         } = beginning;
         let index_bytes = index.iter().map(|slot| u64::from(slot.location.size)).sum();
         index
@@ -115,6 +128,8 @@ impl Partition {
             tail,
             cold,
             producers,
+            compacted,
+            rewritten_to: 0,
             retired: Vec::new(),
             tier_failures: TierFailures::default(),
             is_dropped,
@@ -131,15 +146,15 @@ impl Partition {
 
     pub(crate) fn empty(config: PartitionConfig) -> Partition {
         let cold = Arc::new(Manifest::empty(config.id, &config.topic));
-        let (start, end, index, producers) = (0, 0, VecDeque::new(), Vec::new());
         Partition::new(
             config,
             Beginning {
-                start,
-                end,
-                index,
+                start: 0,
+                end: 0,
+                index: VecDeque::new(),
                 cold,
-                producers,
+                producers: ProducerTable::new(),
+                compacted: Compacted::default(),
             },
         )
     }
@@ -217,29 +232,22 @@ impl Partition {
         state.index.push_back(Slot {
             base: batch.base_offset(),
             next,
+            records: batch.len(),
+            is_numbered: batch.producer().is_some(),
             max_timestamp: batch.max_timestamp(),
             append_time_us: batch.append_time(),
             location,
         });
         state.tail.push_back(batch.clone());
         state.end = next;
+        if let Some(producer) = batch.producer() {
+            let base = batch.base_offset();
+            state.producers.record(producer, batch.len(), base);
+        }
         let untiered = state.index_bytes;
         drop(state);
         self.end.send_replace(next);
         untiered
-    }
-
-    /// A batch was written again at the WAL's head: from now on it is read from there.
-    pub(crate) fn install_moved(&self, base: Offset, location: Location) {
-        let mut state = self.lock();
-        let at = state.index.partition_point(|slot| slot.base < base);
-        if let Some(slot) = state.index.get_mut(at)
-            && slot.base == base
-        {
-            location.segment.live_add(location.size);
-            slot.location.segment.live_remove(slot.location.size);
-            slot.location = location;
-        }
     }
 
     pub(crate) fn evict_oldest(&self) {
@@ -344,11 +352,8 @@ impl Partition {
         if from == bounds.end {
             return Ok(Place::End);
         }
-        if state
-            .tail
-            .front()
-            .is_some_and(|first| first.base_offset() <= from)
-        {
+        let in_tail = |first: &Batch| first.base_offset() <= from && from >= state.rewritten_to;
+        if state.tail.front().is_some_and(in_tail) {
             let at = state
                 .tail
                 .partition_point(|batch| batch.next_offset() <= from);
@@ -373,17 +378,17 @@ impl Partition {
             .collect()
     }
 
-    /// The batch at `base` if it is still in memory.
-    pub(crate) fn in_memory(&self, base: Offset) -> Option<Batch> {
+    /// The batch of a place if it is still in memory, as it was written there.
+    pub(crate) fn in_memory(&self, slot: &Slot) -> Option<Batch> {
         let state = self.lock();
         let at = state
             .tail
-            .partition_point(|batch| batch.base_offset() < base);
-        state
-            .tail
-            .get(at)
-            .filter(|batch| batch.base_offset() == base)
-            .cloned()
+            .partition_point(|batch| batch.base_offset() < slot.base);
+        let is_same = |batch: &&Batch| {
+            let whole = (batch.base_offset(), batch.next_offset(), batch.len());
+            whole == (slot.base, slot.next, slot.records)
+        };
+        state.tail.get(at).filter(is_same).cloned()
     }
 
     /// Untiered bytes, and append time and WAL segment of the oldest untiered batch.
@@ -416,6 +421,7 @@ impl Partition {
             cold_bytes: state.cold.objects.iter().map(|object| object.size).sum(),
             hot_bytes: state.index_bytes,
             manifest_version: state.cold.number,
+            compacted_end: state.compacted.end(),
             tier_failure: state.tier_failures.reason.clone(),
         }
     }
@@ -437,11 +443,9 @@ impl Partition {
         (Arc::clone(&state.cold), first)
     }
 
-    /// Producers' batches found when the store opened: the tier's first, then the WAL's.
-    pub(crate) fn producers(&self) -> Vec<ProducerMark> {
-        let state = self.lock();
-        let cold = state.cold.producers.iter();
-        cold.chain(&state.producers).cloned().collect()
+    /// The producers and their last batches.
+    pub(crate) fn producers(&self) -> ProducerTable {
+        self.lock().producers.clone()
     }
 }
 

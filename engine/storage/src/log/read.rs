@@ -140,7 +140,7 @@ pub(super) async fn load(
     }
     let partition = Arc::clone(partition);
     let read = move || {
-        let load = |slot: &Slot| match partition.in_memory(slot.base) {
+        let load = |slot: &Slot| match partition.in_memory(slot) {
             Some(batch) => Ok(batch),
             None => {
                 let stamp = (slot.base, slot.append_time_us);

@@ -39,10 +39,8 @@ impl Store {
         if dead.is_empty() {
             return Ok(0);
         }
-        let (reply, pending) = Pending::new();
         if !planted(Bug::CheckpointLeftOut) {
-            self.inner.queue.put(Work::Checkpoint { reply })?;
-            pending.await?;
+            self.checkpoint().await?;
         }
         let freed = dead.len() as u64;
         self.inner
@@ -65,6 +63,20 @@ impl Store {
         }
     }
 
+    /// Puts at the WAL's head what only older entries say, but for batches.
+    async fn checkpoint(&self) -> Result<(), LogError> {
+        let queue = &self.inner.queue;
+        for partition in self.inner.partitions.all().into_values() {
+            for control in partition.apart() {
+                let reply = None;
+                queue.put(Work::Control { control, reply })?;
+            }
+        }
+        let (reply, pending) = Pending::new();
+        queue.put(Work::Checkpoint { reply })?;
+        pending.await
+    }
+
     pub(super) async fn reclaim_or_warn(&self) -> u64 {
         self.reclaim().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "WAL space was not given back");
@@ -80,6 +92,10 @@ impl Store {
             segments.front().filter(|_| is_sealed).cloned()
         });
         let Some(oldest) = oldest else { return Ok(()) };
+        // Held by compaction, which writes again all it finds.
+        let Ok(_one) = self.inner.moving.try_lock() else {
+            return Ok(());
+        };
         if oldest.is_dead() || oldest.live_bytes() > oldest.capacity / 4 {
             return Ok(());
         }
@@ -105,7 +121,8 @@ impl Store {
         Ok(())
     }
 
-    async fn move_batches(
+    /// Writes batches again at the WAL's head; resolves when that is durable.
+    pub(super) async fn move_batches(
         &self,
         parts: Vec<(Arc<Partition>, model::Batch)>,
     ) -> Result<(), LogError> {
@@ -124,6 +141,7 @@ impl Store {
             length,
             reply,
         };
+        self.inner.queue.room(length).await;
         self.inner.queue.put_batches(work)?;
         pending.await
     }

@@ -528,14 +528,16 @@ mod faults {
         }
         store.close().await.unwrap();
         let store = bench.open().await;
-        let marks = store.producers(P0).unwrap();
-        let sequences: Vec<u32> = marks.iter().map(|mark| mark.sequence).collect();
-        assert_eq!(sequences, [0, 2, 4, 6, 8, 10, 12]);
-        assert!(
-            marks
-                .iter()
-                .all(|mark| (mark.id, mark.epoch, mark.records) == (ProducerId(7), 1, 2))
-        );
+        let last = store.producers(P0).unwrap().batches();
+        let sequences: Vec<u32> = last
+            .iter()
+            .map(|(producer, ..)| producer.sequence)
+            .collect();
+        assert_eq!(sequences, [4, 6, 8, 10, 12]);
+        assert!(last.iter().all(|(producer, records, base)| {
+            let is_ours = (producer.id, producer.epoch, *records) == (ProducerId(7), 1, 2);
+            is_ours && *base == u64::from(producer.sequence)
+        }));
     }
 
     #[tokio::test]

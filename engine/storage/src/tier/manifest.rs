@@ -11,8 +11,8 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub(crate) const FORMAT: u32 = 1;
-/// Producers a manifest remembers; the ones that wrote last stay.
-const PRODUCER_MARKS_MAX: usize = 5_000;
+/// Batches of producers a manifest remembers; the ones written last stay.
+pub(crate) const PRODUCER_MARKS_MAX: usize = 5_000;
 
 /// One Parquet object of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,12 @@
 //! the bytes at hand. Refuses: whatever does not fit its own length.
 
 use bytes::Bytes;
+use model::compaction::Compacted;
 use model::{Offset, PartitionId, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::planted::{Bug, planted};
+use crate::tier::manifest::ProducerMark;
 
 pub(crate) const ENTRY_HEAD_LEN: usize = 64;
 pub(crate) const PART_HEAD_LEN: usize = 16;
@@ -30,7 +32,8 @@ pub(crate) enum Kind {
     Mark = 2,
     /// A `Control` as JSON.
     Control = 3,
-    /// Batches that stood in an old segment, written again: same offsets, newer place.
+    /// Batches written again: same offsets, newer place. Each stands for all that stood between
+    /// its base and its next offset, of which compaction may have left a part.
     Moved = 4,
 }
 
@@ -53,6 +56,16 @@ pub(crate) enum Control {
     },
     /// The partition is gone; what older entries hold of it is dead.
     Drop { partition: PartitionId },
+    /// Batches of idempotent producers that were trimmed, or became part of others.
+    Producers {
+        partition: PartitionId,
+        batches: Vec<ProducerMark>,
+    },
+    /// What is remembered of compaction.
+    Compacted {
+        partition: PartitionId,
+        compacted: Compacted,
+    },
     /// Where each partition begins and ends (at least), and the next sequence of each shard;
     /// written before old segments go.
     Checkpoint {

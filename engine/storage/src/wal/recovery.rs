@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::compaction::Compacted;
 use model::{Batch, Offset, PartitionId, Producer};
 
 use super::entry::{self, Control, ENTRY_HEAD_LEN, EntryHead, Kind};
@@ -21,6 +22,7 @@ use super::writer::{Head, create_segment, salt};
 use crate::error::OpenError;
 use crate::io::Disk;
 use crate::planted::{Bug, planted};
+use crate::tier::manifest::{PRODUCER_MARKS_MAX, ProducerMark, last_marks};
 
 /// What the WAL holds of one batch.
 pub(crate) struct FoundBatch {
@@ -41,6 +43,43 @@ pub(crate) struct Found {
     pub end: Offset,
     /// By base offset; of two places the later one counts.
     pub batches: BTreeMap<Offset, FoundBatch>,
+    /// Batches of producers that stand here no more, by base offset.
+    pub producers: BTreeMap<Offset, ProducerMark>,
+    pub compacted: Compacted,
+}
+
+impl Found {
+    /// Makes way for a batch that stands for all from `base` to `next`.
+    fn replace(&mut self, base: Offset, next: Offset) {
+        let bases: Vec<Offset> = self.batches.range(base..next).map(|(b, _)| *b).collect();
+        for base in bases {
+            let gone = self.batches.remove(&base);
+            self.remember(gone.and_then(|gone| gone.mark(base)));
+        }
+    }
+
+    fn remember(&mut self, marks: impl IntoIterator<Item = ProducerMark>) {
+        let by_base = |mark: ProducerMark| (mark.base_offset, mark);
+        self.producers.extend(marks.into_iter().map(by_base));
+        if self.producers.len() > 2 * PRODUCER_MARKS_MAX {
+            let marks = std::mem::take(&mut self.producers).into_values().collect();
+            self.producers
+                .extend(last_marks(marks).into_iter().map(by_base));
+        }
+    }
+}
+
+impl FoundBatch {
+    /// What is to be remembered of it if a producer numbered it.
+    pub(crate) fn mark(&self, base_offset: Offset) -> Option<ProducerMark> {
+        self.producer.map(|producer| ProducerMark {
+            id: producer.id,
+            epoch: producer.epoch,
+            sequence: producer.sequence,
+            base_offset,
+            records: self.records,
+        })
+    }
 }
 
 /// A torn tail that was cut off.
@@ -328,17 +367,20 @@ impl Scan {
                         at,
                         size,
                     };
-                    self.batch(part.partition, &batch, location);
+                    self.batch(head.kind, part.partition, &batch, location);
                 }
             }
         }
         Ok(())
     }
 
-    fn batch(&mut self, partition: PartitionId, batch: &Batch, location: Location) {
+    fn batch(&mut self, kind: Kind, partition: PartitionId, batch: &Batch, location: Location) {
         let found = self.partitions.entry(partition).or_default();
         let base = batch.base_offset();
         let next = batch.next_offset();
+        if kind == Kind::Moved {
+            found.replace(base, next);
+        }
         let facts = FoundBatch {
             next,
             records: batch.len(),
@@ -360,6 +402,16 @@ impl Scan {
             Control::Drop { partition } => {
                 self.partitions.remove(&partition);
             }
+            Control::Producers { partition, batches } => {
+                self.partitions
+                    .entry(partition)
+                    .or_default()
+                    .remember(batches);
+            }
+            Control::Compacted {
+                partition,
+                compacted,
+            } => self.partitions.entry(partition).or_default().compacted = compacted,
             Control::Checkpoint {
                 partitions,
                 sequences,

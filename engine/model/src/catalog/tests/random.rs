@@ -135,7 +135,7 @@ impl Naive {
             let same = if_absent && there.2 == spec;
             return same.then_some(Outcome::Topic(TopicId(there.0)));
         }
-        spec.check_internal().ok()?;
+        spec.check().ok()?;
         self.topics_made += 1;
         let schemas = spec.schema.iter().cloned().collect();
         self.topics.push((self.topics_made, name, spec, schemas));

@@ -1,0 +1,377 @@
+//! Compaction on a real WAL over a simulated disk, beside a plain list of what was written:
+//! through restarts, power cuts in the middle of a pass, trims and reclaimed segments.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::Poll;
+
+use model::{Codec, Producer, ProducerId, RowsBuilder, ShardEpoch};
+use proptest::prelude::*;
+
+use super::super::Entry;
+use super::super::commit::Committer;
+use super::super::tests::{P0, P1};
+use super::*;
+use crate::config::{PartitionConfig, StoreConfig};
+use crate::tests::disk::SimDisk;
+use crate::tier::tests::FaultyStore;
+
+const SECOND_US: i64 = 1_000_000;
+const PARTITIONS: [PartitionId; 2] = [P0, P1];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Records (key, is a tombstone) of partition 0 or 1, by a producer or none.
+    Append {
+        partition: usize,
+        records: Vec<(u8, bool)>,
+        producer: Option<u8>,
+    },
+    Compact(usize),
+    Trim(usize, u64),
+    Reclaim,
+    MoveLeftovers,
+    Wait(i64),
+    Restart,
+    /// The power goes after so many changes to the disk, while a partition is compacted; which
+    /// unsynced blocks are there afterwards.
+    PowerCut(usize, i64, Vec<bool>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let record = (0u8..7, prop::bool::weighted(0.3));
+    let append = (
+        0usize..2,
+        prop::collection::vec(record, 1..7),
+        prop::option::of(0u8..3),
+    );
+    let partition = 0usize..2;
+    let blocks = prop::collection::vec(any::<bool>(), 1..9);
+    prop_oneof![
+        12 => append.prop_map(|(partition, records, producer)| {
+            Step::Append { partition, records, producer }
+        }),
+        5 => partition.clone().prop_map(Step::Compact),
+        1 => (partition.clone(), 0u64..20).prop_map(|(p, ahead)| Step::Trim(p, ahead)),
+        2 => Just(Step::Reclaim),
+        1 => Just(Step::MoveLeftovers),
+        2 => (1i64..15).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+        2 => (partition, 0i64..12, blocks).prop_map(|(p, power, b)| Step::PowerCut(p, power, b)),
+    ]
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    offset: Offset,
+    key: u8,
+    value: Option<String>,
+}
+
+type State = BTreeMap<u8, String>;
+
+fn state(records: &[Record]) -> State {
+    let mut map = State::new();
+    for record in records {
+        match &record.value {
+            Some(value) => map.insert(record.key, value.clone()),
+            None => map.remove(&record.key),
+        };
+    }
+    map
+}
+
+/// A batch of a producer, its records and its base offset.
+type Numbered = (Producer, u32, Offset);
+
+/// What was written to a partition, and which batches of producers.
+#[derive(Default)]
+struct Truth {
+    log: Vec<Record>,
+    start: Offset,
+    batches: BTreeMap<u8, Vec<Numbered>>,
+}
+
+impl Truth {
+    /// The last five of each.
+    fn producers(&self) -> Vec<Numbered> {
+        let last = |batches: &Vec<Numbered>| batches[batches.len().saturating_sub(5)..].to_vec();
+        let mut last: Vec<Numbered> = self.batches.values().flat_map(last).collect();
+        last.sort_by_key(|(_, _, base)| *base);
+        last
+    }
+}
+
+struct World {
+    config: StoreConfig,
+    disk: SimDisk,
+    objects: FaultyStore,
+    store: Store,
+    writer: Committer,
+    failed: bool,
+    now_us: i64,
+    truths: [Truth; 2],
+    passes: u64,
+}
+
+fn partitions() -> Vec<PartitionConfig> {
+    let compact = CompactionConfig {
+        tombstone_retention: Duration::from_secs(20),
+        ..CompactionConfig::default()
+    };
+    let config = |id| PartitionConfig {
+        tier: false,
+        compact: Some(compact),
+        ..PartitionConfig::new(id, "t")
+    };
+    PARTITIONS.map(config).to_vec()
+}
+
+async fn open(config: &StoreConfig, disk: &SimDisk, objects: &FaultyStore) -> (Store, Committer) {
+    let tier = objects.tier(config);
+    let opened = Store::open_stepped(config.clone(), partitions(), Arc::new(disk.clone()), tier);
+    opened.await.unwrap()
+}
+
+impl World {
+    async fn new(keys: usize) -> World {
+        let mut config = StoreConfig::new("/compaction");
+        config.segment_bytes = 3 << 10;
+        config.compaction_keys_bytes_max = keys * 50;
+        let (disk, objects) = (SimDisk::default(), FaultyStore::default());
+        let (store, writer) = open(&config, &disk, &objects).await;
+        World {
+            config,
+            disk,
+            objects,
+            store,
+            writer,
+            failed: false,
+            now_us: 0,
+            truths: Default::default(),
+            passes: 0,
+        }
+    }
+
+    /// Lets the writer take turns until `work` is done.
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            if let Poll::Ready(done) = futures::poll!(work.as_mut()) {
+                return done;
+            }
+            if self.store.inner.queue.waiting().0 > 0 && !self.failed {
+                self.failed = !self.writer.turn();
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn append(&mut self, partition: usize, records: &[(u8, bool)], by: Option<u8>) {
+        let id = PARTITIONS[partition];
+        let base = self.store.log_end(id).unwrap();
+        let truth = &mut self.truths[partition];
+        let mut rows = RowsBuilder::new();
+        for (offset, (key, dead)) in (base..).zip(records) {
+            let value = (!dead).then(|| format!("value {offset}"));
+            rows.push(
+                offset as i64,
+                Some(&[*key]),
+                value.as_deref().map(str::as_bytes),
+                &[],
+            );
+            let key = *key;
+            truth.log.push(Record { offset, key, value });
+        }
+        let producer = by.map(|id| {
+            let batches = truth.batches.entry(id).or_default();
+            let after = |(last, records, _): &Numbered| last.sequence + records;
+            let producer = Producer {
+                id: ProducerId(id.into()),
+                epoch: 1,
+                sequence: batches.last().map_or(0, after),
+            };
+            batches.push((producer, records.len() as u32, base));
+            producer
+        });
+        let batch = Batch::encode(&rows.finish(), Codec::None, producer).unwrap();
+        let batch = batch.stamped(base, ShardEpoch(0), self.now_us);
+        let pending = self.store.enqueue(Entry::new(vec![(id, batch)])).unwrap();
+        self.drive(pending).await.unwrap();
+    }
+
+    async fn compact(&mut self, partition: usize) -> Result<(), LogError> {
+        let (store, now_us) = (self.store.clone(), self.now_us);
+        let report = self
+            .drive(store.compact(PARTITIONS[partition], now_us))
+            .await?;
+        self.passes += report.passes;
+        Ok(())
+    }
+
+    async fn reopen(&mut self, disk: SimDisk) {
+        self.disk = disk;
+        self.failed = false;
+        (self.store, self.writer) = open(&self.config, &self.disk, &self.objects).await;
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Append {
+                partition,
+                records,
+                producer,
+            } => self.append(partition, &records, producer).await,
+            Step::Compact(partition) => {
+                self.compact(partition).await.unwrap();
+                self.check_clean(partition).await;
+            }
+            Step::Trim(partition, ahead) => {
+                let truth = &mut self.truths[partition];
+                truth.start = (truth.start + ahead).min(truth.log.len() as u64);
+                let before = truth.start;
+                let store = self.store.clone();
+                let trim = store.trim_durable(PARTITIONS[partition], before);
+                self.drive(trim).await.unwrap();
+            }
+            Step::Reclaim => {
+                let store = self.store.clone();
+                self.drive(store.reclaim()).await.unwrap();
+            }
+            Step::MoveLeftovers => {
+                let store = self.store.clone();
+                self.drive(store.move_leftovers()).await.unwrap();
+            }
+            Step::Wait(seconds) => self.now_us += seconds * SECOND_US,
+            Step::Restart => {
+                while self.store.inner.queue.waiting().0 > 0 {
+                    self.writer.turn();
+                }
+                let before = PARTITIONS.map(|p| self.store.partition(p).unwrap().compacted());
+                self.reopen(self.disk.restarted()).await;
+                let after = PARTITIONS.map(|p| self.store.partition(p).unwrap().compacted());
+                assert_eq!(after, before);
+            }
+            Step::PowerCut(partition, power, blocks) => {
+                self.disk.faults.power.store(power, SeqCst);
+                // Through or broken off; what is there says the same.
+                let _ = self.compact(partition).await;
+                let mut blocks = blocks.into_iter().cycle();
+                let after = self.disk.crashed(|| blocks.next().unwrap());
+                self.reopen(after).await;
+            }
+        }
+        self.check(0).await;
+        self.check(1).await;
+    }
+
+    async fn read(&self, partition: usize) -> Vec<Record> {
+        let id = PARTITIONS[partition];
+        let bounds = self.store.bounds(id).unwrap();
+        let (mut at, mut records) = (bounds.start, Vec::new());
+        while at < bounds.end {
+            let batches = self.store.read(id, at, 200).await.unwrap();
+            assert!(!batches.is_empty(), "nothing at {at} below {}", bounds.end);
+            for batch in batches {
+                assert!(
+                    batch.base_offset() <= at,
+                    "no gap before {}",
+                    batch.base_offset()
+                );
+                let rows = batch.rows().unwrap();
+                for (row, offset) in batch.offsets().unwrap().into_iter().enumerate() {
+                    let record = rows.record(row);
+                    let value = record.value.map(|value| String::from_utf8(value.to_vec()));
+                    let (key, value) = (record.key.unwrap()[0], value.map(Result::unwrap));
+                    if offset >= at {
+                        records.push(Record { offset, key, value });
+                    }
+                }
+                at = at.max(batch.next_offset());
+            }
+        }
+        assert_eq!(at, bounds.end);
+        records
+    }
+
+    async fn check(&self, partition: usize) {
+        let (id, truth) = (PARTITIONS[partition], &self.truths[partition]);
+        let bounds = self.store.bounds(id).unwrap();
+        assert_eq!(
+            (bounds.start, bounds.end),
+            (truth.start, truth.log.len() as u64)
+        );
+        let records = self.read(partition).await;
+        for record in &records {
+            assert_eq!(record, &truth.log[record.offset as usize]);
+        }
+        let in_order = records.windows(2).all(|two| two[0].offset < two[1].offset);
+        assert!(in_order, "{records:?}");
+        assert_eq!(state(&records), state(&truth.log[truth.start as usize..]));
+        assert_eq!(
+            self.store.producers(id).unwrap().batches(),
+            truth.producers()
+        );
+        let snapshot = self.store.snapshot(id).await.unwrap();
+        let rows: usize = snapshot
+            .hot
+            .iter()
+            .map(|batch| {
+                let offsets = batch.offsets().unwrap();
+                offsets
+                    .iter()
+                    .filter(|offset| **offset >= bounds.start)
+                    .count()
+            })
+            .sum();
+        assert_eq!(rows, records.len(), "SQL sees the same");
+    }
+
+    /// All but the newest batch has one record a key, and no tombstone whose time is over.
+    async fn check_clean(&self, partition: usize) {
+        let compacted = self
+            .store
+            .partition(PARTITIONS[partition])
+            .unwrap()
+            .compacted();
+        let newest = self
+            .store
+            .partition(PARTITIONS[partition])
+            .unwrap()
+            .view()
+            .index;
+        let Some(newest) = newest.last() else { return };
+        let start = self.truths[partition].start;
+        assert!(compacted.end() >= newest.base || newest.base <= start);
+        let mut keys = BTreeMap::new();
+        let records = self.read(partition).await;
+        for record in records.iter().filter(|record| record.offset < newest.base) {
+            assert_eq!(keys.insert(record.key, record.offset), None, "{records:?}");
+        }
+    }
+}
+
+fn run(keys: usize, steps: Vec<Step>) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(async {
+        let mut world = World::new(keys).await;
+        for step in steps {
+            world.step(step).await;
+        }
+        world.passes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(160))]
+    #[test]
+    fn what_is_left_says_the_same_whatever_happens(
+        keys in 1usize..9,
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        run(keys, steps);
+    }
+}
