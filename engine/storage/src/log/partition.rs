@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::config::PartitionConfig;
 use crate::status::PartitionStatus;
-use crate::tier::manifest::{Manifest, ProducerMark};
+use crate::tier::manifest::{ColdObject, Manifest, ProducerMark};
 use crate::wal::Location;
 
 /// Where one untiered batch stands.
@@ -413,7 +413,7 @@ impl Partition {
             end: state.end,
             cold_end: state.cold.end,
             objects: state.cold.objects.len() as u64,
-            cold_bytes: state.cold.objects.iter().map(|object| object.size).sum(),
+            cold_bytes: state.cold.objects.iter().map(ColdObject::bytes).sum(),
             hot_bytes: state.index_bytes,
             manifest_version: state.cold.number,
             tier_failure: state.tier_failures.reason.clone(),
