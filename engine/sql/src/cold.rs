@@ -1,7 +1,8 @@
 //! The tiered rows of a topic: Parquet objects named by the manifest, never listed.
 //!
 //! Called by a topic's scan.
-//! Invariants: only objects a query may need are opened, only columns it asks for are read;
+//! Invariants: only objects a query may need are opened, only columns it asks for are read, and
+//! of an object only the row groups of its partition (`object`);
 //! `_partition` is a constant of each object; `_value_text` is made from `_value` on the way out.
 //! An object that begins before the partition's start is read behind a filter on `_offset`.
 
@@ -20,22 +21,20 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{ColumnarValue, Operator, ScalarUDF, Volatility, create_udf};
-use datafusion::object_store::path::Path;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use model::ids::Offset;
-use storage::{ColdObject, Snapshot};
+use storage::Snapshot;
 
 use crate::hot::null_if_empty;
+use crate::object::{CheckedReaders, file};
 use crate::topic::{HEADERS, OFFSET, PARTITION, VALUE, VALUE_TEXT, header_item};
 
 /// Where DataFusion finds the tier's store.
 pub(crate) const STORE_URL: &str = "tier://store";
-/// Bytes fetched from an object's end in the hope that its whole footer is there.
-const FOOTER_HINT_BYTES: usize = 64 << 10;
 
 /// One scan's share of the query.
 pub(crate) struct Scan<'a> {
@@ -47,6 +46,7 @@ pub(crate) struct Scan<'a> {
     pub output: &'a SchemaRef,
     pub limit: Option<usize>,
     pub session: &'a dyn Session,
+    pub readers: CheckedReaders,
 }
 
 /// The columns of the objects.
@@ -85,7 +85,7 @@ pub(crate) fn plans(
             if !keep {
                 continue;
             }
-            let file = file(object, snapshot.partition.index)?;
+            let file = file(snapshot.partition, object)?;
             if object.base >= snapshot.start {
                 whole.push((file, object.rows));
             } else {
@@ -100,13 +100,6 @@ pub(crate) fn plans(
     Ok(plans)
 }
 
-fn file(object: &ColdObject, partition: u32) -> Result<PartitionedFile, DataFusionError> {
-    let mut file = PartitionedFile::new(String::new(), object.size);
-    file.object_meta.location =
-        Path::parse(&object.path).map_err(|e| DataFusionError::External(Box::new(e)))?;
-    Ok(file.with_partition_values(vec![ScalarValue::UInt32(Some(partition))]))
-}
-
 fn plan(
     scan: &Scan<'_>,
     files: Vec<(PartitionedFile, u64)>,
@@ -119,7 +112,7 @@ fn plan(
     // The optimizer hands filters down to the source, where they prune row groups and pages.
     let source = ParquetSource::new(table_schema.clone())
         .with_table_parquet_options(scan.session.default_table_options().parquet)
-        .with_metadata_size_hint(FOOTER_HINT_BYTES)
+        .with_parquet_file_reader_factory(Arc::new(scan.readers.clone()))
         .with_enable_page_index(true);
     // The columns to read: each once, and the offset where rows are cut off.
     let mut read: Vec<usize> = Vec::new();

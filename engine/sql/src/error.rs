@@ -108,6 +108,9 @@ impl SqlError {
 
     /// Errors that mean the same at any time.
     fn running(error: DataFusionError) -> Result<SqlError, DataFusionError> {
+        if let Some(log) = log_error(&error) {
+            return Ok(SqlError::Log(log));
+        }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(detail) => {
                 let detail = detail
@@ -117,13 +120,17 @@ impl SqlError {
                     .to_string();
                 Ok(SqlError::Memory { detail })
             }
-            DataFusionError::External(inner) => match inner.downcast_ref::<LogError>() {
-                Some(log) => Ok(SqlError::Log(log.clone())),
-                None => Err(error),
-            },
             _ => Err(error),
         }
     }
+}
+
+/// What the log said, however deep it is wrapped: the tier's reads go through the parquet crate.
+fn log_error(error: &DataFusionError) -> Option<LogError> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
+        .find_map(|error| error.downcast_ref::<LogError>())
+        .cloned()
 }
 
 fn translated(error: &DataFusionError) -> String {

@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod hot;
 mod limits;
+mod object;
 mod prune;
 pub mod render;
 mod statement;

@@ -31,6 +31,7 @@ use tokio::sync::OnceCell;
 
 use crate::cold;
 use crate::hot::{self, HotColumn};
+use crate::object::CheckedReaders;
 use crate::prune::{self, Span};
 
 /// The columns every topic has, in this order, before the typed ones.
@@ -174,6 +175,7 @@ impl TableProvider for TopicTable {
             output: &output,
             limit: limit.filter(|_| filters.is_empty()),
             session,
+            readers: CheckedReaders(self.store.clone()),
         };
         let mut plans = cold::plans(&scan, snapshots, &kept)?;
         let columns = wanted.iter().map(|index| HotColumn::at(*index)).collect();

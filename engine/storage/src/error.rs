@@ -80,8 +80,16 @@ pub enum TierError {
     },
     #[error("the tier is left alone for a while: {reason}; it will be tried again")]
     Resting { reason: String },
-    #[error("{path} is not readable as Parquet: {reason}")]
-    Parquet { path: String, reason: String },
+    #[error(
+        "{path} is damaged where it has offsets {base} to {next} of partition {partition}: {reason}"
+    )]
+    Damaged {
+        path: String,
+        partition: PartitionId,
+        base: u64,
+        next: u64,
+        reason: String,
+    },
     #[error(
         "manifest {path} was written by {writer}: another broker owns partition {partition}, so \
          this one stopped tiering it"
@@ -109,7 +117,7 @@ impl TierError {
     /// The same said to a reader of a partition. Damage stays damage: asking again is no use.
     pub(crate) fn into_read(self, partition: PartitionId) -> LogError {
         match self {
-            TierError::Parquet { .. } | TierError::Manifest { .. } => LogError::Corrupt {
+            TierError::Damaged { .. } | TierError::Manifest { .. } => LogError::Corrupt {
                 partition,
                 detail: format!("{self}; restore it from a copy, or read on after it"),
             },

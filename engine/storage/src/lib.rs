@@ -28,5 +28,5 @@ pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;
 pub use status::{Collected, CompactionReport, PartitionStatus, StoreStatus, TierReport};
-pub use tier::manifest::{ColdObject, ProducerMark};
+pub use tier::manifest::{ColdFoot, ColdGroup, ColdObject, ProducerMark};
 pub use tier::pace::{BreakerState, BreakerStatus};

@@ -31,7 +31,7 @@ struct World {
     catalog: Arc<Catalog>,
     store: Store,
     engine: Engine,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub(super) fn flights_schema() -> Schema {
@@ -75,6 +75,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let config = StoreConfig {
             tier_tick_ms: 3_600_000,
+            // Every query reads the tier again.
+            cold_cache_bytes_max: 0,
             ..StoreConfig::new(dir.path())
         };
         let partitions = catalog
@@ -88,7 +90,7 @@ impl World {
             catalog,
             store,
             engine,
-            _dir: dir,
+            dir,
         }
     }
 

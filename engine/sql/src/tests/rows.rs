@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::SqlError;
+use model::port::LogError;
 
 /// Questions that must have the same answers wherever the rows are.
 const QUESTIONS: [(&str, &str); 14] = [
@@ -210,6 +211,47 @@ async fn what_cannot_match_is_not_read() {
             "n\n3",
         )
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_bytes_are_an_error_and_never_rows() {
+    let world = World::new(SqlLimits::default()).await;
+    world.some_flights().await;
+    world.tier().await;
+    let partition = world.partition("flights", 0);
+    let object = world
+        .store
+        .snapshot(partition)
+        .await
+        .unwrap()
+        .cold
+        .remove(0);
+    let path = world.dir.path().join("tier").join(&object.path);
+    let whole = std::fs::read(&path).unwrap();
+    let sql = "select * from flights where _partition = 0";
+    let run = async || world.run(sql, Format::Csv, QueryOptions::default()).await;
+    // Once the footer was read it is known, so it comes first.
+    let (group, foot) = (&object.groups[0], object.foot.as_ref().unwrap());
+    let footer = (foot.at..object.size).step_by(61);
+    for at in footer.chain((group.at..foot.at).step_by(17)) {
+        let mut damaged = whole.clone();
+        damaged[at as usize] ^= 0x10;
+        std::fs::write(&path, &damaged).unwrap();
+        let error = run()
+            .await
+            .expect_err("the byte is part of what was asked for");
+        let is_corrupt = matches!(&error, SqlError::Log(LogError::Corrupt { .. }));
+        assert!(is_corrupt, "byte {at}: {error}");
+        assert!(
+            error.to_string().contains(&object.path),
+            "byte {at}: {error}"
+        );
+    }
+    std::fs::write(&path, &whole[..20]).unwrap();
+    let error = run().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("not {}", whole.len())), "{error}");
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(run().await.unwrap().lines().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{LogError, ShardEpoch};
+use model::LogError;
 
 use super::Store;
 use super::partition::Partition;
@@ -68,21 +68,20 @@ impl Store {
         };
         let old = &before.objects[range.clone()];
         let tier = &self.inner.tier;
-        let batches = tier.read_whole(old, ShardEpoch(before.shard_epoch)).await?;
+        let batches = tier.read_whole(&before, old).await?;
         let written = encode(partition, batches).await?;
         let rows: u64 = old.iter().map(|object| object.rows).sum();
         let (Some(first), Some(last)) = (old.first(), old.last()) else {
             return Ok(0);
         };
-        if (written.base, written.next, written.rows) != (first.base, last.next, rows) {
-            let detail = format!(
-                "objects with {rows} rows of offsets {}..{} read back as {} rows of {}..{}",
-                first.base, last.next, written.rows, written.base, written.next
-            );
-            let partition = partition.id();
+        let wanted = (first.base, last.next, rows);
+        let whole = |object: &ColdObject| (object.base, object.next, object.rows) == wanted;
+        if !written.objects.iter().all(whole) {
+            let (base, next, partition) = (first.base, last.next, partition.id());
+            let detail = format!("objects with {rows} rows of {base}..{next} read back otherwise");
             return Err(LogError::Corrupt { partition, detail }.into());
         }
-        let object = tier.put_data(&partition.config(), &written).await?;
+        let object = tier.put_data(&partition.config(), written).await?;
         let manifest = before.replaced(range.clone(), object);
         let manifest = tier.put_manifest(&manifest).await?;
         partition.release_tiered(Arc::new(manifest));
@@ -126,11 +125,8 @@ mod tests {
                 base: at as u64,
                 next: at as u64 + 1,
                 rows: 1,
-                min_ts: 0,
-                max_ts: 0,
-                append_time: 0,
                 row_bytes: *row_bytes,
-                crc32c: 0,
+                ..ColdObject::default()
             };
             let objects: Vec<ColdObject> = row_bytes.iter().enumerate().map(object).collect();
             assert_eq!(due(&objects, 3, 100), expected, "{row_bytes:?}");

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::PartitionConfig;
 use crate::status::PartitionStatus;
-use crate::tier::manifest::Manifest;
+use crate::tier::manifest::{ColdObject, Manifest};
 use crate::wal::Location;
 
 pub(crate) use rewritten::Dirt;
@@ -418,7 +418,7 @@ impl Partition {
             end: state.end,
             cold_end: state.cold.end,
             objects: state.cold.objects.len() as u64,
-            cold_bytes: state.cold.objects.iter().map(|object| object.size).sum(),
+            cold_bytes: state.cold.objects.iter().map(ColdObject::bytes).sum(),
             hot_bytes: state.index_bytes,
             manifest_version: state.cold.number,
             compacted_end: state.compacted.end(),

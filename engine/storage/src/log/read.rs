@@ -4,14 +4,18 @@
 //! without gap or double and never reach past the high watermark; a batch from disk passed its
 //! checksum. Refuses: offsets outside of what is kept.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use model::{Batch, LogError, Lookup, Offset, PartitionId};
+use parquet::file::metadata::ParquetMetaData;
 
 use super::Store;
 use super::partition::{Partition, Place, Slot};
 use crate::snapshot::Snapshot;
 use crate::tier::columns;
+use crate::tier::manifest::ColdObject;
 use crate::wal::reader::read_batch;
 
 /// What a search by time reads at once.
@@ -127,6 +131,28 @@ impl Store {
             hot,
             schema: columns::schema(&partition.config()),
         })
+    }
+
+    /// The footer of an object in a snapshot of `p`, with page indexes, checked.
+    pub async fn cold_footer(
+        &self,
+        p: PartitionId,
+        object: &ColdObject,
+    ) -> Result<Arc<ParquetMetaData>, LogError> {
+        let footer = self.inner.tier.footer(p, object).await;
+        let footer = footer.map_err(|error| error.into_read(p))?;
+        Ok(Arc::clone(footer.metadata.metadata()))
+    }
+
+    /// Ranges of an object in a snapshot of `p`, out of columns that passed their checksums.
+    pub async fn cold_ranges(
+        &self,
+        p: PartitionId,
+        object: &ColdObject,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, LogError> {
+        let bytes = self.inner.tier.fetch_ranges(p, object, ranges).await;
+        bytes.map_err(|error| error.into_read(p))
     }
 }
 

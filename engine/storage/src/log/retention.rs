@@ -30,7 +30,7 @@ impl Partition {
         let cold = view.cold.objects.iter().map(|object| Unit {
             next: object.next,
             append_time_us: object.append_time,
-            bytes: object.size,
+            bytes: object.bytes(),
         });
         let hot = view.index.iter().map(|slot| Unit {
             next: slot.next,

@@ -97,17 +97,14 @@ impl Store {
         let batch_bytes = batches.iter().map(|batch| batch.size() as u64).sum();
         let marks = marks(&batches);
         let written = encode(partition, batches).await?;
-        let object = self
-            .inner
-            .tier
-            .put_data(&partition.config(), &written)
-            .await?;
+        let config = partition.config();
+        let object = self.inner.tier.put_data(&config, written).await?;
         let report = TierReport {
             partitions: 0,
             objects: 1,
             records: object.rows,
             batch_bytes,
-            object_bytes: object.size,
+            object_bytes: object.bytes(),
             segments_freed: 0,
         };
         let before = partition.cold();
@@ -297,7 +294,7 @@ pub(super) async fn encode(
 ) -> Result<Written, TierError> {
     let partition = Arc::clone(partition);
     let id = partition.id();
-    let encoded = tokio::task::spawn_blocking(move || write(&partition.config(), &batches)).await;
+    let encoded = tokio::task::spawn_blocking(move || write(&partition.config(), &[batches])).await;
     match encoded {
         Ok(Ok(written)) => Ok(written),
         Ok(Err(error)) => {

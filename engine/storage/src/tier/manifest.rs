@@ -2,24 +2,27 @@
 //!
 //! Called by: `tier` and `log`. Paths: `manifests/TOPIC/INDEX/NUMBER.json` for lists,
 //! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects.
+//! Format 2 names, besides an object, the row groups of this partition in it and its footer,
+//! each with range and checksum; format 1, whose objects are checked whole, is still read.
 //! Invariants: a manifest is put only where none is (`PutMode::Create`); the highest number
-//! counts; objects stand in offset order and do not overlap.
+//! counts; objects stand in offset order and do not overlap, nor do the groups of one.
 //! Refuses: lists with another format, out of order, or for another partition.
 
 use model::{Offset, PartitionId, ProducerId};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+const FORMAT_OLDEST: u32 = 1;
 /// Batches of producers a manifest remembers; the ones written last stay.
 pub(crate) const PRODUCER_MARKS_MAX: usize = 5_000;
 
-/// One Parquet object of a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a Parquet object has of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColdObject {
     /// In the tier's object store.
     pub path: String,
-    /// Size of the object in bytes.
+    /// Size of the whole object in bytes.
     pub size: u64,
     /// Offset of the first record.
     pub base: Offset,
@@ -35,6 +38,90 @@ pub struct ColdObject {
     pub row_bytes: u64,
     /// crc32c of the whole object.
     pub crc32c: u32,
+    /// The highest shard epoch of the batches.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u32,
+    /// Number of the first of `groups` among all row groups of the object.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub group: u32,
+    /// The partition's row groups, which follow each other. Empty in format 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ColdGroup>,
+    /// None in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foot: Option<ColdFoot>,
+}
+
+/// A row group: its bytes are one range of the object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdGroup {
+    pub at: u64,
+    pub len: u64,
+    pub crc32c: u32,
+    /// Offset of the first row.
+    pub base: Offset,
+    pub rows: u64,
+}
+
+/// All after the last row group: page indexes and the metadata of all row groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdFoot {
+    pub at: u64,
+    pub len: u64,
+    pub crc32c: u32,
+    /// Row groups of the whole object.
+    pub groups: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl ColdObject {
+    /// Bytes that are this partition's.
+    pub fn bytes(&self) -> u64 {
+        match self.foot {
+            Some(_) => self.groups.iter().map(|group| group.len).sum(),
+            None => self.size,
+        }
+    }
+
+    /// Whether every offset from base to next has a row.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.rows == self.next - self.base
+    }
+
+    /// Checks what the entry says of itself.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.next <= self.base {
+            return Err("is out of order");
+        }
+        let Some(foot) = &self.foot else {
+            let is_whole = self.groups.is_empty();
+            return is_whole.then_some(()).ok_or("has row groups and no footer");
+        };
+        let last = u64::from(self.group) + self.groups.len() as u64;
+        if self.groups.is_empty() || last > u64::from(foot.groups) {
+            return Err("has not the row groups it names");
+        }
+        if foot.at.checked_add(foot.len) != Some(self.size) {
+            return Err("does not end with its footer");
+        }
+        let (mut at, mut base, mut rows) = (0, self.base, 0u64);
+        for group in &self.groups {
+            let end = group.at.checked_add(group.len);
+            let end = end.filter(|end| group.at >= at && *end <= foot.at);
+            at = end.ok_or("has row groups that overlap")?;
+            if group.base < base || group.base >= self.next {
+                return Err("has row groups out of order");
+            }
+            base = group.base;
+            rows = rows.saturating_add(group.rows);
+        }
+        (rows == self.rows)
+            .then_some(())
+            .ok_or("counts its rows twice")
+    }
 }
 
 /// A batch of an idempotent producer, so that its retry is known when it comes.
@@ -95,11 +182,12 @@ impl Manifest {
         producers: Vec<ProducerMark>,
     ) -> Manifest {
         let mut next = self.clone();
-        next.number += 1;
+        (next.format, next.number) = (FORMAT, self.number + 1);
         next.start = next.start.max(start);
         next.objects.retain(|object| object.next > next.start);
         if let Some(object) = object {
             next.end = object.next;
+            next.shard_epoch = next.shard_epoch.max(object.epoch);
             next.objects.push(object);
         }
         next.producers.extend(producers);
@@ -110,7 +198,7 @@ impl Manifest {
     /// The list that follows when neighbouring objects became one.
     pub(crate) fn replaced(&self, range: std::ops::Range<usize>, object: ColdObject) -> Manifest {
         let mut next = self.clone();
-        next.number += 1;
+        (next.format, next.number) = (FORMAT, self.number + 1);
         next.objects.splice(range, [object]);
         next
     }
@@ -140,7 +228,7 @@ impl Manifest {
     pub(crate) fn from_json(bytes: &[u8], partition: PartitionId) -> Result<Manifest, String> {
         let manifest: Manifest =
             serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if manifest.format != FORMAT {
+        if !(FORMAT_OLDEST..=FORMAT).contains(&manifest.format) {
             return Err(format!("format {} is not known here", manifest.format));
         }
         if manifest.partition != partition {
@@ -148,9 +236,11 @@ impl Manifest {
         }
         let mut at = 0;
         for object in &manifest.objects {
-            if object.base < at || object.next <= object.base {
+            if object.base < at {
                 return Err(format!("object {} is out of order", object.path));
             }
+            let wrong = |what| format!("object {} {what}", object.path);
+            object.check().map_err(wrong)?;
             at = object.next;
         }
         if at > manifest.end {

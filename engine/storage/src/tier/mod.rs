@@ -7,6 +7,8 @@
 
 pub(crate) mod collect;
 pub(crate) mod columns;
+pub(crate) mod fetch;
+pub(crate) mod footer;
 pub(crate) mod manifest;
 pub(crate) mod objects;
 pub(crate) mod pace;
@@ -29,15 +31,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use model::{Batch, Digest, LogError, Offset, PartitionId, ShardEpoch};
+use model::{Digest, LogError, PartitionId};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::config::StoreConfig;
 use crate::error::{OpenError, TierError};
-use manifest::{ColdObject, Manifest};
+use fetch::RangeCache;
+use footer::FooterCache;
 use pace::Pace;
-use reader::{Cursor, Loaded, ReadCache};
+use reader::Cursors;
 
 pub(crate) struct Tier {
     pub objects: Arc<dyn ObjectStore>,
@@ -49,7 +52,9 @@ pub(crate) struct Tier {
     pub pace: Pace,
     /// Objects of this size and more go in parts.
     multipart_bytes: u64,
-    cache: ReadCache,
+    ranges: RangeCache,
+    footers: FooterCache,
+    cursors: Cursors,
     failure: Mutex<Option<String>>,
     collected: Mutex<Instant>,
     merged: AtomicU64,
@@ -76,7 +81,9 @@ impl Tier {
             puts: AtomicU64::new(0),
             pace: Pace::new(config, salt),
             multipart_bytes: config.tier_multipart_bytes,
-            cache: ReadCache::new(config.cold_cache_bytes_max),
+            ranges: RangeCache::new(config.cold_cache_bytes_max),
+            footers: FooterCache::default(),
+            cursors: Cursors::default(),
             failure: Mutex::new(None),
             collected: Mutex::new(Instant::now()),
             merged: AtomicU64::new(0),
@@ -137,99 +144,6 @@ impl Tier {
         Ok(numbers)
     }
 
-    /// Batches from `from` on, out of the object that holds it.
-    pub(crate) async fn read(
-        &self,
-        manifest: &Manifest,
-        from: Offset,
-        bytes_max: usize,
-    ) -> Result<Vec<Batch>, TierError> {
-        let object = manifest
-            .object_at(from)
-            .filter(|object| object.base <= from);
-        let Some(object) = object.cloned() else {
-            return Err(TierError::Log(LogError::Corrupt {
-                partition: manifest.partition,
-                detail: format!(
-                    "no object of manifest {} holds offset {from}",
-                    manifest.number
-                ),
-            }));
-        };
-        let cursor = self.cache.cursor(&object.path, from);
-        let loaded = match &cursor {
-            Some(_) => None,
-            None => Some(self.load(&object).await?),
-        };
-        let epoch = ShardEpoch(manifest.shard_epoch);
-        let path = object.path.clone();
-        let wrong = |reason: String| TierError::Parquet {
-            path: path.clone(),
-            reason,
-        };
-        let decode = move || {
-            let cursor = match (cursor, loaded) {
-                (Some(cursor), _) => cursor,
-                (None, Some(loaded)) => Cursor::open(&loaded, &object, from)?,
-                (None, None) => return Err("the object was not loaded".to_owned()),
-            };
-            take(cursor, &object, epoch, from, bytes_max)
-        };
-        let decoded = tokio::task::spawn_blocking(decode).await;
-        let (batches, cursor) = decoded
-            .map_err(|error| wrong(error.to_string()))?
-            .map_err(wrong)?;
-        if let Some(cursor) = cursor {
-            self.cache.put_cursor(cursor);
-        }
-        if batches.is_empty() {
-            return Err(wrong(format!("it has no record at or after offset {from}")));
-        }
-        Ok(batches)
-    }
-
-    async fn load(&self, object: &ColdObject) -> Result<Arc<Loaded>, TierError> {
-        if let Some(loaded) = self.cache.object(&object.path) {
-            return Ok(loaded);
-        }
-        let bytes = self.get("read", &object.path).await?;
-        let check = object.clone();
-        let wrong = |reason: String| TierError::Parquet {
-            path: object.path.clone(),
-            reason,
-        };
-        let loaded = tokio::task::spawn_blocking(move || Loaded::new(&check, bytes)).await;
-        let loaded = loaded
-            .map_err(|error| wrong(error.to_string()))?
-            .map_err(wrong)?;
-        let loaded = Arc::new(loaded);
-        self.cache.put_object(&loaded);
-        Ok(loaded)
-    }
-
-    /// All batches of objects, each checked against its checksum; past the readers' cache.
-    pub(crate) async fn read_whole(
-        &self,
-        objects: &[ColdObject],
-        epoch: ShardEpoch,
-    ) -> Result<Vec<Batch>, TierError> {
-        let mut batches = Vec::new();
-        for object in objects {
-            let bytes = self.get("read", &object.path).await?;
-            let (path, object) = (object.path.clone(), object.clone());
-            let decode = move || {
-                let loaded = Loaded::new(&object, bytes)?;
-                let cursor = Cursor::open(&loaded, &object, object.base)?;
-                take(cursor, &object, epoch, object.base, usize::MAX)
-            };
-            let decoded = tokio::task::spawn_blocking(decode).await;
-            let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
-            let (decoded, _) = decoded.map_err(|reason| TierError::Parquet { path, reason })?;
-            batches.extend(decoded);
-        }
-        Ok(batches)
-    }
-
     async fn get(&self, what: &'static str, path: &str) -> Result<Bytes, TierError> {
         let failed = |error| TierError::store(what, path, error);
         let got = self.objects.get(&Path::from(path)).await.map_err(failed)?;
@@ -240,32 +154,6 @@ impl Tier {
         match self.objects.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(TierError::store("delete", path.as_ref(), error)),
-        }
-    }
-}
-
-/// Batches until `bytes_max`, and the decoder if the object has more.
-fn take(
-    mut cursor: Cursor,
-    object: &ColdObject,
-    epoch: ShardEpoch,
-    from: Offset,
-    bytes_max: usize,
-) -> Result<(Vec<Batch>, Option<Cursor>), String> {
-    let mut batches = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let next = cursor.next(object, epoch)?;
-        if next.is_empty() {
-            return Ok((batches, None));
-        }
-        for batch in next.into_iter().filter(|batch| batch.next_offset() > from) {
-            bytes += batch.size();
-            batches.push(batch);
-        }
-        if bytes >= bytes_max && !batches.is_empty() {
-            let has_more = cursor.at() < object.next;
-            return Ok((batches, has_more.then_some(cursor)));
         }
     }
 }

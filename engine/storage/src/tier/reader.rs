@@ -1,25 +1,25 @@
-//! Parquet objects back as batches.
+//! Parquet objects back as batches, row group by row group.
 //!
-//! Called by: `Tier::read`. An object is fetched whole, checked against the checksum in the
-//! manifest, and kept in a small byte-bounded cache; a reader that goes on where it stopped
+//! Called by: `log` (a reader of cold offsets, a merge). The footer is parsed once and kept; a row group
+//! is fetched with one request and checked (`fetch`); a reader that goes on where it stopped
 //! finds its decoder where it left it.
-//! Invariants: batches have the offsets the records had; memory is bounded by the objects.
-//! Refuses: objects whose bytes are not those the manifest tells of.
+//! Invariants: batches have the offsets the records had; of a shared object only the partition's
+//! own row groups are fetched and decoded; memory is bounded by the row groups.
+//! Refuses: row groups that are not where the manifest says.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use model::{Batch, Codec, Offset, Rows, ShardEpoch};
+use model::{Batch, Codec, LogError, Offset, PartitionId, Rows, ShardEpoch};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder,
-};
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
+use super::Tier;
 use super::columns::{self, BASE};
-use super::manifest::ColdObject;
+use super::fetch::{Piece, damaged};
+use super::footer::{Footer, Sparse};
+use super::manifest::{ColdObject, Manifest};
+use crate::error::TierError;
 
 /// Bytes of rows that become one batch.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -27,145 +27,234 @@ const BATCH_ROWS_MAX: u64 = 8 * 1024;
 /// Decoders kept for readers that go on.
 const CURSORS_MAX: usize = 32;
 
-/// A fetched object.
-pub(crate) struct Loaded {
-    path: String,
-    bytes: Bytes,
-    metadata: ArrowReaderMetadata,
+/// What a decoder reads: some row groups of a partition in an object.
+pub(crate) struct Span<'a> {
+    pub partition: PartitionId,
+    pub object: &'a ColdObject,
+    /// The first one, and how many, counted among the partition's own.
+    pub group: usize,
+    pub groups: usize,
 }
 
-impl Loaded {
-    /// Checks the bytes of `object` and reads their footer.
-    pub(crate) fn new(object: &ColdObject, bytes: Bytes) -> Result<Loaded, String> {
-        if bytes.len() as u64 != object.size {
-            return Err(format!("it has {} bytes, not {}", bytes.len(), object.size));
+impl Tier {
+    /// Batches from `from` on, out of the object that holds it.
+    pub(crate) async fn read(
+        &self,
+        manifest: &Manifest,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Batch>, TierError> {
+        let object = manifest
+            .object_at(from)
+            .filter(|object| object.base <= from);
+        let Some(object) = object.cloned() else {
+            return Err(TierError::Log(LogError::Corrupt {
+                partition: manifest.partition,
+                detail: format!(
+                    "no object of manifest {} holds offset {from}",
+                    manifest.number
+                ),
+            }));
+        };
+        let group = object.group_at(from);
+        for group in group..object.group_count() {
+            let batches = self.read_group(manifest, &object, group, from, bytes_max);
+            let batches = batches.await?;
+            if !batches.is_empty() {
+                return Ok(batches);
+            }
         }
-        let crc = crc32c::crc32c(&bytes);
-        if crc != object.crc32c {
-            return Err(format!(
-                "its checksum is {crc:08x}, not {:08x}",
-                object.crc32c
-            ));
+        let reason = format!("it has no record at or after offset {from}");
+        Err(damaged(manifest.partition, &object, reason))
+    }
+
+    /// Batches of one row group from `from` on.
+    async fn read_group(
+        &self,
+        manifest: &Manifest,
+        object: &ColdObject,
+        group: usize,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Batch>, TierError> {
+        let (partition, epoch) = (manifest.partition, ShardEpoch(manifest.shard_epoch));
+        let span = Span {
+            partition,
+            object,
+            group,
+            groups: 1,
+        };
+        let cursor = match self.cursors.take(partition, &object.path, from) {
+            Some(cursor) => cursor,
+            None => self.decoder(&span, from).await?,
+        };
+        let end = object
+            .groups
+            .get(group + 1)
+            .map_or(object.next, |group| group.base);
+        let of = object.clone();
+        let decode = move || take(cursor, &of, epoch, from, bytes_max);
+        let decoded = tokio::task::spawn_blocking(decode).await;
+        let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
+        let (batches, cursor) = decoded.map_err(|reason| damaged(partition, object, reason))?;
+        if let Some(cursor) = cursor.filter(|cursor| cursor.at() < end) {
+            self.cursors.put(cursor);
         }
-        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(|e| e.to_string())?;
-        Ok(Loaded {
-            path: object.path.clone(),
-            bytes,
-            metadata,
-        })
+        Ok(batches)
+    }
+
+    /// A decoder of row groups, with the footer and their bytes.
+    async fn decoder(&self, span: &Span<'_>, from: Offset) -> Result<Cursor, TierError> {
+        let Span {
+            partition, object, ..
+        } = *span;
+        let footer = self.footer(partition, object).await?;
+        let groups = span.group..span.group + span.groups;
+        let pieces: Vec<Piece> = groups.filter_map(|group| object.piece(group)).collect();
+        let at = pieces.first().map_or(0, |piece| piece.at);
+        let bytes = self.fetch(partition, object, &pieces).await?;
+        let bytes = Sparse::new(object.size, at, bytes);
+        let cursor = Cursor::open(span, &footer, bytes, from);
+        cursor.map_err(|reason| damaged(partition, object, reason))
+    }
+
+    /// All batches that objects have of a partition.
+    pub(crate) async fn read_whole(
+        &self,
+        manifest: &Manifest,
+        objects: &[ColdObject],
+    ) -> Result<Vec<Batch>, TierError> {
+        let (partition, epoch) = (manifest.partition, ShardEpoch(manifest.shard_epoch));
+        let mut batches = Vec::new();
+        for object in objects {
+            let span = Span {
+                partition,
+                object,
+                group: 0,
+                groups: object.group_count(),
+            };
+            let cursor = self.decoder(&span, object.base).await?;
+            let of = object.clone();
+            let decode = move || take(cursor, &of, epoch, of.base, usize::MAX);
+            let decoded = tokio::task::spawn_blocking(decode).await;
+            let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
+            let (decoded, _) = decoded.map_err(|reason| damaged(partition, object, reason))?;
+            batches.extend(decoded);
+        }
+        Ok(batches)
+    }
+}
+
+/// Batches until `bytes_max`, and the decoder if it did not end.
+fn take(
+    mut cursor: Cursor,
+    object: &ColdObject,
+    epoch: ShardEpoch,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<(Vec<Batch>, Option<Cursor>), String> {
+    let mut batches = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let next = cursor.next(object, epoch)?;
+        if next.is_empty() {
+            return Ok((batches, None));
+        }
+        for batch in next.into_iter().filter(|batch| batch.next_offset() > from) {
+            bytes += batch.size();
+            batches.push(batch);
+        }
+        if bytes >= bytes_max && !batches.is_empty() {
+            return Ok((batches, Some(cursor)));
+        }
     }
 }
 
 /// A decoder and the offset it goes on at.
 pub(crate) struct Cursor {
+    partition: PartitionId,
     path: String,
     at: Offset,
     reader: ParquetRecordBatchReader,
 }
 
-/// Objects and decoders kept for the next read.
-pub(crate) struct ReadCache {
-    bytes_max: usize,
-    state: Mutex<CacheState>,
-}
-
+/// Decoders kept for the next read, least recently used first.
 #[derive(Default)]
-struct CacheState {
-    /// Least recently used first.
-    objects: VecDeque<Arc<Loaded>>,
-    bytes: usize,
-    cursors: VecDeque<Cursor>,
+pub(crate) struct Cursors(Mutex<VecDeque<Cursor>>);
+
+impl Cursors {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Cursor>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take(&self, partition: PartitionId, path: &str, at: Offset) -> Option<Cursor> {
+        let mut cursors = self.lock();
+        let is_it = |c: &Cursor| c.at == at && c.partition == partition && c.path == path;
+        let found = cursors.iter().position(is_it)?;
+        cursors.remove(found)
+    }
+
+    pub(crate) fn put(&self, cursor: Cursor) {
+        let mut cursors = self.lock();
+        if cursors.len() >= CURSORS_MAX {
+            cursors.pop_front();
+        }
+        cursors.push_back(cursor);
+    }
 }
 
-impl ReadCache {
-    pub(crate) fn new(bytes_max: usize) -> ReadCache {
-        ReadCache {
-            bytes_max,
-            state: Mutex::default(),
-        }
+impl ColdObject {
+    /// Which of the partition's row groups holds an offset: the last one that does not begin
+    /// after it.
+    pub(crate) fn group_at(&self, offset: Offset) -> usize {
+        let after = self.groups.partition_point(|group| group.base <= offset);
+        after.saturating_sub(1)
     }
 
-    fn lock(&self) -> MutexGuard<'_, CacheState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn object(&self, path: &str) -> Option<Arc<Loaded>> {
-        let mut state = self.lock();
-        let at = state
-            .objects
-            .iter()
-            .position(|loaded| loaded.path == path)?;
-        let loaded = state.objects.remove(at)?;
-        state.objects.push_back(Arc::clone(&loaded));
-        Some(loaded)
-    }
-
-    pub(crate) fn put_object(&self, loaded: &Arc<Loaded>) {
-        let mut state = self.lock();
-        if state.objects.iter().any(|other| other.path == loaded.path) {
-            return;
-        }
-        state.bytes += loaded.bytes.len();
-        state.objects.push_back(Arc::clone(loaded));
-        while state.bytes > self.bytes_max {
-            let Some(oldest) = state.objects.pop_front() else {
-                break;
-            };
-            state.bytes -= oldest.bytes.len();
-        }
-    }
-
-    pub(crate) fn cursor(&self, path: &str, at: Offset) -> Option<Cursor> {
-        let mut state = self.lock();
-        let found = state
-            .cursors
-            .iter()
-            .position(|c| c.at == at && c.path == path)?;
-        state.cursors.remove(found)
-    }
-
-    pub(crate) fn put_cursor(&self, cursor: Cursor) {
-        let mut state = self.lock();
-        if state.cursors.len() >= CURSORS_MAX {
-            state.cursors.pop_front();
-        }
-        state.cursors.push_back(cursor);
+    /// Row groups of this partition; all of an object of format 1 count as one.
+    pub(crate) fn group_count(&self) -> usize {
+        self.groups.len().max(1)
     }
 }
 
 impl Cursor {
-    /// A decoder that begins at `from`, or at the object's first record.
+    /// A decoder of fetched row groups that begins at `from`, or at their first record.
     pub(crate) fn open(
-        loaded: &Loaded,
-        object: &ColdObject,
+        span: &Span<'_>,
+        footer: &Footer,
+        bytes: Sparse,
         from: Offset,
     ) -> Result<Cursor, String> {
+        let Span { object, group, .. } = *span;
         let row_bytes = (object.row_bytes / object.rows.max(1)).max(1);
         let batch_rows = (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS_MAX) as usize;
-        let is_dense = object.rows == object.next - object.base;
-        let schema = loaded.metadata.parquet_schema();
+        let is_dense = object.is_dense();
+        let schema = footer.metadata.parquet_schema();
         // Without holes the offset is the row's number, so the column need not be read.
         let wanted = if is_dense { &BASE[1..] } else { &BASE[..] };
         let roots = schema.root_schema().get_fields().iter().enumerate();
         let roots = roots.filter(|(_, field)| wanted.contains(&field.name()));
         let mask = ProjectionMask::roots(schema, roots.map(|(index, _)| index));
+        let base = object.groups.get(group).map_or(object.base, |of| of.base);
         let skip = if is_dense {
-            from.saturating_sub(object.base)
+            from.saturating_sub(base)
         } else {
             0
         };
-        let metadata = loaded.metadata.clone();
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(loaded.bytes.clone(), metadata)
-                .with_projection(mask)
-                .with_batch_size(batch_rows)
-                .with_offset(skip as usize)
-                .build()
-                .map_err(|error| error.to_string())?;
+        let metadata = footer.metadata.clone();
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
+            .with_projection(mask)
+            .with_batch_size(batch_rows)
+            .with_offset(skip as usize);
+        if object.foot.is_some() {
+            let groups = own_groups(span, footer)?;
+            builder = builder.with_row_groups(groups);
+        }
+        let reader = builder.build().map_err(|error| error.to_string())?;
         Ok(Cursor {
+            partition: span.partition,
             path: object.path.clone(),
-            at: object.base + skip,
+            at: base + skip,
             reader,
         })
     }
@@ -174,7 +263,7 @@ impl Cursor {
         self.at
     }
 
-    /// The next batches, none at the object's end.
+    /// The next batches, none at the row groups' end.
     pub(crate) fn next(
         &mut self,
         object: &ColdObject,
@@ -191,9 +280,29 @@ impl Cursor {
         if let Some(last) = offsets.last() {
             self.at = last + 1;
         }
+        let epoch = epoch.max(ShardEpoch(object.epoch));
         let stamp = |(base, batch): (Offset, Batch)| batch.stamped(base, epoch, object.append_time);
         Ok(out.into_iter().map(stamp).collect())
     }
+}
+
+/// The numbers of a span's row groups in the object, if they are what the manifest says.
+fn own_groups(span: &Span<'_>, footer: &Footer) -> Result<Vec<usize>, String> {
+    let own = span.object.groups.get(span.group..span.group + span.groups);
+    let own = own.ok_or("the manifest has not so many row groups")?;
+    let first = span.object.group as usize + span.group;
+    let numbers = first..first + own.len();
+    let there = footer.metadata.metadata().row_groups().get(numbers.clone());
+    let there = there.ok_or("it has fewer row groups than the manifest says")?;
+    for (number, (there, own)) in numbers.clone().zip(there.iter().zip(own)) {
+        let at = there.columns().first().map(|column| column.byte_range().0);
+        if at != Some(own.at) || u64::try_from(there.num_rows()) != Ok(own.rows) {
+            return Err(format!(
+                "row group {number} is not the one the manifest names"
+            ));
+        }
+    }
+    Ok(numbers.collect())
 }
 
 /// Encodes rows as one batch, or as several where they are too large for one.

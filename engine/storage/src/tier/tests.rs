@@ -11,16 +11,18 @@ use model::{Batch, Codec, Offset, PayloadCodec, Rows, RowsBuilder, Schema, Shard
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 
 use super::Tier;
-use super::manifest::{ColdObject, FORMAT, Manifest, ProducerMark, last_marks, manifest_of};
+use super::manifest::{
+    ColdFoot, ColdGroup, ColdObject, FORMAT, Manifest, ProducerMark, last_marks, manifest_of,
+};
 use super::objects::LocalStore;
-use super::reader::{Cursor, Loaded};
 use super::writer::{Written, write};
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::log::tests::{P0, batch};
@@ -116,34 +118,119 @@ impl ObjectStore for FaultyStore {
     }
 }
 
-fn object(written: &Written) -> ColdObject {
-    ColdObject {
-        path: "x.parquet".to_owned(),
-        size: written.bytes.len() as u64,
-        base: written.base,
-        next: written.next,
-        rows: written.rows,
-        min_ts: written.min_ts,
-        max_ts: written.max_ts,
-        append_time: written.append_time,
-        row_bytes: written.row_bytes,
-        crc32c: written.crc32c,
+/// Objects in memory whose reads are counted, and damaged when told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shelf {
+    objects: Arc<InMemory>,
+    reads: Arc<Mutex<Reads>>,
+}
+
+#[derive(Debug, Default)]
+struct Reads {
+    ranges: Vec<std::ops::Range<u64>>,
+    /// Answers still to be damaged, and the byte of each that is.
+    damaged: usize,
+    at: usize,
+}
+
+impl Shelf {
+    /// Puts an object there and answers a manifest for each of its parts.
+    async fn put(&self, written: Written) -> (Tier, Vec<Manifest>) {
+        let path = Path::from("data/x.parquet");
+        self.objects.put(&path, written.bytes.into()).await.unwrap();
+        let manifest = |mut object: ColdObject| {
+            object.path = path.to_string();
+            Manifest::empty(P0, "t").followed_by(0, Some(object), vec![])
+        };
+        let config = StoreConfig::default();
+        let tier = Tier::over(Arc::new(self.clone()), "memory".to_owned(), &config);
+        (tier, written.objects.into_iter().map(manifest).collect())
+    }
+
+    fn damage(&self, answers: usize, at: usize) {
+        let mut reads = self.reads.lock().unwrap();
+        (reads.damaged, reads.at) = (answers, at);
+    }
+
+    /// The ranges that were read since this was asked last.
+    fn ranges(&self) -> Vec<std::ops::Range<u64>> {
+        std::mem::take(&mut self.reads.lock().unwrap().ranges)
     }
 }
 
-/// All batches of an object from an offset on.
-fn read(written: &Written, from: Offset) -> Vec<Batch> {
-    let object = object(written);
-    let loaded = Loaded::new(&object, written.bytes.clone()).unwrap();
-    let mut cursor = Cursor::open(&loaded, &object, from).unwrap();
-    let mut batches = Vec::new();
-    loop {
-        let next = cursor.next(&object, ShardEpoch(3)).unwrap();
-        if next.is_empty() {
-            return batches;
-        }
-        batches.extend(next);
+impl fmt::Display for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory that counts")
     }
+}
+
+#[async_trait]
+impl ObjectStore for Shelf {
+    async fn put_opts(&self, at: &Path, put: PutPayload, o: PutOptions) -> Result<PutResult> {
+        self.objects.put_opts(at, put, o).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.objects.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let is_head = options.head;
+        let got = self.objects.get_opts(location, options).await?;
+        if is_head {
+            return Ok(got);
+        }
+        let (range, meta) = (got.range.clone(), got.meta.clone());
+        let attributes = got.attributes.clone();
+        let mut bytes = got.bytes().await?.to_vec();
+        let mut reads = self.reads.lock().unwrap();
+        reads.ranges.push(range.clone());
+        if reads.damaged > 0 {
+            reads.damaged -= 1;
+            bytes[reads.at] ^= 1;
+        }
+        let chunk = futures::stream::iter([Ok(bytes.into())]).boxed();
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(chunk),
+            meta,
+            range,
+            attributes,
+        })
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}
+
+/// All batches of a manifest from an offset on, at least `bytes` at a time.
+async fn read(tier: &Tier, manifest: &Manifest, from: Offset, bytes: usize) -> Vec<Batch> {
+    let (mut at, mut batches) = (from, Vec::new());
+    while at < manifest.end {
+        let read = tier.read(manifest, at, bytes).await.unwrap();
+        at = read.last().unwrap().next_offset();
+        batches.extend(read);
+    }
+    batches
 }
 
 type Record = (
@@ -175,8 +262,8 @@ fn records(batches: &[Batch]) -> Vec<Record> {
     records
 }
 
-#[test]
-fn json_topics_with_a_schema_get_typed_columns() {
+#[tokio::test]
+async fn json_topics_with_a_schema_get_typed_columns() {
     let mut config = PartitionConfig::new(P0, "t");
     config.codec = PayloadCodec::Json;
     let schema = serde_json::json!({"carrier": "string", "delay": "float64"});
@@ -190,7 +277,7 @@ fn json_topics_with_a_schema_get_typed_columns() {
         builder.push(1, None, Some(value.as_bytes()), &[]);
     }
     let batch = Batch::encode(&builder.finish(), Codec::Lz4, None).unwrap();
-    let written = write(&config, &[batch.stamped(9, ShardEpoch(0), 4)]).unwrap();
+    let written = write(&config, &[vec![batch.stamped(9, ShardEpoch(0), 4)]]).unwrap();
     let mut reader = ParquetRecordBatchReaderBuilder::try_new(written.bytes.clone())
         .unwrap()
         .build()
@@ -213,28 +300,158 @@ fn json_topics_with_a_schema_get_typed_columns() {
         (batch.column(5).null_count(), batch.column(6).null_count()),
         (1, 2)
     );
-    assert_eq!(
-        read(&written, 9).len(),
-        1,
-        "consumers do not see the typed columns"
-    );
+    let (tier, manifests) = Shelf::default().put(written).await;
+    let read = read(&tier, &manifests[0], 9, 1).await;
+    assert_eq!(read.len(), 1, "consumers do not see the typed columns");
 }
 
-#[test]
-fn a_changed_object_is_refused() {
-    let written = write(&PartitionConfig::new(P0, "t"), &[batch(0, 3, "a")]).unwrap();
-    let mut bytes = written.bytes.to_vec();
-    bytes[20] ^= 1;
-    let error = Loaded::new(&object(&written), bytes.into()).err().unwrap();
-    assert!(error.contains("checksum"), "{error}");
-}
-
-#[test]
-fn manifest_golden_json() {
-    let written = ColdObject {
-        path: "data/a".to_owned(),
-        ..object_of(0, 5)
+/// Five batches of 4 MiB each: two row groups.
+fn large() -> Vec<Batch> {
+    let value = vec![b'x'; 4 << 10];
+    let batch = |base: Offset| {
+        let mut builder = RowsBuilder::new();
+        for row in 0..1024 {
+            builder.push(row, None, Some(&value), &[]);
+        }
+        let batch = Batch::encode(&builder.finish(), Codec::None, None).unwrap();
+        batch.stamped(base, ShardEpoch(2), 5)
     };
+    (0..5).map(|number| batch(number * 1024)).collect()
+}
+
+#[tokio::test]
+async fn of_a_shared_object_only_what_is_needed_is_fetched() {
+    let other = vec![batch(7, 3, "a"), batch(10, 2, "b")];
+    let written = write(&PartitionConfig::new(P0, "t"), &[large(), other.clone()]).unwrap();
+    let (large, small) = (&written.objects[0], &written.objects[1]);
+    let bases: Vec<_> = large.groups.iter().map(|g| (g.base, g.rows)).collect();
+    assert_eq!(bases, [(0, 4096), (4096, 1024)]);
+    assert_eq!((small.group, small.base, small.next), (2, 7, 12));
+    assert_eq!((large.epoch, small.epoch), (2, 0));
+    let mut at = 4;
+    for group in large.groups.iter().chain(&small.groups) {
+        assert_eq!(group.at, at, "row groups follow each other");
+        at += group.len;
+    }
+    let foot = small.foot.clone().unwrap();
+    assert_eq!(
+        (foot.at, foot.at + foot.len, foot.groups),
+        (at, small.size, 3)
+    );
+    assert_eq!(large.foot.as_ref(), Some(&foot));
+    let range = |group: &ColdGroup| group.at..group.at + group.len;
+    let (first, second) = (range(&large.groups[0]), range(&large.groups[1]));
+    let theirs = range(&small.groups[0]);
+    let foot = foot.at..foot.at + foot.len;
+
+    let shelf = Shelf::default();
+    let (tier, manifests) = shelf.put(written).await;
+    let own = read(&tier, &manifests[1], 7, 1 << 20).await;
+    assert_eq!(records(&own), records(&other));
+    assert_eq!(shelf.ranges(), [foot, theirs]);
+    let batches = tier.read(&manifests[0], 4100, 1).await.unwrap();
+    assert_eq!(batches[0].base_offset(), 4100);
+    assert_eq!(batches[0].epoch(), ShardEpoch(2));
+    assert_eq!(shelf.ranges(), [second.clone()], "the footer is known");
+    let all = read(&tier, &manifests[0], 0, 3 << 20).await;
+    assert_eq!(
+        all.iter().map(|b| u64::from(b.len())).sum::<u64>(),
+        5 * 1024
+    );
+    assert_eq!(shelf.ranges(), [first], "what was fetched is kept");
+    let objects = &manifests[0].objects;
+    let whole = tier.read_whole(&manifests[0], objects).await.unwrap();
+    assert_eq!(records(&whole), records(&all));
+    assert_eq!(shelf.ranges().len(), 1, "neighbours are fetched at once");
+}
+
+#[tokio::test]
+async fn damage_is_believed_when_it_is_read_twice_and_is_named() {
+    let written = write(&PartitionConfig::new(P0, "t"), &[vec![batch(5, 3, "a")]]).unwrap();
+    for (at, name) in [
+        (20, "row group 0 with 3 rows from offset 5 on"),
+        (400, "the footer"),
+    ] {
+        let shelf = Shelf::default();
+        let (bytes, objects) = (written.bytes.clone(), written.objects.clone());
+        let (tier, manifests) = shelf.put(Written { bytes, objects }).await;
+        // The footer is read first.
+        shelf.damage(usize::MAX, at);
+        if at == 20 {
+            shelf.damage(0, 0);
+            tier.footer(P0, &manifests[0].objects[0]).await.unwrap();
+            shelf.damage(2, at);
+        }
+        let error = tier
+            .read(&manifests[0], 5, 1)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(name) && error.contains("checksum"),
+            "{error}"
+        );
+        assert!(error.contains("data/x.parquet"), "{error}");
+        assert!(error.contains("offsets 5 to 8 of partition 1/0"), "{error}");
+        shelf.damage(1, at);
+        let read = tier.read(&manifests[0], 5, 1).await.unwrap();
+        assert_eq!(records(&read).len(), 3, "a flip on the way is no damage");
+    }
+}
+
+#[tokio::test]
+async fn columns_are_checked_one_by_one() {
+    let written = write(&PartitionConfig::new(P0, "t"), &[vec![batch(5, 300, "a")]]).unwrap();
+    let shelf = Shelf::default();
+    let (bytes, whole) = (written.bytes.clone(), written.objects[0].clone());
+    let (tier, manifests) = shelf.put(written).await;
+    let object = &manifests[0].objects[0];
+    let footer = tier.footer(P0, object).await.unwrap();
+    let columns = footer.metadata.metadata().row_group(0).columns().to_vec();
+    shelf.ranges();
+    let range = |number: usize| {
+        let (at, len) = columns[number].byte_range();
+        at..at + len
+    };
+    // Part of the third column, then all of the first two: these are neighbours.
+    let (middle, key) = (range(2).start + 3..range(2).start + 9, range(0));
+    let asked = [middle.clone(), key.clone(), range(1)];
+    let got = tier.fetch_ranges(P0, object, &asked).await.unwrap();
+    let part = |range: &std::ops::Range<u64>| bytes.slice(range.start as usize..range.end as usize);
+    assert_eq!(got, [part(&middle), part(&key), part(&range(1))]);
+    assert_eq!(shelf.ranges(), [range(0).start..range(2).end]);
+    shelf.damage(2, 4);
+    let last = columns.len() - 1;
+    let error = tier
+        .fetch_ranges(P0, object, &[range(last)])
+        .await
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("a column of row group 0 with 300 rows"),
+        "{error}"
+    );
+
+    // Format 1 has one checksum for all.
+    let old = ColdObject {
+        path: object.path.clone(),
+        groups: vec![],
+        foot: None,
+        ..whole
+    };
+    let manifest = Manifest::empty(P0, "t").followed_by(0, Some(old.clone()), vec![]);
+    let config = StoreConfig::default();
+    let tier = Tier::over(Arc::new(shelf.clone()), "memory".to_owned(), &config);
+    assert_eq!(read(&tier, &manifest, 5, 1).await.len(), 1);
+    let got = tier
+        .fetch_ranges(P0, &old, &[middle.clone()])
+        .await
+        .unwrap();
+    assert_eq!(got, [part(&middle)]);
+    assert_eq!(shelf.ranges().last(), Some(&(0..old.size)));
+}
+
+fn golden(object: ColdObject) -> Manifest {
     let mark = ProducerMark {
         id: model::ProducerId(7),
         epoch: 1,
@@ -242,23 +459,98 @@ fn manifest_golden_json() {
         base_offset: 3,
         records: 2,
     };
-    let mut manifest = Manifest::empty(P0, "t").followed_by(0, Some(written), vec![mark]);
+    let mut manifest = Manifest::empty(P0, "t").followed_by(0, Some(object), vec![mark]);
     manifest.writer = "node-0-1".to_owned();
     manifest.commit = 4;
+    manifest
+}
+
+#[test]
+fn manifest_golden_json() {
+    let group = |at, base, rows| ColdGroup {
+        at,
+        len: 3,
+        crc32c: 8,
+        base,
+        rows,
+    };
+    let object = ColdObject {
+        epoch: 9,
+        group: 1,
+        groups: vec![group(2, 0, 2), group(5, 2, 3)],
+        foot: Some(ColdFoot {
+            at: 8,
+            len: 2,
+            crc32c: 7,
+            groups: 4,
+        }),
+        ..object_of(0, 5)
+    };
+    let manifest = golden(object);
     let json = concat!(
-        r#"{"format":1,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
-        r#""writer":"node-0-1","commit":4,"shard_epoch":0,"start":0,"end":5,"objects":[{"#,
-        r#""path":"data/a","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
-        r#""append_time":3,"row_bytes":50,"crc32c":6}],"producers":[{"id":7,"epoch":1,"#,
+        r#"{"format":2,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
+        r#""writer":"node-0-1","commit":4,"shard_epoch":9,"start":0,"end":5,"objects":[{"#,
+        r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
+        r#""append_time":3,"row_bytes":50,"crc32c":6,"epoch":9,"group":1,"groups":["#,
+        r#"{"at":2,"len":3,"crc32c":8,"base":0,"rows":2},"#,
+        r#"{"at":5,"len":3,"crc32c":8,"base":2,"rows":3}],"#,
+        r#""foot":{"at":8,"len":2,"crc32c":7,"groups":4}}],"producers":[{"id":7,"epoch":1,"#,
         r#""sequence":2,"base_offset":3,"records":2}]}"#
     );
     assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
     assert_eq!(Manifest::from_json(json.as_bytes(), P0).unwrap(), manifest);
     assert_eq!(manifest.format, FORMAT);
+    assert_eq!(manifest.objects[0].bytes(), 6);
     let path = Manifest::path(P0, 1);
     assert_eq!(path.as_ref(), "manifests/1/0/00000000000000000001.json");
     assert_eq!(manifest_of(&path), Some((P0, 1)));
     assert_eq!(manifest_of(&Path::from("manifests/1/0/x.json")), None);
+}
+
+#[test]
+fn manifests_of_format_1_are_read_and_go_on_as_format_2() {
+    let json = concat!(
+        r#"{"format":1,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
+        r#""writer":"node-0-1","commit":4,"shard_epoch":0,"start":0,"end":5,"objects":[{"#,
+        r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
+        r#""append_time":3,"row_bytes":50,"crc32c":6}],"producers":[{"id":7,"epoch":1,"#,
+        r#""sequence":2,"base_offset":3,"records":2}]}"#
+    );
+    let manifest = Manifest::from_json(json.as_bytes(), P0).unwrap();
+    let expected = golden(object_of(0, 5));
+    assert_eq!(
+        manifest,
+        Manifest {
+            format: 1,
+            ..expected
+        }
+    );
+    assert_eq!(manifest.objects[0].bytes(), 10);
+    assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
+    assert_eq!(manifest.followed_by(0, None, vec![]).format, FORMAT);
+}
+
+#[test]
+fn entries_that_contradict_themselves_are_refused() {
+    let written = write(&PartitionConfig::new(P0, "t"), &[large(), large()]).unwrap();
+    let check = |change: fn(&mut ColdObject), expected: &str| {
+        let mut object = written.objects[1].clone();
+        change(&mut object);
+        let manifest = Manifest::empty(P0, "t").followed_by(0, Some(object), vec![]);
+        let read = Manifest::from_json(&manifest.to_json(), P0);
+        let said = read.map_or_else(|error| error, |_| "fine".to_owned());
+        assert!(said.contains(expected), "{said}");
+    };
+    check(|_| {}, "fine");
+    check(|object| object.foot = None, "no footer");
+    check(|object| object.groups.clear(), "has not the row groups");
+    check(|object| object.group = 3, "has not the row groups");
+    check(|object| object.size -= 1, "does not end with its footer");
+    check(|object| object.groups[1].at -= 1, "overlap");
+    check(|object| object.groups[1].len = u64::MAX, "overlap");
+    check(|object| object.groups[1].base = 5120, "out of order");
+    check(|object| object.groups.swap(0, 1), "overlap");
+    check(|object| object.groups[1].rows += 1, "counts its rows twice");
 }
 
 fn object_of(base: Offset, next: Offset) -> ColdObject {
@@ -273,6 +565,7 @@ fn object_of(base: Offset, next: Offset) -> ColdObject {
         append_time: 3,
         row_bytes: 50,
         crc32c: 6,
+        ..ColdObject::default()
     }
 }
 
@@ -292,10 +585,10 @@ fn manifests_out_of_order_are_refused_and_trimmed_ones_shrink() {
     wrong.objects.push(object_of(8, 9));
     check(&wrong, "out of order");
     wrong = Manifest {
-        format: 2,
+        format: 3,
         ..two.clone()
     };
-    check(&wrong, "format 2");
+    check(&wrong, "format 3");
     wrong = Manifest { end: 3, ..two };
     check(&wrong, "objects end at 9");
 }
@@ -408,11 +701,23 @@ proptest! {
             next = batch.next_offset();
             batches.push(batch);
         }
-        let written = write(&PartitionConfig::new(P0, "t"), &batches).unwrap();
-        prop_assert_eq!((written.base, written.next), (base, next));
+        let first = vec![batch(3, 2, "other")];
+        let parts = [first, batches.clone(), batches.clone()];
+        let written = write(&PartitionConfig::new(P0, "t"), &parts).unwrap();
         let expected = records(&batches);
         let from = from % expected.len();
-        prop_assert_eq!(&records(&read(&written, base))[..], &expected[..]);
-        prop_assert_eq!(&records(&read(&written, base + from as u64))[..], &expected[from..]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (tier, manifests) = Shelf::default().put(written).await;
+            for manifest in &manifests[1..] {
+                prop_assert_eq!(manifest.objects[0].base, base);
+                prop_assert_eq!(manifest.end, next);
+                let all = read(&tier, manifest, base, 100).await;
+                prop_assert_eq!(&records(&all)[..], &expected[..]);
+                let rest = read(&tier, manifest, base + from as u64, 100).await;
+                prop_assert_eq!(&records(&rest)[..], &expected[from..]);
+            }
+            Ok(())
+        })?;
     }
 }

@@ -17,7 +17,7 @@ use super::manifest::{ColdObject, Manifest};
 use super::writer::Written;
 use crate::config::PartitionConfig;
 use crate::error::TierError;
-use model::PartitionId;
+use model::{LogError, PartitionId};
 
 /// Times something is put before the run is given up.
 const ATTEMPTS_MAX: u32 = 4;
@@ -26,30 +26,23 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 
 impl Tier {
-    /// Puts a data object under a name of its own.
+    /// Puts a data object of one partition under a name of its own; answers its entry.
     pub(crate) async fn put_data(
         &self,
         config: &PartitionConfig,
-        written: &Written,
+        written: Written,
     ) -> Result<ColdObject, TierError> {
+        let Some(mut object) = written.objects.into_iter().next() else {
+            return Err(LogError::Unavailable("an object without rows was written".into()).into());
+        };
         let put = self.puts.fetch_add(1, Ordering::Relaxed);
         let path = Path::from(format!(
             "data/{}-{}/{}/{:020}-{:020}-{}-{put}.parquet",
-            config.topic, config.id.topic, config.id.index, written.base, written.next, self.writer,
+            config.topic, config.id.topic, config.id.index, object.base, object.next, self.writer,
         ));
         self.put_whole(&path, &written.bytes).await?;
-        Ok(ColdObject {
-            path: path.to_string(),
-            size: written.bytes.len() as u64,
-            base: written.base,
-            next: written.next,
-            rows: written.rows,
-            min_ts: written.min_ts,
-            max_ts: written.max_ts,
-            append_time: written.append_time,
-            row_bytes: written.row_bytes,
-            crc32c: written.crc32c,
-        })
+        object.path = path.to_string();
+        Ok(object)
     }
 
     /// Puts an object under a name nobody else uses. It counts as put when it is seen there in

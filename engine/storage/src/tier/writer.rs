@@ -1,48 +1,60 @@
-//! A range of batches as one Parquet object in memory.
+//! Ranges of batches, of one or several partitions of a topic, as one Parquet object in memory.
 //!
-//! Called by: `log::tiering`, on a thread that may block. Invariants: rows stand in offset
-//! order; row groups of 128k rows, zstd 3, offsets and timestamps delta-binary-packed, page
-//! index. Refuses: batches whose sections do not decode.
+//! Called by: `log::tiering`, on a thread that may block. Invariants: one pass over the batches;
+//! rows stand in partition, then offset order, and no row group has rows of two partitions; row
+//! groups of 128k rows or 16 MiB, zstd 3, offsets and timestamps delta-binary-packed, page index;
+//! the footer has the crc32c of every column chunk, the entries that of every row group.
+//! Refuses: batches whose sections do not decode.
 
 use bytes::Bytes;
 use model::{Batch, BatchError, Offset, Rows};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::columns::{Columns, KEY, OFFSET, TIMESTAMP, VALUE};
+use super::footer;
+use super::manifest::{ColdFoot, ColdGroup, ColdObject};
 use crate::config::PartitionConfig;
 
-/// Rows of one row group.
+/// A row group is closed with so many rows,
 const GROUP_ROWS: usize = 128 * 1024;
+/// or with so many bytes of rows: it is what a reader fetches to read one record.
+const GROUP_BYTES: usize = 16 << 20;
+/// What a Parquet file begins with.
+const MAGIC_BYTES: u64 = 4;
 /// Rows gathered from small batches before they are written at once.
 const CHUNK_ROWS: usize = 8 * 1024;
 /// Bytes of rows gathered at most.
 const CHUNK_BYTES: usize = 8 << 20;
 const PAGE_BYTES: usize = 1 << 20;
 
-/// A Parquet object and what its manifest entry says of it.
+/// A Parquet object and what the manifests say of it.
 pub(crate) struct Written {
     pub bytes: Bytes,
-    pub crc32c: u32,
-    pub base: Offset,
-    pub next: Offset,
-    pub rows: u64,
-    pub min_ts: i64,
-    pub max_ts: i64,
-    pub append_time: i64,
-    /// Bytes of the rows before encoding.
-    pub row_bytes: u64,
+    /// One entry for each part, still without the object's path.
+    pub objects: Vec<ColdObject>,
+}
+
+/// Which part could not be written, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct WriteError {
+    pub part: usize,
+    error: PartError,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
+pub(crate) enum PartError {
     #[error("the batch at offset {offset}: {error}")]
     Batch { offset: Offset, error: BatchError },
     #[error("the rows before offset {offset}: {reason}")]
     Rows { offset: Offset, reason: String },
+    #[error("the row group at offset {offset} does not stand where it should")]
+    Layout { offset: Offset },
     #[error("{0}")]
     Parquet(#[from] ParquetError),
 }
@@ -56,7 +68,8 @@ fn properties() -> WriterProperties {
     };
     let builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        // Groups are closed here, where a partition or enough rows end.
+        .set_max_row_group_row_count(None)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_created_by(concat!("rustmq ", env!("CARGO_PKG_VERSION")).to_owned());
@@ -69,53 +82,38 @@ fn properties() -> WriterProperties {
         .build()
 }
 
-/// Writes the batches, which are in order and at least one.
-pub(crate) fn write(config: &PartitionConfig, batches: &[Batch]) -> Result<Written, WriteError> {
-    let columns = Columns::new(config);
-    let schema = columns.schema().clone();
-    let mut parquet = ArrowWriter::try_new(Vec::new(), schema, Some(properties()))?;
-    let mut chunk = Chunk::default();
-    let mut written = Written {
-        bytes: Bytes::new(),
-        crc32c: 0,
-        base: batches.first().map_or(0, Batch::base_offset),
-        next: batches.last().map_or(0, Batch::next_offset),
-        rows: 0,
-        min_ts: i64::MAX,
-        max_ts: i64::MIN,
-        append_time: batches.iter().map(Batch::append_time).max().unwrap_or(0),
-        row_bytes: 0,
-    };
-    for batch in batches {
-        let damaged = |error| WriteError::Batch {
-            offset: batch.base_offset(),
-            error,
-        };
-        let rows = batch.rows().map_err(damaged)?;
-        let offsets = batch.offsets().map_err(damaged)?;
-        written.rows += rows.len() as u64;
-        written.row_bytes += rows.bytes() as u64;
-        written.min_ts = rows
-            .timestamps
-            .iter()
-            .copied()
-            .fold(written.min_ts, i64::min);
-        written.max_ts = rows
-            .timestamps
-            .iter()
-            .copied()
-            .fold(written.max_ts, i64::max);
-        chunk.bytes += rows.bytes();
-        chunk.offsets.extend(offsets);
-        chunk.rows.push(rows);
-        if chunk.offsets.len() >= CHUNK_ROWS || chunk.bytes >= CHUNK_BYTES {
-            chunk.flush(&columns, &mut parquet)?;
-        }
+/// Writes the batches of partitions of one topic, which are in order and at least one of each.
+pub(crate) fn write(config: &PartitionConfig, parts: &[Vec<Batch>]) -> Result<Written, WriteError> {
+    let mut draft = Draft::new(config)?;
+    let mut objects = Vec::with_capacity(parts.len());
+    for (part, batches) in parts.iter().enumerate() {
+        let written = draft.part(batches);
+        objects.push(written.map_err(|error| WriteError { part, error })?);
     }
-    chunk.flush(&columns, &mut parquet)?;
-    written.bytes = Bytes::from(parquet.into_inner()?);
-    written.crc32c = crc32c::crc32c(&written.bytes);
-    Ok(written)
+    let last = parts.len().saturating_sub(1);
+    let finished = draft.finish(objects);
+    finished.map_err(|error| WriteError { part: last, error })
+}
+
+/// An object on its way.
+struct Draft {
+    columns: Columns,
+    parquet: ArrowWriter<Vec<u8>>,
+    /// Of every column chunk so far.
+    sums: String,
+    /// Row groups that were looked at, and where they end.
+    groups: usize,
+    at: u64,
+    chunk: Chunk,
+    open: Group,
+}
+
+/// The row group being filled.
+#[derive(Default)]
+struct Group {
+    base: Option<Offset>,
+    rows: usize,
+    bytes: usize,
 }
 
 /// Rows gathered for the next write.
@@ -126,17 +124,81 @@ struct Chunk {
     bytes: usize,
 }
 
-impl Chunk {
-    fn flush(
-        &mut self,
-        columns: &Columns,
-        parquet: &mut ArrowWriter<Vec<u8>>,
-    ) -> Result<(), WriteError> {
-        let Chunk { offsets, rows, .. } = std::mem::take(self);
+impl Draft {
+    fn new(config: &PartitionConfig) -> Result<Draft, WriteError> {
+        let columns = Columns::new(config);
+        let schema = columns.schema().clone();
+        let parquet = ArrowWriter::try_new(Vec::new(), schema, Some(properties()));
+        let parquet = parquet.map_err(|error| WriteError {
+            part: 0,
+            error: error.into(),
+        })?;
+        Ok(Draft {
+            columns,
+            parquet,
+            sums: String::new(),
+            groups: 0,
+            at: MAGIC_BYTES,
+            chunk: Chunk::default(),
+            open: Group::default(),
+        })
+    }
+
+    /// Writes one partition's rows into row groups of their own.
+    fn part(&mut self, batches: &[Batch]) -> Result<ColdObject, PartError> {
+        let mut object = ColdObject {
+            base: batches.first().map_or(0, Batch::base_offset),
+            next: batches.last().map_or(0, Batch::next_offset),
+            min_ts: i64::MAX,
+            max_ts: i64::MIN,
+            append_time: batches.iter().map(Batch::append_time).max().unwrap_or(0),
+            epoch: batches.iter().map(|b| b.epoch().0).max().unwrap_or(0),
+            group: self.groups as u32,
+            ..ColdObject::default()
+        };
+        for batch in batches {
+            self.batch(batch, &mut object)?;
+        }
+        self.flush()?;
+        self.close_group(&mut object)?;
+        Ok(object)
+    }
+
+    fn batch(&mut self, batch: &Batch, object: &mut ColdObject) -> Result<(), PartError> {
+        let damaged = |error| PartError::Batch {
+            offset: batch.base_offset(),
+            error,
+        };
+        let rows = batch.rows().map_err(damaged)?;
+        let offsets = batch.offsets().map_err(damaged)?;
+        let times = rows.timestamps.iter().copied();
+        object.min_ts = times.clone().fold(object.min_ts, i64::min);
+        object.max_ts = times.fold(object.max_ts, i64::max);
+        object.rows += rows.len() as u64;
+        object.row_bytes += rows.bytes() as u64;
+        self.open.base = self.open.base.or(offsets.first().copied());
+        self.open.rows += rows.len();
+        self.open.bytes += rows.bytes();
+        self.chunk.bytes += rows.bytes();
+        self.chunk.offsets.extend(offsets);
+        self.chunk.rows.push(rows);
+        let is_full = self.open.rows >= GROUP_ROWS || self.open.bytes >= GROUP_BYTES;
+        if is_full || self.chunk.offsets.len() >= CHUNK_ROWS || self.chunk.bytes >= CHUNK_BYTES {
+            self.flush()?;
+        }
+        if is_full {
+            self.close_group(object)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows gathered.
+    fn flush(&mut self) -> Result<(), PartError> {
+        let Chunk { offsets, rows, .. } = std::mem::take(&mut self.chunk);
         let Some(last) = offsets.last().copied() else {
             return Ok(());
         };
-        let wrong = |reason: String| WriteError::Rows {
+        let wrong = |reason: String| PartError::Rows {
             offset: last + 1,
             reason,
         };
@@ -144,9 +206,59 @@ impl Chunk {
             Ok([rows]) => rows,
             Err(rows) => Rows::concat(&rows).map_err(|error| wrong(error.to_string()))?,
         };
-        let batch = columns
-            .of(offsets, &rows)
-            .map_err(|error| wrong(error.to_string()))?;
-        Ok(parquet.write(&batch)?)
+        let batch = self.columns.of(offsets, &rows);
+        let batch = batch.map_err(|error| wrong(error.to_string()))?;
+        Ok(self.parquet.write(&batch)?)
+    }
+
+    /// Ends the row group and notes its range and sums.
+    fn close_group(&mut self, object: &mut ColdObject) -> Result<(), PartError> {
+        let Group { base, rows, .. } = std::mem::take(&mut self.open);
+        let Some(base) = base else { return Ok(()) };
+        self.parquet.flush()?;
+        // The writer keeps some bytes back; they are needed for the sums.
+        self.parquet.sync().map_err(ParquetError::from)?;
+        let bytes = self.parquet.inner().as_slice();
+        let layout = || PartError::Layout { offset: base };
+        let group = self.parquet.flushed_row_groups().get(self.groups);
+        let mut end = self.at;
+        for column in group.ok_or_else(layout)?.columns() {
+            let (at, len) = column.byte_range();
+            if at != end {
+                return Err(layout());
+            }
+            end += len;
+            let chunk = bytes.get(at as usize..end as usize).ok_or_else(layout)?;
+            footer::push_sum(&mut self.sums, crc32c::crc32c(chunk));
+        }
+        let (at, end) = (std::mem::replace(&mut self.at, end), end);
+        object.groups.push(ColdGroup {
+            at,
+            len: end - at,
+            crc32c: crc32c::crc32c(&bytes[at as usize..end as usize]),
+            base,
+            rows: rows as u64,
+        });
+        self.groups += 1;
+        Ok(())
+    }
+
+    fn finish(mut self, mut objects: Vec<ColdObject>) -> Result<Written, PartError> {
+        let sums = KeyValue::new(footer::SUMS_KEY.to_owned(), self.sums);
+        self.parquet.append_key_value_metadata(sums);
+        let bytes = Bytes::from(self.parquet.into_inner()?);
+        let foot = ColdFoot {
+            at: self.at,
+            len: bytes.len() as u64 - self.at,
+            crc32c: crc32c::crc32c(&bytes[self.at as usize..]),
+            groups: self.groups as u32,
+        };
+        let crc32c = crc32c::crc32c(&bytes);
+        for object in &mut objects {
+            object.size = bytes.len() as u64;
+            object.crc32c = crc32c;
+            object.foot = Some(foot.clone());
+        }
+        Ok(Written { bytes, objects })
     }
 }
