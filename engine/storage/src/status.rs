@@ -40,6 +40,60 @@ pub struct StoreStatus {
     pub partitions: Vec<PartitionStatus>,
 }
 
+/// Blocks of the tier's objects kept near at hand.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CacheStatus {
+    pub memory: MemoryCacheStatus,
+    /// None if it is turned off.
+    pub disk: Option<DiskCacheStatus>,
+    /// Blocks that readers had to wait for the object store for.
+    pub misses: u64,
+    /// From the object store, for readers and ahead of them.
+    pub fetched_bytes: u64,
+    /// Blocks fetched ahead of sequential readers.
+    pub ahead_blocks: u64,
+    /// How old a block may become.
+    pub age_ms_max: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemoryCacheStatus {
+    pub bytes: u64,
+    pub blocks: u64,
+    /// More than this evicts down to `low_bytes`.
+    pub high_bytes: u64,
+    pub low_bytes: u64,
+    /// Age of the oldest block.
+    pub oldest_ms: Option<u64>,
+    pub hits: u64,
+    pub evictions: u64,
+    /// Blocks that went because of their age.
+    pub expirations: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DiskCacheStatus {
+    pub dir: String,
+    pub bytes: u64,
+    pub blocks: u64,
+    /// More than this evicts down to `low_bytes`.
+    pub high_bytes: u64,
+    pub low_bytes: u64,
+    /// Age of the oldest block.
+    pub oldest_ms: Option<u64>,
+    pub hits: u64,
+    pub evictions: u64,
+    /// Blocks that went because of their age.
+    pub expirations: u64,
+    pub written_bytes: u64,
+    /// Blocks not written: the disk was behind, full, failing, or they were too large for it.
+    pub skipped: u64,
+    /// Files that were not what was written; each counts as a miss too.
+    pub damaged: u64,
+    /// Why nothing is written for now.
+    pub failure: Option<String>,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct PartitionStatus {
     pub id: PartitionId,
