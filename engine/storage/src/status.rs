@@ -23,8 +23,13 @@ pub struct StoreStatus {
     pub batches: u64,
     pub written_bytes: u64,
     pub syncs: u64,
-    /// Batches in memory.
+    /// Since when appends are refused because there is no room for them, if they are.
+    pub full_ms: Option<u64>,
+    /// Batches in memory, and most bytes of them.
     pub tail_bytes: u64,
+    pub tail_bytes_max: u64,
+    /// Blocks of the tier kept near.
+    pub cache: CacheStatus,
     /// Why the WAL stopped, if it did.
     pub failure: Option<String>,
     /// Where the tier is.

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::config::StoreConfig;
 use crate::error::TierError;
 use crate::status::{CacheStatus, MemoryCacheStatus};
 use disk::DiskBlocks;
@@ -33,6 +34,9 @@ use memory::MemoryBlocks;
 const AHEAD_MAX: usize = 8;
 /// Part of the memory's bytes that may be on its way ahead of readers.
 const AHEAD_SHARE: usize = 4;
+
+/// Free space that is left to the log, in its segments.
+const FREE_SEGMENTS: u64 = 4;
 
 /// How much is kept, where and how long.
 #[derive(Clone, Debug)]
@@ -49,6 +53,22 @@ pub(crate) struct BlocksConfig {
     pub age_max: Duration,
     /// Free bytes of its file system that the disk's part leaves to others.
     pub free_bytes_min: u64,
+}
+
+impl BlocksConfig {
+    pub(crate) fn of(config: &StoreConfig) -> BlocksConfig {
+        BlocksConfig {
+            memory_bytes_max: config.cache_memory_bytes_max,
+            disk_bytes_max: config.cache_disk_bytes_max,
+            dir: match &config.cache_dir {
+                Some(dir) => dir.clone(),
+                None => config.dir.join("cache"),
+            },
+            low_percent: config.cache_low_percent,
+            age_max: Duration::from_millis(config.cache_age_ms_max),
+            free_bytes_min: config.segment_bytes.saturating_mul(FREE_SEGMENTS),
+        }
+    }
 }
 
 /// Which bytes of which object. Objects have names nobody else uses and never change.

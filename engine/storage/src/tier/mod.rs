@@ -33,6 +33,7 @@ use model::{Batch, Digest, LogError, Offset, PartitionId, ShardEpoch};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::cache::{Blocks, BlocksConfig};
 use crate::config::StoreConfig;
 use crate::error::{OpenError, TierError};
 use manifest::{ColdObject, Manifest};
@@ -50,6 +51,7 @@ pub(crate) struct Tier {
     /// Objects of this size and more go in parts.
     multipart_bytes: u64,
     cache: ReadCache,
+    pub blocks: Blocks,
     failure: Mutex<Option<String>>,
     collected: Mutex<Instant>,
     merged: AtomicU64,
@@ -69,6 +71,7 @@ impl Tier {
     /// A tier over a given object store.
     pub(crate) fn over(objects: Arc<dyn ObjectStore>, url: String, config: &StoreConfig) -> Tier {
         let salt = crate::wal::writer::salt();
+        let blocks = Blocks::new(BlocksConfig::of(config), &url);
         Tier {
             objects,
             url,
@@ -76,7 +79,8 @@ impl Tier {
             puts: AtomicU64::new(0),
             pace: Pace::new(config, salt),
             multipart_bytes: config.tier_multipart_bytes,
-            cache: ReadCache::new(config.cold_cache_bytes_max),
+            cache: ReadCache::new(config.cache_memory_bytes_max),
+            blocks,
             failure: Mutex::new(None),
             collected: Mutex::new(Instant::now()),
             merged: AtomicU64::new(0),
