@@ -45,12 +45,13 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether waiting can help.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
+        match self {
             ConnectError::Unreachable { .. }
-                | ConnectError::NoServer { .. }
-                | ConnectError::Stale { .. }
-        )
+            | ConnectError::NoServer { .. }
+            | ConnectError::Stale { .. } => true,
+            ConnectError::Refused { error, .. } => error.advice == Advice::Retry,
+            _ => false,
+        }
     }
 }
 

@@ -27,4 +27,4 @@ pub use config::{ClientConfig, Transport};
 pub use consumer::{Consumer, ConsumerConfig, Delivery, Start};
 
 pub use error::{ClientError, ConnectError};
-pub use producer::{Acked, ProduceError, Producer, ProducerConfig, Record};
+pub use producer::{Acked, ProduceError, Producer, ProducerConfig, Record, Trouble};

@@ -48,6 +48,9 @@ pub struct StoreConfig {
     /// Above this many bytes of WAL, partitions that hold its oldest segment are tiered early
     /// and small leftovers of others are written again at its head.
     pub wal_bytes_max: u64,
+    /// Most bytes of WAL: appends that would need another segment are refused as on a full
+    /// disk. 0 is without limit.
+    pub wal_bytes_limit: u64,
     /// Entries waiting for the WAL's writer; above it `enqueue` answers `Unavailable`.
     pub queue_bytes_max: usize,
     /// Recent batches kept in memory, over all partitions.
@@ -56,8 +59,16 @@ pub struct StoreConfig {
     pub tier_bytes: u64,
     /// Age of the oldest untiered batch that makes a partition due for the tier.
     pub tier_age_ms: u64,
-    /// Objects of the tier kept in memory for readers, bytes.
-    pub cold_cache_bytes_max: usize,
+    /// Blocks of the tier kept in memory for readers, bytes.
+    pub cache_memory_bytes_max: usize,
+    /// The same on disk; 0 keeps none there.
+    pub cache_disk_bytes_max: u64,
+    /// Where: a folder of its own is made in it. None is `dir/cache`.
+    pub cache_dir: Option<PathBuf>,
+    /// How old a block may become.
+    pub cache_age_ms_max: u64,
+    /// Memory and disk, when full, are emptied down to so many per cent.
+    pub cache_low_percent: u8,
     /// How often the tier looks for what is due.
     pub tier_tick_ms: u64,
     /// Partitions that move to the tier, and objects that go there, at the same time.
@@ -96,11 +107,16 @@ impl Default for StoreConfig {
             node: "node-0".to_owned(),
             segment_bytes: 64 << 20,
             wal_bytes_max: 1 << 30,
+            wal_bytes_limit: 0,
             queue_bytes_max: 64 << 20,
             tail_bytes_max: 256 << 20,
             tier_bytes: 32 << 20,
             tier_age_ms: 600_000,
-            cold_cache_bytes_max: 128 << 20,
+            cache_memory_bytes_max: 128 << 20,
+            cache_disk_bytes_max: 0,
+            cache_dir: None,
+            cache_age_ms_max: 86_400_000,
+            cache_low_percent: 90,
             tier_tick_ms: 1_000,
             tier_uploads_max: 4,
             tier_bytes_per_s: 0,

@@ -5,6 +5,7 @@
 //! Refuses: nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::{LogError, PartitionId};
 
@@ -101,6 +102,9 @@ pub enum TierError {
     },
     #[error("manifest {path} is damaged: {reason}")]
     Manifest { path: String, reason: String },
+    /// Told to all who waited for the same bytes.
+    #[error(transparent)]
+    Shared(Arc<TierError>),
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -114,14 +118,28 @@ impl TierError {
         }
     }
 
+    /// The error itself where nobody else was told it.
+    pub(crate) fn shared(error: Arc<TierError>) -> TierError {
+        Arc::try_unwrap(error).unwrap_or_else(TierError::Shared)
+    }
+
+    /// Whether asking again is of no use.
+    fn is_damage(&self) -> bool {
+        match self {
+            TierError::Damaged { .. } | TierError::Manifest { .. } => true,
+            TierError::Shared(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+
     /// The same said to a reader of a partition. Damage stays damage: asking again is no use.
     pub(crate) fn into_read(self, partition: PartitionId) -> LogError {
-        match self {
-            TierError::Damaged { .. } | TierError::Manifest { .. } => LogError::Corrupt {
-                partition,
-                detail: format!("{self}; restore it from a copy, or read on after it"),
-            },
-            other => other.into_log(),
+        if !self.is_damage() {
+            return self.into_log();
+        }
+        LogError::Corrupt {
+            partition,
+            detail: format!("{self}; restore it from a copy, or read on after it"),
         }
     }
 
@@ -129,6 +147,10 @@ impl TierError {
     pub(crate) fn into_log(self) -> LogError {
         match self {
             TierError::Log(error) => error,
+            TierError::Shared(error) => match &*error {
+                TierError::Log(error) => error.clone(),
+                other => LogError::Unavailable(other.to_string()),
+            },
             other => LogError::Unavailable(other.to_string()),
         }
     }

@@ -7,6 +7,8 @@
 //! or writes Parquet.
 //! Refuses: to open over corruption, to go on after a failed write or sync.
 
+#[cfg_attr(not(test), allow(dead_code))]
+mod cache;
 mod config;
 mod error;
 mod io;
@@ -27,6 +29,9 @@ pub use config::{CompactionConfig, PartitionConfig, StoreConfig, StoreOptions};
 pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;
-pub use status::{Collected, CompactionReport, PartitionStatus, StoreStatus, TierReport};
+pub use status::{
+    CacheStatus, Collected, CompactionReport, DiskCacheStatus, MemoryCacheStatus, PartitionStatus,
+    StoreStatus, TierReport,
+};
 pub use tier::manifest::{ColdFoot, ColdGroup, ColdObject, ProducerMark};
 pub use tier::pace::{BreakerState, BreakerStatus};

@@ -23,8 +23,13 @@ pub struct StoreStatus {
     pub batches: u64,
     pub written_bytes: u64,
     pub syncs: u64,
-    /// Batches in memory.
+    /// Since when appends are refused because there is no room for them, if they are.
+    pub full_ms: Option<u64>,
+    /// Batches in memory, and most bytes of them.
     pub tail_bytes: u64,
+    pub tail_bytes_max: u64,
+    /// Blocks of the tier kept near.
+    pub cache: CacheStatus,
     /// Why the WAL stopped, if it did.
     pub failure: Option<String>,
     /// Where the tier is.
@@ -38,6 +43,60 @@ pub struct StoreStatus {
     /// Small objects that became part of larger ones since the store was opened.
     pub tier_merged: u64,
     pub partitions: Vec<PartitionStatus>,
+}
+
+/// Blocks of the tier's objects kept near at hand.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CacheStatus {
+    pub memory: MemoryCacheStatus,
+    /// None if it is turned off.
+    pub disk: Option<DiskCacheStatus>,
+    /// Blocks that readers had to wait for the object store for.
+    pub misses: u64,
+    /// From the object store, for readers and ahead of them.
+    pub fetched_bytes: u64,
+    /// Blocks fetched ahead of sequential readers.
+    pub ahead_blocks: u64,
+    /// How old a block may become.
+    pub age_ms_max: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemoryCacheStatus {
+    pub bytes: u64,
+    pub blocks: u64,
+    /// More than this evicts down to `low_bytes`.
+    pub high_bytes: u64,
+    pub low_bytes: u64,
+    /// Age of the oldest block.
+    pub oldest_ms: Option<u64>,
+    pub hits: u64,
+    pub evictions: u64,
+    /// Blocks that went because of their age.
+    pub expirations: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DiskCacheStatus {
+    pub dir: String,
+    pub bytes: u64,
+    pub blocks: u64,
+    /// More than this evicts down to `low_bytes`.
+    pub high_bytes: u64,
+    pub low_bytes: u64,
+    /// Age of the oldest block.
+    pub oldest_ms: Option<u64>,
+    pub hits: u64,
+    pub evictions: u64,
+    /// Blocks that went because of their age.
+    pub expirations: u64,
+    pub written_bytes: u64,
+    /// Blocks not written: the disk was behind, full, failing, or they were too large for it.
+    pub skipped: u64,
+    /// Files that were not what was written; each counts as a miss too.
+    pub damaged: u64,
+    /// Why nothing is written for now.
+    pub failure: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -76,6 +76,11 @@ pub enum ProcessError {
 /// Why no instance could be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
+    #[error(
+        "the modules that run use {bytes} bytes of memory, of {limit} for all of them: stop some, \
+         or raise limits.module_memory_bytes"
+    )]
+    Memory { bytes: usize, limit: usize },
     #[error("the module cannot be instantiated: {0}")]
     Instantiate(String),
     #[error("the module cannot be opened with {what}: at most {limit}")]

@@ -115,6 +115,9 @@ impl Module {
                 });
             }
         }
+        if let Some((bytes, limit)) = self.shared.memory.full() {
+            return Err(OpenError::Memory { bytes, limit });
+        }
         let mut store = self.store(context, limits);
         let (open, process) =
             self.instantiate(&mut store)
@@ -140,7 +143,7 @@ impl Module {
 
     fn store(&self, context: &OpenContext, limits: &Limits) -> Store<State> {
         let state = State {
-            limiter: Limiter::new(limits),
+            limiter: Limiter::new(limits, Arc::clone(&self.shared.memory)),
             clock: Clock::default(),
             context: context.clone(),
             opening: true,

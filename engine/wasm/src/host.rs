@@ -19,6 +19,7 @@ use crate::check::{self, Grants, ModuleInfo};
 use crate::deadline::Ticker;
 use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
+use crate::limits::MemoryInUse;
 use crate::link::{self, State};
 
 /// Live modules that the pool has room for; each reserves address space, not memory.
@@ -34,6 +35,8 @@ pub struct HostConfig {
     pub cache_dir: Option<PathBuf>,
     /// How often deadlines are looked at, in milliseconds.
     pub epoch_tick_ms: u64,
+    /// Linear memory of all live modules together, above which no new one is opened, in bytes.
+    pub memory_bytes_max: usize,
 }
 
 impl Default for HostConfig {
@@ -41,6 +44,7 @@ impl Default for HostConfig {
         HostConfig {
             cache_dir: None,
             epoch_tick_ms: 5,
+            memory_bytes_max: usize::MAX,
         }
     }
 }
@@ -55,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     linker: Linker<State>,
     cache: Option<Cache>,
+    pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
 }
 
@@ -82,6 +87,7 @@ impl Host {
                 engine,
                 linker,
                 cache,
+                memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
             }),
         })

@@ -1,7 +1,12 @@
 //! What a module may use, with defaults, and the limiter that wasmtime asks.
 //!
 //! Called by: pipelines (from the `limits` of a node), `guest` and `check`.
-//! Invariants: every limit has a name and a default here; a guest cannot raise its own.
+//! Invariants: every limit has a name and a default here; a guest cannot raise its own. What all
+//! modules use together is counted; the bound on it refuses new instances and never traps one
+//! that runs, whose rows are not to blame for its neighbours.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::ResourceLimiter;
 
@@ -61,6 +66,26 @@ impl Default for Limits {
     }
 }
 
+/// Linear memory of all live modules of a host.
+#[derive(Debug)]
+pub(crate) struct MemoryInUse {
+    bytes_max: usize,
+    bytes: AtomicUsize,
+}
+
+impl MemoryInUse {
+    pub(crate) fn new(bytes_max: usize) -> MemoryInUse {
+        let bytes = AtomicUsize::new(0);
+        MemoryInUse { bytes_max, bytes }
+    }
+
+    /// Bytes in use and the bound, if there is no room for another instance.
+    pub(crate) fn full(&self) -> Option<(usize, usize)> {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        (bytes >= self.bytes_max).then_some((bytes, self.bytes_max))
+    }
+}
+
 /// Answers wasmtime's questions and remembers what it denied, so that the trap that usually
 /// follows can be named for what it is.
 #[derive(Debug)]
@@ -71,11 +96,12 @@ pub(crate) struct Limiter {
     instances: usize,
     memories: usize,
     tables: usize,
+    all: Arc<MemoryInUse>,
     pub(crate) denied: Option<(&'static str, u64)>,
 }
 
 impl Limiter {
-    pub(crate) fn new(limits: &Limits) -> Limiter {
+    pub(crate) fn new(limits: &Limits, all: Arc<MemoryInUse>) -> Limiter {
         Limiter {
             memory_bytes: limits.memory_bytes,
             memory_used: 0,
@@ -83,8 +109,16 @@ impl Limiter {
             instances: limits.instances,
             memories: limits.memories,
             tables: limits.tables,
+            all,
             denied: None,
         }
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        let bytes = self.memory_used;
+        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -102,6 +136,8 @@ impl ResourceLimiter for Limiter {
             self.denied = Some(("memory bytes", self.memory_bytes as u64));
             return Ok(false);
         }
+        let grown = used - self.memory_used;
+        self.all.bytes.fetch_add(grown, Ordering::Relaxed);
         self.memory_used = used;
         Ok(true)
     }

@@ -66,6 +66,10 @@ pub(super) enum Look {
 }
 
 impl Lane {
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     pub(super) fn new(
         topic: &str,
         partition: PartitionId,

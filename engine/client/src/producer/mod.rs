@@ -22,7 +22,7 @@ use model::hash::partition_for_key;
 use model::ids::PartitionId;
 use model::limits::{HEADERS_MAX, RECORD_BYTES_MAX};
 use protocol::{ProducerOpen, ProducerOpened, WireError, code};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::Client;
@@ -123,6 +123,16 @@ impl fmt::Display for Place<'_> {
     }
 }
 
+/// Why nothing gets through to a partition for the moment. It is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub topic: String,
+    pub partition: u32,
+    /// As in `WireError`: `disk-full`, `unavailable`, …
+    pub code: String,
+    pub message: String,
+}
+
 /// What `flush` found delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acked {
@@ -142,6 +152,7 @@ struct Shared {
     identity: ProducerOpened,
     topics: RwLock<HashMap<String, Arc<TopicLanes>>>,
     memory: Arc<Semaphore>,
+    trouble: watch::Sender<Option<Trouble>>,
     stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -195,6 +206,7 @@ impl Client {
             identity,
             topics: RwLock::default(),
             memory: Arc::new(Semaphore::new(memory)),
+            trouble: watch::Sender::new(None),
             _stop: stop.clone().drop_guard(),
             stop,
         };
@@ -265,6 +277,11 @@ impl Producer {
         Ok(Acked {
             records: self.acked(),
         })
+    }
+
+    /// What keeps records from getting through once it has lasted a moment, until one does.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.shared.trouble.subscribe()
     }
 
     /// Records acked since the producer was made, also when others failed.

@@ -9,14 +9,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::batch::{Batch, Producer as Numbered};
 use protocol::{Advice, Produce, ProducerOpened, Response, code};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Filled, Lane, Look};
-use super::{ProducerConfig, Shared};
+use super::{ProducerConfig, Shared, Trouble as Told};
 use crate::channel::{Channel, Pending};
 use crate::client::Client;
 use crate::error::ClientError;
@@ -34,7 +36,12 @@ struct Run {
     sequence: u32,
     acked_once: bool,
     trouble: Option<Trouble>,
+    /// Of all lanes of the producer: the last one's trouble.
+    told: watch::Sender<Option<Told>>,
 }
+
+/// Trouble that passes sooner is not told.
+const TELL_AFTER: Duration = Duration::from_millis(500);
 
 /// A batch that is not acked.
 struct Kept {
@@ -62,6 +69,7 @@ pub(super) fn spawn(lane: Arc<Lane>, shared: &Shared) {
         sequence: 0,
         acked_once: false,
         trouble: None,
+        told: shared.trouble.clone(),
     };
     tokio::spawn(async move {
         let stop = run.stop.clone();
@@ -165,7 +173,9 @@ impl Run {
         let kept = self.kept.pop_front().expect("its answer was waited for");
         self.under_way -= 1;
         self.acked_once = true;
-        self.trouble = None;
+        if self.trouble.take().is_some() {
+            self.tell_no_more();
+        }
         self.lane.done(kept.batch.len().into(), kept.cost);
         Ok(())
     }
@@ -187,6 +197,15 @@ impl Run {
         if trouble.since.elapsed() >= self.config.delivery_timeout {
             return Err(error);
         }
+        if trouble.since.elapsed() >= TELL_AFTER {
+            let told = Told {
+                topic: self.lane.topic().to_owned(),
+                partition: self.lane.partition.index,
+                code: error.code().to_owned(),
+                message: error.to_string(),
+            };
+            self.told.send_replace(Some(told));
+        }
         let factor = 1u32 << trouble.attempts.min(16);
         trouble.attempts += 1;
         let pause = self
@@ -197,6 +216,17 @@ impl Run {
         tracing::debug!(partition = %self.lane.partition, %error, ?pause, "will send again");
         sleep(pause).await;
         Ok(())
+    }
+}
+
+impl Run {
+    /// Another lane's trouble is still one.
+    fn tell_no_more(&self) {
+        let (topic, partition) = (self.lane.topic(), self.lane.partition.index);
+        self.told.send_if_modified(|told| {
+            let is_ours = |told: &Told| told.topic == topic && told.partition == partition;
+            told.take_if(|told| is_ours(told)).is_some()
+        });
     }
 }
 

@@ -8,10 +8,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{From, Limit};
+use super::values::{self, From, Limit};
 
 const MAIN_EXAMPLES: &str = "\
 Examples:
@@ -126,28 +127,7 @@ pub struct Demo {
 /// Prints `ready quic=ADDR http=ADDR` on standard output once it takes requests. Ends cleanly on
 /// SIGTERM or Ctrl-C; a second signal ends it at once (nothing that was acknowledged is lost).
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  rustmq serve
-  rustmq serve --data-dir /var/lib/rustmq --listen 0.0.0.0:7420
-  rustmq serve --config node.toml
-
-A config file (all keys optional; flags beat environment beats file):
-  listen = \"127.0.0.1:7420\"        # RUSTMQ_LISTEN
-  http = \"127.0.0.1:7480\"          # RUSTMQ_HTTP
-  data_dir = \"/var/lib/rustmq\"     # RUSTMQ_DATA_DIR
-  [storage]
-  url = \"s3://bucket/prefix\"       # RUSTMQ_STORAGE_URL; file://, s3://, gs://
-  tier_bytes = \"32MiB\"             # also segment_bytes, tail_bytes_max, tier_age_ms
-  [storage.options]                # what is not here comes from AWS_… and GOOGLE_… variables
-  aws_access_key_id = \"…\"         # also aws_secret_access_key, aws_region, timeout
-  aws_endpoint = \"http://127.0.0.1:9000\"     # any store that speaks S3
-  allow_http = \"true\"              # only for an endpoint without TLS
-  google_service_account = \"key.json\"
-  google_base_url = \"http://127.0.0.1:4443\"  # any store that speaks Google's XML interface
-  google_skip_signature = \"true\"   # and has no accounts
-  [limits]
-  sql_rows_max = 1000000           # also sql_memory_bytes, sql_timeout_ms")]
+#[command(after_long_help = serve_help())]
 pub struct Serve {
     /// A TOML file
     #[arg(
@@ -166,6 +146,41 @@ pub struct Serve {
     /// Address of the HTTP door; port 0 takes a free one [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Memory that the node divides among its rooms, such as 1GiB [default: half of the machine's, at most 2GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_bytes: Option<String>,
+    /// Disk that the log and the cache may take together, such as 20GiB; beyond it producers are told that the disk is full [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_bytes: Option<String>,
+}
+
+fn serve_help() -> String {
+    format!(
+        "\
+Examples:
+  rustmq serve
+  rustmq serve --data-dir /var/lib/rustmq --listen 0.0.0.0:7420
+  rustmq serve --config node.toml --memory-bytes 1GiB
+
+A config file:
+  listen = \"0.0.0.0:7420\"
+  data_dir = \"/var/lib/rustmq\"
+  [storage]
+  url = \"s3://bucket/prefix\"
+  [storage.options]                # what is not here comes from AWS_… and GOOGLE_… variables
+  aws_access_key_id = \"…\"         # also aws_secret_access_key, aws_region, timeout
+  aws_endpoint = \"http://127.0.0.1:9000\"     # any store that speaks S3
+  allow_http = \"true\"              # only for an endpoint without TLS
+  google_service_account = \"key.json\"
+  google_base_url = \"http://127.0.0.1:4443\"  # any store that speaks Google's XML interface
+  google_skip_signature = \"true\"   # and has no accounts
+  [cache]
+  disk_bytes = \"50GiB\"
+  dir = \"/mnt/nvme/rustmq\"
+
+{}",
+        crate::config::keys::help()
+    )
 }
 
 /// Create, list, describe, alter and delete topics
@@ -267,6 +282,9 @@ pub struct Produce {
     /// raw: a line is a value
     #[arg(long, value_enum, default_value_t = InputFormat::Jsonl)]
     pub format: InputFormat,
+    /// Give up when nothing gets through for so long (a full disk, say): 500ms, 30s, 5m
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = values::parse_time)]
+    pub timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

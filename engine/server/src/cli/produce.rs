@@ -4,12 +4,14 @@
 //! producer.
 //! Invariants: exit 0 only when every record was acknowledged; how many were is always said,
 //! also when it goes wrong, so that the rest can be sent again; memory is bounded by one small
-//! channel and the producer's window.
+//! channel and the producer's window; a wait for the server's disk is said, once.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use client::{ProduceError, Producer, ProducerConfig, Record};
 use connectors::file::{FileSource, Format, Input, SourceRecord, open};
+use protocol::code;
 use tokio::sync::mpsc;
 
 use super::args::{InputFormat, Produce};
@@ -35,15 +37,21 @@ pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
     server.client.topic(&args.topic).await.map_err(refused)?;
     let progress = Progress::bytes(file_bytes(&args.file));
     progress.say(&args.topic);
-    let producer = server
-        .client
-        .producer(ProducerConfig::default())
-        .await
-        .map_err(refused)?;
+    let config = ProducerConfig {
+        delivery_timeout: args.timeout,
+        ..ProducerConfig::default()
+    };
+    let producer = server.client.producer(config).await.map_err(refused)?;
     let mut sent = Sent::default();
-    let result = send_all(&args, &producer, &progress, &mut sent).await;
-    // also after an error: what was taken is sent, and the count that is said is true
-    let flushed = producer.flush().await;
+    let sending = async {
+        let result = send_all(&args, &producer, &progress, &mut sent).await;
+        // also after an error: what was taken is sent, and the count that is said is true
+        (result, producer.flush().await)
+    };
+    let (result, flushed) = tokio::select! {
+        ended = sending => ended,
+        never = tell(&args, &producer, &progress) => match never {},
+    };
     drop(progress);
     let acked = match &flushed {
         Ok(acked) => acked.records,
@@ -56,6 +64,39 @@ pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
         (Ok(()), Err(error)) => Some(undelivered(error)),
     };
     report(&args, session, acked, &sent, failure)
+}
+
+/// Says when nothing gets through, and when something does again.
+async fn tell(args: &Produce, producer: &Producer, progress: &Progress) -> Infallible {
+    let mut troubles = producer.trouble();
+    let mut said: Option<String> = None;
+    loop {
+        let trouble = troubles.borrow_and_update().clone();
+        match (trouble, &said) {
+            (Some(trouble), before) if before.as_ref() != Some(&trouble.code) => {
+                let what = match trouble.code.as_str() {
+                    code::DISK_FULL => "disk full",
+                    "" => "no answer",
+                    other => other,
+                };
+                progress.say(&format!("{}: {what}, retrying", args.topic));
+                progress.line(&format!(
+                    "warning: topic {}, partition {}: {}; retrying, for {:?} at most (--timeout)",
+                    trouble.topic, trouble.partition, trouble.message, args.timeout
+                ));
+                said = Some(trouble.code);
+            }
+            (None, Some(_)) => {
+                progress.say(&args.topic);
+                progress.line("records get through again");
+                said = None;
+            }
+            (Some(_), _) | (None, None) => {}
+        }
+        if troubles.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// The server's own words, with topic and partition before them.

@@ -23,6 +23,8 @@ pub fn run(args: Serve, global: &Global) -> Result<(), Failure> {
         listen: args.listen,
         http: args.http,
         data_dir: args.data_dir,
+        memory_bytes: args.memory_bytes,
+        disk_bytes: args.disk_bytes,
     };
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let config = config::load(&overrides, &env).map_err(Failure::failed)?;

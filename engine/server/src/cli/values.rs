@@ -1,10 +1,13 @@
 //! Values of flags that are more than a word: positions in a topic, times, sizes.
 //!
-//! Called by: `args` while parsing, `consume`, `group`, `topic`.
+//! Called by: `args` while parsing, `consume`, `group`, `produce`, `topic`.
 //! Invariants: what parses has one meaning; times are microseconds since the epoch, UTC.
 //! Refuses: anything else, with the forms named.
 
 use std::str::FromStr;
+use std::time::Duration;
+
+use crate::config::keys::{parse_bytes, parse_millis};
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,47 +41,51 @@ pub fn parse_from(text: &str) -> Result<From, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub Option<u64>);
 
-const TIME_UNITS: &[(&str, u64)] = &[
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
-const SIZE_UNITS: &[(&str, u64)] = &[
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
-
 /// A time such as `12h` in milliseconds, or `none`.
 pub fn parse_time_limit(text: &str) -> Result<Limit, String> {
     let wrong = || "write a time such as 90s, 12h or 14d, or none to keep everything".to_string();
-    limit(text, TIME_UNITS).ok_or_else(wrong)
+    limit(text, parse_millis).ok_or_else(wrong)
 }
 
 /// A size such as `10GiB` in bytes, or `none`.
 pub fn parse_size_limit(text: &str) -> Result<Limit, String> {
     let wrong = || "write a size such as 500MiB or 10GiB, or none to keep everything".to_string();
-    limit(text, SIZE_UNITS).ok_or_else(wrong)
+    limit(text, parse_bytes).ok_or_else(wrong)
 }
 
-fn limit(text: &str, units: &[(&str, u64)]) -> Option<Limit> {
+fn limit(text: &str, parse: fn(&str) -> Option<u64>) -> Option<Limit> {
     if text == "none" {
         return Some(Limit(None));
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
-    let number: u64 = number.parse().ok()?;
-    number.checked_mul(*factor).map(|value| Limit(Some(value)))
+    with_unit(text, parse).map(|value| Limit(Some(value)))
+}
+
+/// A time such as `30s`.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    with_unit(text, parse_millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "write a number with ms, s, m, h or d, such as 30s".to_string())
+}
+
+/// On a command line a number alone could mean anything.
+fn with_unit(text: &str, parse: fn(&str) -> Option<u64>) -> Option<u64> {
+    let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
+    parse(text).filter(|_| has_unit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_time("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_time("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "5", "s", "-1s", "1.5s", "5 parsecs", "99999999999999d"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_four_forms() {

@@ -1,9 +1,9 @@
 //! The TOML file of `serve --config`: every key with its line and column.
 //!
-//! Called by: `config::load`. Calls: the `toml` parser, whose tree keeps the spans.
-//! Invariants: one table of keys per section, so that the list of known keys in a message is the
-//! list that is read; all complaints of a file are collected.
-//! Refuses: unknown sections and keys, wrong types, sizes that are zero or do not fit.
+//! Called by: `config::load`. Calls: the `toml` parser, whose tree keeps the spans; `keys`, which
+//! knows the keys and what they take.
+//! Invariants: all complaints of a file are collected, each with its place.
+//! Refuses: unknown sections and keys, and what `keys` refuses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use storage::StoreOptions;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{LimitsConfig, StorageConfig, check_url, parse_address};
+use super::keys::{Given, KEYS, Takes};
+use super::{CacheConfig, LimitsConfig, StorageConfig, TierConfig};
 
 /// What a file says; `None` where it is silent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,19 +24,10 @@ pub struct FileConfig {
     pub http: Option<SocketAddr>,
     pub data_dir: Option<PathBuf>,
     pub storage: StorageConfig,
+    pub tier: TierConfig,
+    pub cache: CacheConfig,
     pub limits: LimitsConfig,
 }
-
-const ROOT_KEYS: &[&str] = &["listen", "http", "data_dir", "storage", "limits"];
-const STORAGE_KEYS: &[&str] = &[
-    "url",
-    "options",
-    "segment_bytes",
-    "tail_bytes_max",
-    "tier_bytes",
-    "tier_age_ms",
-];
-const LIMITS_KEYS: &[&str] = &["sql_memory_bytes", "sql_rows_max", "sql_timeout_ms"];
 
 impl FileConfig {
     /// All complaints as `FILE:LINE:COL: error: …`.
@@ -65,7 +57,7 @@ struct Reader<'a> {
     lines: Vec<String>,
 }
 
-type Key<'i> = Spanned<std::borrow::Cow<'i, str>>;
+type NameOf<'i> = Spanned<std::borrow::Cow<'i, str>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
 impl Reader<'_> {
@@ -77,53 +69,43 @@ impl Reader<'_> {
 
     fn root(&mut self, table: &DeTable<'_>, config: &mut FileConfig) {
         for (key, value) in table {
-            match key.get_ref().as_ref() {
-                "listen" => config.listen = self.address(value),
-                "http" => config.http = self.address(value),
-                "data_dir" => config.data_dir = self.text(value).map(PathBuf::from),
-                "storage" => self.section(value, |reader, key, value| {
-                    reader.storage(key, value, &mut config.storage);
-                }),
-                "limits" => self.section(value, |reader, key, value| {
-                    reader.limits(key, value, &mut config.limits);
-                }),
-                _ => self.unknown(key, "", ROOT_KEYS),
+            let name = key.get_ref().as_ref();
+            if KEYS
+                .iter()
+                .any(|known| !known.section.is_empty() && known.section == name)
+            {
+                self.section(value, |reader, key, value| {
+                    reader.value(name, key, value, config);
+                });
+            } else {
+                self.value("", key, value, config);
             }
         }
     }
 
-    fn storage(&mut self, key: &Key<'_>, value: &Value<'_>, storage: &mut StorageConfig) {
-        match key.get_ref().as_ref() {
-            "url" => {
-                if let Some(url) = self.text(value) {
-                    match check_url(&url) {
-                        Ok(()) => storage.url = Some(url),
-                        Err(why) => self.complain(value.span(), &why),
-                    }
-                }
-            }
-            "options" => storage.options = self.options(value),
-            "segment_bytes" => storage.segment_bytes = self.bytes(value),
-            "tail_bytes_max" => storage.tail_bytes_max = self.bytes(value),
-            "tier_bytes" => storage.tier_bytes = self.bytes(value),
-            "tier_age_ms" => storage.tier_age_ms = self.number(value),
-            _ => self.unknown(key, "storage.", STORAGE_KEYS),
-        }
-    }
-
-    fn limits(&mut self, key: &Key<'_>, value: &Value<'_>, limits: &mut LimitsConfig) {
-        match key.get_ref().as_ref() {
-            "sql_memory_bytes" => limits.sql_memory_bytes = self.bytes(value),
-            "sql_rows_max" => limits.sql_rows_max = self.number(value),
-            "sql_timeout_ms" => limits.sql_timeout_ms = self.number(value),
-            _ => self.unknown(key, "limits.", LIMITS_KEYS),
+    fn value(
+        &mut self,
+        section: &str,
+        key: &NameOf<'_>,
+        value: &Value<'_>,
+        config: &mut FileConfig,
+    ) {
+        let name = key.get_ref().as_ref();
+        let known = |known: &&Key| known.section == section && known.name == name;
+        let Some(known) = KEYS.iter().find(known) else {
+            return self.unknown(key, section);
+        };
+        if let Takes::Options(at) = known.takes {
+            *at(config) = self.options(value);
+        } else if let Err(why) = known.set(config, &given(value)) {
+            self.complain(value.span(), &why);
         }
     }
 
     fn section(
         &mut self,
         value: &Value<'_>,
-        mut each: impl FnMut(&mut Self, &Key<'_>, &Value<'_>),
+        mut each: impl FnMut(&mut Self, &NameOf<'_>, &Value<'_>),
     ) {
         match value.get_ref() {
             DeValue::Table(table) => {
@@ -131,105 +113,57 @@ impl Reader<'_> {
                     each(self, key, value);
                 }
             }
-            other => self.expected("a table", value.span(), other),
+            other => {
+                let found = other.type_str();
+                self.complain(value.span(), &format!("expected a table, found {found}"));
+            }
         }
     }
 
     fn options(&mut self, value: &Value<'_>) -> StoreOptions {
         let mut options = BTreeMap::new();
-        self.section(value, |reader, key, value| {
-            if let Some(text) = reader.text(value) {
-                options.insert(key.get_ref().to_string(), text);
+        self.section(value, |reader, key, value| match value.get_ref() {
+            DeValue::String(text) => {
+                options.insert(key.get_ref().to_string(), text.to_string());
+            }
+            other => {
+                let found = other.type_str();
+                reader.complain(value.span(), &format!("expected a string, found {found}"));
             }
         });
         StoreOptions(options)
     }
 
-    fn unknown(&mut self, key: &Key<'_>, section: &str, known: &[&str]) {
+    fn unknown(&mut self, key: &NameOf<'_>, section: &str) {
         let name = key.get_ref();
-        let message = format!(
-            "unknown key `{section}{name}`; known here: {}",
-            known.join(", ")
-        );
+        let here = KEYS.iter().filter(|known| known.section == section);
+        let mut names: Vec<&str> = here.map(|known| known.name).collect();
+        let place = if section.is_empty() {
+            names.extend(
+                KEYS.iter()
+                    .map(|known| known.section)
+                    .filter(|s| !s.is_empty()),
+            );
+            names.dedup();
+            String::new()
+        } else {
+            format!("{section}.")
+        };
+        let names = names.join(", ");
+        let message = format!("unknown key `{place}{name}`; known here: {names}");
         self.complain(key.span(), &message);
-    }
-
-    fn expected(&mut self, what: &str, span: Range<usize>, found: &DeValue<'_>) {
-        let message = format!("expected {what}, found {}", found.type_str());
-        self.complain(span, &message);
-    }
-
-    fn text(&mut self, value: &Value<'_>) -> Option<String> {
-        match value.get_ref() {
-            DeValue::String(text) => Some(text.to_string()),
-            other => {
-                self.expected("a string", value.span(), other);
-                None
-            }
-        }
-    }
-
-    fn address(&mut self, value: &Value<'_>) -> Option<SocketAddr> {
-        let text = self.text(value)?;
-        match parse_address(&text) {
-            Ok(address) => Some(address),
-            Err(why) => {
-                self.complain(value.span(), &why);
-                None
-            }
-        }
-    }
-
-    fn number(&mut self, value: &Value<'_>) -> Option<u64> {
-        let parsed = match value.get_ref() {
-            DeValue::Integer(number) => {
-                u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
-            }
-            other => {
-                self.expected("a whole number", value.span(), other);
-                return None;
-            }
-        };
-        let parsed = parsed.filter(|number| *number > 0);
-        if parsed.is_none() {
-            self.complain(value.span(), "expected a whole number above 0");
-        }
-        parsed
-    }
-
-    /// A number of bytes, or text such as `"64MiB"`.
-    fn bytes(&mut self, value: &Value<'_>) -> Option<u64> {
-        let DeValue::String(text) = value.get_ref() else {
-            return self.number(value);
-        };
-        let parsed = parse_bytes(text);
-        if parsed.is_none() {
-            let message =
-                format!("`{text}` is not a size; write bytes, or a number with KiB, MiB, GiB");
-            self.complain(value.span(), &message);
-        }
-        parsed
     }
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(factor)
-        .filter(|bytes| *bytes > 0)
+fn given<'v>(value: &'v Value<'_>) -> Given<'v> {
+    match value.get_ref() {
+        DeValue::String(text) => Given::Text(text),
+        DeValue::Integer(number) => {
+            let digits = number.as_str().replace('_', "");
+            Given::Whole(u64::from_str_radix(&digits, number.radix()).ok())
+        }
+        other => Given::Other(other.type_str()),
+    }
 }
 
 /// Both from 1; the column counts characters.

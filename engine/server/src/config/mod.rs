@@ -7,20 +7,22 @@
 //! Refuses: nothing is guessed: a value that does not parse is an error that names its source.
 
 mod file;
+pub mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::FileConfig;
+use keys::{Given, KEYS, Takes};
 use storage::StoreOptions;
 
 /// Where the node listens unless it is told otherwise: this machine only.
-pub const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 /// Where the HTTP door listens unless it is told otherwise: this machine only.
-pub const HTTP_DEFAULT: &str = "127.0.0.1:7480";
+pub const HTTP_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7480);
 
 /// A checked configuration of one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +31,12 @@ pub struct Config {
     pub http: SocketAddr,
     pub data_dir: PathBuf,
     pub storage: StorageConfig,
+    pub tier: TierConfig,
+    pub cache: CacheConfig,
     pub limits: LimitsConfig,
 }
 
-/// Where and how cold data is kept. `None` means the storage room's own default.
+/// The log, and where cold data is kept. `None` is the default everywhere here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorageConfig {
     /// `file://`, `s3://` or `gs://`; without it a folder inside the data directory
@@ -40,17 +44,47 @@ pub struct StorageConfig {
     /// handed to the object store as they are: endpoint, region, keys, …
     pub options: StoreOptions,
     pub segment_bytes: Option<u64>,
+    pub wal_bytes_max: Option<u64>,
     pub tail_bytes_max: Option<u64>,
+    pub queue_bytes_max: Option<u64>,
     pub tier_bytes: Option<u64>,
     pub tier_age_ms: Option<u64>,
+}
+
+/// How data goes to the tier.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TierConfig {
+    pub uploads_max: Option<u64>,
+    pub bytes_per_s: Option<u64>,
+    pub multipart_bytes: Option<u64>,
+    pub backoff_ms: Option<u64>,
+    pub backoff_ms_max: Option<u64>,
+    pub merge_objects_min: Option<u64>,
+    pub tick_ms: Option<u64>,
+    pub collect_ms: Option<u64>,
+    pub orphan_grace_ms: Option<u64>,
+}
+
+/// Blocks of the tier that are kept near.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CacheConfig {
+    pub memory_bytes: Option<u64>,
+    pub disk_bytes: Option<u64>,
+    pub dir: Option<PathBuf>,
+    pub age_ms_max: Option<u64>,
+    pub low_percent: Option<u64>,
 }
 
 /// Bounds a user may move.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsConfig {
+    pub memory_bytes: Option<u64>,
+    pub disk_bytes: Option<u64>,
+    pub descriptors: Option<u64>,
     pub sql_memory_bytes: Option<u64>,
     pub sql_rows_max: Option<u64>,
     pub sql_timeout_ms: Option<u64>,
+    pub module_memory_bytes: Option<u64>,
 }
 
 /// What the command line of `serve` says; each beats file and environment.
@@ -60,6 +94,30 @@ pub struct Overrides {
     pub listen: Option<String>,
     pub http: Option<String>,
     pub data_dir: Option<PathBuf>,
+    pub memory_bytes: Option<String>,
+    pub disk_bytes: Option<String>,
+}
+
+impl Overrides {
+    /// What flags say, with the keys they stand for.
+    fn flags(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 4] {
+        [
+            ("--listen", "", "listen", self.listen.as_deref()),
+            ("--http", "", "http", self.http.as_deref()),
+            (
+                "--memory-bytes",
+                "limits",
+                "memory_bytes",
+                self.memory_bytes.as_deref(),
+            ),
+            (
+                "--disk-bytes",
+                "limits",
+                "disk_bytes",
+                self.disk_bytes.as_deref(),
+            ),
+        ]
+    }
 }
 
 /// Why there is no configuration: one line per complaint, each with its place.
@@ -98,71 +156,53 @@ fn read(path: &Path) -> Result<FileConfig, ConfigError> {
 }
 
 fn resolve(
-    file: FileConfig,
+    mut file: FileConfig,
     overrides: &Overrides,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
     let mut lines = Vec::new();
-    let mut address =
-        |flag: &Option<String>, name: &str, file: Option<SocketAddr>, default: &str| {
-            let (text, source) = match (flag, env(name), file) {
-                (Some(text), _, _) => (text.clone(), format!("--{}", flag_name(name))),
-                (None, Some(text), _) => (text, name.to_string()),
-                (None, None, Some(address)) => return Some(address),
-                (None, None, None) => (default.to_string(), "the default".to_string()),
-            };
-            match parse_address(&text) {
-                Ok(address) => Some(address),
-                Err(why) => {
-                    lines.push(format!("{source}: {why}"));
-                    None
-                }
-            }
-        };
-    let listen = address(
-        &overrides.listen,
-        "RUSTMQ_LISTEN",
-        file.listen,
-        LISTEN_DEFAULT,
-    );
-    let http = address(&overrides.http, "RUSTMQ_HTTP", file.http, HTTP_DEFAULT);
-    let data_dir = overrides
-        .data_dir
-        .clone()
-        .or_else(|| env("RUSTMQ_DATA_DIR").map(PathBuf::from))
-        .or(file.data_dir)
-        .or_else(|| data_dir_default(env));
+    for key in KEYS {
+        let variable = key.variable();
+        if let Takes::Options(_) = key.takes {
+            continue;
+        }
+        if let Some(text) = env(&variable)
+            && let Err(why) = key.set(&mut file, &Given::Loose(&text))
+        {
+            lines.push(format!("{variable}: {why}"));
+        }
+    }
+    for (flag, section, name, text) in overrides.flags() {
+        let key = KEYS
+            .iter()
+            .find(|key| (key.section, key.name) == (section, name));
+        if let (Some(key), Some(text)) = (key, text)
+            && let Err(why) = key.set(&mut file, &Given::Loose(text))
+        {
+            lines.push(format!("{flag}: {why}"));
+        }
+    }
+    // a path that is not Unicode is as good as any other
+    let data_dir = overrides.data_dir.clone().or(file.data_dir);
+    let data_dir = data_dir.or_else(|| data_dir_default(env));
     if data_dir.is_none() {
         lines.push(
             "no data directory: HOME and XDG_DATA_HOME are not set; give one with --data-dir"
                 .to_string(),
         );
     }
-    let mut storage = file.storage;
-    if let Some(url) = env("RUSTMQ_STORAGE_URL") {
-        match check_url(&url) {
-            Ok(()) => storage.url = Some(url),
-            Err(why) => lines.push(format!("RUSTMQ_STORAGE_URL: {why}")),
-        }
-    }
-    match (listen, http, data_dir) {
-        (Some(listen), Some(http), Some(data_dir)) if lines.is_empty() => Ok(Config {
-            listen,
-            http,
-            data_dir,
-            storage,
-            limits: file.limits,
-        }),
-        _ => Err(ConfigError { lines }),
-    }
-}
-
-fn flag_name(variable: &str) -> &'static str {
-    if variable == "RUSTMQ_HTTP" {
-        "http"
-    } else {
-        "listen"
-    }
+    let Some(data_dir) = data_dir.filter(|_| lines.is_empty()) else {
+        return Err(ConfigError { lines });
+    };
+    Ok(Config {
+        listen: file.listen.unwrap_or(LISTEN_DEFAULT),
+        http: file.http.unwrap_or(HTTP_DEFAULT),
+        data_dir,
+        storage: file.storage,
+        tier: file.tier,
+        cache: file.cache,
+        limits: file.limits,
+    })
 }
 
 /// `$XDG_DATA_HOME/rustmq`, else `~/.local/share/rustmq`.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::keys::{self, KEYS, Takes};
 use super::{FileConfig, Overrides, resolve};
 
 fn check_file(text: &str, expect: &[&str]) {
@@ -24,7 +25,15 @@ tier_bytes = "8MiB"
 tier_age_ms = 1_000
 [storage.options]
 aws_region = "eu-central-1"
+[tier]
+bytes_per_s = 0
+backoff_ms_max = "2m"
+[cache]
+disk_bytes = "2TiB"
+dir = "/mnt/nvme"
+low_percent = 75
 [limits]
+memory_bytes = 0x4000_0000
 sql_rows_max = 10
 "#;
     let config = FileConfig::parse("node.toml", text).expect("valid");
@@ -34,6 +43,60 @@ sql_rows_max = 10
     assert_eq!(config.storage.tier_age_ms, Some(1000));
     assert_eq!(config.storage.options["aws_region"], "eu-central-1");
     assert_eq!(config.limits.sql_rows_max, Some(10));
+    assert_eq!(config.limits.memory_bytes, Some(1 << 30));
+    assert_eq!(config.tier.bytes_per_s, Some(0));
+    assert_eq!(config.tier.backoff_ms_max, Some(120_000));
+    assert_eq!(config.cache.disk_bytes, Some(2 << 40));
+    assert_eq!(config.cache.dir, Some(PathBuf::from("/mnt/nvme")));
+    assert_eq!(config.cache.low_percent, Some(75));
+}
+
+#[test]
+fn every_key_is_read_from_the_file_and_the_environment_and_stands_in_the_help() {
+    let help = keys::help();
+    for key in KEYS {
+        assert!(help.contains(&format!("  {} ", key.name)), "{}", key.name);
+        let value = match key.takes {
+            Takes::Address(_) => "127.0.0.1:9",
+            Takes::Path(_) => "/x",
+            Takes::Url(_) => "s3://x",
+            Takes::Options(_) => continue,
+            Takes::Bytes(_) | Takes::BytesOrNone(_) => "64MiB",
+            Takes::Millis(_) => "10s",
+            Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_) => "7",
+        };
+        let is_number = matches!(
+            key.takes,
+            Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_)
+        );
+        let written = if is_number {
+            value.to_string()
+        } else {
+            format!("\"{value}\"")
+        };
+        let section = match key.section {
+            "" => String::new(),
+            section => format!("[{section}]\n"),
+        };
+        let text = format!("{section}{} = {written}\n", key.name);
+        let file = FileConfig::parse("f", &text).expect("it is read");
+        assert_ne!(file, FileConfig::default(), "{text}");
+        let variable = key.variable();
+        let env = |name: &str| match name {
+            "HOME" => Some("/root".to_string()),
+            _ => (name == variable).then(|| value.to_string()),
+        };
+        let by_file = resolve(file, &Overrides::default(), &|name| {
+            (name == "HOME").then(|| "/root".to_string())
+        });
+        let by_env = resolve(FileConfig::default(), &Overrides::default(), &env);
+        assert_eq!(by_file, by_env, "{variable}");
+        let wrong = |name: &str| (name == variable).then(|| "?".to_string());
+        let wrong = resolve(FileConfig::default(), &Overrides::default(), &wrong);
+        let may_be_anything = matches!(key.takes, Takes::Path(_));
+        let named = wrong.is_err_and(|e| e.lines.iter().any(|line| line.starts_with(&variable)));
+        assert!(named || may_be_anything, "{variable}");
+    }
 }
 
 #[test]
@@ -42,11 +105,12 @@ fn every_complaint_has_its_place() {
         "listne = \"127.0.0.1:1\"\n[storage]\n  urll = 1\n  tier_bytes = \"8 cats\"\n",
         &[
             "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
-             storage, limits",
+             storage, tier, cache, limits",
             "node.toml:4:16: error: `8 cats` is not a size; write bytes, or a number with KiB, \
-             MiB, GiB",
+             MiB, GiB, TiB",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
-             segment_bytes, tail_bytes_max, tier_bytes, tier_age_ms",
+             segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, tier_bytes, \
+             tier_age_ms",
         ],
     );
     check_file(
@@ -63,6 +127,19 @@ fn every_complaint_has_its_place() {
     check_file(
         "[limits]\nsql_rows_max = 0\n",
         &["node.toml:2:16: error: expected a whole number above 0"],
+    );
+    check_file(
+        "[tier]\ntick_ms = \"5 parsecs\"\n[cache]\nlow_percent = 101\ndisk_bytes = true\n",
+        &[
+            "node.toml:2:11: error: `5 parsecs` is not a time; write milliseconds, or a number with \
+             ms, s, m, h, d",
+            "node.toml:4:15: error: expected a percentage, 1 to 100",
+            "node.toml:5:14: error: expected a whole number, found boolean",
+        ],
+    );
+    check_file(
+        "tier = 1\n",
+        &["node.toml:1:8: error: expected a table, found integer"],
     );
     check_file(
         "[storage]\nurl = \"ftp://x\"\n",
@@ -106,6 +183,17 @@ fn a_wrong_flag_names_itself() {
         error
             .to_string()
             .starts_with("--http: `x` is not an address"),
+        "{error}"
+    );
+    let flags = Overrides {
+        memory_bytes: Some("lots".to_string()),
+        disk_bytes: Some("1GiB".to_string()),
+        ..Overrides::default()
+    };
+    let error = resolve(FileConfig::default(), &flags, &env).unwrap_err();
+    assert_eq!(error.lines.len(), 1, "{error}");
+    assert!(
+        error.lines[0].starts_with("--memory-bytes: `lots` is not a size"),
         "{error}"
     );
 }

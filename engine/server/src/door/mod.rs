@@ -32,6 +32,9 @@ use tokio_util::task::TaskTracker;
 
 use tls::Identity;
 
+/// Peers that are told at the same time that there is no room for them.
+const REFUSALS_MAX: usize = 16;
+
 /// What a door asks for everything but the greeting.
 pub trait Service: Send + Sync + 'static {
     /// Begins to work on a request. Requests of one stream arrive here in their order, and
@@ -123,6 +126,8 @@ struct Hall {
     config: DoorConfig,
     service: Arc<dyn Service>,
     connections: Arc<Semaphore>,
+    /// For those who come when all seats are taken.
+    refusals: Arc<Semaphore>,
     connection_next: AtomicU64,
     /// Nothing new is taken.
     stop: CancellationToken,
@@ -151,6 +156,7 @@ impl Door {
             .map_err(|error| DoorError::Bind { addr, error })?;
         let hall = Arc::new(Hall {
             connections: Arc::new(Semaphore::new(config.connections_max)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             connection_next: AtomicU64::new(1),
             config,
             service,

@@ -28,6 +28,8 @@ pub(super) struct Session {
     reader: FrameReader,
     writer: FrameWriter,
     greeted: Arc<AtomicBool>,
+    /// What the greeting is answered with when there is no room for this peer.
+    refusal: Option<WireError>,
     /// Requests being worked on, oldest first.
     in_flight: FuturesOrdered<InFlight>,
     in_flight_bytes: usize,
@@ -128,10 +130,17 @@ impl Session {
             reader,
             writer,
             greeted,
+            refusal: None,
             in_flight,
             in_flight_bytes: 0,
             state,
         }
+    }
+
+    /// The same for a peer that is to hear no more than why it is not let in.
+    pub(super) fn refusing(self, error: WireError) -> Session {
+        let refusal = Some(error);
+        Session { refusal, ..self }
     }
 
     /// Serves the stream to its end. With `idle`, a silent peer is let go after that time.
@@ -289,7 +298,10 @@ impl Session {
     fn call(&mut self, request: Request) -> Work {
         let request = match request {
             Request::Hello(hello) => {
-                let answer = hello.answer(&self.hall.config.server);
+                let answer = match self.refusal.take() {
+                    Some(error) => Err(error),
+                    None => hello.answer(&self.hall.config.server),
+                };
                 match answer {
                     Ok(_) => {
                         self.greeted.store(true, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //!
 //! What: accepts connections, one session each. Called by: `Door`.
 //! Invariants: TLS 1.3 only; the handshake has a deadline; an accept that fails (no file
-//! descriptors, say) is waited out, never fatal.
+//! descriptors, say) is waited out, never fatal; when all seats are taken a few more peers at a
+//! time are let in to be told so.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use client::io::{FrameReader, FrameWriter};
-use protocol::limits;
+use protocol::{WireError, code, limits};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
@@ -36,15 +37,27 @@ pub(super) async fn accept(hall: Arc<Hall>, listener: TcpListener, tls: Arc<rust
                 continue;
             }
         };
-        match Arc::clone(&hall.connections).try_acquire_owned() {
-            Ok(permit) => {
-                let (hall, acceptor) = (Arc::clone(&hall), acceptor.clone());
-                let tasks = hall.tasks.clone();
-                tasks.spawn(connection(hall, stream, addr, acceptor, permit));
-            }
-            Err(_) => tracing::warn!(peer = %addr, "connection refused: too many"),
-        }
+        let seat = match Arc::clone(&hall.connections).try_acquire_owned() {
+            Ok(permit) => Seat::Served(permit),
+            Err(_) => match Arc::clone(&hall.refusals).try_acquire_owned() {
+                Ok(permit) => Seat::Refused(permit),
+                Err(_) => {
+                    tracing::debug!(peer = %addr, "connection dropped: too many");
+                    continue;
+                }
+            },
+        };
+        let (hall, acceptor) = (Arc::clone(&hall), acceptor.clone());
+        let tasks = hall.tasks.clone();
+        tasks.spawn(connection(hall, stream, addr, acceptor, seat));
     }
+}
+
+/// What a connection is let in for.
+enum Seat {
+    Served(OwnedSemaphorePermit),
+    /// To be told that there is no room.
+    Refused(OwnedSemaphorePermit),
 }
 
 async fn connection(
@@ -52,7 +65,7 @@ async fn connection(
     stream: TcpStream,
     addr: SocketAddr,
     acceptor: TlsAcceptor,
-    _permit: OwnedSemaphorePermit,
+    seat: Seat,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%addr, %error, "cannot set nodelay");
@@ -83,5 +96,14 @@ async fn connection(
         FrameWriter::io(send),
         Arc::new(AtomicBool::new(false)),
     );
+    let (session, _permit) = match seat {
+        Seat::Served(permit) => (session, permit),
+        Seat::Refused(permit) => {
+            tracing::debug!(peer = %addr, "connection refused: too many");
+            let message = "the server has no room for another connection; try again later";
+            let error = WireError::retry(code::OVERLOADED, message);
+            (session.refusing(error), permit)
+        }
+    };
     session.run(Some(idle)).await;
 }

@@ -9,6 +9,7 @@
 //! name of some site point here must not read our data).
 
 mod error;
+mod seats;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::topic::{description_json, info_json};
 use crate::service::Rooms;
 use error::Refusal;
+use seats::Seats;
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -58,11 +60,13 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, HttpError> {
 }
 
 impl Http {
-    pub fn open(listener: TcpListener, rooms: Arc<Rooms>) -> std::io::Result<Http> {
+    /// Serves at most `seats` connections at a time.
+    pub fn open(listener: TcpListener, rooms: Arc<Rooms>, seats: usize) -> std::io::Result<Http> {
         let addr = listener.local_addr()?;
         let stop = CancellationToken::new();
         let ended = stop.clone().cancelled_owned();
         let app = routes(rooms, addr);
+        let listener = Seats::new(listener, seats);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app)
                 .with_graceful_shutdown(ended)

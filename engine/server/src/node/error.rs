@@ -3,7 +3,9 @@
 //! Called by: `Node::start`. Invariants: nothing is lost when a start fails; the next one finds
 //! the directory as it was.
 
+use super::budget::BudgetError;
 use super::data_dir::DataDirError;
+use super::descriptors::DescriptorError;
 use crate::door::DoorError;
 use crate::door::state_dir::StateError;
 use crate::door::tls::TlsError;
@@ -13,6 +15,10 @@ use crate::http::HttpError;
 pub enum StartError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
     #[error("the certificate in the data directory: {0}")]
     Tls(#[from] TlsError),
     #[error("the catalog does not open: {0}")]

@@ -1,14 +1,16 @@
 //! A node: all rooms joined, started in order and stopped in reverse.
 //!
 //! Called by: `cli::serve`, the demo, tests. Calls: every room.
-//! Start: data directory → certificate → metadata (a new life of this broker) → storage →
-//! broker → SQL → sandbox and pipelines → HTTP → native door → the catalog's pipelines →
+//! Start: budgets → data directory → certificate → metadata (a new life of this broker) →
+//! storage → broker → SQL → sandbox and pipelines → HTTP → native door → the catalog's pipelines →
 //! state folder.
 //! Invariants: `start` returns when requests are taken, or undoes what it did; `stop` mirrors
 //! it; the directory stays locked until everything has let go of it.
 //! Refuses: see [`StartError`]; each says what, where and what to do.
 
+mod budget;
 pub mod data_dir;
+mod descriptors;
 mod error;
 mod life;
 
@@ -23,11 +25,12 @@ use metadata::Metadata;
 use model::CatalogView;
 use storage::{Store, StoreConfig};
 
-use crate::config::{Config, LimitsConfig, StorageConfig};
+use crate::config::{CacheConfig, Config, LimitsConfig, StorageConfig, TierConfig};
 use crate::door::state_dir::Announced;
 use crate::door::{Door, DoorConfig, tls};
 use crate::http::{self, Http};
 use crate::service::{About, Addresses, Doorkeeper, Rooms, follow};
+use budget::Budget;
 use data_dir::DataDir;
 pub use error::StartError;
 
@@ -40,6 +43,8 @@ pub struct NodeConfig {
     /// Where clients on this machine find the node; `None`: it is not announced.
     pub state_dir: Option<PathBuf>,
     pub storage: StorageConfig,
+    pub tier: TierConfig,
+    pub cache: CacheConfig,
     pub limits: LimitsConfig,
 }
 
@@ -53,34 +58,65 @@ impl NodeConfig {
             data_dir: data_dir.into(),
             state_dir: None,
             storage: StorageConfig::default(),
+            tier: TierConfig::default(),
+            cache: CacheConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
 
-    fn store(&self, dir: &Path, node: &str) -> StoreConfig {
-        let mut config = StoreConfig::new(dir);
-        let storage = &self.storage;
-        config.tier_url = storage.url.clone();
-        config.tier_options = storage.options.clone();
-        config.node = node.to_string();
-        config.segment_bytes = storage.segment_bytes.unwrap_or(config.segment_bytes);
-        config.tier_bytes = storage.tier_bytes.unwrap_or(config.tier_bytes);
-        config.tier_age_ms = storage.tier_age_ms.unwrap_or(config.tier_age_ms);
-        if let Some(bytes) = storage.tail_bytes_max {
-            config.tail_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+    fn store(&self, dir: &Path, node: &str, budget: &Budget) -> StoreConfig {
+        let defaults = StoreConfig::new(dir);
+        let (storage, tier, cache) = (&self.storage, &self.tier, &self.cache);
+        StoreConfig {
+            tier_url: storage.url.clone(),
+            tier_options: storage.options.clone(),
+            node: node.to_string(),
+            segment_bytes: storage.segment_bytes.unwrap_or(defaults.segment_bytes),
+            wal_bytes_max: budget.disk.log_pressure,
+            wal_bytes_limit: budget.disk.log,
+            queue_bytes_max: size(budget.memory.queue),
+            tail_bytes_max: size(budget.memory.tail),
+            tier_bytes: storage.tier_bytes.unwrap_or(defaults.tier_bytes),
+            tier_age_ms: storage.tier_age_ms.unwrap_or(defaults.tier_age_ms),
+            tier_tick_ms: tier.tick_ms.unwrap_or(defaults.tier_tick_ms),
+            tier_uploads_max: tier.uploads_max.map_or(defaults.tier_uploads_max, size),
+            tier_bytes_per_s: tier.bytes_per_s.unwrap_or(defaults.tier_bytes_per_s),
+            tier_multipart_bytes: tier
+                .multipart_bytes
+                .unwrap_or(defaults.tier_multipart_bytes),
+            tier_backoff_ms: tier.backoff_ms.unwrap_or(defaults.tier_backoff_ms),
+            tier_backoff_ms_max: tier.backoff_ms_max.unwrap_or(defaults.tier_backoff_ms_max),
+            tier_merge_objects_min: tier
+                .merge_objects_min
+                .map_or(defaults.tier_merge_objects_min, size),
+            tier_collect_ms: tier.collect_ms.unwrap_or(defaults.tier_collect_ms),
+            tier_orphan_grace_ms: tier
+                .orphan_grace_ms
+                .unwrap_or(defaults.tier_orphan_grace_ms),
+            cache_memory_bytes_max: size(budget.memory.cache),
+            cache_disk_bytes_max: budget.disk.cache,
+            cache_dir: cache.dir.clone(),
+            cache_age_ms_max: cache.age_ms_max.unwrap_or(defaults.cache_age_ms_max),
+            cache_low_percent: cache
+                .low_percent
+                .and_then(|percent| u8::try_from(percent).ok())
+                .unwrap_or(defaults.cache_low_percent),
+            ..defaults
         }
-        config
     }
 
-    fn sql(&self) -> ::sql::SqlLimits {
+    fn sql(&self, budget: &Budget) -> ::sql::SqlLimits {
         let mut limits = ::sql::SqlLimits::default();
-        if let Some(bytes) = self.limits.sql_memory_bytes {
-            limits.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
+        limits.memory_bytes = size(budget.memory.sql);
         limits.rows_max = self.limits.sql_rows_max.unwrap_or(limits.rows_max);
         limits.timeout_ms = self.limits.sql_timeout_ms.unwrap_or(limits.timeout_ms);
         limits
     }
+}
+
+/// Of what lies in memory.
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl From<Config> for NodeConfig {
@@ -91,6 +127,8 @@ impl From<Config> for NodeConfig {
             data_dir: config.data_dir,
             state_dir: Some(client::state::state_dir()),
             storage: config.storage,
+            tier: config.tier,
+            cache: config.cache,
             limits: config.limits,
         }
     }
@@ -113,12 +151,13 @@ pub struct Node {
 impl Node {
     /// Starts everything; when it returns, requests are taken and pipelines run.
     pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let budget = Budget::of(&config)?;
         let data_dir = DataDir::open(&config.data_dir)?;
         let dir = data_dir.path.clone();
         let identity = tls::Identity::open(&dir.join("tls"))?;
         let http = http::bind(config.http).await?;
-        let rooms = Arc::new(Box::pin(rooms(&config, &data_dir)).await?);
-        let opened = Box::pin(doors(&config, &identity, http, &rooms)).await;
+        let rooms = Arc::new(Box::pin(rooms(&config, &budget, &data_dir)).await?);
+        let opened = Box::pin(doors(&config, &budget, &identity, http, &rooms)).await;
         let (door, http) = match opened {
             Ok(doors) => doors,
             Err(error) => {
@@ -225,14 +264,18 @@ impl Node {
 }
 
 /// Opens the rooms, lowest first.
-async fn rooms(config: &NodeConfig, data_dir: &DataDir) -> Result<Rooms, StartError> {
+async fn rooms(
+    config: &NodeConfig,
+    budget: &Budget,
+    data_dir: &DataDir,
+) -> Result<Rooms, StartError> {
     let dir = &data_dir.path;
     let metadata = Metadata::open(&dir.join("meta")).await?;
     let leads = life::begin(&metadata, &data_dir.identity.node_id).await?;
     let catalog: Arc<dyn CatalogView> = Arc::new(metadata.clone());
     let followed = catalog.catalog();
     let partitions = broker::partition_configs(&followed);
-    let store = config.store(dir, &data_dir.identity.node_id);
+    let store = config.store(dir, &data_dir.identity.node_id, budget);
     let store = Box::pin(Store::open(store, partitions)).await?;
     let control = Arc::new(metadata.clone());
     let broker = Box::pin(Broker::open(store.clone(), control, leads));
@@ -243,10 +286,11 @@ async fn rooms(config: &NodeConfig, data_dir: &DataDir) -> Result<Rooms, StartEr
             return Err(error.into());
         }
     };
-    let sql = ::sql::Engine::new(store.clone(), Arc::clone(&catalog), config.sql())?;
+    let sql = ::sql::Engine::new(store.clone(), Arc::clone(&catalog), config.sql(budget))?;
     let cache_dir = Some(dir.join("cache").join("modules"));
     let host = wasm::Host::new(wasm::HostConfig {
         cache_dir,
+        memory_bytes_max: size(budget.memory.modules),
         ..wasm::HostConfig::default()
     })?;
     let deps = pipelines::Deps {
@@ -281,13 +325,19 @@ async fn rooms(config: &NodeConfig, data_dir: &DataDir) -> Result<Rooms, StartEr
 
 async fn doors(
     config: &NodeConfig,
+    budget: &Budget,
     identity: &tls::Identity,
     http: tokio::net::TcpListener,
     rooms: &Arc<Rooms>,
 ) -> Result<(Door, Http), StartError> {
     let service = Arc::new(Doorkeeper::new(Arc::clone(rooms)));
-    let door = Door::open(DoorConfig::new(config.listen), identity, service).await?;
-    let http = Http::open(http, Arc::clone(rooms)).map_err(StartError::Http)?;
+    let door = DoorConfig {
+        connections_max: budget.seats.native,
+        ..DoorConfig::new(config.listen)
+    };
+    let door = Door::open(door, identity, service).await?;
+    let http = Http::open(http, Arc::clone(rooms), budget.seats.http);
+    let http = http.map_err(StartError::Http)?;
     Ok((door, http))
 }
 

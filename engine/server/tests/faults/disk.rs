@@ -5,7 +5,7 @@
 //! Where neither root nor user namespaces are to be had, the full disk is skipped, loudly.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -212,6 +212,114 @@ fn a_full_disk_refuses_writers_and_recovers() {
     let acked = |range: Range<u64>| after.iter().copied().filter(move |n| range.contains(n));
     assert!(acked(0..500).eq(0..500) && acked(10_000..11_000).eq(10_000..11_000));
     server.stop();
+}
+
+/// Lines that are more than what is left of a segment.
+fn lines(numbers: Range<u64>) -> String {
+    let line = |n: u64| format!("{n}{}\n", ".".repeat(500));
+    numbers.map(line).collect()
+}
+
+#[test]
+fn the_command_line_says_that_it_waits_for_space_and_for_how_long() {
+    let Some(crowded) = Crowded::new() else {
+        return eprintln!("{SKIPPED}");
+    };
+    let (world, small) = (&crowded.world, &crowded.small);
+    let server = crowded.start();
+    world.run(&["topic", "create", "t"]).ok();
+    small.fill();
+    let input = lines(0..3000);
+    let said = world.run_with_input(&["produce", "t", "--timeout", "2s"], input.as_bytes());
+    let said = said.fails(1, "the disk is full");
+    assert!(
+        said.err.contains("records acknowledged by t"),
+        "{}",
+        said.err
+    );
+    let told = said.err.matches("retrying, for 2s at most").count();
+    assert_eq!(told, 1, "{}", said.err);
+    let status = world.run(&["status"]).ok().out;
+    assert!(status.contains("FULL for"), "{status}");
+
+    // Without an end in sight it waits, and goes on by itself when space returns.
+    let mut waiting = world.command(&["produce", "t"]);
+    let waiting = waiting.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut waiting = waiting.spawn().unwrap();
+    let mut stdin = waiting.stdin.take().unwrap();
+    let feed = std::thread::spawn(move || drop(stdin.write_all(lines(10_000..13_000).as_bytes())));
+    let mut err = BufReader::new(waiting.stderr.take().unwrap());
+    let mut told = String::new();
+    while !told.contains("full") {
+        assert!(err.read_line(&mut told).unwrap() > 0, "it ended: {told}");
+    }
+    small.free();
+    err.read_to_string(&mut told).unwrap();
+    feed.join().unwrap();
+    assert!(waiting.wait().unwrap().success(), "{told}");
+    assert!(told.contains("records get through again"), "{told}");
+    assert!(told.contains("3000 records acknowledged by t"), "{told}");
+    let log = fs::read_to_string(world.path("serve.err")).unwrap();
+    let warnings = log.matches("no room for a WAL segment").count();
+    assert!((1..=4).contains(&warnings), "{warnings} times: {log}");
+    let all = crowded.values();
+    let later = all.iter().copied().filter(|n| *n >= 10_000);
+    assert!(later.eq(10_000..13_000));
+    server.stop();
+}
+
+#[test]
+fn a_limit_of_the_disk_is_like_a_full_disk_until_the_tier_makes_room() {
+    let world = World::new();
+    let config = world.write(
+        "node.toml",
+        "[storage]\nsegment_bytes = \"512KiB\"\ntier_bytes = \"64MiB\"\nwal_bytes_max = \"64MiB\"\n\
+         [tier]\ntick_ms = \"1h\"\n[limits]\ndisk_bytes = \"2MiB\"\n",
+    );
+    let server = world.serve_with(&["--config", &config]);
+    world.run(&["topic", "create", "t"]).ok();
+    // More than the limit: what is full is pressed, goes to the tier, and there is room again.
+    let input = lines(0..10_000);
+    world
+        .run_with_input(&["produce", "t", "--timeout", "60s"], input.as_bytes())
+        .ok();
+    let wal: u64 = fs::read_dir(world.path("data/wal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(wal <= (2 << 20) + (512 << 10), "{wal}");
+    assert_eq!(values(&world, "t").len(), 10_000);
+    assert!(world.run(&["status"]).ok().out.contains("evicted"));
+    server.stop();
+}
+
+#[test]
+fn limits_that_cannot_be_kept_are_refused_at_the_start() {
+    let world = World::new();
+    let check = |text: &str, parts: &[&str]| {
+        let config = world.write("node.toml", text);
+        let said = world.run(&["serve", "--data-dir", "data", "--config", &config]);
+        for part in parts {
+            assert!(said.err.contains(part), "no {part:?} in: {}", said.err);
+        }
+        assert_eq!(said.code, 1, "{}", said.err);
+    };
+    check(
+        "[limits]\nmemory_bytes = \"64MiB\"\nsql_memory_bytes = \"65MiB\"\n",
+        &["limits.memory_bytes is 67108864", "raise it or lower them"],
+    );
+    check(
+        "[limits]\ndisk_bytes = \"100MiB\"\n",
+        &["limits.disk_bytes is 104857600", "storage.segment_bytes"],
+    );
+    check(
+        "[limits]\ndescriptors = 100\n",
+        &["may open 100 files", "ulimit -n", "limits.descriptors"],
+    );
+    check(
+        "[cache]\ndisk_byte = 1\n",
+        &["node.toml:2:1: error: unknown key `cache.disk_byte`"],
+    );
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl World {
         let config = StoreConfig {
             tier_tick_ms: 3_600_000,
             // Every query reads the tier again.
-            cold_cache_bytes_max: 0,
+            cache_memory_bytes_max: 0,
             ..StoreConfig::new(dir.path())
         };
         let partitions = catalog

@@ -6,15 +6,17 @@
 //! Refuses: to go on after a failed write or sync: those waiters hear "unknown".
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{Durability, LogError, PartitionId};
 use tokio::sync::Notify;
 
 use super::queue::{BatchWork, Gather, Queue, Taken, Work, refuse};
+use super::room::Room;
 use super::{Partitions, Segments};
+use crate::cache::Blocks;
 use crate::planted::{Bug, planted};
 use crate::tail::Tail;
 use crate::wal::entry::ENTRY_HEAD_LEN;
@@ -28,6 +30,23 @@ pub(crate) struct Counters {
     pub batches: AtomicU64,
     pub bytes: AtomicU64,
     pub syncs: AtomicU64,
+    /// Since when there is no room.
+    full: Mutex<Option<Instant>>,
+}
+
+impl Counters {
+    /// Keeps the first moment; answers whether this is it.
+    fn set_full(&self, now: Option<Instant>) -> bool {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = full.is_none();
+        *full = now.map(|now| full.unwrap_or(now));
+        is_first
+    }
+
+    pub(crate) fn full_ms(&self) -> Option<u64> {
+        let full = *self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.map(|since| since.elapsed().as_millis() as u64)
+    }
 }
 
 /// Written, or about to be, and not yet answered.
@@ -53,6 +72,9 @@ pub(crate) struct Committer {
     pub needs_mark: bool,
     /// What the next group may hope for.
     pub gather: Gather,
+    pub room: Room,
+    /// Gives its part of the disk back when the WAL needs it.
+    pub blocks: Blocks,
 }
 
 /// A write or sync failed: nothing more may be done with this WAL.
@@ -122,13 +144,15 @@ impl Committer {
                 (_, Some(json)) => control_len(json),
                 (_, None) => ENTRY_HEAD_LEN,
             };
+            let length = length + self.room.reserve(&work, self.partitions.len());
             if !self.wal.fits(length) {
-                let made_room = self.flush(&mut staged).and_then(|()| self.roll(length));
+                let flushed = self.flush(&mut staged);
+                let made_room = flushed.and_then(|()| self.roll(&work, length));
                 match made_room {
                     Ok(true) => {}
                     Ok(false) => {
                         group.push_front(work);
-                        self.queue.refuse_all(group, &LogError::DiskFull);
+                        self.queue.refuse_batches(group, &LogError::DiskFull);
                         return Ok(());
                     }
                     Err(failed) => {
@@ -198,20 +222,50 @@ impl Committer {
             .stage(work.kind, (work.shard, work.epoch, sequence), batches)
     }
 
-    /// Goes on in a new segment; false if the disk has no room for one.
-    fn roll(&mut self, length: usize) -> Result<bool, Failed> {
-        match self.wal.roll(length) {
+    /// Goes on in a new segment; false if there is no room for one.
+    fn roll(&mut self, work: &Work, length: usize) -> Result<bool, Failed> {
+        let allowed = self.room.allows(work, self.segments.bytes(), length);
+        let rolled = if allowed {
+            self.wal.roll(length)
+        } else {
+            Err(RollError::Full)
+        };
+        match rolled {
             Ok(segment) => {
                 self.segments.push(segment);
                 self.needs_mark = false;
+                if let Some(time) = self.room.has_room(Instant::now()) {
+                    self.counters.set_full(None);
+                    tracing::info!(?time, "there is room for a WAL segment again");
+                }
                 Ok(true)
             }
             Err(RollError::Full) => {
-                tracing::warn!("no room for a WAL segment: appends are refused until there is");
+                self.full(allowed);
                 Ok(false)
             }
             Err(RollError::Failed(reason)) => Err(Failed(reason)),
         }
+    }
+
+    fn full(&mut self, allowed: bool) {
+        let now = Instant::now();
+        if self.counters.set_full(Some(now)) {
+            // What goes to the tier now makes room.
+            self.tier_wake.notify_one();
+        }
+        if allowed {
+            self.blocks.release_disk();
+        }
+        if !self.room.is_full(now) {
+            return;
+        }
+        let why = if allowed {
+            "the disk is full"
+        } else {
+            "the WAL is as large as its limit lets it be"
+        };
+        tracing::warn!("no room for a WAL segment, {why}: appends are refused until there is");
     }
 
     /// Writes what is staged, syncs it, tells partitions and waiters.

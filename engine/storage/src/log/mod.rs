@@ -14,8 +14,11 @@ mod queue;
 mod read;
 mod reclaim;
 mod retention;
+mod room;
 mod tiering;
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
@@ -89,6 +92,10 @@ impl Partitions {
         map.iter()
             .map(|(id, partition)| (*id, Arc::clone(partition)))
             .collect()
+    }
+
+    fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Puts it in unless it is there.
@@ -366,7 +373,10 @@ impl Store {
             batches: inner.counters.batches.load(Relaxed),
             written_bytes: inner.counters.bytes.load(Relaxed),
             syncs: inner.counters.syncs.load(Relaxed),
+            full_ms: inner.counters.full_ms(),
             tail_bytes: inner.tail.bytes() as u64,
+            tail_bytes_max: inner.config.tail_bytes_max as u64,
+            cache: inner.tier.blocks.status(),
             failure: inner.queue.failure().borrow().clone(),
             tier_url: inner.tier.url.clone(),
             tier_waiting: partitions.iter().filter(waiting).count() as u64,
@@ -389,6 +399,7 @@ impl Store {
                 let _ = task.await;
             }
         }
+        self.inner.tier.blocks.close().await;
         self.inner.queue.close();
         let writer = self
             .inner

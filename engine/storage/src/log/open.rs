@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::commit::{Committer, Counters};
 use super::partition::{Beginning, Partition, Slot};
 use super::queue::{Gather, Queue};
+use super::room::Room;
 use super::{Inner, Partitions, Segments, Store, compaction, tiering};
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::error::{OpenError, TierError};
@@ -273,5 +274,7 @@ fn committer(inner: &Inner, wal: WalWriter, sequences: BTreeMap<u32, u64>) -> Co
         tier_wake: Arc::clone(&inner.tier_wake),
         needs_mark: false,
         gather: Gather::default(),
+        blocks: inner.tier.blocks.clone(),
+        room: Room::new(inner.config.segment_bytes, inner.config.wal_bytes_limit),
     }
 }

@@ -307,13 +307,18 @@ impl Queue {
             .for_each(|work| refuse(work, &stopped(failure)));
     }
 
-    /// No room on the disk: all that waits (`first` ahead of it) was not written. Offsets go
-    /// back to where the written records end, so that the same may be tried again.
-    pub(crate) fn refuse_all(&self, first: VecDeque<Work>, error: &LogError) {
+    /// No room on the disk for the first of `group`: it and all batches that wait were not
+    /// written. Offsets go back to where the written records end, so that the same may be tried
+    /// again. What else waits may yet give space back, and stays.
+    pub(crate) fn refuse_batches(&self, mut group: VecDeque<Work>, error: &LogError) {
+        let first = group.pop_front();
         let works: Vec<Work> = {
             let mut state = self.lock();
             state.bytes = 0;
-            let works: Vec<Work> = first.into_iter().chain(state.works.drain(..)).collect();
+            let waiting = group.into_iter().chain(state.works.drain(..));
+            let (batches, others): (Vec<Work>, VecDeque<Work>) = split(waiting);
+            state.works = others;
+            let works: Vec<Work> = first.into_iter().chain(batches).collect();
             for work in &works {
                 if let Work::Batches(work) = work
                     && !planted(Bug::OffsetsKeptWhenFull)
@@ -343,6 +348,17 @@ impl Queue {
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.subscribe()
     }
+}
+
+fn split(works: impl Iterator<Item = Work>) -> (Vec<Work>, VecDeque<Work>) {
+    let (mut batches, mut others) = (Vec::new(), VecDeque::new());
+    for work in works {
+        match work {
+            Work::Batches(_) => batches.push(work),
+            Work::Control { .. } | Work::Checkpoint { .. } => others.push_back(work),
+        }
+    }
+    (batches, others)
 }
 
 fn take_group(state: &mut State) -> VecDeque<Work> {

@@ -296,6 +296,61 @@ mod faults {
         assert_eq!(dump(&bench.open().await, P0).await, before);
     }
 
+    /// Appends until the store refuses; answers how many records it took.
+    async fn fill(store: &Store, p: PartitionId) -> Offset {
+        loop {
+            let base = store.log_end(p).unwrap();
+            let entry = Entry::new(vec![(p, batch(base, 1, &"x".repeat(300)))]);
+            match store.enqueue(entry).unwrap().await {
+                Ok(()) => {}
+                Err(LogError::DiskFull) => return store.log_end(p).unwrap(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_at_its_limit_refuses_until_the_tier_or_a_trim_makes_room() {
+        let bench = Bench::new();
+        let mut config = config(bench.dir.path());
+        config.segment_bytes = 8 << 10;
+        config.wal_bytes_max = 1 << 30;
+        config.wal_bytes_limit = 40 << 10;
+        let mut partitions = partitions();
+        partitions[1].tier = false;
+        let open = || {
+            let tier = bench.objects.tier(&config);
+            let disk = Arc::new(bench.disk.clone());
+            Store::open_with(config.clone(), partitions.clone(), disk, Some(tier))
+        };
+        let store = open().await.unwrap();
+        for round in 0..5 {
+            let filled = fill(&store, P0).await;
+            let status = store.status();
+            assert!(
+                status.full_ms.is_some() && status.wal_bytes <= 40 << 10,
+                "{round}"
+            );
+            // A full log is pressed: its oldest segment goes to the tier, without any age.
+            while store.status().full_ms.is_some() {
+                store.tier_due().await.unwrap();
+                let next = batch(store.log_end(P0).unwrap(), 1, &"y".repeat(300));
+                let _ = store.enqueue(Entry::new(vec![(P0, next)])).unwrap().await;
+            }
+            assert!(store.log_end(P0).unwrap() > filled);
+        }
+        store.tier(None).await.unwrap();
+        // What does not go to the tier is the user's to trim, also in a log that it filled.
+        let filled = fill(&store, P1).await;
+        assert_eq!(fill(&store, P1).await, filled);
+        store.trim_durable(P1, filled).await.unwrap();
+        assert!(fill(&store, P1).await > filled + 10);
+        let before = (dump(&store, P0).await, dump(&store, P1).await);
+        store.close().await.unwrap();
+        let store = open().await.unwrap();
+        assert_eq!((dump(&store, P0).await, dump(&store, P1).await), before);
+    }
+
     #[tokio::test]
     async fn one_sync_covers_all_that_queued() {
         let bench = Bench::new();

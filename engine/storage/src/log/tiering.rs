@@ -195,10 +195,11 @@ impl Store {
                 || pressed.is_some_and(|pressed| segment <= pressed))
     }
 
-    /// The oldest segment if the WAL is larger than it should be.
+    /// The oldest segment if the WAL is larger than it should be, or finds no room.
     fn pressed_segment(&self) -> Option<u64> {
         let segments = &self.inner.segments;
-        if segments.bytes() <= self.inner.config.wal_bytes_max {
+        let is_full = self.inner.counters.full_ms().is_some();
+        if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
             return None;
         }
         segments.with(|segments| segments.front().map(|segment| segment.head.id))
@@ -256,12 +257,16 @@ impl Store {
         if first_error.is_none() {
             first_error = self.merge_due().await.err();
         }
-        if self.pressed_segment().is_some() {
-            self.move_leftovers().await?;
-        }
+        // A disk that is too full to write again must not keep from giving back.
+        let moved = match self.pressed_segment() {
+            Some(_) => self.move_leftovers().await,
+            None => Ok(()),
+        };
         self.reclaim().await?;
+        moved?;
         self.delete_retired(RETIRED_GRACE).await;
         self.collect_due().await;
+        self.inner.tier.blocks.expire();
         match first_error {
             None => Ok(retained?),
             Some(error) => Err(error),

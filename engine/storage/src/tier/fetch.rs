@@ -7,19 +7,19 @@
 //! mismatch is believed when the store says it twice.
 //! Refuses: damaged bytes, with the object, the row group, the partition and its offsets.
 
-use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 use model::PartitionId;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::Tier;
 use super::footer::{Footer, Sparse};
 use super::manifest::ColdObject;
+use crate::cache::BlockKey;
 use crate::error::TierError;
 
 /// Something of an object that has a checksum.
@@ -126,61 +126,22 @@ impl Tier {
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
             return Ok(Bytes::new());
         };
-        let (at, len) = (first.at, last.end().saturating_sub(first.at));
-        if let Some(bytes) = self.ranges.get(&object.path, at, len) {
-            return Ok(bytes);
-        }
-        let bytes = self
-            .fetch_checked(partition, object, pieces, at..at + len)
-            .await?;
-        self.ranges.put(&object.path, at, &bytes);
-        Ok(bytes)
+        let key = block(object, first.at, last.end().saturating_sub(first.at));
+        let range = key.at..key.at.saturating_add(key.len);
+        let fetch = || fetch_checked(&self.objects, partition, object, pieces, range);
+        self.blocks.get(&key, fetch).await
     }
 
-    /// Asks the store, and asks again where the answer is not what it should be.
-    async fn fetch_checked(
-        &self,
-        partition: PartitionId,
-        object: &ColdObject,
-        pieces: &[Piece],
-        range: Range<u64>,
-    ) -> Result<Bytes, TierError> {
-        let mut is_second = false;
-        loop {
-            let bytes = self.fetch_range(partition, object, range.clone()).await?;
-            let check = |piece: &Piece| piece.check(range.start, &bytes);
-            let Err(reason) = pieces.iter().try_for_each(check) else {
-                return Ok(bytes);
-            };
-            if is_second {
-                return Err(damaged(partition, object, reason));
-            }
-            let path = &object.path;
-            tracing::warn!(path, %partition, reason, "bytes of the tier are fetched again");
-            is_second = true;
-        }
-    }
-
-    /// A range of an object as the store has it.
-    async fn fetch_range(
-        &self,
-        partition: PartitionId,
-        object: &ColdObject,
-        range: Range<u64>,
-    ) -> Result<Bytes, TierError> {
-        let path = Path::from(object.path.as_str());
-        let error = match self.objects.get_range(&path, range).await {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) => error,
+    /// Has a piece fetched in the background, for a reader that comes to it next.
+    pub(crate) fn fetch_ahead(&self, partition: PartitionId, object: &ColdObject, piece: Piece) {
+        let (objects, object) = (Arc::clone(&self.objects), object.clone());
+        let key = block(&object, piece.at, piece.len);
+        let range = piece.at..piece.end();
+        let fetch = async move || {
+            let pieces = std::slice::from_ref(&piece);
+            fetch_checked(&objects, partition, &object, pieces, range).await
         };
-        // A range that is not there is no failure that ends: the object was cut.
-        match self.objects.head(&path).await {
-            Ok(meta) if meta.size != object.size => {
-                let reason = format!("it has {} bytes, not {}", meta.size, object.size);
-                Err(damaged(partition, object, reason))
-            }
-            _ => Err(TierError::store("read", &object.path, error)),
-        }
+        self.blocks.ahead(key, fetch);
     }
 
     /// The footer of an object.
@@ -240,6 +201,58 @@ impl Tier {
     }
 }
 
+/// The cache's name for bytes of an object.
+fn block(object: &ColdObject, at: u64, len: u64) -> BlockKey {
+    let path = Arc::from(object.path.as_str());
+    BlockKey { path, at, len }
+}
+
+/// Asks the store, and asks again where the answer is not what it should be.
+async fn fetch_checked(
+    objects: &Arc<dyn ObjectStore>,
+    partition: PartitionId,
+    object: &ColdObject,
+    pieces: &[Piece],
+    range: Range<u64>,
+) -> Result<Bytes, TierError> {
+    let mut is_second = false;
+    loop {
+        let bytes = fetch_range(objects, partition, object, range.clone()).await?;
+        let check = |piece: &Piece| piece.check(range.start, &bytes);
+        let Err(reason) = pieces.iter().try_for_each(check) else {
+            return Ok(bytes);
+        };
+        if is_second {
+            return Err(damaged(partition, object, reason));
+        }
+        let path = &object.path;
+        tracing::warn!(path, %partition, reason, "bytes of the tier are fetched again");
+        is_second = true;
+    }
+}
+
+/// A range of an object as the store has it.
+async fn fetch_range(
+    objects: &Arc<dyn ObjectStore>,
+    partition: PartitionId,
+    object: &ColdObject,
+    range: Range<u64>,
+) -> Result<Bytes, TierError> {
+    let path = Path::from(object.path.as_str());
+    let error = match objects.get_range(&path, range).await {
+        Ok(bytes) => return Ok(bytes),
+        Err(error) => error,
+    };
+    // A range that is not there is no failure that ends: the object was cut.
+    match objects.head(&path).await {
+        Ok(meta) if meta.size != object.size => {
+            let reason = format!("it has {} bytes, not {}", meta.size, object.size);
+            Err(damaged(partition, object, reason))
+        }
+        _ => Err(TierError::store("read", &object.path, error)),
+    }
+}
+
 /// Each piece once, joined where they touch.
 fn runs<'a>(pieces: impl Iterator<Item = &'a Piece>) -> Vec<Vec<Piece>> {
     let mut pieces: Vec<&Piece> = pieces.collect();
@@ -265,49 +278,6 @@ pub(crate) fn damaged(partition: PartitionId, object: &ColdObject, reason: Strin
         base: object.base,
         next: object.next,
         reason,
-    }
-}
-
-/// Checked ranges kept in memory, least recently used first.
-pub(crate) struct RangeCache {
-    bytes_max: usize,
-    kept: Mutex<Ranges>,
-}
-
-#[derive(Default)]
-struct Ranges {
-    ranges: VecDeque<(String, u64, Bytes)>,
-    bytes: usize,
-}
-
-impl RangeCache {
-    pub(crate) fn new(bytes_max: usize) -> RangeCache {
-        let kept = Mutex::default();
-        RangeCache { bytes_max, kept }
-    }
-
-    fn get(&self, path: &str, at: u64, len: u64) -> Option<Bytes> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |(of, from, bytes): &(String, u64, Bytes)| {
-            *from == at && bytes.len() as u64 == len && of == path
-        };
-        let found = kept.ranges.iter().position(is_it)?;
-        let range = kept.ranges.remove(found)?;
-        let bytes = range.2.clone();
-        kept.ranges.push_back(range);
-        Some(bytes)
-    }
-
-    fn put(&self, path: &str, at: u64, bytes: &Bytes) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += bytes.len();
-        kept.ranges.push_back((path.to_owned(), at, bytes.clone()));
-        while kept.bytes > self.bytes_max {
-            let Some((_, _, oldest)) = kept.ranges.pop_front() else {
-                break;
-            };
-            kept.bytes -= oldest.len();
-        }
     }
 }
 

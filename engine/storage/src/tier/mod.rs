@@ -35,9 +35,9 @@ use model::{Digest, LogError, PartitionId};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::cache::{Blocks, BlocksConfig};
 use crate::config::StoreConfig;
 use crate::error::{OpenError, TierError};
-use fetch::RangeCache;
 use footer::FooterCache;
 use pace::Pace;
 use reader::Cursors;
@@ -52,7 +52,7 @@ pub(crate) struct Tier {
     pub pace: Pace,
     /// Objects of this size and more go in parts.
     multipart_bytes: u64,
-    ranges: RangeCache,
+    pub blocks: Blocks,
     footers: FooterCache,
     cursors: Cursors,
     failure: Mutex<Option<String>>,
@@ -74,6 +74,7 @@ impl Tier {
     /// A tier over a given object store.
     pub(crate) fn over(objects: Arc<dyn ObjectStore>, url: String, config: &StoreConfig) -> Tier {
         let salt = crate::wal::writer::salt();
+        let blocks = Blocks::new(BlocksConfig::of(config), &url);
         Tier {
             objects,
             url,
@@ -81,7 +82,7 @@ impl Tier {
             puts: AtomicU64::new(0),
             pace: Pace::new(config, salt),
             multipart_bytes: config.tier_multipart_bytes,
-            ranges: RangeCache::new(config.cold_cache_bytes_max),
+            blocks,
             footers: FooterCache::default(),
             cursors: Cursors::default(),
             failure: Mutex::new(None),

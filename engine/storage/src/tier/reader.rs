@@ -61,11 +61,26 @@ impl Tier {
             let batches = self.read_group(manifest, &object, group, from, bytes_max);
             let batches = batches.await?;
             if !batches.is_empty() {
+                // Who begins a row group at its first offset came from the one before.
+                if object.groups.get(group).is_some_and(|group| group.base == from) {
+                    self.read_ahead(manifest, &object, group);
+                }
                 return Ok(batches);
             }
         }
         let reason = format!("it has no record at or after offset {from}");
         Err(damaged(manifest.partition, &object, reason))
+    }
+
+    /// Has the row group after this one fetched, in this object or in the next.
+    fn read_ahead(&self, manifest: &Manifest, object: &ColdObject, group: usize) {
+        if let Some(piece) = object.piece(group + 1) {
+            return self.fetch_ahead(manifest.partition, object, piece);
+        }
+        let next = manifest.object_at(object.next);
+        if let Some((next, piece)) = next.and_then(|next| Some((next, next.piece(0)?))) {
+            self.fetch_ahead(manifest.partition, next, piece);
+        }
     }
 
     /// Batches of one row group from `from` on.

@@ -198,3 +198,28 @@ fn flipped(bytes: &[u8]) -> Vec<u8> {
     bytes[middle] ^= 1;
     bytes
 }
+
+#[test]
+fn all_modules_share_a_bound_on_memory() {
+    let bounded = Host::new(HostConfig {
+        memory_bytes_max: 200 << 10,
+        ..HostConfig::default()
+    });
+    let bounded = bounded.unwrap_or_else(|e| panic!("{e}"));
+    let module = bounded.load(&guest("", ""), &Grants::default());
+    let module = module.unwrap_or_else(|e| panic!("{e}"));
+    let open = || module.open(&OpenContext::default(), &Limits::default());
+    // Two pages each, of 64 KiB: the second one goes over the bound, the third one is refused.
+    let first = open().unwrap_or_else(|e| panic!("{e}"));
+    let second = open().unwrap_or_else(|e| panic!("{e}"));
+    let Err(error) = open() else {
+        panic!("it must not open");
+    };
+    assert!(
+        error.to_string().contains("262144 bytes of memory"),
+        "{error}"
+    );
+    drop(second);
+    drop(open().unwrap_or_else(|e| panic!("{e}")));
+    drop(first);
+}
