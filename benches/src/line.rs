@@ -15,6 +15,7 @@ pub enum Unit {
     MegabytesPerSecond,
     NanosecondsPerRecord,
     Milliseconds,
+    BytesPerPartition,
 }
 
 impl Unit {
@@ -25,11 +26,15 @@ impl Unit {
             Unit::MegabytesPerSecond => "MB/s",
             Unit::NanosecondsPerRecord => "ns/record",
             Unit::Milliseconds => "ms",
+            Unit::BytesPerPartition => "bytes/partition",
         }
     }
 
-    fn less_is_faster(self) -> bool {
-        matches!(self, Unit::NanosecondsPerRecord | Unit::Milliseconds)
+    fn less_is_better(self) -> bool {
+        matches!(
+            self,
+            Unit::NanosecondsPerRecord | Unit::Milliseconds | Unit::BytesPerPartition
+        )
     }
 }
 
@@ -86,7 +91,7 @@ impl Case {
             return None;
         }
         let (ours, baseline) = (median(&self.ours), median(&self.baseline));
-        Some(if self.unit.less_is_faster() {
+        Some(if self.unit.less_is_better() {
             baseline / ours
         } else {
             ours / baseline

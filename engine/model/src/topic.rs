@@ -116,7 +116,9 @@ pub enum SpecError {
     RetentionBytes,
     #[error("{what} is for compacted topics: ask for `compact` too, or leave it out")]
     CompactWithout { what: &'static str },
-    #[error("`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too")]
+    #[error(
+        "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too"
+    )]
     CompactTiered,
 }
 

@@ -12,6 +12,7 @@ use model::{
     TopicId, TopicLog,
 };
 
+use crate::shard::OFFSETS;
 use crate::tests::{World, batch, dump, numbered};
 use crate::{Broker, Produced};
 

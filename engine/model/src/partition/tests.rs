@@ -142,7 +142,7 @@ fn event() -> impl Strategy<Value = Event> {
     let often = prop::bool::weighted(0.2);
     prop_oneof![
         4 => (producer.clone(), 1u32..4).prop_map(|(p, records)| Event::Batch(p, records)),
-        12 => (producer.clone(), often.clone(), often)
+        12 => (producer.clone(), often, often)
             .prop_map(|(producer, refused, lost)| Event::Arrive { producer, refused, lost }),
         3 => Just(Event::Durable),
         1 => Just(Event::Full),

@@ -146,10 +146,12 @@ pub struct Serve {
     /// Address of the HTTP door; port 0 takes a free one [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
-    /// Memory that the node divides among its rooms, such as 1GiB [default: half of the machine's, at most 2GiB]
+    /// Memory that the node divides among its rooms, such as 1GiB [default: half of the
+    /// machine's, at most 2GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory_bytes: Option<String>,
-    /// Disk that the log and the cache may take together, such as 20GiB; beyond it producers are told that the disk is full [default: no limit]
+    /// Disk that the log and the cache may take together, such as 20GiB; beyond it producers
+    /// are told that the disk is full [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub disk_bytes: Option<String>,
 }

@@ -14,7 +14,7 @@ use storage::StoreOptions;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Given, KEYS, Takes};
+use super::keys::{Given, KEYS, Key, Takes};
 use super::{CacheConfig, LimitsConfig, StorageConfig, TierConfig};
 
 /// What a file says; `None` where it is silent.

@@ -498,7 +498,11 @@ fn scan(dir: &Path) -> io::Result<Index> {
 impl DiskBlocks {
     /// Every write fails like this from now on.
     pub(super) fn set_fault(&self, kind: Option<io::ErrorKind>) {
-        *self.shared.fault.lock().unwrap() = kind;
+        *self
+            .shared
+            .fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = kind;
     }
 
     /// Ends a rest now.
@@ -511,7 +515,11 @@ impl DiskBlocks {
     pub(super) fn settle(&self) {
         let mut state = self.shared.lock();
         while !state.is_closed && (state.is_busy || !state.jobs.is_empty()) {
-            state = self.shared.wake.wait(state).unwrap();
+            state = self
+                .shared
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

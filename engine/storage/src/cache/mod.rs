@@ -255,7 +255,7 @@ impl Inner {
             self.counters.memory_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(bytes);
         }
-        if let Some(bytes) = self.from_disk(key).await {
+        if let Some(bytes) = self.read_disk(key).await {
             self.counters.disk_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(bytes);
         }
@@ -271,14 +271,14 @@ impl Inner {
     where
         F: Future<Output = Result<Bytes, TierError>>,
     {
-        if let Some(bytes) = self.from_disk(key).await {
+        if let Some(bytes) = self.read_disk(key).await {
             return Ok(bytes);
         }
         self.counters.ahead.fetch_add(1, Ordering::Relaxed);
         self.fetched(key, fetch().await)
     }
 
-    async fn from_disk(&self, key: &BlockKey) -> Option<Bytes> {
+    async fn read_disk(&self, key: &BlockKey) -> Option<Bytes> {
         let (bytes, age) = self.disk.as_ref()?.read(key).await?;
         let now = Instant::now();
         let since = now.checked_sub(age).unwrap_or(now);

@@ -62,7 +62,11 @@ impl Tier {
             let batches = batches.await?;
             if !batches.is_empty() {
                 // Who begins a row group at its first offset came from the one before.
-                if object.groups.get(group).is_some_and(|group| group.base == from) {
+                if object
+                    .groups
+                    .get(group)
+                    .is_some_and(|group| group.base == from)
+                {
                     self.read_ahead(manifest, &object, group);
                 }
                 return Ok(batches);

@@ -1,5 +1,7 @@
 //! What goes to the tier comes back the same; and an object store that fails on purpose.
 
+mod manifests;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -352,7 +354,11 @@ async fn of_a_shared_object_only_what_is_needed_is_fetched() {
     let batches = tier.read(&manifests[0], 4100, 1).await.unwrap();
     assert_eq!(batches[0].base_offset(), 4100);
     assert_eq!(batches[0].epoch(), ShardEpoch(2));
-    assert_eq!(shelf.ranges(), [second.clone()], "the footer is known");
+    assert_eq!(
+        shelf.ranges(),
+        std::slice::from_ref(&second),
+        "the footer is known"
+    );
     let all = read(&tier, &manifests[0], 0, 3 << 20).await;
     assert_eq!(
         all.iter().map(|b| u64::from(b.len())).sum::<u64>(),
@@ -419,7 +425,7 @@ async fn columns_are_checked_one_by_one() {
     let got = tier.fetch_ranges(P0, object, &asked).await.unwrap();
     let part = |range: &std::ops::Range<u64>| bytes.slice(range.start as usize..range.end as usize);
     assert_eq!(got, [part(&middle), part(&key), part(&range(1))]);
-    assert_eq!(shelf.ranges(), [range(0).start..range(2).end]);
+    assert_eq!(shelf.ranges(), vec![range(0).start..range(2).end; 1]);
     shelf.damage(2, 4);
     let last = columns.len() - 1;
     let error = tier
@@ -444,173 +450,11 @@ async fn columns_are_checked_one_by_one() {
     let tier = Tier::over(Arc::new(shelf.clone()), "memory".to_owned(), &config);
     assert_eq!(read(&tier, &manifest, 5, 1).await.len(), 1);
     let got = tier
-        .fetch_ranges(P0, &old, &[middle.clone()])
+        .fetch_ranges(P0, &old, std::slice::from_ref(&middle))
         .await
         .unwrap();
     assert_eq!(got, [part(&middle)]);
     assert_eq!(shelf.ranges().last(), Some(&(0..old.size)));
-}
-
-fn golden(object: ColdObject) -> Manifest {
-    let mark = ProducerMark {
-        id: model::ProducerId(7),
-        epoch: 1,
-        sequence: 2,
-        base_offset: 3,
-        records: 2,
-    };
-    let mut manifest = Manifest::empty(P0, "t").followed_by(0, Some(object), vec![mark]);
-    manifest.writer = "node-0-1".to_owned();
-    manifest.commit = 4;
-    manifest
-}
-
-#[test]
-fn manifest_golden_json() {
-    let group = |at, base, rows| ColdGroup {
-        at,
-        len: 3,
-        crc32c: 8,
-        base,
-        rows,
-    };
-    let object = ColdObject {
-        epoch: 9,
-        group: 1,
-        groups: vec![group(2, 0, 2), group(5, 2, 3)],
-        foot: Some(ColdFoot {
-            at: 8,
-            len: 2,
-            crc32c: 7,
-            groups: 4,
-        }),
-        ..object_of(0, 5)
-    };
-    let manifest = golden(object);
-    let json = concat!(
-        r#"{"format":2,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
-        r#""writer":"node-0-1","commit":4,"shard_epoch":9,"start":0,"end":5,"objects":[{"#,
-        r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
-        r#""append_time":3,"row_bytes":50,"crc32c":6,"epoch":9,"group":1,"groups":["#,
-        r#"{"at":2,"len":3,"crc32c":8,"base":0,"rows":2},"#,
-        r#"{"at":5,"len":3,"crc32c":8,"base":2,"rows":3}],"#,
-        r#""foot":{"at":8,"len":2,"crc32c":7,"groups":4}}],"producers":[{"id":7,"epoch":1,"#,
-        r#""sequence":2,"base_offset":3,"records":2}]}"#
-    );
-    assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
-    assert_eq!(Manifest::from_json(json.as_bytes(), P0).unwrap(), manifest);
-    assert_eq!(manifest.format, FORMAT);
-    assert_eq!(manifest.objects[0].bytes(), 6);
-    let path = Manifest::path(P0, 1);
-    assert_eq!(path.as_ref(), "manifests/1/0/00000000000000000001.json");
-    assert_eq!(manifest_of(&path), Some((P0, 1)));
-    assert_eq!(manifest_of(&Path::from("manifests/1/0/x.json")), None);
-}
-
-#[test]
-fn manifests_of_format_1_are_read_and_go_on_as_format_2() {
-    let json = concat!(
-        r#"{"format":1,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
-        r#""writer":"node-0-1","commit":4,"shard_epoch":0,"start":0,"end":5,"objects":[{"#,
-        r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
-        r#""append_time":3,"row_bytes":50,"crc32c":6}],"producers":[{"id":7,"epoch":1,"#,
-        r#""sequence":2,"base_offset":3,"records":2}]}"#
-    );
-    let manifest = Manifest::from_json(json.as_bytes(), P0).unwrap();
-    let expected = golden(object_of(0, 5));
-    assert_eq!(
-        manifest,
-        Manifest {
-            format: 1,
-            ..expected
-        }
-    );
-    assert_eq!(manifest.objects[0].bytes(), 10);
-    assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
-    assert_eq!(manifest.followed_by(0, None, vec![]).format, FORMAT);
-}
-
-#[test]
-fn entries_that_contradict_themselves_are_refused() {
-    let written = write(&PartitionConfig::new(P0, "t"), &[large(), large()]).unwrap();
-    let check = |change: fn(&mut ColdObject), expected: &str| {
-        let mut object = written.objects[1].clone();
-        change(&mut object);
-        let manifest = Manifest::empty(P0, "t").followed_by(0, Some(object), vec![]);
-        let read = Manifest::from_json(&manifest.to_json(), P0);
-        let said = read.map_or_else(|error| error, |_| "fine".to_owned());
-        assert!(said.contains(expected), "{said}");
-    };
-    check(|_| {}, "fine");
-    check(|object| object.foot = None, "no footer");
-    check(|object| object.groups.clear(), "has not the row groups");
-    check(|object| object.group = 3, "has not the row groups");
-    check(|object| object.size -= 1, "does not end with its footer");
-    check(|object| object.groups[1].at -= 1, "overlap");
-    check(|object| object.groups[1].len = u64::MAX, "overlap");
-    check(|object| object.groups[1].base = 5120, "out of order");
-    check(|object| object.groups.swap(0, 1), "overlap");
-    check(|object| object.groups[1].rows += 1, "counts its rows twice");
-}
-
-fn object_of(base: Offset, next: Offset) -> ColdObject {
-    ColdObject {
-        path: format!("data/{base}"),
-        size: 10,
-        base,
-        next,
-        rows: next - base,
-        min_ts: 1,
-        max_ts: 2,
-        append_time: 3,
-        row_bytes: 50,
-        crc32c: 6,
-        ..ColdObject::default()
-    }
-}
-
-#[test]
-fn manifests_out_of_order_are_refused_and_trimmed_ones_shrink() {
-    let one = Manifest::empty(P0, "t").followed_by(0, Some(object_of(0, 5)), vec![]);
-    let two = one.followed_by(7, Some(object_of(5, 9)), vec![]);
-    assert_eq!(
-        (two.objects.len(), two.start, two.end, two.number),
-        (1, 7, 9, 2)
-    );
-    let check = |manifest: &Manifest, expected: &str| {
-        let error = Manifest::from_json(&manifest.to_json(), P0).unwrap_err();
-        assert!(error.contains(expected), "{error}");
-    };
-    let mut wrong = two.clone();
-    wrong.objects.push(object_of(8, 9));
-    check(&wrong, "out of order");
-    wrong = Manifest {
-        format: 3,
-        ..two.clone()
-    };
-    check(&wrong, "format 3");
-    wrong = Manifest { end: 3, ..two };
-    check(&wrong, "objects end at 9");
-}
-
-#[test]
-fn only_the_last_batches_of_a_producer_are_remembered() {
-    let mark = |id, sequence| ProducerMark {
-        id: model::ProducerId(id),
-        epoch: 0,
-        sequence,
-        base_offset: 0,
-        records: 1,
-    };
-    let marks = (0..9)
-        .map(|sequence| mark(1, sequence))
-        .chain([mark(2, 0)])
-        .collect();
-    let kept: Vec<(u64, u32)> = last_marks(marks)
-        .iter()
-        .map(|mark| (mark.id.0, mark.sequence))
-        .collect();
-    assert_eq!(kept, [(1, 4), (1, 5), (1, 6), (1, 7), (1, 8), (2, 0)]);
 }
 
 #[tokio::test]
