@@ -224,7 +224,7 @@ impl Committer {
 
     /// Goes on in a new segment; false if there is no room for one.
     fn roll(&mut self, work: &Work, length: usize) -> Result<bool, Failed> {
-        let allowed = self.room.allows(work, self.segments.bytes(), length);
+        let allowed = self.room.allows(work, self.segments.live_bytes(), length);
         let rolled = if allowed {
             self.wal.roll(length)
         } else {

@@ -128,6 +128,15 @@ impl Segments {
     fn bytes(&self) -> u64 {
         self.with(|segments| segments.iter().map(|segment| segment.capacity).sum())
     }
+
+    /// Bytes of those in which something still matters: the others go once a next one is there.
+    fn live_bytes(&self) -> u64 {
+        let live = |segments: &mut VecDeque<Arc<Segment>>| {
+            let live = segments.iter().filter(|segment| !segment.is_dead());
+            live.map(|segment| segment.capacity).sum()
+        };
+        self.with(live)
+    }
 }
 
 /// A broker's storage. Clones share it.
