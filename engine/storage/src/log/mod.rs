@@ -129,13 +129,9 @@ impl Segments {
         self.with(|segments| segments.iter().map(|segment| segment.capacity).sum())
     }
 
-    /// Bytes of those in which something still matters: the others go once a next one is there.
-    fn live_bytes(&self) -> u64 {
-        let live = |segments: &mut VecDeque<Arc<Segment>>| {
-            let live = segments.iter().filter(|segment| !segment.is_dead());
-            live.map(|segment| segment.capacity).sum()
-        };
-        self.with(live)
+    /// Whether nothing in them matters any more.
+    fn are_dead(&self) -> bool {
+        self.with(|segments| segments.iter().all(|segment| segment.is_dead()))
     }
 }
 
