@@ -94,7 +94,6 @@ impl TopicDef {
             tombstone_retention_ms: self.tombstone_retention.map(|r| r.0),
             min_compaction_lag_ms: self.min_compaction_lag.map(|r| r.0),
             tier: self.tier.unwrap_or(default.tier),
-            ..default
         }
     }
 

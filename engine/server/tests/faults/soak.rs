@@ -4,8 +4,9 @@
 //! something to move, merge, trim and collect, retention that makes room. Every so often the
 //! process is measured from outside. The medians of the second and of the last quarter are
 //! compared; what came is counted against what was acknowledged.
-//! Called by: `cargo test -p rustmq --test faults`; `RUSTMQ_SOAK_SECONDS` (45) says how long, 1,200
-//! is a run that says something about the folder of the tier, too. Invariants: load is bounded by the clock, not by the server's speed.
+//! Called by: `cargo test -p rustmq --test faults`; `RUSTMQ_SOAK_SECONDS` (45) says how long;
+//! 1,200 is a run that says something about the folder of the tier, too.
+//! Invariants: load is bounded by the clock, not by the server's speed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
