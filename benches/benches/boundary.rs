@@ -58,7 +58,7 @@ fn open(module: &Module, work: &str) -> Result<Guest> {
         params: format!(r#"{{"work":"{work}"}}"#),
         inputs: vec!["in".into()],
         outputs: vec!["out".into()],
-        partition: 0,
+        ..OpenContext::default()
     };
     // the clock of a benchmark is the benchmark's
     let limits = Limits {
@@ -99,6 +99,8 @@ fn measure(
     let mut ours = || -> Result<()> {
         let input = Input {
             rows,
+            columns: None,
+            unwritten: None,
             offsets: &offsets,
             input: 0,
             watermark: 0,

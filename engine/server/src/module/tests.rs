@@ -18,6 +18,10 @@ fn every_file_of_the_sdk_is_carried() {
     for dir in [
         "sdk-guest",
         "sdk-guest/src",
+        "sdk-guest/src/abi",
+        "sdk-guest/src/native",
+        "sdk-guest/src/rt",
+        "sdk-guest/src/testing",
         "sdk-guest/macros",
         "sdk-guest/macros/src",
         "wit",
@@ -95,8 +99,8 @@ fn open(path: &Path, params: &str, outputs: &[&str]) -> Guest {
     let context = OpenContext {
         params: params.into(),
         inputs: vec!["in".into()],
-        outputs: outputs.iter().map(|o| (*o).to_owned()).collect(),
-        partition: 0,
+        outputs: outputs.iter().map(|o| (*o).into()).collect(),
+        ..OpenContext::default()
     };
     module.open(&context, &Limits::default()).unwrap()
 }
@@ -111,6 +115,8 @@ fn run(guest: &mut Guest, values: &[&str]) -> String {
     let offsets: Vec<u64> = (0..rows.len() as u64).collect();
     let input = Input {
         rows: &rows,
+        columns: None,
+        unwritten: None,
         offsets: &offsets,
         input: 0,
         watermark: 0,
@@ -135,6 +141,9 @@ fn run(guest: &mut Guest, values: &[&str]) -> String {
                     let value = String::from_utf8_lossy(values.value(i));
                     text += &format!("emit {port} {parent} {key}={value}\n");
                 }
+            }
+            Emission::Columns { port, columns, .. } => {
+                text += &format!("columns {port} of {} rows\n", columns.num_rows());
             }
         }
     }
