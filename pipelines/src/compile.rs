@@ -234,8 +234,7 @@ fn together(edges: &[Fields]) -> Fields {
             (Fields::Known(a), Fields::Known(b)) if a == *b => Fields::Known(a),
             (Fields::Known(a), Fields::Known(b)) => {
                 let same = |f: &&Field| b.schema().field(&f.name) == Some(*f);
-                let fields: Vec<Field> =
-                    a.schema().fields.iter().filter(same).cloned().collect();
+                let fields: Vec<Field> = a.schema().fields.iter().filter(same).cloned().collect();
                 if fields.is_empty() {
                     Fields::Base
                 } else {

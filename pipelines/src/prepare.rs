@@ -135,7 +135,9 @@ async fn modules(
             continue;
         };
         let program = program(spec, (name, wasm), edges(compiled, node, wasm), module);
-        let opened = tokio::task::spawn_blocking(move || program.open(0, Metrics::default()).map(|_| ())).await;
+        let opened =
+            tokio::task::spawn_blocking(move || program.open(0, Metrics::default()).map(|_| ()))
+                .await;
         match opened {
             Ok(Ok(())) => {}
             Ok(Err(why)) => fail(

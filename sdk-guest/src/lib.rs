@@ -63,9 +63,9 @@ mod column;
 mod outbox;
 mod record;
 #[doc(hidden)]
-pub mod rt;
-#[doc(hidden)]
 pub mod row;
+#[doc(hidden)]
+pub mod rt;
 mod telemetry;
 mod time;
 mod typed;

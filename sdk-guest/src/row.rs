@@ -156,7 +156,9 @@ impl Texts {
     #[inline(always)]
     fn get(&self, row: usize) -> Option<&str> {
         // SAFETY: every row was checked when the column was fetched, or pushed as text
-        self.0.get(row).map(|bytes| unsafe { std::str::from_utf8_unchecked(bytes) })
+        self.0
+            .get(row)
+            .map(|bytes| unsafe { std::str::from_utf8_unchecked(bytes) })
     }
 
     #[inline(always)]

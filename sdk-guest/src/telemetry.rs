@@ -56,6 +56,10 @@ pub fn log(level: Level, message: &str, values: &[(&str, &str)]) {
 #[derive(Debug)]
 pub struct Counter {
     pub(crate) name: &'static str,
+    #[cfg_attr(
+        not(target_family = "wasm"),
+        expect(dead_code, reason = "a test tells at once")
+    )]
     pub(crate) told: sys::telemetry::Told<u64>,
 }
 
@@ -80,7 +84,15 @@ impl Counter {
 #[derive(Debug)]
 pub struct Histogram {
     pub(crate) name: &'static str,
+    #[cfg_attr(
+        not(target_family = "wasm"),
+        expect(dead_code, reason = "a test keeps the values")
+    )]
     pub(crate) bounds: &'static [f64],
+    #[cfg_attr(
+        not(target_family = "wasm"),
+        expect(dead_code, reason = "a test tells at once")
+    )]
     pub(crate) told: sys::telemetry::Told<Vec<f64>>,
 }
 

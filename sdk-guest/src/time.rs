@@ -152,8 +152,7 @@ fn zone(bytes: &[u8]) -> Option<i64> {
         (b'+' | b'-', [h1, h2, b':', m1, m2]) => {
             let (hours, minutes) = (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?);
             let seconds = hours * 3600 + minutes * 60;
-            (hours <= 23 && minutes <= 59)
-                .then_some(if *sign == b'-' { -seconds } else { seconds })
+            (hours <= 23 && minutes <= 59).then_some(if *sign == b'-' { -seconds } else { seconds })
         }
         _ => None,
     }
@@ -207,7 +206,10 @@ mod tests {
             ),
         ] {
             let time: Timestamp = text.parse().expect(text);
-            assert_eq!((time.micros(), time.to_string().as_str()), (micros, written));
+            assert_eq!(
+                (time.micros(), time.to_string().as_str()),
+                (micros, written)
+            );
         }
         for text in [
             "",

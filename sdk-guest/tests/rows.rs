@@ -30,7 +30,9 @@ struct Late<'a> {
 
 #[rustmq::map]
 fn late(row: Flight<'_>) -> Result<Option<Late<'_>>, Reject> {
-    let minutes = row.dep_delay.ok_or_else(|| Reject::new("delay", "no delay"))?;
+    let minutes = row
+        .dep_delay
+        .ok_or_else(|| Reject::new("delay", "no delay"))?;
     Ok((minutes > 15.0).then(|| Late {
         carrier: row.carrier,
         hours: minutes / 60.0,
@@ -53,11 +55,17 @@ const FLIGHTS: [&str; 7] = [
 fn text(outcome: &Outcome) -> Vec<String> {
     let mut lines = Vec::new();
     for row in &outcome.rows {
-        let key = row.key.as_deref().map_or("-".into(), String::from_utf8_lossy);
+        let key = row
+            .key
+            .as_deref()
+            .map_or("-".into(), String::from_utf8_lossy);
         lines.push(format!("{}{} {key}={}", row.port, row.parent, row.text()));
     }
     for refused in &outcome.rejects {
-        lines.push(format!("! {} {}: {}", refused.row, refused.code, refused.message));
+        lines.push(format!(
+            "! {} {}: {}",
+            refused.row, refused.code, refused.message
+        ));
     }
     lines
 }
@@ -127,7 +135,10 @@ fn records_of_rows_say_more() {
 /// JSON in, columns out.
 #[rustmq::map]
 fn typed(row: Params) -> Number {
-    Number { n: row.factor, data: None }
+    Number {
+        n: row.factor,
+        data: None,
+    }
 }
 
 #[derive(Serialize)]
@@ -138,12 +149,17 @@ struct Plain {
 /// Columns in, JSON out.
 #[rustmq::map]
 fn plain(row: Number) -> Plain {
-    Plain { n: i64::from(row.n) + 1 }
+    Plain {
+        n: i64::from(row.n) + 1,
+    }
 }
 
 #[test]
 fn either_side_may_be_json() {
-    assert_eq!(text(&run::<typed>([r#"{"factor":3}"#])), [r#"out0 -={"n":3,"data":null}"#]);
+    assert_eq!(
+        text(&run::<typed>([r#"{"factor":3}"#])),
+        [r#"out0 -={"n":3,"data":null}"#]
+    );
     assert_eq!(text(&run::<plain>([r#"{"n":3}"#])), [r#"out0 -={"n":4}"#]);
     let far = run::<plain>([r#"{"n":3000000000}"#]);
     let message = "field `n` is 3000000000, which its type cannot hold";
@@ -180,11 +196,20 @@ fn halves<'a>(row: Flight<'a>) -> impl Iterator<Item = Raw<&'a str>> {
 fn rows_are_passed_on_as_they_came() {
     let rows = [r#"{"n":3,"more":1}"#, r#"{"n":30}"#, r#"{"n":-1}"#];
     let kept = run::<small>(rows);
-    assert_eq!(text(&kept), [r#"out0 -={"n":3,"more":1}"#, r#"out2 -={"n":-1}"#]);
-    let routed = Harness::new().outputs(["small", "large"]).run::<sizes>(rows);
+    assert_eq!(
+        text(&kept),
+        [r#"out0 -={"n":3,"more":1}"#, r#"out2 -={"n":-1}"#]
+    );
+    let routed = Harness::new()
+        .outputs(["small", "large"])
+        .run::<sizes>(rows);
     assert_eq!(
         text(&routed),
-        [r#"small0 -={"n":3,"more":1}"#, r#"large1 -={"n":30}"#, "! 2 negative: -1"]
+        [
+            r#"small0 -={"n":3,"more":1}"#,
+            r#"large1 -={"n":30}"#,
+            "! 2 negative: -1"
+        ]
     );
     assert_eq!(text(&run::<halves>(FLIGHTS))[..2], ["out0 -=U", "out0 -=A"]);
 }

@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let schema = Schema::from_json(&serde_json::json!({"s": "string", "i": "int", "b": "bool"}));
+        let schema =
+            Schema::from_json(&serde_json::json!({"s": "string", "i": "int", "b": "bool"}));
         let schema = Arc::new(schema.expect("it is a schema"));
         let format = Format::new(PayloadCodec::Json, schema).expect("json has columns");
         let text = br#"{"s":"a","i":1,"b":true}"#.as_slice();

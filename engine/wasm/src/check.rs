@@ -145,7 +145,10 @@ impl ModuleInfo {
     /// The version of `rustmq:etl` that the module was built for.
     pub fn built_for(&self) -> Option<&str> {
         let names = self.exports.iter().chain(&self.imports);
-        names.filter_map(|name| of_package(name)).next().map(|(_, version)| version)
+        names
+            .filter_map(|name| of_package(name))
+            .next()
+            .map(|(_, version)| version)
     }
 }
 
@@ -203,7 +206,9 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             _ => {}
         }
     }
-    let known = |name: &String| of_package(name).is_some() || is_stubbed(name) || name.starts_with("[export]");
+    let known = |name: &String| {
+        of_package(name).is_some() || is_stubbed(name) || name.starts_with("[export]")
+    };
     let grants_needed: Vec<String> = imports.iter().filter(|n| !known(n)).cloned().collect();
     if !grants_needed.is_empty() {
         let stubbed = imports.iter().filter(|n| is_stubbed(n)).cloned().collect();

@@ -116,7 +116,8 @@ pub(crate) trait GuestColumn {
     fn bytes(&self) -> usize;
 
     /// Offsets, data and validity where they lie.
-    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> wasmtime::Result<View<'a>>;
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>)
+    -> wasmtime::Result<View<'a>>;
 
     /// Copies the column out of the guest; `rows` rows are expected.
     fn take<T: 'static>(
@@ -149,7 +150,10 @@ impl GuestColumn for ColumnIn {
         self.offsets.len() * 4 + self.data.len() + self.validity.len()
     }
 
-    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> wasmtime::Result<View<'a>> {
+    fn view<'a, T: 'static>(
+        &self,
+        store: &'a StoreContextMut<'_, T>,
+    ) -> wasmtime::Result<View<'a>> {
         Ok(View {
             offsets: Cow::Borrowed(self.offsets.as_le_slice(store)),
             data: self.data.as_le_slice(store),
@@ -163,7 +167,10 @@ impl GuestColumn for PackedColumnIn {
         self.offsets.len() + self.data.len() + self.validity.len()
     }
 
-    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> wasmtime::Result<View<'a>> {
+    fn view<'a, T: 'static>(
+        &self,
+        store: &'a StoreContextMut<'_, T>,
+    ) -> wasmtime::Result<View<'a>> {
         Ok(View {
             offsets: Cow::Owned(unpacked("offsets", self.offsets.as_le_slice(store))?),
             data: self.data.as_le_slice(store),
@@ -177,7 +184,9 @@ pub(crate) fn unpacked(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<u32>> {
     let (numbers, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         let len = bytes.len();
-        return bad(format!("{what}: {len} bytes are no whole numbers of 4 bytes"));
+        return bad(format!(
+            "{what}: {len} bytes are no whole numbers of 4 bytes"
+        ));
     }
     Ok(numbers.iter().map(|n| u32::from_le_bytes(*n)).collect())
 }

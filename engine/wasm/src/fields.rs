@@ -150,8 +150,7 @@ fn place(edge: &Edge, schema: &Schema, field: &Field) -> Result<Place, Refusal> 
     let (name, output) = (&field.name, &edge.name);
     let found = schema.fields.iter().position(|f| f.name == *name);
     let Some(at) = found else {
-        let message =
-            format!("output `{output}` has no field `{name}`; its schema is {schema}");
+        let message = format!("output `{output}` has no field `{name}`; its schema is {schema}");
         return refusal("no-field", message);
     };
     let wanted = schema.fields[at].ty;

@@ -247,7 +247,9 @@ impl Guest {
         };
         let unwritten = input.unwritten.zip(input.columns);
         let given = rows.bytes() + unwritten.map_or(0, |(_, columns)| bytes_of(columns));
-        state.outbox.begin(rows.len(), given, self.ports, &self.limits);
+        state
+            .outbox
+            .begin(rows.len(), given, self.ports, &self.limits);
         state.lent = Some(Lent {
             rows: rows.clone(),
             unwritten: unwritten.map(|(format, columns)| (columns.clone(), format.clone())),
@@ -313,12 +315,18 @@ fn pick(
     let Some(columns) = columns else {
         return Err(missing(&selected[0].name));
     };
-    let known = places.as_ref().filter(|p| Arc::ptr_eq(&p.schema, columns.schema_ref()));
+    let known = places
+        .as_ref()
+        .filter(|p| Arc::ptr_eq(&p.schema, columns.schema_ref()));
     let indices = match known {
         Some(known) => &known.columns,
         None => {
             let schema = columns.schema();
-            let index = |field: &Field| schema.index_of(&field.name).map_err(|_| missing(&field.name));
+            let index = |field: &Field| {
+                schema
+                    .index_of(&field.name)
+                    .map_err(|_| missing(&field.name))
+            };
             let columns = selected.iter().map(index).collect::<Result<_, _>>()?;
             &places.insert(Places { schema, columns }).columns
         }

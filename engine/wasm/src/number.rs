@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
+use arrow::array::TimestampMicrosecondArray;
 use arrow::array::cast::AsArray;
 use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array};
-use arrow::array::TimestampMicrosecondArray;
 use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
@@ -67,7 +67,9 @@ impl IntsOut {
     pub(crate) fn new(array: &ArrayRef) -> Option<IntsOut> {
         let values = match array.as_primitive_opt::<Int64Type>() {
             Some(ints) => ints.values(),
-            None => array.as_primitive_opt::<TimestampMicrosecondType>()?.values(),
+            None => array
+                .as_primitive_opt::<TimestampMicrosecondType>()?
+                .values(),
         };
         Some(IntsOut {
             values: List(values.clone()),
@@ -182,7 +184,10 @@ pub(crate) fn take<T: 'static>(
         other => return bad(format!("{what}: {} for {rows} rows", other.count())),
     };
     Ok(match width {
-        Width::Bool => Arc::new(BooleanArray::new(BooleanBuffer::new(buffer, 0, rows), nulls)),
+        Width::Bool => Arc::new(BooleanArray::new(
+            BooleanBuffer::new(buffer, 0, rows),
+            nulls,
+        )),
         Width::Int => Arc::new(Int64Array::new(buffer.into(), nulls)),
         Width::Time => {
             let times = TimestampMicrosecondArray::new(buffer.into(), nulls);

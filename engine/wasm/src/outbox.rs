@@ -85,7 +85,7 @@ enum Last {
     /// The emission that was pushed last.
     Emit,
     /// Columns that are still coming.
-    Columns(Building),
+    Columns(Box<Building>),
 }
 
 /// An emission of columns, while they come.
@@ -212,7 +212,7 @@ impl Outbox {
         declared: Arc<Declared>,
     ) -> Result<()> {
         self.close()?;
-        self.last = Last::Columns(Building {
+        self.last = Last::Columns(Box::new(Building {
             port,
             rows: parents.as_ref().map_or(self.rows, Vec::len),
             parents,
@@ -221,7 +221,7 @@ impl Outbox {
             keys: None,
             event_times: None,
             headers: Vec::new(),
-        });
+        }));
         Ok(())
     }
 
@@ -355,9 +355,12 @@ impl Building {
                 other => other,
             };
         }
-        let columns = columns.into_iter().zip(schema.fields()).map(|(array, field)| {
-            array.unwrap_or_else(|| new_null_array(field.data_type(), self.rows))
-        });
+        let columns = columns
+            .into_iter()
+            .zip(schema.fields())
+            .map(|(array, field)| {
+                array.unwrap_or_else(|| new_null_array(field.data_type(), self.rows))
+            });
         let columns = columns.collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         Ok(Emission::Columns {

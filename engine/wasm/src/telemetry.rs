@@ -248,7 +248,9 @@ impl Telemetry {
                     *value = value.saturating_add(amount);
                 }
                 (histogram, Told::Observed(values)) => {
-                    values.into_iter().for_each(|value| histogram.observe(value));
+                    values
+                        .into_iter()
+                        .for_each(|value| histogram.observe(value));
                 }
                 _ => {}
             }
@@ -335,7 +337,9 @@ impl Budget {
     }
 
     fn take(&mut self, bytes: u64, now: Instant) -> Taken {
-        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let passed = self
+            .at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let earned = (passed.as_secs_f64() * self.per_s as f64) as u64;
         if earned > 0 || self.at.is_none() {
             self.left = self.left.saturating_add(earned).min(self.per_s);
@@ -379,7 +383,12 @@ mod tests {
 
     #[test]
     fn names_bounds_and_buckets() {
-        for (name, good) in [("rows_late2", true), ("", false), ("2x", false), ("a-b", false)] {
+        for (name, good) in [
+            ("rows_late2", true),
+            ("", false),
+            ("2x", false),
+            ("a-b", false),
+        ] {
             assert_eq!(is_name(name), good, "{name}");
         }
         assert!(!is_name(&"a".repeat(METRIC_NAME_BYTES_MAX + 1)));
@@ -387,7 +396,9 @@ mod tests {
             assert!(histogram(bounds).is_err());
         }
         let mut metric = histogram(vec![1.0, 2.0]).expect("they ascend");
-        [0.5, 1.0, 1.5, 9.0, f64::NAN].into_iter().for_each(|value| metric.observe(value));
+        [0.5, 1.0, 1.5, 9.0, f64::NAN]
+            .into_iter()
+            .for_each(|value| metric.observe(value));
         let Metric::Histogram { counts, count, .. } = metric else {
             panic!("a histogram");
         };

@@ -15,10 +15,7 @@ pub const FILES: [(&str, &str); 7] = [
     ("data.wit", include_str!("../../../wit/data.wit")),
     ("columns.wit", include_str!("../../../wit/columns.wit")),
     ("packed.wit", include_str!("../../../wit/packed.wit")),
-    (
-        "telemetry.wit",
-        include_str!("../../../wit/telemetry.wit"),
-    ),
+    ("telemetry.wit", include_str!("../../../wit/telemetry.wit")),
     ("module.wit", include_str!("../../../wit/module.wit")),
     ("world.wit", include_str!("../../../wit/world.wit")),
 ];

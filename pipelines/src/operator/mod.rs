@@ -158,7 +158,10 @@ impl Chunk {
         Chunk {
             rows: self.rows.slice(from, len),
             origins: self.origins[from..from + len].to_vec(),
-            columns: self.columns.as_ref().map(|columns| columns.slice(from, len)),
+            columns: self
+                .columns
+                .as_ref()
+                .map(|columns| columns.slice(from, len)),
             unwritten: self.unwritten.clone(),
         }
     }

@@ -442,7 +442,9 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
 impl Warm {
     /// The guest's selection of an input's columns.
     pub fn selected(&self, input: u16) -> &[Field] {
-        self.guest.as_ref().map_or(&[], |guest| guest.selected(input))
+        self.guest
+            .as_ref()
+            .map_or(&[], |guest| guest.selected(input))
     }
 
     /// How rows emitted as columns are written: as the port's schema says, else as JSON of what
@@ -458,7 +460,8 @@ impl Warm {
             return Ok((*format).clone());
         }
         let known = self.formats[at].as_ref();
-        if let Some(format) = known.filter(|f| f.arrow().fields() == columns.schema_ref().fields()) {
+        if let Some(format) = known.filter(|f| f.arrow().fields() == columns.schema_ref().fields())
+        {
             return Ok(format.clone());
         }
         let fields = columns.schema_ref().fields().iter().map(|field| {

@@ -106,10 +106,13 @@ fn node_of(
 ) -> Result<StageNode, NoTopic> {
     let (name, node) = graph.node(compiled.number);
     let names = node.ports();
-    let ports = names.iter().zip(&compiled.ports).map(|(name, fields)| Port {
-        name: name.to_string(),
-        format: format(fields).cloned(),
-    });
+    let ports = names
+        .iter()
+        .zip(&compiled.ports)
+        .map(|(name, fields)| Port {
+            name: name.to_string(),
+            format: format(fields).cloned(),
+        });
     let ports = ports.collect();
     let mut module = None;
     let op = match (&compiled.program, node) {
@@ -172,19 +175,21 @@ fn format(fields: &Fields) -> Option<&Format> {
 }
 
 /// Inputs and outputs of a guest, with the fields of each.
-pub(crate) fn edges(
-    all: &[Compiled],
-    compiled: &Compiled,
-    wasm: &Wasm,
-) -> (Vec<Edge>, Vec<Edge>) {
+pub(crate) fn edges(all: &[Compiled], compiled: &Compiled, wasm: &Wasm) -> (Vec<Edge>, Vec<Edge>) {
     let edge = |name: String, fields: Option<&Fields>| Edge {
         name,
-        fields: fields.and_then(format).map(|format| format.schema().clone()),
+        fields: fields
+            .and_then(format)
+            .map(|format| format.schema().clone()),
     };
-    let inputs = wasm.inputs.iter().zip(&compiled.inputs).map(|(input, link)| {
-        let from = all.iter().find(|c| c.number == link.node);
-        edge(input.to_string(), from.and_then(|c| c.ports.get(link.port)))
-    });
+    let inputs = wasm
+        .inputs
+        .iter()
+        .zip(&compiled.inputs)
+        .map(|(input, link)| {
+            let from = all.iter().find(|c| c.number == link.node);
+            edge(input.to_string(), from.and_then(|c| c.ports.get(link.port)))
+        });
     let outputs = wasm.outputs.names().zip(&compiled.ports);
     let outputs = outputs.map(|(name, fields)| edge(name.to_string(), Some(fields)));
     (inputs.collect(), outputs.collect())

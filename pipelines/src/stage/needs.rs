@@ -29,7 +29,9 @@ pub(crate) fn typed(stage: &Stage, guests: &[Option<Warm>]) -> Vec<Vec<Typed>> {
     let mut needs: Vec<Vec<Names>> = stage.nodes.iter().map(ports).collect();
     for (number, node) in stage.nodes.iter().enumerate().rev() {
         for (input, (from, port)) in node.inputs.iter().enumerate() {
-            let edge = stage.port(*from, *port).and_then(|port| port.format.as_ref());
+            let edge = stage
+                .port(*from, *port)
+                .and_then(|port| port.format.as_ref());
             let own = match &guests[number] {
                 Some(guest) => selected(node, guest, input, edge, &needs[number]),
                 None => used(&node.op, &needs[number]),
@@ -41,7 +43,9 @@ pub(crate) fn typed(stage: &Stage, guests: &[Option<Warm>]) -> Vec<Vec<Typed>> {
     }
     let one = |(node, needs): (&StageNode, &Vec<Names>)| {
         let ports = node.ports.iter().zip(needs);
-        ports.map(|(port, needs)| decided(&node.op, &port.format, needs)).collect()
+        ports
+            .map(|(port, needs)| decided(&node.op, &port.format, needs))
+            .collect()
     };
     stage.nodes.iter().zip(&needs).map(one).collect()
 }

@@ -150,7 +150,12 @@ impl Step<'_> {
         if let (Some(program), Some(warm)) = (wasm, guest) {
             let mut pieces: Vec<Vec<Chunk>> = vec![Vec::new(); self.node.ports.len()];
             let from = |(node, port): &(usize, usize)| self.stage.port(*node, *port);
-            let inputs: Vec<_> = self.node.inputs.iter().map(|i| from(i).and_then(format)).collect();
+            let inputs: Vec<_> = self
+                .node
+                .inputs
+                .iter()
+                .map(|i| from(i).and_then(format))
+                .collect();
             let outputs: Vec<_> = self.node.ports.iter().map(format).collect();
             let mut call = Call {
                 node: number,

@@ -112,11 +112,20 @@ async fn columns_that_are_not_there_are_refused_on_apply() {
         error.unwrap_or_else(|| "it was applied".into())
     };
     let text = refused("json", nodes).await;
-    assert!(text.contains("input `src` has no schema, so it has no columns"), "{text}");
+    assert!(
+        text.contains("input `src` has no schema, so it has no columns"),
+        "{text}"
+    );
     let text = refused("{ codec: json, schema: { s: string } }", nodes).await;
-    assert!(text.contains("`src` has no field `n`; it has s: string"), "{text}");
+    assert!(
+        text.contains("`src` has no field `n`; it has s: string"),
+        "{text}"
+    );
     let narrow = nodes.replace("[out, pass]", "{ out: { schema: { n: int64 } }, pass: {} }");
     let text = refused(SCHEMA, &narrow).await;
-    assert!(text.contains("output `out` has no field `s`; its schema is n: int64"), "{text}");
+    assert!(
+        text.contains("output `out` has no field `s`; its schema is n: int64"),
+        "{text}"
+    );
     assert_eq!(refused(SCHEMA, nodes).await, "it was applied");
 }

@@ -142,6 +142,7 @@ fn expand(
     let read = taken.read();
     let make = |output: Tokens| {
         quote!({
+            #[allow(unused_imports)]
             use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
             (&::rustmq::rt::Making::of(|| Ok(#output))).way()
         })
@@ -245,6 +246,8 @@ impl Taken {
     fn take(&self, name: &Ident, nevers: &[Tokens]) -> Tokens {
         match self.way {
             Ways::Typed | Ways::JsonOrNone => quote_spanned!(self.span=> {
+                // the type decides which of the two is used
+                #[allow(unused_imports)]
                 use ::rustmq::rt::{TakeColumns as _, TakeJson as _};
                 (&::rustmq::rt::Taking::of(|value| #name(value, #(#nevers),*))).way()
             }),

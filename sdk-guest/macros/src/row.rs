@@ -28,13 +28,18 @@ pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
     let (types, owned): (Vec<_>, Vec<_>) = fields.iter().map(|f| (&f.ty, &f.owned)).unzip();
     let numbers = 0..fields.len() as u16;
     let numbers: Vec<u16> = numbers.collect();
-    let cells = idents.iter().zip(&types).zip(&names).map(|((ident, ty), name)| {
-        quote_spanned!(ident.span()=>
+    let cells = idents
+        .iter()
+        .zip(&types)
+        .zip(&names)
+        .map(|((ident, ty), name)| {
+            quote_spanned!(ident.span()=>
             #ident: ::rustmq::rt::cell::<#ty>(&columns.#ident, row, #name)?)
-    });
-    let kinds = idents.iter().zip(&owned).map(|(ident, ty)| {
-        quote_spanned!(ident.span()=> <#ty as ::rustmq::Cell<'static>>::KIND)
-    });
+        });
+    let kinds = idents
+        .iter()
+        .zip(&owned)
+        .map(|(ident, ty)| quote_spanned!(ident.span()=> <#ty as ::rustmq::Cell<'static>>::KIND));
     let fields = quote! {
         const FIELDS: &'static [::rustmq::Field] =
             &[#(::rustmq::Field::new(#names, #kinds)),*];
@@ -114,7 +119,10 @@ fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
             })?;
         }
         if fields.iter().any(|known| known.name == name) {
-            return Err(Error::new(ident.span(), format!("two fields are named `{name}`")));
+            return Err(Error::new(
+                ident.span(),
+                format!("two fields are named `{name}`"),
+            ));
         }
         let ty = &field.ty;
         let ty = quote!(#ty);

@@ -105,7 +105,9 @@ pub(crate) fn log(level: Level, message: &str, values: &[(&str, &str)]) {
         text: text.as_ptr(),
         len: text.len(),
     };
-    let values = values.iter().flat_map(|(name, value)| [text(name), text(value)]);
+    let values = values
+        .iter()
+        .flat_map(|(name, value)| [text(name), text(value)]);
     let values: Vec<Text> = values.collect();
     // SAFETY: text and list are read during the call
     unsafe {

@@ -61,13 +61,19 @@ impl Context {
 
     pub(crate) fn select(&self, input: u16, fields: &[Field]) -> Result<(), Failure> {
         known("input", input, self.inputs.len())?;
-        self.said.borrow_mut().selected.insert(input, fields.to_vec());
+        self.said
+            .borrow_mut()
+            .selected
+            .insert(input, fields.to_vec());
         Ok(())
     }
 
     pub(crate) fn declare(&self, port: u16, fields: &[Field]) -> Result<(), Failure> {
         known("output", port, self.outputs.len())?;
-        self.said.borrow_mut().declared.insert(port, fields.to_vec());
+        self.said
+            .borrow_mut()
+            .declared
+            .insert(port, fields.to_vec());
         Ok(())
     }
 }
@@ -140,9 +146,9 @@ impl Rows {
 
     fn typed(&self, call: &str, column: u16) -> &Typed {
         let count = self.typed.len();
-        self.typed.get(usize::from(column)).unwrap_or_else(|| {
-            panic!("{call}: column {column}, but the module selected {count}")
-        })
+        self.typed
+            .get(usize::from(column))
+            .unwrap_or_else(|| panic!("{call}: column {column}, but the module selected {count}"))
     }
 
     pub(crate) fn bools(&self, column: u16) -> Bools {

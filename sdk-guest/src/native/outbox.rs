@@ -147,7 +147,10 @@ impl Outbox {
             panic!("{call}: column {column}, but {count} were declared");
         };
         let (name, kind) = (&field.name, field.kind);
-        assert!(kinds.contains(&kind), "{call}: field `{name}` was declared as {kind:?}");
+        assert!(
+            kinds.contains(&kind),
+            "{call}: field `{name}` was declared as {kind:?}"
+        );
         assert!(place.is_none(), "{call}: field `{name}` was set already");
         fits(&format!("{call}: field `{name}`"), values.len(), rows);
         *place = Some(values);

@@ -281,7 +281,8 @@ impl<'a, W: Way> Emitter<'a, W> {
             Some(name) => self.open_port(name)?,
         };
         let made = &mut self.ports[port];
-        let plain = record.key.is_none() && record.event_time.is_none() && record.headers.is_empty();
+        let plain =
+            record.key.is_none() && record.event_time.is_none() && record.headers.is_empty();
         let untouched = made.keys.is_none() && made.event_times.is_none();
         if plain && untouched {
             W::write(record.value, &mut made.values)?;

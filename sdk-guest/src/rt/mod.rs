@@ -23,7 +23,7 @@ use crate::outbox::Outbox;
 use crate::record::{Failure, PortName, Reject};
 
 pub use make::{AsBytes, AsColumns, MakeBytes, MakeColumns, Making, Place, Way};
-pub use take::{JsonTake, RawTake, RowTake, Taking, TakeColumns, TakeJson, bytes, text};
+pub use take::{JsonTake, RawTake, RowTake, TakeColumns, TakeJson, Taking, bytes, text};
 
 pub use crate::row::{Texts, cell, room};
 #[cfg(target_family = "wasm")]

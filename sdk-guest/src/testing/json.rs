@@ -30,7 +30,9 @@ pub(super) fn decode(rows: &[Row], fields: &[Field]) -> Decoded {
             Ok(cells) => {
                 decoded.good.push(number);
                 let columns = decoded.columns.iter_mut();
-                columns.zip(cells).for_each(|(column, cell)| column.push(cell));
+                columns
+                    .zip(cells)
+                    .for_each(|(column, cell)| column.push(cell));
             }
             Err(message) => decoded.refused.push(Refused {
                 row: number,
@@ -59,9 +61,8 @@ fn cells(row: &Row, fields: &[Field]) -> Result<Vec<Cell>, String> {
         serde_json::from_slice(value).map_err(|e| format!("not a JSON object: {e}"))?;
     let cell = |field: &Field| {
         let found = object.get(&*field.name).unwrap_or(&Value::Null);
-        cell(field.kind, found).ok_or_else(|| {
-            format!("field `{}` ({:?}): found {found}", field.name, field.kind)
-        })
+        cell(field.kind, found)
+            .ok_or_else(|| format!("field `{}` ({:?}): found {found}", field.name, field.kind))
     };
     fields.iter().map(cell).collect()
 }
@@ -83,7 +84,11 @@ fn cell(kind: FieldType, value: &Value) -> Option<Cell> {
 }
 
 fn whole(number: &Number) -> Option<i64> {
-    let float = || number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15);
+    let float = || {
+        number
+            .as_f64()
+            .filter(|n| n.fract() == 0.0 && n.abs() < 9e15)
+    };
     number.as_i64().or_else(|| float().map(|n| n as i64))
 }
 
@@ -106,7 +111,9 @@ impl Typed {
 pub(super) fn encode(columns: &[(Field, Option<Typed>)], row: usize) -> Vec<u8> {
     let mut text = String::from("{");
     for (i, (field, column)) in columns.iter().enumerate() {
-        let value = column.as_ref().map_or(Value::Null, |column| value(field.kind, column, row));
+        let value = column
+            .as_ref()
+            .map_or(Value::Null, |column| value(field.kind, column, row));
         let comma = if i == 0 { "" } else { "," };
         text.push_str(&format!("{comma}{}:{value}", Value::from(&*field.name)));
     }
@@ -116,9 +123,9 @@ pub(super) fn encode(columns: &[(Field, Option<Typed>)], row: usize) -> Vec<u8> 
 
 fn value(kind: FieldType, column: &Typed, row: usize) -> Value {
     match (kind, column) {
-        (FieldType::Timestamp, Typed::Ints(column)) => column
-            .get(row)
-            .map_or(Value::Null, |t| Timestamp::from_micros(t).to_string().into()),
+        (FieldType::Timestamp, Typed::Ints(column)) => column.get(row).map_or(Value::Null, |t| {
+            Timestamp::from_micros(t).to_string().into()
+        }),
         (_, Typed::Bools(column)) => column.get(row).into(),
         (_, Typed::Ints(column)) => column.get(row).into(),
         (_, Typed::Floats(column)) => column.get(row).into(),

@@ -217,7 +217,9 @@ impl Harness {
 impl Outcome {
     /// From numbers of the batch to those of the rows that were given.
     fn renumber(&mut self, good: &[usize]) {
-        self.rows.iter_mut().for_each(|row| row.parent = good[row.parent]);
+        self.rows
+            .iter_mut()
+            .for_each(|row| row.parent = good[row.parent]);
         let refused = self.rejects.iter_mut().chain(&mut self.retries);
         refused.for_each(|refused| refused.row = good[refused.row]);
     }

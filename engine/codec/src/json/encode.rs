@@ -331,7 +331,8 @@ fn push_int(out: &mut Vec<u8>, number: i64) {
 
 fn push_float(out: &mut Vec<u8>, number: f64) {
     // whole numbers of up to 15 digits are most floats there are, and quicker as integers
-    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive()) {
+    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive())
+    {
         push_int(out, number as i64);
         out.extend_from_slice(b".0");
         return;

@@ -355,7 +355,11 @@ const POWERS: [f64; 23] = [
 #[inline]
 fn digits(bytes: &[u8], from: usize, mut number: u64) -> Option<(u64, usize)> {
     let mut at = from;
-    while let Some(digit) = bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
+    while let Some(digit) = bytes
+        .get(at)
+        .map(|b| b.wrapping_sub(b'0'))
+        .filter(|d| *d < 10)
+    {
         number = number.wrapping_mul(10).wrapping_add(digit.into());
         at += 1;
     }

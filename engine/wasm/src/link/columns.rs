@@ -17,7 +17,9 @@ use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::error::bad;
 use crate::fields::{Place, Refusal};
 use crate::guest::{Edge, Failure};
-use crate::number::{BoolsIn, BoolsOut, FloatsIn, FloatsOut, GuestNumbers, IntsIn, IntsOut, Width, take};
+use crate::number::{
+    BoolsIn, BoolsOut, FloatsIn, FloatsOut, GuestNumbers, IntsIn, IntsOut, Width, take,
+};
 
 #[derive(ComponentType, Lift, Lower, Clone, Copy)]
 #[component(enum)]
@@ -98,13 +100,21 @@ pub(super) fn open(columns: &mut LinkerInstance<'_, State>) -> Result<()> {
     )?;
     columns.func_wrap("select", |mut cx: Cx<'_>, (_, input, fields): FieldArgs| {
         opening(&cx)?;
-        let State { fields: known, context, .. } = cx.data_mut();
+        let State {
+            fields: known,
+            context,
+            ..
+        } = cx.data_mut();
         let fields = fields.into_iter().map(Field::from).collect();
         Ok((answer(known.select(&context.inputs, input, fields)),))
     })?;
     columns.func_wrap("declare", |mut cx: Cx<'_>, (_, port, fields): FieldArgs| {
         opening(&cx)?;
-        let State { fields: known, context, .. } = cx.data_mut();
+        let State {
+            fields: known,
+            context,
+            ..
+        } = cx.data_mut();
         let fields = fields.into_iter().map(Field::from).collect();
         Ok((answer(known.declare(&context.outputs, port, fields)),))
     })
@@ -139,7 +149,10 @@ pub(super) fn batch(columns: &mut LinkerInstance<'_, State>) -> Result<()> {
 }
 
 fn other<T>(call: &str, field: &Field) -> Result<T> {
-    bad(format!("{call}: field `{}` was selected as {}", field.name, field.ty))
+    bad(format!(
+        "{call}: field `{}` was selected as {}",
+        field.name, field.ty
+    ))
 }
 
 pub(super) fn ints(cx: &Cx<'_>, column: u16) -> Result<IntsOut> {

@@ -6,8 +6,8 @@ use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, ResourceType, WasmList, WasmStr};
 
 use super::{
-    BatchHandle, ContextHandle, Cx, OutboxHandle, State, This, header, lent, names, opening, outbox,
-    text, values,
+    BatchHandle, ContextHandle, Cx, OutboxHandle, State, This, header, lent, names, opening,
+    outbox, text, values,
 };
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::list::List;
@@ -62,9 +62,7 @@ pub(super) fn batch(data: &mut LinkerInstance<'_, State>) -> Result<()> {
     )?;
     data.func_wrap(
         "[method]batch.header",
-        |cx: Cx<'_>, (_, name): (This<BatchHandle>, WasmStr)| {
-            Ok((header(&cx, &name)?,))
-        },
+        |cx: Cx<'_>, (_, name): (This<BatchHandle>, WasmStr)| Ok((header(&cx, &name)?,)),
     )?;
     data.func_wrap(
         "[method]batch.watermark",

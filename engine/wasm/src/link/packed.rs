@@ -7,7 +7,9 @@ use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 
 use super::columns::{Setter, bytes, emit, floats, ints, set_bytes, set_keys, set_numbers};
-use super::{BatchHandle, Cx, OutboxHandle, State, This, header, lent, outbox as outbox_of, text, values};
+use super::{
+    BatchHandle, Cx, OutboxHandle, State, This, header, lent, outbox as outbox_of, text, values,
+};
 use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, packed, unpacked};
 use crate::error::bad;
 use crate::number::NumbersIn;
@@ -50,7 +52,13 @@ fn rows(cx: &mut Cx<'_>, call: &str, rows: &WasmList<u8>, beside: usize) -> Resu
 }
 
 type ForwardArgs = (This<OutboxHandle>, u16, WasmList<u8>);
-type EmitArgs = (This<OutboxHandle>, u16, WasmList<u8>, PackedColumnIn, PackedColumnIn);
+type EmitArgs = (
+    This<OutboxHandle>,
+    u16,
+    WasmList<u8>,
+    PackedColumnIn,
+    PackedColumnIn,
+);
 type RejectArgs = (This<OutboxHandle>, WasmList<u8>, WasmStr, WasmStr);
 type RetryArgs = (This<OutboxHandle>, WasmList<u8>, u32, WasmStr, WasmStr);
 
@@ -92,12 +100,15 @@ pub(super) fn outbox(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
             outbox_of(&mut cx)?.header(&name, column)
         },
     )?;
-    interface.func_wrap("reject", |mut cx: Cx<'_>, (_, list, code, message): RejectArgs| {
-        let (code, message) = (text(&cx, &code)?, text(&cx, &message)?);
-        let rows = rows(&mut cx, "reject", &list, code.len() + message.len())?;
-        outbox_of(&mut cx)?.reject(rows, &code, &message);
-        Ok(())
-    })?;
+    interface.func_wrap(
+        "reject",
+        |mut cx: Cx<'_>, (_, list, code, message): RejectArgs| {
+            let (code, message) = (text(&cx, &code)?, text(&cx, &message)?);
+            let rows = rows(&mut cx, "reject", &list, code.len() + message.len())?;
+            outbox_of(&mut cx)?.reject(rows, &code, &message);
+            Ok(())
+        },
+    )?;
     interface.func_wrap(
         "retry",
         |mut cx: Cx<'_>, (_, list, after_ms, code, message): RetryArgs| {

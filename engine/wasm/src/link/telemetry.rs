@@ -17,6 +17,7 @@ use crate::telemetry::{self, Metric};
 #[derive(ComponentType, Lift, Lower, Clone, Copy)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "lifted from what a guest says, not made by name")]
 enum LogLevel {
     #[component(name = "trace")]
     Trace,
@@ -48,17 +49,20 @@ pub(super) fn log(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("enabled", |_: Cx<'_>, (level,): (LogLevel,)| {
         Ok((telemetry::enabled(level.into()),))
     })?;
-    interface.func_wrap("log", |mut cx: Cx<'_>, (level, message, values): LogArgs| {
-        if values.len() > LOG_VALUES_MAX {
-            return over("names and values in one line of log", LOG_VALUES_MAX);
-        }
-        let message = text(&cx, &message)?;
-        let list: Vec<WasmStr> = values.iter(&mut cx)?.collect::<Result<_>>()?;
-        let values: Vec<String> = list.iter().map(|v| text(&cx, v)).collect::<Result<_>>()?;
-        let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        cx.data_mut().telemetry.log(level.into(), &message, &values);
-        Ok(())
-    })
+    interface.func_wrap(
+        "log",
+        |mut cx: Cx<'_>, (level, message, values): LogArgs| {
+            if values.len() > LOG_VALUES_MAX {
+                return over("names and values in one line of log", LOG_VALUES_MAX);
+            }
+            let message = text(&cx, &message)?;
+            let list: Vec<WasmStr> = values.iter(&mut cx)?.collect::<Result<_>>()?;
+            let values: Vec<String> = list.iter().map(|v| text(&cx, v)).collect::<Result<_>>()?;
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            cx.data_mut().telemetry.log(level.into(), &message, &values);
+            Ok(())
+        },
+    )
 }
 
 fn over<T>(what: &'static str, limit: usize) -> Result<T> {
@@ -77,7 +81,9 @@ pub(super) fn metrics(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("counter", |mut cx: Cx<'_>, (name,): (WasmStr,)| {
         let name = text(&cx, &name)?;
         let telemetry = &mut cx.data_mut().telemetry;
-        Ok((answer(telemetry.register(&name, Metric::Counter { value: 0 })),))
+        Ok((answer(
+            telemetry.register(&name, Metric::Counter { value: 0 }),
+        ),))
     })?;
     interface.func_wrap(
         "histogram",
@@ -86,10 +92,16 @@ pub(super) fn metrics(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
                 return over("bounds of a histogram", HISTOGRAM_BOUNDS_MAX);
             }
             let name = text(&cx, &name)?;
-            let bounds = bounds.bits(&cx).iter().map(|b| f64::from_bits(*b)).collect();
+            let bounds = bounds
+                .bits(&cx)
+                .iter()
+                .map(|b| f64::from_bits(*b))
+                .collect();
             let telemetry = &mut cx.data_mut().telemetry;
             let made = telemetry::histogram(bounds);
-            Ok((answer(made.and_then(|metric| telemetry.register(&name, metric))),))
+            Ok((answer(
+                made.and_then(|metric| telemetry.register(&name, metric)),
+            ),))
         },
     )?;
     interface.func_wrap(
@@ -114,7 +126,11 @@ pub(super) fn metrics(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         |mut cx: Cx<'_>, (id, values): (u32, FloatList)| {
             may_tell(&cx, values.len() + 1)?;
             known(&cx, "observe", id)?;
-            let values = values.bits(&cx).iter().map(|b| f64::from_bits(*b)).collect();
+            let values = values
+                .bits(&cx)
+                .iter()
+                .map(|b| f64::from_bits(*b))
+                .collect();
             cx.data_mut().telemetry.observe(id, values);
             Ok(())
         },

@@ -170,11 +170,19 @@ fn batch(rows: usize) -> RecordBatch {
     let some = |every: usize| (0..rows).map(move |row| present(row, every).then_some(row));
     let times = TimestampMicrosecondArray::from_iter(some(4).map(|r| r.map(|r| r as i64)));
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(BooleanArray::from_iter(some(3).map(|r| r.map(|r| r % 2 == 0)))),
+        Arc::new(BooleanArray::from_iter(
+            some(3).map(|r| r.map(|r| r % 2 == 0)),
+        )),
         Arc::new(Int64Array::from_iter_values(0..rows as i64)),
-        Arc::new(Float64Array::from_iter(some(5).map(|r| r.map(|r| r as f64 / 2.0)))),
-        Arc::new(StringArray::from_iter(some(2).map(|r| r.map(|r| format!("name {r}"))))),
-        Arc::new(BinaryArray::from_iter(some(7).map(|r| r.map(|r| [r as u8, 0xff])))),
+        Arc::new(Float64Array::from_iter(
+            some(5).map(|r| r.map(|r| r as f64 / 2.0)),
+        )),
+        Arc::new(StringArray::from_iter(
+            some(2).map(|r| r.map(|r| format!("name {r}"))),
+        )),
+        Arc::new(BinaryArray::from_iter(
+            some(7).map(|r| r.map(|r| [r as u8, 0xff])),
+        )),
         Arc::new(times.with_timezone("UTC")),
     ];
     RecordBatch::try_new(schema().to_arrow(), columns).expect("the columns fit the schema")
@@ -212,8 +220,15 @@ fn every_type_comes_in_and_goes_out() {
     for (from, len) in [(0, 300), (0, 0), (1, 1), (13, 64), (7, 200), (299, 1)] {
         let columns = whole.slice(from, len);
         let outcome = run_on(&mut guest, &columns).unwrap_or_else(|e| panic!("{e}"));
-        let [Emission::Columns { port: 0, parents: None, columns: out, keys: None, .. }] =
-            &outcome.emissions[..]
+        let [
+            Emission::Columns {
+                port: 0,
+                parents: None,
+                columns: out,
+                keys: None,
+                ..
+            },
+        ] = &outcome.emissions[..]
         else {
             panic!("one emit of columns: {outcome:?}");
         };
@@ -236,14 +251,25 @@ fn packed_numbers_are_the_same() {
     let columns = batch(3);
     let outcome = run_on(&mut opened(process), &columns).unwrap_or_else(|e| panic!("{e}"));
     let [
-        Emission::Columns { parents: Some(parents), columns: times, .. },
-        Emission::Columns { parents: None, columns: names, .. },
+        Emission::Columns {
+            parents: Some(parents),
+            columns: times,
+            ..
+        },
+        Emission::Columns {
+            parents: None,
+            columns: names,
+            ..
+        },
     ] = &outcome.emissions[..]
     else {
         panic!("two emits of columns: {outcome:?}");
     };
     assert_eq!(parents, &[1, 2]);
-    assert_eq!(times.column(5).as_ref(), columns.column(5).slice(1, 2).as_ref());
+    assert_eq!(
+        times.column(5).as_ref(),
+        columns.column(5).slice(1, 2).as_ref()
+    );
     assert_eq!(times.column(0).null_count(), 2, "what is not set is null");
     assert_eq!(names.column(3), columns.column(3));
 }
@@ -270,7 +296,12 @@ fn values_that_only_columns_hold_are_written_when_asked_for() {
     };
     // its parents are rows 1 and 2 of two: the guest ends after the values were seen to be there
     let error = opened(process).process(input).expect_err("row 2 of two");
-    assert!(error.to_string().contains("emit: row 2, but the batch has 2 rows"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("emit: row 2, but the batch has 2 rows"),
+        "{error}"
+    );
 }
 
 fn refused(context: &OpenContext, open: &str) -> String {
@@ -286,38 +317,64 @@ fn open_agrees_on_the_fields() {
     let mut other = edges();
     other.inputs[0].fields = None;
     let text = refused(&other, BOTH);
-    assert!(text.contains("no-schema: input `in` has no schema"), "{text}");
+    assert!(
+        text.contains("no-schema: input `in` has no schema"),
+        "{text}"
+    );
     let mut less = (*schema()).clone();
     less.fields.pop();
     let less = Arc::new(less);
     other.inputs[0].fields = Some(less.clone());
     let text = refused(&other, BOTH);
-    assert!(text.contains("`in` has no field `at`; it has flag: bool, count: int64"), "{text}");
+    assert!(
+        text.contains("`in` has no field `at`; it has flag: bool, count: int64"),
+        "{text}"
+    );
     let mut changed = (*schema()).clone();
     changed.fields[1].ty = FieldType::String;
     other.inputs[0].fields = Some(Arc::new(changed));
     let text = refused(&other, BOTH);
-    assert!(text.contains("field-type: field `count` of `in` is string, not int64"), "{text}");
+    assert!(
+        text.contains("field-type: field `count` of `in` is string, not int64"),
+        "{text}"
+    );
     let mut other = edges();
     other.outputs[0].fields = Some(less);
     let text = refused(&other, BOTH);
     assert!(text.contains("output `out` has no field `at`"), "{text}");
-    let twice = BOTH.replace("(i32.const 512) (i32.const 6)", "(i32.const 512) (i32.const 7)");
+    let twice = BOTH.replace(
+        "(i32.const 512) (i32.const 6)",
+        "(i32.const 512) (i32.const 7)",
+    );
     let text = refused(&edges(), &twice);
     assert!(!text.contains("it opened"), "{text}");
-    let text = refused(&edges(), &BOTH.replacen("(i32.const 0)", "(i32.const 3)", 1));
+    let text = refused(
+        &edges(),
+        &BOTH.replacen("(i32.const 0)", "(i32.const 3)", 1),
+    );
     assert!(text.contains("select: input 3 of 1"), "{text}");
 }
 
 #[test]
 fn an_output_without_a_schema_gets_what_was_declared() {
-    let open = BOTH.replace("$declare (local.get $context) (i32.const 0)", "$declare (local.get $context) (i32.const 1)");
-    let process = COPY.replace("$emit (local.get $out) (i32.const 0)", "$emit (local.get $out) (i32.const 1)");
+    let open = BOTH.replace(
+        "$declare (local.get $context) (i32.const 0)",
+        "$declare (local.get $context) (i32.const 1)",
+    );
+    let process = COPY.replace(
+        "$emit (local.get $out) (i32.const 0)",
+        "$emit (local.get $out) (i32.const 1)",
+    );
     let mut guest = load(&typed_guest(&open, &process))
         .open(&edges(), &Limits::default())
         .unwrap_or_else(|e| panic!("{e}"));
     let outcome = run_on(&mut guest, &batch(9)).unwrap_or_else(|e| panic!("{e}"));
-    let [Emission::Columns { port: 1, columns, .. }] = &outcome.emissions[..] else {
+    let [
+        Emission::Columns {
+            port: 1, columns, ..
+        },
+    ] = &outcome.emissions[..]
+    else {
         panic!("one emit of columns: {outcome:?}");
     };
     assert_eq!(columns, &batch(9));

@@ -2,7 +2,6 @@
 //!
 //! Each is `tests/guests/conformance` as it was then, and uses all that its version has.
 
-use arrow::array::Array;
 use model::rows::RowsBuilder;
 
 use super::*;
@@ -46,8 +45,18 @@ fn released_versions_run() {
         let everything = "emit 1 0 k=t/in/out,rest/3 input 0 offset 100 time 5 watermark 1 \
                           header x @6 by:set";
         check(&mut guest, version, "emit", everything);
-        check(&mut guest, version, "reject", "reject [0] refused: as asked");
-        check(&mut guest, version, "retry", "retry [0] 7 ms later: as asked");
+        check(
+            &mut guest,
+            version,
+            "reject",
+            "reject [0] refused: as asked",
+        );
+        check(
+            &mut guest,
+            version,
+            "retry",
+            "retry [0] 7 ms later: as asked",
+        );
         check(
             &mut guest,
             version,
