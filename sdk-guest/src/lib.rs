@@ -25,8 +25,8 @@
 //! - [`macro@map`] one row to one, [`macro@flat_map`] to many, [`macro@filter`], [`macro@route`]
 //! - a first parameter `&[u8]`, `Option<&[u8]>` or `&str` takes the value as it is, a struct with
 //!   [`macro@Row`] comes from typed columns that the host decoded, any other type is read from JSON;
-//!   what is returned goes out the same ways; further parameters: [`Meta`] for key, time and headers, `&T` for the
-//!   node's `params`
+//!   what is returned goes out the same ways; further parameters: [`Meta`] for key, time and headers,
+//!   `&T` for the node's `params`
 //! - [`macro@Row`] makes a struct a row of typed columns, with text borrowed from them:
 //!
 //! ```

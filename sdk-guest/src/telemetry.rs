@@ -93,7 +93,7 @@ pub struct Histogram {
         not(target_family = "wasm"),
         expect(dead_code, reason = "a test tells at once")
     )]
-    pub(crate) told: sys::telemetry::Told<Vec<f64>>,
+    pub(crate) told: sys::telemetry::Told<f64>,
 }
 
 impl Histogram {

@@ -269,15 +269,21 @@ impl Guest {
                 let State {
                     outbox, telemetry, ..
                 } = store.data_mut();
-                let outcome = outbox.finish();
-                match answer_of(answer) {
-                    Ok(()) => telemetry.keep(),
-                    Err(failed) => {
-                        telemetry.forget();
-                        return Err(failed);
+                if let Err(failed) = answer_of(answer) {
+                    telemetry.forget();
+                    return Err(failed);
+                }
+                match outbox.finish() {
+                    Ok(outcome) => {
+                        telemetry.keep();
+                        Ok(outcome)
+                    }
+                    Err(error) => {
+                        let ended = end_of(&error, store);
+                        self.live = None;
+                        Err(ended)
                     }
                 }
-                outcome.map_err(|error| end_of(&error, store))
             }
             Err(error) => {
                 self.live = None;

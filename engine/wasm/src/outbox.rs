@@ -136,6 +136,8 @@ impl Outbox {
     /// Nothing more is set on the last emit.
     fn close(&mut self) -> Result<()> {
         if let Last::Columns(building) = std::mem::take(&mut self.last) {
+            // a column of nulls costs the guest no byte, but the host its room
+            self.charge(building.null_bytes())?;
             self.outcome.emissions.push(building.finish()?);
         }
         Ok(())
@@ -343,6 +345,13 @@ impl Outbox {
 }
 
 impl Building {
+    /// Room for the columns that were not set.
+    fn null_bytes(&self) -> usize {
+        let set = self.arrays.iter().flatten().count();
+        let columns = self.declared.schema.fields().len();
+        self.rows.saturating_mul(8 * (columns - set))
+    }
+
     /// The columns in the order of the output's schema; what was not set is null.
     fn finish(self) -> Result<Emission> {
         let schema = self.declared.schema.clone();

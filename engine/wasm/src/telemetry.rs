@@ -173,7 +173,10 @@ impl Telemetry {
             lane,
         } = &self.labels;
         if let Some(dropped) = taken.dropped {
-            tracing::warn!(target: TARGET, pipeline, node, lane, dropped, "lines above the rate were left out");
+            tracing::warn!(
+                target: TARGET, pipeline, node, lane, dropped,
+                "lines above the rate were left out"
+            );
         }
         if !taken.granted {
             return;

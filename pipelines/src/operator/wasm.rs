@@ -348,70 +348,83 @@ impl Call<'_> {
         emissions: Vec<Emission>,
         bad: &[u32],
     ) -> Result<(), OperatorError> {
-        let chunk = given.chunk;
         let mut emissions = emissions.into_iter().peekable();
-        while let Some(emission) = emissions.next() {
-            let (port, made) = match emission {
-                Emission::Forward {
-                    port,
-                    rows: mut chosen,
-                } => {
-                    // Calls that follow each other on a port are one gather.
-                    while let Some(Emission::Forward { port: next, rows }) = emissions.peek() {
-                        if *next != port {
-                            break;
-                        }
-                        chosen.extend(rows);
-                        emissions.next();
+        while let Some(mut emission) = emissions.next() {
+            if let Emission::Forward { port, rows: chosen } = &mut emission {
+                // Calls that follow each other on a port are one gather.
+                while let Some(Emission::Forward { port: next, rows }) = emissions.peek() {
+                    if next != port {
+                        break;
                     }
-                    if !bad.is_empty() {
-                        chosen.retain(|row| bad.binary_search(row).is_err());
-                    }
-                    (port, self.forwarded(given, port).take(&chosen)?)
+                    chosen.extend(rows);
+                    emissions.next();
                 }
-                Emission::Emit {
-                    port,
-                    parents,
-                    keys,
-                    values,
-                    event_times,
-                    headers,
-                } => {
-                    let own = Own {
-                        keys: Some(keys),
-                        event_times,
-                        headers: &headers,
-                    };
-                    let made = made(chunk, Some(&parents), values, own)?;
-                    (port, made.without(&children(&parents, bad))?)
-                }
-                Emission::Columns {
-                    port,
-                    parents,
-                    columns,
-                    keys,
-                    event_times,
-                    headers,
-                } => {
-                    let own = Own {
-                        keys,
-                        event_times,
-                        headers: &headers,
-                    };
-                    let values = unwritten_values(columns.num_rows());
-                    let mut made = made(chunk, parents.as_deref(), values, own)?;
-                    made.unwritten = Some(warm.format(self.outputs, port, &columns)?);
-                    made.columns = Some(columns);
-                    let bad = match &parents {
-                        Some(parents) => children(parents, bad),
-                        None => bad.to_vec(),
-                    };
-                    (port, made.without(&bad)?)
-                }
-            };
+            }
+            let (port, made) = self.emitted(warm, given, emission, bad)?;
             self.ports[usize::from(port)].push(made);
         }
         Ok(())
+    }
+
+    /// The rows of one emission that are not bad, and their port.
+    fn emitted(
+        &self,
+        warm: &mut Warm,
+        given: &Given<'_>,
+        emission: Emission,
+        bad: &[u32],
+    ) -> Result<(u16, Chunk), OperatorError> {
+        let chunk = given.chunk;
+        Ok(match emission {
+            Emission::Forward {
+                port,
+                rows: mut chosen,
+            } => {
+                if !bad.is_empty() {
+                    chosen.retain(|row| bad.binary_search(row).is_err());
+                }
+                (port, self.forwarded(given, port).take(&chosen)?)
+            }
+            Emission::Emit {
+                port,
+                parents,
+                keys,
+                values,
+                event_times,
+                headers,
+            } => {
+                let own = Own {
+                    keys: Some(keys),
+                    event_times,
+                    headers: &headers,
+                };
+                let made = made(chunk, Some(&parents), values, own)?;
+                (port, made.without(&children(&parents, bad))?)
+            }
+            Emission::Columns {
+                port,
+                parents,
+                columns,
+                keys,
+                event_times,
+                headers,
+            } => {
+                let own = Own {
+                    keys,
+                    event_times,
+                    headers: &headers,
+                };
+                let values = unwritten_values(columns.num_rows());
+                let mut made = made(chunk, parents.as_deref(), values, own)?;
+                made.unwritten = Some(warm.format(self.outputs, port, &columns)?);
+                made.columns = Some(columns);
+                let bad = match &parents {
+                    Some(parents) => children(parents, bad),
+                    None => bad.to_vec(),
+                };
+                (port, made.without(&bad)?)
+            }
+        })
     }
 
     /// The rows as they go on; with the columns they have where the port means the same by them.

@@ -58,7 +58,8 @@ const ROWS: [&str; 6] = [
 
 #[tokio::test]
 async fn rows_go_in_and_out_as_columns() {
-    let nodes = "  w: { kind: wasm, module: m, inputs: [src], outputs: { out: { schema: out }, pass: {} } }\n  \
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: {} } }\n  \
                  o: { kind: sink, inputs: [w], topic: out }\n  \
                  r: { kind: sink, inputs: [w.pass], topic: rest }\n";
     check(

@@ -133,44 +133,8 @@ fn expand(
     // the same call with arguments of which only the types count
     let nevers = arguments.iter().map(|_| quote!(::rustmq::rt::never()));
     let nevers: Vec<Tokens> = nevers.collect();
-    let (is_result, inner) = unwrapped(&function.sig.output, "Result");
-    let question = is_result.then(|| quote!(?));
-    let call = quote_spanned!(name.span()=> #name(value, #(#arguments),*)#question);
-    let typed = quote_spanned!(name.span()=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
-    let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
     let take = taken.take(name, &nevers);
-    let read = taken.read();
-    let make = |output: Tokens| {
-        quote!({
-            #[allow(unused_imports)]
-            use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
-            (&::rustmq::rt::Making::of(|| Ok(#output))).way()
-        })
-    };
-    let (make, loop_) = match shape {
-        Shape::Map if is_option => (
-            Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-            quote!(emit(&make, rows, out, |row, place| {
-                #read
-                if let Some(output) = #call { place.put(output)?; }
-                Ok(())
-            })),
-        ),
-        Shape::Map => (
-            Some(make(typed)),
-            quote!(emit(&make, rows, out, |row, place| { #read place.put(#call) })),
-        ),
-        Shape::FlatMap => (
-            Some(make(quote!(::rustmq::rt::first(#typed)))),
-            quote!(emit(&make, rows, out, |row, place| {
-                #read
-                for output in #call { place.put(output)?; }
-                Ok(())
-            })),
-        ),
-        Shape::Filter => (None, quote!(keep(rows, out, |row| { #read Ok(#call) }))),
-        Shape::Route => (None, quote!(route(rows, out, |row| { #read Ok(#call) }))),
-    };
+    let (make, loop_) = looped(function, shape, taken, (arguments, &nevers));
     let opened = match &make {
         Some(make) => quote!(::rustmq::rt::Opened::making(context, &#make)?),
         None => quote!(::rustmq::rt::Opened::new(context)?),
@@ -183,6 +147,8 @@ fn expand(
             opened: ::rustmq::rt::Opened<#params>,
         }
 
+        // of the traits that make a choice by type only one is used; closures only carry types
+        #[allow(unused_imports, clippy::redundant_closure)]
         impl ::rustmq::Module for #name {
             fn open(
                 context: &::rustmq::Context,
@@ -206,6 +172,52 @@ fn expand(
         }
 
         ::rustmq::export!(#name);
+    }
+}
+
+/// How the outputs are made, where there are any, and the loop over the rows.
+fn looped(
+    function: &ItemFn,
+    shape: Shape,
+    taken: &Taken,
+    (arguments, nevers): (&[Tokens], &[Tokens]),
+) -> (Option<Tokens>, Tokens) {
+    let name = &function.sig.ident;
+    let (is_result, inner) = unwrapped(&function.sig.output, "Result");
+    let question = is_result.then(|| quote!(?));
+    let call = quote_spanned!(name.span()=> #name(value, #(#arguments),*)#question);
+    let typed = quote_spanned!(name.span()=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
+    let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
+    let read = taken.read();
+    let make = |output: Tokens| {
+        quote!({
+            use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
+            (&::rustmq::rt::Making::of(|| Ok(#output))).way()
+        })
+    };
+    match shape {
+        Shape::Map if is_option => (
+            Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
+            quote!(emit(&make, rows, out, |row, place| {
+                #read
+                if let Some(output) = #call { place.put(output)?; }
+                Ok(())
+            })),
+        ),
+        Shape::Map => (
+            Some(make(typed)),
+            quote!(emit(&make, rows, out, |row, place| { #read place.put(#call) })),
+        ),
+        Shape::FlatMap => (
+            Some(make(quote!(::rustmq::rt::first(#typed)))),
+            quote!(emit(&make, rows, out, |row, place| {
+                #read
+                for output in #call { place.put(output)?; }
+                Ok(())
+            })),
+        ),
+        Shape::Filter => (None, quote!(keep(rows, out, |row| { #read Ok(#call) }))),
+        Shape::Route => (None, quote!(route(rows, out, |row| { #read Ok(#call) }))),
     }
 }
 
@@ -246,8 +258,6 @@ impl Taken {
     fn take(&self, name: &Ident, nevers: &[Tokens]) -> Tokens {
         match self.way {
             Ways::Typed | Ways::JsonOrNone => quote_spanned!(self.span=> {
-                // the type decides which of the two is used
-                #[allow(unused_imports)]
                 use ::rustmq::rt::{TakeColumns as _, TakeJson as _};
                 (&::rustmq::rt::Taking::of(|value| #name(value, #(#nevers),*))).way()
             }),

@@ -19,82 +19,122 @@ struct Field {
 }
 
 pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
-    let fields = fields(item)?;
-    let lifetime = lifetime(item)?;
-    let name = &item.ident;
-    let visibility = &item.vis;
-    let columns = format_ident!("{name}Columns");
-    let (idents, names): (Vec<_>, Vec<_>) = fields.iter().map(|f| (&f.ident, &f.name)).unzip();
-    let (types, owned): (Vec<_>, Vec<_>) = fields.iter().map(|f| (&f.ty, &f.owned)).unzip();
-    let numbers = 0..fields.len() as u16;
-    let numbers: Vec<u16> = numbers.collect();
-    let cells = idents
-        .iter()
-        .zip(&types)
-        .zip(&names)
-        .map(|((ident, ty), name)| {
-            quote_spanned!(ident.span()=>
-            #ident: ::rustmq::rt::cell::<#ty>(&columns.#ident, row, #name)?)
-        });
-    let kinds = idents
-        .iter()
-        .zip(&owned)
-        .map(|(ident, ty)| quote_spanned!(ident.span()=> <#ty as ::rustmq::Cell<'static>>::KIND));
-    let fields = quote! {
-        const FIELDS: &'static [::rustmq::Field] =
-            &[#(::rustmq::Field::new(#names, #kinds)),*];
+    let row = Row {
+        name: &item.ident,
+        columns: format_ident!("{}Columns", item.ident),
+        fields: fields(item)?,
+        lifetime: lifetime(item)?,
     };
-    let (read, generics) = match &lifetime {
-        Some(lifetime) => (quote!(#lifetime), quote!(<#lifetime>)),
-        None => (quote!('row), quote!()),
-    };
-    let written = match &lifetime {
-        Some(lifetime) => quote!(<#lifetime>),
-        None => quote!(),
-    };
+    let (visibility, columns) = (&item.vis, &row.columns);
+    let (idents, owned) = row.each(|field| (field.ident.clone(), field.owned.clone()));
+    let (reads, writes) = (row.reads(), row.writes());
     Ok(quote! {
         #[doc(hidden)]
         #visibility struct #columns {
             #(#idents: <#owned as ::rustmq::Cell<'static>>::Column),*
         }
-
-        #[automatically_derived]
-        impl<#read> ::rustmq::FromColumns<#read> for #name #generics {
-            type Columns = #columns;
-            #fields
-
-            fn fetch(rows: &::rustmq::Batch) -> #columns {
-                #columns { #(#idents: ::rustmq::Columnar::fetch(rows, #numbers)),* }
-            }
-
-            #[inline(always)]
-            fn read(
-                columns: &#read #columns,
-                row: usize,
-            ) -> ::core::result::Result<Self, ::rustmq::Reject> {
-                Ok(#name { #(#cells),* })
-            }
-        }
-
-        #[automatically_derived]
-        impl #written ::rustmq::ToColumns for #name #generics {
-            type Columns = #columns;
-            #fields
-
-            fn columns(rows: usize) -> #columns {
-                #columns { #(#idents: ::rustmq::rt::room(rows)),* }
-            }
-
-            #[inline(always)]
-            fn write(self, columns: &mut #columns) {
-                #(<#types as ::rustmq::Cell<'_>>::write(self.#idents, &mut columns.#idents);)*
-            }
-
-            fn set(columns: &#columns, out: &mut ::rustmq::Outbox) {
-                #(::rustmq::Columnar::set(&columns.#idents, out, #numbers);)*
-            }
-        }
+        #reads
+        #writes
     })
+}
+
+struct Row<'i> {
+    name: &'i Ident,
+    /// Of the struct that holds the columns.
+    columns: Ident,
+    fields: Vec<Field>,
+    lifetime: Option<TokenStream>,
+}
+
+impl Row<'_> {
+    fn each<A, B>(&self, of: impl Fn(&Field) -> (A, B)) -> (Vec<A>, Vec<B>) {
+        self.fields.iter().map(of).unzip()
+    }
+
+    fn numbers(&self) -> Vec<u16> {
+        (0..self.fields.len() as u16).collect()
+    }
+
+    fn generics(&self) -> TokenStream {
+        let lifetime = self.lifetime.as_ref();
+        lifetime.map_or_else(TokenStream::new, |lifetime| quote!(<#lifetime>))
+    }
+
+    /// What both traits say of the fields.
+    fn listed(&self) -> TokenStream {
+        let columns = &self.columns;
+        let (names, kinds) = self.each(
+            |Field {
+                 ident, name, owned, ..
+             }| {
+                let kind = quote_spanned!(ident.span()=> <#owned as ::rustmq::Cell<'static>>::KIND);
+                (name.clone(), kind)
+            },
+        );
+        quote! {
+            type Columns = #columns;
+            const FIELDS: &'static [::rustmq::Field] =
+                &[#(::rustmq::Field::new(#names, #kinds)),*];
+        }
+    }
+
+    fn reads(&self) -> TokenStream {
+        let (name, columns, generics) = (self.name, &self.columns, self.generics());
+        let read = self.lifetime.clone().unwrap_or_else(|| quote!('row));
+        let (listed, numbers) = (self.listed(), self.numbers());
+        let (idents, cells) = self.each(
+            |Field {
+                 ident, name, ty, ..
+             }| {
+                let cell = quote_spanned!(ident.span()=>
+                #ident: ::rustmq::rt::cell::<#ty>(&columns.#ident, row, #name)?);
+                (ident.clone(), cell)
+            },
+        );
+        quote! {
+            #[automatically_derived]
+            impl<#read> ::rustmq::FromColumns<#read> for #name #generics {
+                #listed
+
+                fn fetch(rows: &::rustmq::Batch) -> #columns {
+                    #columns { #(#idents: ::rustmq::Columnar::fetch(rows, #numbers)),* }
+                }
+
+                #[inline(always)]
+                fn read(
+                    columns: &#read #columns,
+                    row: usize,
+                ) -> ::core::result::Result<Self, ::rustmq::Reject> {
+                    Ok(#name { #(#cells),* })
+                }
+            }
+        }
+    }
+
+    fn writes(&self) -> TokenStream {
+        let (name, columns, generics) = (self.name, &self.columns, self.generics());
+        let (listed, numbers) = (self.listed(), self.numbers());
+        let (idents, types) = self.each(|field| (field.ident.clone(), field.ty.clone()));
+        quote! {
+            #[automatically_derived]
+            impl #generics ::rustmq::ToColumns for #name #generics {
+                #listed
+
+                fn columns(rows: usize) -> #columns {
+                    #columns { #(#idents: ::rustmq::rt::room(rows)),* }
+                }
+
+                #[inline(always)]
+                fn write(self, columns: &mut #columns) {
+                    #(<#types as ::rustmq::Cell<'_>>::write(self.#idents, &mut columns.#idents);)*
+                }
+
+                fn set(columns: &#columns, out: &mut ::rustmq::Outbox) {
+                    #(::rustmq::Columnar::set(&columns.#idents, out, #numbers);)*
+                }
+            }
+        }
+    }
 }
 
 fn fields(item: &DeriveInput) -> Result<Vec<Field>> {

@@ -2,7 +2,7 @@
 //!
 //! Called by: `telemetry`, `rt::slot` (on WebAssembly only).
 //! Invariants: a counter is registered when it is first told; all counters that a call touched are
-//! told with one call of the host.
+//! told with one call of the host. A module that has none imports nothing for them.
 
 use std::cell::{Cell, RefCell};
 
@@ -90,6 +90,9 @@ impl<T> Told<T> {
 }
 
 thread_local! {
+    /// How to tell, once there is something: naming it keeps the imports in the module, so only
+    /// what collects numbers does.
+    static TELL: Cell<Option<fn()>> = const { Cell::new(None) };
     /// Those that have something to tell.
     static COUNTERS: RefCell<Vec<&'static Counter>> = const { RefCell::new(Vec::new()) };
     static HISTOGRAMS: RefCell<Vec<&'static Histogram>> = const { RefCell::new(Vec::new()) };
@@ -128,6 +131,7 @@ pub(crate) fn add(counter: &'static Counter, amount: u64) {
         None => {
             held.push(amount);
             COUNTERS.with_borrow_mut(|touched| touched.push(counter));
+            TELL.set(Some(tell_all));
         }
     }
 }
@@ -136,12 +140,24 @@ pub(crate) fn observe(histogram: &'static Histogram, value: f64) {
     let mut held = histogram.told.held.borrow_mut();
     if held.is_empty() {
         HISTOGRAMS.with_borrow_mut(|touched| touched.push(histogram));
+        TELL.set(Some(tell_all));
     }
     held.push(value);
 }
 
 /// Tells the host all that the call collected.
 pub(crate) fn tell() {
+    if let Some(tell) = TELL.take() {
+        tell();
+    }
+}
+
+fn tell_all() {
+    tell_counters();
+    tell_histograms();
+}
+
+fn tell_counters() {
     let (mut ids, mut amounts) = (Vec::new(), Vec::new());
     for touched in COUNTERS.take() {
         let told = &touched.told;
@@ -163,6 +179,9 @@ pub(crate) fn tell() {
         // SAFETY: the lists are read during the call
         unsafe { host_add(ids.as_ptr(), ids.len(), amounts.as_ptr(), amounts.len()) };
     }
+}
+
+fn tell_histograms() {
     for touched in HISTOGRAMS.take() {
         let told = &touched.told;
         let held = std::mem::take(&mut *told.held.borrow_mut());

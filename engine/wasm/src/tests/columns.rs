@@ -68,7 +68,8 @@ const WAT: &str = r#"(module
       (i32.sub (i32.const 0) (local.get $align))))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func $at (param $i i32) (result i32) (i32.load (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 2)))))
+  (func $at (param $i i32) (result i32)
+    (i32.load (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 2)))))
   (func (export "rustmq:etl/module@0.1.0#open") (param $context i32) (result i32)
     (local $answer i32)
     {open}
@@ -400,7 +401,7 @@ fn set_bytes(column: u8, offsets: &str, data: u32) -> String {
 }
 
 #[test]
-fn wrong_columns_end_the_guest() {
+fn wrong_byte_strings_end_the_guest() {
     let sound = "(i32.const 824) (i32.const 4)";
     let cases = [
         (
@@ -411,7 +412,10 @@ fn wrong_columns_end_the_guest() {
             set_bytes(3, "(i32.const 840) (i32.const 4)", 856),
             "set-bytes: field `name`: offsets of row 1 go backwards (2 then 1)",
         ),
-        (set_bytes(3, sound, 859), "set-bytes: field `name`: not UTF-8"),
+        (
+            set_bytes(3, sound, 859),
+            "set-bytes: field `name`: not UTF-8",
+        ),
         (
             set_bytes(1, sound, 856),
             "set-bytes: field `count` was declared as int64",
@@ -424,97 +428,102 @@ fn wrong_columns_end_the_guest() {
             format!("{} {}", set_bytes(4, sound, 859), set_bytes(4, sound, 859)),
             "set-bytes: field `raw` was set already",
         ),
+    ];
+    for (process, expected) in cases {
+        check(&process, expected);
+    }
+}
+
+#[test]
+fn wrong_numbers_end_the_guest() {
+    let cases = [
         (
             "(call $set_ints (local.get $out) (i32.const 1) (i32.const 800) (i32.const 2)
-               (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 0) (i32.const 0))",
             "set-ints: field `count`: 2 values for 3 rows",
         ),
         (
             "(call $set_ints (local.get $out) (i32.const 1) (i32.const 800) (i32.const 3)
-               (i32.const 800) (i32.const 2))"
-                .to_owned(),
+               (i32.const 800) (i32.const 2))",
             "set-ints: field `count`: validity has 2 bytes, 3 rows need 1",
         ),
         (
             "(call $set_floats (local.get $out) (i32.const 1) (i32.const 800) (i32.const 3)
-               (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 0) (i32.const 0))",
             "set-floats: field `count` was declared as int64",
         ),
         (
             "(call $set_bools (local.get $out) (i32.const 0) (i32.const 800) (i32.const 2)
-               (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 0) (i32.const 0))",
             "set-bools: field `flag`: 2 bytes of bits for 3 rows",
         ),
         (
             "(call $set_packed_ints (local.get $out) (i32.const 1) (i32.const 800) (i32.const 23)
-               (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 0) (i32.const 0))",
             "set-ints: field `count`: 23 bytes of values for 3 rows",
         ),
         (
             "(call $set_ints (local.get $out) (i32.const 1) (i32.const 1310000) (i32.const 300)
-               (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 0) (i32.const 0))",
             "out of bounds",
         ),
         (
             "(call $set_keys (local.get $out) (i32.const 824) (i32.const 3) (i32.const 856)
-               (i32.const 3) (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 3) (i32.const 0) (i32.const 0))",
             "set-keys: 3 offsets for 3 rows",
         ),
         (
-            "(call $set_times (local.get $out) (i32.const 800) (i32.const 2))".to_owned(),
+            "(call $set_times (local.get $out) (i32.const 800) (i32.const 2))",
             "set-event-times: 2 times for 3 rows",
         ),
+    ];
+    for (process, expected) in cases {
+        check(process, expected);
+    }
+}
+
+#[test]
+fn wrong_calls_end_the_guest() {
+    let cases = [
         (
             "(call $forward (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0))
              (call $set_ints (local.get $out) (i32.const 1) (i32.const 800) (i32.const 3)
-               (i32.const 0) (i32.const 0))"
-                .to_owned(),
+               (i32.const 0) (i32.const 0))",
             "set-ints: there is no emit of columns before it",
         ),
         (
-            "(call $emit (local.get $out) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0))"
-                .to_owned(),
+            "(call $emit (local.get $out) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0))",
             "columns emit: no fields were declared for port 1",
         ),
         (
-            "(call $emit (local.get $out) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0))"
-                .to_owned(),
+            "(call $emit (local.get $out) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0))",
             "columns emit: port 2, but the node has 2 outputs",
         ),
         (
             "(call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 856) (i32.const 0))
-             (call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 836) (i32.const 1))"
-                .to_owned(),
+             (call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 836) (i32.const 1))",
             "columns emit: row 3, but the batch has 3 rows",
         ),
         (
             "(call $packed_emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 800)
-               (i32.const 7))"
-                .to_owned(),
+               (i32.const 7))",
             "emit-columns: 7 bytes are no whole numbers of 4 bytes",
         ),
         (
-            "(call $get_ints (local.get $rows) (i32.const 3) (i32.const 1024))".to_owned(),
+            "(call $get_ints (local.get $rows) (i32.const 3) (i32.const 1024))",
             "get-ints: field `name` was selected as string",
         ),
         (
-            "(call $get_ints (local.get $rows) (i32.const 6) (i32.const 1024))".to_owned(),
+            "(call $get_ints (local.get $rows) (i32.const 6) (i32.const 1024))",
             "get-ints: column 6, but the module selected 6 of input 0",
         ),
         (
             "(loop $on (call $emit (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0)
-               (i32.const 0)) (br $on))"
-                .to_owned(),
+               (i32.const 0)) (br $on))",
             "limit of 1048576 output bytes in one call",
         ),
     ];
     for (process, expected) in cases {
-        check(&process, expected);
+        check(process, expected);
     }
 }
