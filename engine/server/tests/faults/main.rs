@@ -2,6 +2,7 @@
 //!
 //! - `kill` producers, a group and a pipeline over `kill -9` at random moments, with `clients`;
 //!   `ledger` is what they know and the checker that holds it against what the server has
+//! - `soak` a thousand partitions for a while: nothing drifts
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
 //!   that misbehave; `guests` makes them
@@ -23,6 +24,7 @@ mod guests;
 mod kill;
 mod ledger;
 mod modules;
+mod soak;
 mod wire;
 
 /// Chance that can be repeated: SplitMix64.
