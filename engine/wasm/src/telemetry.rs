@@ -409,6 +409,30 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_bounded_and_one_of_another_shape_begins_anew() {
+        let metrics = Metrics::default();
+        let mut telemetry = Telemetry::new(Labels::default(), metrics.clone(), 0);
+        let counter = Metric::Counter { value: 0 };
+        for number in 0..METRICS_MAX {
+            let id = telemetry.register(&format!("m{number}"), counter.clone());
+            assert_eq!(id, Ok(number as u32));
+        }
+        assert!(telemetry.register("more", counter.clone()).is_err());
+        assert_eq!(
+            telemetry.register("m7", counter),
+            Ok(7),
+            "the same name again"
+        );
+        telemetry.add(7, 5);
+        telemetry.add(7, u64::MAX);
+        telemetry.keep();
+        assert_eq!(metrics.read()["m7"], Metric::Counter { value: u64::MAX });
+        let spread = histogram(vec![1.0]).expect("it ascends");
+        assert_eq!(telemetry.register("m7", spread.clone()), Ok(7));
+        assert_eq!(metrics.read()["m7"], spread);
+    }
+
+    #[test]
     fn lines_are_plain() {
         let mut line = String::new();
         plain("a\nb\u{1b}[31m\u{0}c", &mut line);

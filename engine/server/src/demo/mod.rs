@@ -143,9 +143,7 @@ pub fn cache_dir() -> PathBuf {
         .map(PathBuf::from)
         .or_else(home);
     let cache = cache.unwrap_or_else(std::env::temp_dir);
-    cache
-        .join("rustmq")
-        .join(format!("demo-{}", embed::mark()))
+    cache.join("rustmq").join(format!("demo-{}", embed::mark()))
 }
 
 async fn serve(node: &Node, report: &Report) {

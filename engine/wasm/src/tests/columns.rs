@@ -44,6 +44,11 @@ const WAT: &str = r#"(module
   (import "rustmq:etl/columns@0.1.0" "set-bytes"
     (func $set_bytes (param i32 i32 i32 i32 i32 i32 i32 i32)))
   (import "rustmq:etl/packed@0.1.0" "get-ints" (func $packed_ints (param i32 i32 i32)))
+  (import "rustmq:etl/packed@0.1.0" "get-floats" (func $packed_floats (param i32 i32 i32)))
+  (import "rustmq:etl/packed@0.1.0" "set-floats"
+    (func $set_packed_floats (param i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed@0.1.0" "set-keys"
+    (func $set_packed_keys (param i32 i32 i32 i32 i32 i32 i32)))
   (import "rustmq:etl/packed@0.1.0" "set-ints"
     (func $set_packed_ints (param i32 i32 i32 i32 i32 i32)))
   (import "rustmq:etl/packed@0.1.0" "get-bytes" (func $packed_bytes (param i32 i32 i32)))
@@ -248,7 +253,12 @@ fn packed_numbers_are_the_same() {
         (call $packed_emit (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
         (call $set_packed_bytes (local.get $out) (i32.const 3) (call $at (i32.const 4))
           (call $at (i32.const 5)) (call $at (i32.const 6)) (call $at (i32.const 7))
-          (call $at (i32.const 8)) (call $at (i32.const 9)))";
+          (call $at (i32.const 8)) (call $at (i32.const 9)))
+        (call $packed_floats (local.get $rows) (i32.const 2) (i32.const 1064))
+        (call $set_packed_floats (local.get $out) (i32.const 2) (call $at (i32.const 10))
+          (call $at (i32.const 11)) (call $at (i32.const 12)) (call $at (i32.const 13)))
+        (call $set_packed_keys (local.get $out) (i32.const 824) (i32.const 16) (i32.const 856)
+          (i32.const 3) (i32.const 0) (i32.const 0))";
     let columns = batch(3);
     let outcome = run_on(&mut opened(process), &columns).unwrap_or_else(|e| panic!("{e}"));
     let [
@@ -260,6 +270,7 @@ fn packed_numbers_are_the_same() {
         Emission::Columns {
             parents: None,
             columns: names,
+            keys: Some(keys),
             ..
         },
     ] = &outcome.emissions[..]
@@ -273,6 +284,8 @@ fn packed_numbers_are_the_same() {
     );
     assert_eq!(times.column(0).null_count(), 2, "what is not set is null");
     assert_eq!(names.column(3), columns.column(3));
+    assert_eq!(names.column(2), columns.column(2));
+    assert_eq!(keys, &BinaryArray::from_vec(vec![b"a", b"b", &[b'c']]));
 }
 
 #[test]

@@ -2,13 +2,16 @@
 //! so that evil can be spelled out; the real SDK is tested in `server`, where it can be built.
 //!
 //! - `good` what a guest can do; `evil` what none can; `load` what is refused before it runs
-//! - `columns` typed columns, good and evil; `released` components of released versions
+//! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
+//! - `released` components of released versions
 
 mod columns;
 mod evil;
 mod good;
 mod load;
+mod packed;
 mod released;
+mod telemetry;
 
 use std::path::Path;
 use std::sync::OnceLock;
