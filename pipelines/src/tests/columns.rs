@@ -1,5 +1,9 @@
 //! Modules over typed columns: decoded once, written late, refused where the schemas do not fit.
 
+use std::collections::BTreeMap;
+
+use wasm::Metric;
+
 use crate::Runtime;
 use crate::tests::support::guest::columns;
 use crate::tests::support::{World, done, text, until};
@@ -45,6 +49,17 @@ async fn check(nodes: &str, values: &[&str], out: &[&str], rest: &[&str], letter
     };
     let found: Vec<String> = (0..rows.len()).map(letter).collect();
     assert_eq!(found, letters);
+    let status = runtime.status().pop().expect("the pipeline runs");
+    let good = values.len() - letters.len();
+    let counted = BTreeMap::from([("rows".to_string(), Metric::Counter { value: good as u64 })]);
+    for (node, metrics) in &status.metrics {
+        assert_eq!(metrics, &counted, "{node}");
+    }
+    let modules: Vec<&String> = status.metrics.keys().collect();
+    assert_eq!(
+        modules,
+        ["v", "w"].split_at(usize::from(!nodes.contains("  v: "))).1
+    );
 }
 
 const ROWS: [&str; 6] = [

@@ -22,7 +22,7 @@ pub(crate) fn broken() -> Vec<u8> {
 }
 
 /// A guest over typed columns `n: int64` and `s: string`: emits them as they came on port 0, but
-/// traps on a row whose text begins with `t`, and forwards every row on port 1.
+/// traps on a row whose text begins with `t`, and forwards every row on port 1. It counts its `rows`.
 pub(crate) fn columns() -> Vec<u8> {
     let fields: String = [600u32, 1, 1, 601, 1, 3]
         .iter()
@@ -131,9 +131,12 @@ const COLUMNS: &str = r#"(module
   (import "rustmq:etl/columns@0.1.1" "set-ints" (func $set_ints (param i32 i32 i32 i32 i32 i32)))
   (import "rustmq:etl/columns@0.1.1" "set-bytes"
     (func $set_bytes (param i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.1" "counter" (func $counter (param i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.1" "add" (func $add (param i32 i32 i32 i32)))
   (memory (export "memory") 3)
   (data (i32.const 512) "{fields}")
   (data (i32.const 600) "ns")
+  (data (i32.const 610) "rows")
   (global $heap (mut i32) (i32.const 4096))
   (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
     (local $at i32)
@@ -149,12 +152,15 @@ const COLUMNS: &str = r#"(module
     (call $declare (local.get $context) (i32.const 0) (i32.const 512) (i32.const 2)
       (i32.const 740))
     (if (i32.load8_u (i32.const 740)) (then (local.set $answer (i32.const 740))))
+    (call $counter (i32.const 610) (i32.const 4) (i32.const 780))
     (call $context_drop (local.get $context))
     (local.get $answer))
   (func (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $from i32)
     (global.set $heap (i32.const 4096))
     (local.set $n (call $len (local.get $rows)))
+    (i64.store (i32.const 824) (i64.extend_i32_u (local.get $n)))
+    (call $add (i32.const 816) (i32.const 1) (i32.const 824) (i32.const 1))
     (call $get_ints (local.get $rows) (i32.const 0) (i32.const 256))
     (call $get_bytes (local.get $rows) (i32.const 1) (i32.const 272))
     (block $done
