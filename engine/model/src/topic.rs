@@ -303,7 +303,7 @@ mod tests {
                 ..compacted.clone()
             },
             "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` \
-             too",
+             too (`--no-tier`)",
         );
         check(
             TopicSpec {

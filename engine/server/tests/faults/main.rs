@@ -2,7 +2,6 @@
 //!
 //! - `kill` producers, a group and a pipeline over `kill -9` at random moments, with `clients`;
 //!   `ledger` is what they know and the checker that holds it against what the server has
-//! - `soak` a thousand partitions for a while: nothing drifts
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
 //!   that misbehave; `guests` makes them
@@ -24,7 +23,6 @@ mod guests;
 mod kill;
 mod ledger;
 mod modules;
-mod soak;
 mod wire;
 
 /// Chance that can be repeated: SplitMix64.
