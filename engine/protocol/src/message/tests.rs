@@ -73,6 +73,31 @@ fn changes_come_through() {
 }
 
 #[test]
+fn fetches_come_through() {
+    check_request(
+        Fetch {
+            partition: PARTITION,
+            from: 5,
+            bytes_max: 6,
+            wait_ms: 7,
+        }
+        .into(),
+    );
+    let want = |index, from| Want {
+        partition: PartitionId { index, ..PARTITION },
+        from,
+    };
+    check_request(
+        FetchMany {
+            wants: vec![want(0, 5), want(7, u64::MAX)],
+            bytes_max: 6,
+            wait_ms: 7,
+        }
+        .into(),
+    );
+}
+
+#[test]
 fn requests_come_through() {
     let name = || "flights".to_owned();
     let group = || "g".to_owned();
@@ -94,27 +119,6 @@ fn requests_come_through() {
         Produce {
             partition: PARTITION,
             batch: batch(&[&large], Some(producer)),
-        }
-        .into(),
-    );
-    check_request(
-        Fetch {
-            partition: PARTITION,
-            from: 5,
-            bytes_max: 6,
-            wait_ms: 7,
-        }
-        .into(),
-    );
-    let want = |index, from| Want {
-        partition: PartitionId { index, ..PARTITION },
-        from,
-    };
-    check_request(
-        FetchMany {
-            wants: vec![want(0, 5), want(7, u64::MAX)],
-            bytes_max: 6,
-            wait_ms: 7,
         }
         .into(),
     );
