@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use model::{Durability, PartitionId, PayloadCodec, Schema};
 
@@ -20,6 +21,8 @@ pub struct StoreConfig {
     pub tier_options: BTreeMap<String, String>,
     /// Names this broker in manifests, so that two writers can be told apart.
     pub node: String,
+    /// What writes the WAL.
+    pub wal_writer: WalWriterKind,
     /// Size a WAL segment is preallocated with; a larger entry gets a larger segment.
     pub segment_bytes: u64,
     /// Above this many bytes of WAL, partitions that hold its oldest segment are tiered early
@@ -57,6 +60,33 @@ pub struct StoreConfig {
     pub idle_mark_ms: u64,
 }
 
+/// How entries of the WAL come to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalWriterKind {
+    /// What measured faster.
+    #[default]
+    Auto,
+    /// `pwritev`, then `fdatasync`.
+    Plain,
+    /// Both linked in one submission; `Plain` where the kernel refuses it.
+    IoUring,
+}
+
+impl FromStr for WalWriterKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<WalWriterKind, String> {
+        match text {
+            "auto" => Ok(WalWriterKind::Auto),
+            "plain" => Ok(WalWriterKind::Plain),
+            "io_uring" => Ok(WalWriterKind::IoUring),
+            _ => Err(format!(
+                "`{text}` is not a WAL writer; known: auto, plain, io_uring"
+            )),
+        }
+    }
+}
+
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
         StoreConfig {
@@ -64,6 +94,7 @@ impl Default for StoreConfig {
             tier_url: None,
             tier_options: BTreeMap::new(),
             node: "node-0".to_owned(),
+            wal_writer: WalWriterKind::Auto,
             segment_bytes: 64 << 20,
             wal_bytes_max: 1 << 30,
             queue_bytes_max: 64 << 20,

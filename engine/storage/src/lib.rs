@@ -20,7 +20,7 @@ mod tests;
 mod tier;
 mod wal;
 
-pub use config::{PartitionConfig, StoreConfig};
+pub use config::{PartitionConfig, StoreConfig, WalWriterKind};
 pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;

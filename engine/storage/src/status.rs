@@ -23,6 +23,8 @@ pub struct StoreStatus {
     pub batches: u64,
     pub written_bytes: u64,
     pub syncs: u64,
+    /// `plain` or `io_uring`.
+    pub wal_writer: &'static str,
     /// Batches in memory.
     pub tail_bytes: u64,
     /// Why the WAL stopped, if it did.

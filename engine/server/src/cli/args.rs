@@ -138,7 +138,7 @@ A config file (all keys optional; flags beat environment beats file):
   data_dir = \"/var/lib/rustmq\"     # RUSTMQ_DATA_DIR
   [storage]
   url = \"s3://bucket/prefix\"       # RUSTMQ_STORAGE_URL; file://, s3://, gs://
-  tier_bytes = \"32MiB\"             # also segment_bytes, tail_bytes_max, tier_age_ms
+  tier_bytes = \"32MiB\"             # also segment_bytes, tail_bytes_max, tier_age_ms, wal_writer
   [storage.options]
   aws_endpoint = \"http://127.0.0.1:9000\"
   [limits]

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use storage::WalWriterKind;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -29,6 +30,7 @@ const ROOT_KEYS: &[&str] = &["listen", "http", "data_dir", "storage", "limits"];
 const STORAGE_KEYS: &[&str] = &[
     "url",
     "options",
+    "wal_writer",
     "segment_bytes",
     "tail_bytes_max",
     "tier_bytes",
@@ -102,6 +104,13 @@ impl Reader<'_> {
                 }
             }
             "options" => storage.options = self.options(value),
+            "wal_writer" => {
+                let parsed = self.text(value).map(|text| text.parse::<WalWriterKind>());
+                match parsed.transpose() {
+                    Ok(writer) => storage.wal_writer = writer,
+                    Err(why) => self.complain(value.span(), &why),
+                }
+            }
             "segment_bytes" => storage.segment_bytes = self.bytes(value),
             "tail_bytes_max" => storage.tail_bytes_max = self.bytes(value),
             "tier_bytes" => storage.tier_bytes = self.bytes(value),

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::FileConfig;
+use storage::WalWriterKind;
 
 /// Where the node listens unless it is told otherwise: this machine only.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
@@ -39,6 +40,8 @@ pub struct StorageConfig {
     pub url: Option<String>,
     /// handed to the object store as they are: endpoint, region, keys, …
     pub options: BTreeMap<String, String>,
+    /// `auto`, `plain` or `io_uring`
+    pub wal_writer: Option<WalWriterKind>,
     pub segment_bytes: Option<u64>,
     pub tail_bytes_max: Option<u64>,
     pub tier_bytes: Option<u64>,

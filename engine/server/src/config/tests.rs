@@ -46,8 +46,12 @@ fn every_complaint_has_its_place() {
             "node.toml:4:16: error: `8 cats` is not a size; write bytes, or a number with KiB, \
              MiB, GiB",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
-             segment_bytes, tail_bytes_max, tier_bytes, tier_age_ms",
+             wal_writer, segment_bytes, tail_bytes_max, tier_bytes, tier_age_ms",
         ],
+    );
+    check_file(
+        "[storage]\nwal_writer = \"fast\"\n",
+        &["node.toml:2:14: error: `fast` is not a WAL writer; known: auto, plain, io_uring"],
     );
     check_file(
         "http = 7\n",

@@ -62,6 +62,7 @@ impl NodeConfig {
         config.tier_url = storage.url.clone();
         config.tier_options = BTreeMap::clone(&storage.options);
         config.node = node.to_string();
+        config.wal_writer = storage.wal_writer.unwrap_or(config.wal_writer);
         config.segment_bytes = storage.segment_bytes.unwrap_or(config.segment_bytes);
         config.tier_bytes = storage.tier_bytes.unwrap_or(config.tier_bytes);
         config.tier_age_ms = storage.tier_age_ms.unwrap_or(config.tier_age_ms);

@@ -355,6 +355,7 @@ impl Store {
             batches: inner.counters.batches.load(Relaxed),
             written_bytes: inner.counters.bytes.load(Relaxed),
             syncs: inner.counters.syncs.load(Relaxed),
+            wal_writer: inner.disk.writer(),
             tail_bytes: inner.tail.bytes() as u64,
             failure: inner.queue.failure().borrow().clone(),
             tier_url: inner.tier.url.clone(),
