@@ -374,6 +374,7 @@ impl Store {
             written_bytes: inner.counters.bytes.load(Relaxed),
             syncs: inner.counters.syncs.load(Relaxed),
             full_ms: inner.counters.full_ms(),
+            wal_writer: inner.disk.writer(),
             tail_bytes: inner.tail.bytes() as u64,
             tail_bytes_max: inner.config.tail_bytes_max as u64,
             cache: inner.tier.blocks.status(),

@@ -3,7 +3,7 @@
 //! Called by: `tiering` after each range, `trim_durable`, `partition_drop`.
 //! Invariants: segments go oldest first, so the WAL has no holes; before the first one goes, a
 //! durable checkpoint at the WAL's head says where every partition begins and ends.
-//! What a partition without tier (or with little) leaves in an old segment under pressure is
+//! Under pressure what many partitions leave in an old segment, little each or without a tier, is
 //! written again at the head, with the same offsets, and so frees the segment.
 //! Refuses: the segment being written.
 
@@ -12,15 +12,30 @@ use std::sync::Arc;
 use model::{Durability, LogError};
 
 use super::Store;
-use super::partition::{Partition, Slot};
+use super::partition::Partition;
 use super::queue::{BatchWork, Pending, Work};
 use super::read::load;
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, carried, planted};
 use crate::wal::entry::entry_len;
-use crate::wal::{Kind, Segment};
+use crate::wal::{Kind, Segment, remove_segments};
 
 /// Bytes written again in one entry.
 const MOVE_BYTES: usize = 1 << 20;
+/// A segment is light when no more than this part of it still matters.
+const LIGHT_PART: u64 = 4;
+
+/// A WAL that is larger than it should be, or finds no room.
+#[derive(Clone, Copy)]
+pub(super) struct Pressed {
+    /// The oldest one that still matters: it must go first.
+    pub segment: u64,
+    /// What is left in it is little enough to be written again, and there is room for that.
+    pub is_light: bool,
+}
+
+fn is_light(segment: &Segment) -> bool {
+    segment.live_bytes() <= segment.capacity / LIGHT_PART
+}
 
 impl Store {
     /// Deletes what can be deleted; answers how many segments that was.
@@ -47,11 +62,8 @@ impl Store {
             .segments
             .with(|segments| segments.drain(..dead.len()).for_each(drop));
         let disk = Arc::clone(&self.inner.disk);
-        // One by one and oldest first, so that after a crash no hole can be among what is left.
-        let remove = move || {
-            dead.iter()
-                .try_for_each(|segment| disk.remove(&segment.path))
-        };
+        let dir = self.inner.config.dir.join("wal");
+        let remove = carried(move || remove_segments(&*disk, &dir, &dead));
         match tokio::task::spawn_blocking(remove).await {
             Ok(Ok(())) => Ok(freed),
             Ok(Err(error)) => Err(LogError::Unavailable(format!(
@@ -84,31 +96,60 @@ impl Store {
         })
     }
 
-    /// Under pressure: writes again what partitions that do not go to the tier hold in the
-    /// oldest segment, if that is little.
+    /// Under pressure: frees segment after segment, as long as that takes little work.
+    pub(super) async fn relieve(&self) -> Result<(), LogError> {
+        while self.pressed().is_some() {
+            // A disk that is too full to write again must not keep from giving back.
+            let moved = self.move_leftovers().await;
+            let freed = self.reclaim().await?;
+            moved?;
+            if freed == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest segment with something in it, if the WAL is larger than it should be, or finds
+    /// no room. What is dead goes by itself.
+    pub(super) fn pressed(&self) -> Option<Pressed> {
+        let segments = &self.inner.segments;
+        let is_full = self.inner.counters.full_ms().is_some();
+        if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
+            return None;
+        }
+        segments.with(|segments| {
+            // Without room the one that is written counts too: once all are dead, the next one
+            // may be made.
+            let sealed = segments.len().saturating_sub(1);
+            let until = if is_full { segments.len() } else { sealed };
+            let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
+            let oldest = segments.iter().take(until).find(is_live)?;
+            Some(Pressed {
+                segment: oldest.head.id,
+                is_light: !is_full && is_light(oldest),
+            })
+        })
+    }
+
+    /// Writes again at the WAL's head what is left in the oldest segment, if that is little.
     pub(super) async fn move_leftovers(&self) -> Result<(), LogError> {
         let oldest = self.inner.segments.with(|segments| {
             let is_sealed = segments.len() > 1;
             segments.front().filter(|_| is_sealed).cloned()
         });
-        let Some(oldest) = oldest else { return Ok(()) };
         // Held by compaction, which writes again all it finds.
         let Ok(_one) = self.inner.moving.try_lock() else {
             return Ok(());
         };
-        if oldest.is_dead() || oldest.live_bytes() > oldest.capacity / 4 {
+        let Some(oldest) = oldest.filter(|oldest| !oldest.is_dead() && is_light(oldest)) else {
             return Ok(());
-        }
+        };
+        // Many partitions with little each share an entry.
+        let (mut group, mut bytes) = (Vec::new(), 0);
         for partition in self.inner.partitions.all().into_values() {
-            let slots: Vec<Slot> = partition
-                .oldest_untiered(oldest.capacity)
-                .into_iter()
-                .filter(|slot| slot.location.segment.head.id == oldest.head.id)
-                .collect();
-            let batches = load(&partition, slots).await?;
-            let mut group = Vec::new();
-            let mut bytes = 0;
-            for batch in batches {
+            let slots = partition.slots_in(oldest.head.id);
+            for batch in load(&partition, slots).await? {
                 bytes += batch.size();
                 group.push((Arc::clone(&partition), batch));
                 if bytes >= MOVE_BYTES {
@@ -116,9 +157,8 @@ impl Store {
                     bytes = 0;
                 }
             }
-            self.move_batches(group).await?;
         }
-        Ok(())
+        self.move_batches(group).await
     }
 
     /// Writes batches again at the WAL's head; resolves when that is durable.

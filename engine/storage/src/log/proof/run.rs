@@ -4,6 +4,7 @@
 //! Refuses (answers what is wrong): whatever the oracle does not allow, a store that does not
 //! open without damage, damage below what is known durable that is not named.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::pin::pin;
@@ -21,8 +22,10 @@ use super::super::{Entry, Store};
 use super::oracle::{Oracle, PARTITIONS, Seen, Sent};
 use crate::config::StoreConfig;
 use crate::error::OpenError;
-use crate::tests::disk::SimDisk;
+use crate::io::Disk;
+use crate::tests::disk::{Fired, SimDisk};
 use crate::tier::tests::FaultyStore;
+use crate::wal::entry::{ENTRY_HEAD_LEN, PART_HEAD_LEN, padded};
 use crate::wal::recovery::recover;
 
 const IDS: [PartitionId; PARTITIONS] = [P0, P1];
@@ -40,7 +43,7 @@ pub(super) struct Report {
     pub refused: u64,
     pub crashes: u64,
     pub restarts: u64,
-    pub faults: u64,
+    pub fired: Fired,
     pub flips: u64,
     pub segments_freed: u64,
     /// Of all files at the end.
@@ -55,7 +58,7 @@ impl Report {
         self.refused += other.refused;
         self.crashes += other.crashes;
         self.restarts += other.restarts;
-        self.faults += other.faults;
+        self.fired.add(&other.fired);
         self.flips += other.flips;
         self.segments_freed += other.segments_freed;
     }
@@ -65,17 +68,17 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "acked={} unknown={} full={} refused={} crashes={} restarts={} faults={} flips={} \
-             segments_freed={}",
+            "acked={} unknown={} full={} refused={} crashes={} restarts={} flips={} \
+             segments_freed={} faults: {}",
             self.acked,
             self.unknown,
             self.full,
             self.refused,
             self.crashes,
             self.restarts,
-            self.faults,
             self.flips,
-            self.segments_freed
+            self.segments_freed,
+            self.fired
         )
     }
 }
@@ -114,6 +117,8 @@ struct Run {
     report: Report,
     /// Numbers the entries, so that every record is another.
     next: u64,
+    /// Of the text that makes an entry come out even, by rows and least width.
+    widths: BTreeMap<(u64, usize), usize>,
     /// Shard 0 goes on at least here.
     sequence: u64,
 }
@@ -133,11 +138,12 @@ pub(super) fn run(seed: u64) -> Result<Report, String> {
     let mut run = Run {
         rng: Rng(seed),
         config,
-        disk: SimDisk::default(),
+        disk: SimDisk::joined(seed % 2 == 1),
         objects: FaultyStore::default(),
         oracle: Oracle::default(),
         report: Report::default(),
         next: 0,
+        widths: BTreeMap::new(),
         sequence: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -156,6 +162,16 @@ pub(super) fn run(seed: u64) -> Result<Report, String> {
 fn number(value: &[u8]) -> u64 {
     let text = std::str::from_utf8(value).unwrap();
     text.split_once('.').unwrap().0.parse().unwrap()
+}
+
+fn encoded(first: u64, rows: u64, text: usize) -> Batch {
+    let text = "x".repeat(text);
+    let mut builder = RowsBuilder::new();
+    for number in first..first + rows {
+        let value = format!("{number:08}.{text}");
+        builder.push(number as i64, None, Some(value.as_bytes()), &[]);
+    }
+    Batch::encode(&builder.finish(), Codec::None, None).unwrap()
 }
 
 /// The answer, if it is there.
@@ -242,16 +258,18 @@ impl Run {
     }
 
     async fn live(&mut self, life: &mut Life) -> Result<(), String> {
-        let steps = self.rng.of(&[3, 10, 20, 40]);
-        let (fault, at) = (self.rng.below(6), self.rng.below(steps));
+        let steps = self.rng.of(&[1, 3, 10, 20, 40]);
+        let (fault, at) = (self.rng.below(7), self.rng.below(steps));
         let faults = Arc::clone(&self.disk.faults);
         if fault == 3 {
-            faults.power.store(self.rng.below(40) as i64, SeqCst);
+            let changes = self.rng.of(&[6, 40]);
+            faults.power.store(self.rng.below(changes) as i64, SeqCst);
         }
         for step in 0..steps {
             match fault {
                 1 if step == at => faults.next_sync_fails.store(true, SeqCst),
                 2 => faults.write_fails.store(step == at, SeqCst),
+                6 => faults.write_is_full.store(step == at, SeqCst),
                 4 | 5 => faults.is_full.store((at..at + 6).contains(&step), SeqCst),
                 _ => {}
             }
@@ -292,18 +310,26 @@ impl Run {
         }
     }
 
+    /// Numbered records. Their values have one width, and their entries whole multiples of a
+    /// mark's length, so that entries of different lives often begin and end at the same bytes.
     fn batch(&mut self, base: Offset, rows: u64) -> (Batch, Vec<u64>) {
-        let text = "x".repeat(self.rng.of(&[0, 8, 40, 300, 700]));
-        let mut builder = RowsBuilder::new();
-        let mut values = Vec::new();
-        for _ in 0..rows {
-            // Of one width, so that entries of different lives often lie alike.
-            let value = format!("{:08}.{text}", self.next);
-            builder.push(self.next as i64, None, Some(value.as_bytes()), &[]);
-            values.push(self.next);
-            self.next += 1;
-        }
-        let batch = Batch::encode(&builder.finish(), Codec::None, None).unwrap();
+        let text = self.rng.of(&[0, 40, 300, 700]);
+        let first = self.next;
+        self.next += rows;
+        let text = match self.widths.get(&(rows, text)) {
+            Some(width) => *width,
+            None => {
+                let is_even = |width: &usize| {
+                    let size = encoded(first, rows, *width).size();
+                    (PART_HEAD_LEN + padded(size)).is_multiple_of(ENTRY_HEAD_LEN)
+                };
+                let width = (text..).find(is_even).unwrap();
+                self.widths.insert((rows, text), width);
+                width
+            }
+        };
+        let batch = encoded(first, rows, text);
+        let values = (first..first + rows).collect();
         (batch.stamped(base, ShardEpoch(0), 7), values)
     }
 
@@ -393,7 +419,6 @@ impl Run {
             life.turn();
         }
         drop(life);
-        self.report.faults += self.disk.faults.fired.load(SeqCst);
         let files = self.disk.clone();
         if is_dark || self.rng.chance(60) {
             self.report.crashes += 1;
@@ -405,6 +430,7 @@ impl Run {
             self.report.restarts += 1;
             self.disk = self.disk.restarted();
         }
+        self.report.fired.add(&files.faults.fired.lock().unwrap());
     }
 
     /// Flips bits below what is known durable: each must be named.
@@ -435,6 +461,7 @@ impl Run {
                 disk.put(other, bytes);
             }
             self.report.flips += 1;
+            let disk: Arc<dyn Disk> = Arc::new(disk);
             match recover(&disk, Path::new("/proof/wal"), SEGMENT_BYTES) {
                 Err(OpenError::Corrupt { path: named, .. }) if named == *path => {}
                 other => {
