@@ -123,6 +123,15 @@ impl TierError {
         Arc::try_unwrap(error).unwrap_or_else(TierError::Shared)
     }
 
+    /// Whether it is the store's doing, so that asking again later may help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            TierError::Store { .. } | TierError::Resting { .. } => true,
+            TierError::Shared(error) => error.is_passing(),
+            _ => false,
+        }
+    }
+
     /// Whether asking again is of no use.
     fn is_damage(&self) -> bool {
         match self {

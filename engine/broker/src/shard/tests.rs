@@ -337,11 +337,13 @@ fn positions_are_seen_once_their_entry_is_durable() {
 #[test]
 fn forgotten_positions_are_said_to_be_gone() {
     let mut shard = shard();
-    run(
+    run(&mut shard, vec![append(A, 9), append(B, 1)], vec![]);
+    let said = run(
         &mut shard,
-        vec![append(A, 9)],
+        vec![],
         vec![position(A, 4, None), position(B, 0, None)],
     );
+    assert_eq!(said, "[] 0/0:0..2 Fsync");
     let (_, gone) = shard.topic_remove(A.topic);
     let entries = std::cell::RefCell::new(Vec::new());
     let enqueue = |entry| {

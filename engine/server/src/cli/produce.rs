@@ -48,10 +48,14 @@ pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
         // also after an error: what was taken is sent, and the count that is said is true
         (result, producer.flush().await)
     };
+    let mut said = None;
     let (result, flushed) = tokio::select! {
         ended = sending => ended,
-        never = tell(&args, &producer, &progress) => match never {},
+        never = tell(&args, &producer, &progress, &mut said) => match never {},
     };
+    if said.is_some() && flushed.is_ok() {
+        progress.line(AGAIN);
+    }
     drop(progress);
     let acked = match &flushed {
         Ok(acked) => acked.records,
@@ -66,13 +70,21 @@ pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
     report(&args, session, acked, &sent, failure)
 }
 
-/// Says when nothing gets through, and when something does again.
-async fn tell(args: &Produce, producer: &Producer, progress: &Progress) -> Infallible {
+/// What follows a warning once it is over.
+const AGAIN: &str = "records get through again";
+
+/// Says when nothing gets through, and when something does again. `said` is the code of what
+/// was said last and is not over.
+async fn tell(
+    args: &Produce,
+    producer: &Producer,
+    progress: &Progress,
+    said: &mut Option<String>,
+) -> Infallible {
     let mut troubles = producer.trouble();
-    let mut said: Option<String> = None;
     loop {
         let trouble = troubles.borrow_and_update().clone();
-        match (trouble, &said) {
+        match (trouble, &*said) {
             (Some(trouble), before) if before.as_ref() != Some(&trouble.code) => {
                 let what = match trouble.code.as_str() {
                     code::DISK_FULL => "disk full",
@@ -84,12 +96,12 @@ async fn tell(args: &Produce, producer: &Producer, progress: &Progress) -> Infal
                     "warning: topic {}, partition {}: {}; retrying, for {:?} at most (--timeout)",
                     trouble.topic, trouble.partition, trouble.message, args.timeout
                 ));
-                said = Some(trouble.code);
+                *said = Some(trouble.code);
             }
             (None, Some(_)) => {
                 progress.say(&args.topic);
-                progress.line("records get through again");
-                said = None;
+                progress.line(AGAIN);
+                *said = None;
             }
             (Some(_), _) | (None, None) => {}
         }

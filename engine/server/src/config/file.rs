@@ -35,7 +35,7 @@ impl FileConfig {
         let mut reader = Reader {
             file,
             text,
-            lines: Vec::new(),
+            complaints: Vec::new(),
         };
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in errors {
@@ -43,18 +43,24 @@ impl FileConfig {
         }
         let mut config = FileConfig::default();
         reader.root(root.get_ref(), &mut config);
-        if reader.lines.is_empty() {
-            Ok(config)
-        } else {
-            Err(reader.lines)
+        if reader.complaints.is_empty() {
+            return Ok(config);
         }
+        // The tree has its keys in the order of the alphabet, a reader has the file's.
+        reader.complaints.sort();
+        Err(reader
+            .complaints
+            .into_iter()
+            .map(|(_, line)| line)
+            .collect())
     }
 }
 
 struct Reader<'a> {
     file: &'a str,
     text: &'a str,
-    lines: Vec<String>,
+    /// Where in the file, and what is wrong there.
+    complaints: Vec<(usize, String)>,
 }
 
 type NameOf<'i> = Spanned<std::borrow::Cow<'i, str>>;
@@ -63,8 +69,8 @@ type Value<'i> = Spanned<DeValue<'i>>;
 impl Reader<'_> {
     fn complain(&mut self, span: Range<usize>, message: &str) {
         let (line, column) = line_column(self.text, span.start);
-        self.lines
-            .push(format!("{}:{line}:{column}: error: {message}", self.file));
+        let line = format!("{}:{line}:{column}: error: {message}", self.file);
+        self.complaints.push((span.start, line));
     }
 
     fn root(&mut self, table: &DeTable<'_>, config: &mut FileConfig) {

@@ -107,11 +107,11 @@ fn every_complaint_has_its_place() {
         &[
             "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
              storage, tier, cache, limits",
-            "node.toml:4:16: error: `8 cats` is not a size; write bytes, or a number with KiB, \
-             MiB, GiB, TiB",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
              wal_writer, segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, \
              tier_bytes, tier_age_ms",
+            "node.toml:4:16: error: `8 cats` is not a size; write bytes, or a number with KiB, \
+             MiB, GiB, TiB",
         ],
     );
     check_file(

@@ -142,6 +142,9 @@ impl Blocks {
         let boarding = Boarding::new(&self.0, key);
         let answer = boarding.flight.get_or_init(|| self.0.load(key, fetch));
         let answer = answer.await.clone();
+        if answer.is_err() {
+            boarding.cancel();
+        }
         answer.map_err(TierError::shared)
     }
 
@@ -322,6 +325,18 @@ impl<'a> Boarding<'a> {
         drop(flights);
         Boarding { inner, key, flight }
     }
+
+    /// A flight that failed takes nobody else on, though some have not left it yet.
+    fn cancel(&self) {
+        self.take_off(&mut self.inner.flights());
+    }
+
+    fn take_off(&self, flights: &mut HashMap<BlockKey, Arc<Flight>>) {
+        let is_ours = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
+        if flights.get(self.key).is_some_and(is_ours) {
+            flights.remove(self.key);
+        }
+    }
 }
 
 impl Drop for Boarding<'_> {
@@ -329,7 +344,7 @@ impl Drop for Boarding<'_> {
         let mut flights = self.inner.flights();
         // Seats are taken and left only under the lock: this one and the list's own.
         if Arc::strong_count(&self.flight) <= 2 {
-            flights.remove(self.key);
+            self.take_off(&mut flights);
         }
     }
 }

@@ -227,7 +227,12 @@ impl Committer {
 
     /// Goes on in a new segment; false if there is no room for one.
     fn roll(&mut self, work: &Work, length: usize) -> Result<bool, Failed> {
-        let allowed = self.room.allows(work, self.segments.bytes(), length);
+        // Where all is dead, all but the next segment go once that is there.
+        let held = match self.segments.are_dead() {
+            true => 0,
+            false => self.segments.bytes(),
+        };
+        let allowed = self.room.allows(work, held, length);
         let rolled = if allowed {
             self.wal.roll(length)
         } else {

@@ -128,6 +128,11 @@ impl Segments {
     fn bytes(&self) -> u64 {
         self.with(|segments| segments.iter().map(|segment| segment.capacity).sum())
     }
+
+    /// Whether nothing in them matters any more.
+    fn are_dead(&self) -> bool {
+        self.with(|segments| segments.iter().all(|segment| segment.is_dead()))
+    }
 }
 
 /// A broker's storage. Clones share it.

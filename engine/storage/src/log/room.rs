@@ -55,7 +55,7 @@ impl Room {
         }
     }
 
-    /// Whether the WAL, which has `held` bytes, may have another segment for this work.
+    /// Whether the WAL, which has `held` bytes to keep, may have another segment for this work.
     pub(crate) fn allows(&self, work: &Work, held: u64, length: usize) -> bool {
         let is_batches = matches!(work, Work::Batches(_));
         let segment = self.segment_bytes.max(length as u64);

@@ -27,6 +27,8 @@ const OBJECT_FACTOR: u64 = 2;
 const LITTLE_PART: u64 = 32;
 /// How long an object that was trimmed away stays for those who still read it.
 const RETIRED_GRACE: Duration = Duration::from_secs(300);
+/// How often is looked at most while the WAL has no room.
+const FULL_TICK: Duration = Duration::from_secs(1);
 /// A partition that failed waits as if it had failed so many times more: requests were tried
 /// again before.
 const PARKED_DOUBLED: u32 = 4;
@@ -273,7 +275,12 @@ pub(super) async fn run(inner: Weak<Inner>, tick: Duration) {
         let Some(wake) = inner.upgrade().map(|inner| Arc::clone(&inner.tier_wake)) else {
             return;
         };
-        // Woken early when a partition has enough for an object.
+        let is_full = |inner: Arc<Inner>| inner.counters.full_ms().is_some();
+        let tick = match inner.upgrade().is_some_and(is_full) {
+            true => tick.min(FULL_TICK),
+            false => tick,
+        };
+        // Woken early when a partition has enough for an object, or the WAL no room.
         let _ = tokio::time::timeout(tick, wake.notified()).await;
         let Some(inner) = inner.upgrade() else { return };
         let store = Store { inner };

@@ -239,17 +239,18 @@ async fn fetch_range(
     range: Range<u64>,
 ) -> Result<Bytes, TierError> {
     let path = Path::from(object.path.as_str());
-    let error = match objects.get_range(&path, range).await {
-        Ok(bytes) => return Ok(bytes),
-        Err(error) => error,
-    };
-    // A range that is not there is no failure that ends: the object was cut.
+    let wanted = range.end - range.start;
+    let got = objects.get_range(&path, range).await;
+    if got.as_ref().is_ok_and(|bytes| bytes.len() as u64 == wanted) {
+        return got.map_err(|error| TierError::store("read", &object.path, error));
+    }
+    // A range that is not there, or not all of it: the object was cut, if its size says so.
     match objects.head(&path).await {
         Ok(meta) if meta.size != object.size => {
             let reason = format!("it has {} bytes, not {}", meta.size, object.size);
             Err(damaged(partition, object, reason))
         }
-        _ => Err(TierError::store("read", &object.path, error)),
+        _ => got.map_err(|error| TierError::store("read", &object.path, error)),
     }
 }
 

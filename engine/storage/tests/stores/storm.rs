@@ -157,7 +157,7 @@ impl Storm {
     fn count<T>(&mut self, done: Result<T, TierError>) {
         match done {
             Ok(_) => {}
-            Err(TierError::Store { .. } | TierError::Resting { .. }) => self.failed += 1,
+            Err(error) if error.is_passing() => self.failed += 1,
             Err(error) => panic!("the store is not to blame for: {error}"),
         }
     }
