@@ -21,20 +21,22 @@ use crate::wal::{Kind, Segment, remove_segments};
 
 /// Bytes written again in one entry.
 const MOVE_BYTES: usize = 1 << 20;
-/// A segment is light when no more than this part of it still matters.
+/// What still matters is little when it is no more than this part of its segment, or of what
+/// the WAL may hold.
 const LIGHT_PART: u64 = 4;
+/// An object of less than this part of `tier_bytes`, and of what the WAL may hold, is not worth
+/// a request: that much is written again instead.
+const LITTLE_PART: u64 = 32;
+const LITTLE_PART_OF_WAL: u64 = 256;
 
 /// A WAL that is larger than it should be, or finds no room.
 #[derive(Clone, Copy)]
 pub(super) struct Pressed {
     /// The oldest one that still matters: it must go first.
     pub segment: u64,
-    /// What is left in it is little enough to be written again, and there is room for that.
-    pub is_light: bool,
-}
-
-fn is_light(segment: &Segment) -> bool {
-    segment.live_bytes() <= segment.capacity / LIGHT_PART
+    /// What partitions have there that have less than this in all is written again; 0 where
+    /// that is no help.
+    pub little: u64,
 }
 
 impl Store {
@@ -98,13 +100,19 @@ impl Store {
 
     /// Under pressure: frees segment after segment, as long as that takes little work.
     pub(super) async fn relieve(&self) -> Result<(), LogError> {
-        while self.pressed().is_some() {
+        // Once around: what is written again is not touched again.
+        let segments = self.inner.segments.with(|segments| segments.len());
+        for _ in 0..segments {
+            if self.pressed().is_none() {
+                break;
+            }
             // A disk that is too full to write again must not keep from giving back.
             let moved = self.move_leftovers().await;
             let freed = self.reclaim().await?;
-            moved?;
-            if freed == 0 {
-                break;
+            match moved {
+                Ok(()) if freed > 0 => {}
+                Ok(()) | Err(LogError::DiskFull) => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -118,31 +126,59 @@ impl Store {
         if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
             return None;
         }
-        segments.with(|segments| {
+        let oldest = segments.with(|segments| {
             // Without room the one that is written counts too: once all are dead, the next one
             // may be made.
             let sealed = segments.len().saturating_sub(1);
             let until = if is_full { segments.len() } else { sealed };
             let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
-            let oldest = segments.iter().take(until).find(is_live)?;
-            Some(Pressed {
-                segment: oldest.head.id,
-                is_light: !is_full && is_light(oldest),
-            })
-        })
+            segments.iter().take(until).find(is_live).cloned()
+        })?;
+        let segment = oldest.head.id;
+        // Without room nothing can be written again.
+        let little = if is_full { 0 } else { self.little(&oldest) };
+        Some(Pressed { segment, little })
+    }
+
+    /// Below how many bytes a partition stays in the WAL, given its oldest segment.
+    fn little(&self, oldest: &Segment) -> u64 {
+        let config = &self.inner.config;
+        let of_wal = config.wal_bytes_max / LITTLE_PART_OF_WAL;
+        let little = of_wal.min(config.tier_bytes / LITTLE_PART);
+        let stays = |partition: &Arc<Partition>| {
+            let (bytes, _) = partition.untiered();
+            let is_little = bytes < little || !partition.config().tier;
+            if is_little { bytes } else { 0 }
+        };
+        let stay = || self.inner.partitions.all().values().map(stays).sum();
+        if self.is_light(oldest, stay) {
+            little
+        } else {
+            0
+        }
+    }
+
+    /// Whether writing again what matters in this segment is little work for what it gives:
+    /// there is little in it, or in all the WAL.
+    fn is_light(&self, segment: &Segment, live: impl FnOnce() -> u64) -> bool {
+        segment.live_bytes() <= segment.capacity / LIGHT_PART
+            || live() <= self.inner.config.wal_bytes_max / LIGHT_PART
     }
 
     /// Writes again at the WAL's head what is left in the oldest segment, if that is little.
     pub(super) async fn move_leftovers(&self) -> Result<(), LogError> {
-        let oldest = self.inner.segments.with(|segments| {
+        let segments = &self.inner.segments;
+        let oldest = segments.with(|segments| {
             let is_sealed = segments.len() > 1;
             segments.front().filter(|_| is_sealed).cloned()
         });
+        let live = || segments.with(|segments| segments.iter().map(|s| s.live_bytes()).sum());
         // Held by compaction, which writes again all it finds.
         let Ok(_one) = self.inner.moving.try_lock() else {
             return Ok(());
         };
-        let Some(oldest) = oldest.filter(|oldest| !oldest.is_dead() && is_light(oldest)) else {
+        let is_little = |oldest: &Arc<Segment>| !oldest.is_dead() && self.is_light(oldest, live);
+        let Some(oldest) = oldest.filter(is_little) else {
             return Ok(());
         };
         // Many partitions with little each share an entry.

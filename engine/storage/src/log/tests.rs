@@ -559,7 +559,7 @@ mod faults {
         for tier in [true, false] {
             let bench = Bench::new();
             let mut config = config(bench.dir.path());
-            config.wal_bytes_max = 16 * config.segment_bytes;
+            config.wal_bytes_max = 32 * config.segment_bytes;
             let idle = |index| PartitionId::new(TopicId(2), index);
             let mut partitions = partitions();
             partitions.extend((0..1_000).map(|index| {

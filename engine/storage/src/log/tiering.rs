@@ -23,8 +23,6 @@ use crate::tier::writer::{Written, write};
 
 /// Batches of one object are at most this many times `tier_bytes`.
 const OBJECT_FACTOR: u64 = 2;
-/// Under pressure an object of less than this part of `tier_bytes` is not worth a request.
-const LITTLE_PART: u64 = 32;
 /// How long an object that was trimmed away stays for those who still read it.
 const RETIRED_GRACE: Duration = Duration::from_secs(300);
 /// How often is looked at most while the WAL has no room.
@@ -195,10 +193,8 @@ impl Store {
             return false;
         };
         let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
-        let is_pressed = |pressed: Pressed| {
-            let is_worth = !pressed.is_light || bytes >= config.tier_bytes / LITTLE_PART;
-            is_worth && partition.is_in(pressed.segment)
-        };
+        let is_pressed =
+            |pressed: Pressed| bytes >= pressed.little && partition.is_in(pressed.segment);
         partition.config().tier
             && (bytes >= config.tier_bytes
                 || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)

@@ -380,7 +380,7 @@ fn mixed() -> Log {
     log.mark();
     log.batches(Kind::Moved, &[(B, batch(0, 4, "compacted"))]);
     log.control(&compacted(B, 4));
-    log.append(&[(B, 2, 250)]);
+    log.append(&[(B, 2, 1_000)]);
     log.control(&Control::Drop { partition: C });
     log.sync();
     log.append(&[(A, 1, 30)]);
