@@ -153,6 +153,8 @@ pub(crate) struct Inner {
     tier_wake: Arc<Notify>,
     /// One at a time gives segments back.
     reclaiming: tokio::sync::Mutex<()>,
+    /// One at a time makes room under pressure.
+    relieving: tokio::sync::Mutex<()>,
     /// Held from reading batches until what is written again of them is durable: the later of
     /// two writes of a batch counts, so it must be the newer one.
     moving: tokio::sync::Mutex<()>,

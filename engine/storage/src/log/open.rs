@@ -225,6 +225,7 @@ fn assemble(
         tier,
         tier_wake: Arc::new(Notify::new()),
         reclaiming: tokio::sync::Mutex::new(()),
+        relieving: tokio::sync::Mutex::new(()),
         moving: tokio::sync::Mutex::new(()),
         writer: Mutex::new(None),
         tier_loop: Mutex::new(None),

@@ -8,7 +8,7 @@
 
 mod rewritten;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -385,11 +385,19 @@ impl Partition {
         state.index.iter().filter(is_in).cloned().collect()
     }
 
-    /// Whether any of its untiered batches stands in this segment.
-    pub(crate) fn is_in(&self, segment: u64) -> bool {
+    /// Adds the bytes of its untiered batches to those of the segments they stand in.
+    pub(crate) fn bytes_by_segment(&self, bytes: &mut BTreeMap<u64, u64>) {
+        for slot in &self.lock().index {
+            let segment = slot.location.segment.head.id;
+            *bytes.entry(segment).or_default() += u64::from(slot.location.size);
+        }
+    }
+
+    /// Whether any of its untiered batches stands in this segment or in one before it.
+    pub(crate) fn holds(&self, segment: u64) -> bool {
         let state = self.lock();
         let mut segments = state.index.iter().map(|slot| slot.location.segment.head.id);
-        segments.any(|id| id == segment)
+        segments.any(|id| id <= segment)
     }
 
     /// The batch of a place if it is still in memory, as it was written there.

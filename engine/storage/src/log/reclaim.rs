@@ -7,6 +7,7 @@
 //! written again at the head, with the same offsets, and so frees the segment.
 //! Refuses: the segment being written.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{Durability, LogError};
@@ -32,10 +33,10 @@ const LITTLE_PART_OF_WAL: u64 = 256;
 /// A WAL that is larger than it should be, or finds no room.
 #[derive(Clone, Copy)]
 pub(super) struct Pressed {
-    /// The oldest one that still matters: it must go first.
-    pub segment: u64,
-    /// What partitions have there that have less than this in all is written again; 0 where
-    /// that is no help.
+    /// Segments up to this one must go.
+    pub until: u64,
+    /// What a partition has there is written again if it has less than this in all; 0 where that
+    /// would be no help.
     pub little: u64,
 }
 
@@ -100,91 +101,110 @@ impl Store {
 
     /// Under pressure: frees segment after segment, as long as that takes little work.
     pub(super) async fn relieve(&self) -> Result<(), LogError> {
+        let _one = self.inner.relieving.lock().await;
+        let segments = &self.inner.segments;
+        let oldest = || segments.with(|segments| segments.front().map(|s| s.head.id));
         // Once around: what is written again is not touched again.
-        let segments = self.inner.segments.with(|segments| segments.len());
-        for _ in 0..segments {
+        for _ in 0..segments.with(|segments| segments.len()) {
+            let before = oldest();
             if self.pressed().is_none() {
                 break;
             }
             // A disk that is too full to write again must not keep from giving back.
             let moved = self.move_leftovers().await;
-            let freed = self.reclaim().await?;
+            self.reclaim().await?;
             match moved {
-                Ok(()) if freed > 0 => {}
-                Ok(()) | Err(LogError::DiskFull) => break,
-                Err(error) => return Err(error),
+                Err(LogError::DiskFull) => break,
+                moved => moved?,
+            }
+            if oldest() == before {
+                break;
             }
         }
         Ok(())
     }
 
-    /// The oldest segment with something in it, if the WAL is larger than it should be, or finds
-    /// no room. What is dead goes by itself.
+    /// What must go, if the WAL is larger than it should be, or finds no room.
     pub(super) fn pressed(&self) -> Option<Pressed> {
-        let segments = &self.inner.segments;
-        let is_full = self.inner.counters.full_ms().is_some();
-        if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
+        let max = self.inner.config.wal_bytes_max;
+        let mut bytes = self.inner.segments.bytes();
+        if self.inner.counters.full_ms().is_some() {
+            // What is dead goes by itself. The one that is written counts too: once all are
+            // dead, the next one may be made. Nothing can be written again.
+            let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
+            let segments = &self.inner.segments;
+            let until = segments.with(|all| all.iter().find(is_live).map(|s| s.head.id));
+            return until.map(|until| Pressed { until, little: 0 });
+        }
+        if bytes <= max {
             return None;
         }
-        let oldest = segments.with(|segments| {
-            // Without room the one that is written counts too: once all are dead, the next one
-            // may be made.
+        let (little, staying) = self.staying();
+        let until = self.inner.segments.with(|segments| {
             let sealed = segments.len().saturating_sub(1);
-            let until = if is_full { segments.len() } else { sealed };
-            let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
-            segments.iter().take(until).find(is_live).cloned()
+            let mut until = None;
+            for segment in segments.iter().take(sealed) {
+                let stays = staying.get(&segment.head.id).copied().unwrap_or(0);
+                let is_stuck = little == 0 && stays > segment.capacity / LIGHT_PART;
+                if bytes <= max || is_stuck {
+                    break;
+                }
+                // What stays comes again at the head.
+                bytes -= segment.capacity.saturating_sub(stays);
+                until = Some(segment.head.id);
+            }
+            until
         })?;
-        let segment = oldest.head.id;
-        // Without room nothing can be written again.
-        let little = if is_full { 0 } else { self.little(&oldest) };
-        Some(Pressed { segment, little })
+        Some(Pressed { until, little })
     }
 
-    /// Below how many bytes a partition stays in the WAL, given its oldest segment.
-    fn little(&self, oldest: &Segment) -> u64 {
+    /// Below how many bytes a partition stays in the WAL, and bytes by segment of all that do. If
+    /// there are so many of them that writing them again would be most of the work, only those
+    /// stay that never go to the tier.
+    fn staying(&self) -> (u64, BTreeMap<u64, u64>) {
         let config = &self.inner.config;
         let of_wal = config.wal_bytes_max / LITTLE_PART_OF_WAL;
         let little = of_wal.min(config.tier_bytes / LITTLE_PART);
-        let stays = |partition: &Arc<Partition>| {
-            let (bytes, _) = partition.untiered();
-            let is_little = bytes < little || !partition.config().tier;
-            if is_little { bytes } else { 0 }
-        };
-        let stay = || self.inner.partitions.all().values().map(stays).sum();
-        if self.is_light(oldest, stay) {
-            little
-        } else {
-            0
+        let partitions = self.inner.partitions.all();
+        for little in [little, 0] {
+            let mut staying = BTreeMap::new();
+            let stay = partitions.values().filter(|p| stays(p, little));
+            stay.for_each(|partition| partition.bytes_by_segment(&mut staying));
+            let is_little = staying.values().sum::<u64>() <= config.wal_bytes_max / LIGHT_PART;
+            if is_little || little == 0 {
+                return (little, staying);
+            }
         }
+        (0, BTreeMap::new())
     }
 
-    /// Whether writing again what matters in this segment is little work for what it gives:
-    /// there is little in it, or in all the WAL.
-    fn is_light(&self, segment: &Segment, live: impl FnOnce() -> u64) -> bool {
-        segment.live_bytes() <= segment.capacity / LIGHT_PART
-            || live() <= self.inner.config.wal_bytes_max / LIGHT_PART
-    }
-
-    /// Writes again at the WAL's head what is left in the oldest segment, if that is little.
+    /// Writes again at the WAL's head what is left in the oldest segment, if that is little work
+    /// for what it gives: because little is left in it, or little in all of what stays.
     pub(super) async fn move_leftovers(&self) -> Result<(), LogError> {
-        let segments = &self.inner.segments;
-        let oldest = segments.with(|segments| {
+        let oldest = self.inner.segments.with(|segments| {
             let is_sealed = segments.len() > 1;
             segments.front().filter(|_| is_sealed).cloned()
         });
-        let live = || segments.with(|segments| segments.iter().map(|s| s.live_bytes()).sum());
         // Held by compaction, which writes again all it finds.
         let Ok(_one) = self.inner.moving.try_lock() else {
             return Ok(());
         };
-        let is_little = |oldest: &Arc<Segment>| !oldest.is_dead() && self.is_light(oldest, live);
-        let Some(oldest) = oldest.filter(is_little) else {
+        let Some(oldest) = oldest.filter(|oldest| !oldest.is_dead()) else {
             return Ok(());
         };
+        let id = oldest.head.id;
+        let mut partitions: Vec<_> = self.inner.partitions.all().into_values().collect();
+        partitions.retain(|partition| partition.holds(id));
+        if oldest.live_bytes() > oldest.capacity / LIGHT_PART {
+            let (little, _) = self.staying();
+            if little == 0 || !partitions.iter().all(|partition| stays(partition, little)) {
+                return Ok(());
+            }
+        }
         // Many partitions with little each share an entry.
         let (mut group, mut bytes) = (Vec::new(), 0);
-        for partition in self.inner.partitions.all().into_values() {
-            let slots = partition.slots_in(oldest.head.id);
+        for partition in partitions {
+            let slots = partition.slots_in(id);
             for batch in load(&partition, slots).await? {
                 bytes += batch.size();
                 group.push((Arc::clone(&partition), batch));
@@ -221,4 +241,9 @@ impl Store {
         self.inner.queue.put_batches(work)?;
         pending.await
     }
+}
+
+/// Whether it never goes to the tier, or has too little for it.
+fn stays(partition: &Partition, little: u64) -> bool {
+    partition.untiered().0 < little || !partition.config().tier
 }

@@ -559,7 +559,9 @@ mod faults {
         for tier in [true, false] {
             let bench = Bench::new();
             let mut config = config(bench.dir.path());
-            config.wal_bytes_max = 32 * config.segment_bytes;
+            config.segment_bytes = 256 << 10;
+            config.wal_bytes_max = 16 * config.segment_bytes;
+            config.tier_age_ms = u64::MAX;
             let idle = |index| PartitionId::new(TopicId(2), index);
             let mut partitions = partitions();
             partitions.extend((0..1_000).map(|index| {
@@ -579,7 +581,7 @@ mod faults {
             let mut most = 0;
             for round in 0..40 {
                 for _ in 0..8 {
-                    append(&store, P0, 10, &"x".repeat(1_500)).await;
+                    append(&store, P0, 10, &"x".repeat(6_000)).await;
                 }
                 store.tier_due().await.unwrap();
                 let status = store.status();

@@ -194,7 +194,7 @@ impl Store {
         };
         let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
         let is_pressed =
-            |pressed: Pressed| bytes >= pressed.little && partition.is_in(pressed.segment);
+            |pressed: Pressed| bytes >= pressed.little && partition.holds(pressed.until);
         partition.config().tier
             && (bytes >= config.tier_bytes
                 || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)
