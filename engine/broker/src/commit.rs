@@ -139,9 +139,9 @@ impl Inner {
         Ok(ticket.committed)
     }
 
-    /// Waits until the first of a repeated batch is durable; an error if it turns out that it
-    /// will not be.
-    async fn durable_earlier(
+    /// Waits until what was admitted earlier is durable, as the first of a repeated batch; an
+    /// error if it turns out that it will not be.
+    pub(crate) async fn durable_earlier(
         &self,
         until: Vec<(PartitionId, Offset)>,
         resyncs: u64,

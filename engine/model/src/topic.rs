@@ -117,7 +117,7 @@ pub enum SpecError {
     #[error("{what} is for compacted topics: ask for `compact` too, or leave it out")]
     CompactWithout { what: &'static str },
     #[error(
-        "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too"
+        "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too (`--no-tier`)"
     )]
     CompactTiered,
 }
@@ -303,7 +303,7 @@ mod tests {
                 ..compacted.clone()
             },
             "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` \
-             too",
+             too (`--no-tier`)",
         );
         check(
             TopicSpec {

@@ -54,6 +54,57 @@ fn records_come_back_after_a_stop_and_after_kill_9() {
 }
 
 #[test]
+fn a_compacted_topic_keeps_the_newest_value_of_each_key() {
+    let world = World::new();
+    let server = world.serve();
+    let create = ["topic", "create", "balances", "--compact"];
+    world.run(&create).fails(1, "--no-tier");
+    let times = ["--tombstone-retention", "1h", "--retention", "30d"];
+    let all = [&create[..], &["--no-tier"], &times].concat();
+    world.run(&all).ok();
+    world.run(&["topic", "describe", "balances"]).ok();
+    let keyless = world.run_with_input(&["produce", "balances"], b"{\"v\":1}\n");
+    keyless.fails(1, "key");
+
+    // More than a pass begins with, and a last batch that is left alone.
+    let line = |n: u64| format!("{{\"id\":{},\"v\":{n},\"pad\":\"{:0200}\"}}\n", n % 10, 0);
+    let many: String = (0..20_000).map(line).collect();
+    let send = |text: &str| {
+        let said = world.run_with_input(&["produce", "balances", "--key", "id"], text.as_bytes());
+        said.ok();
+    };
+    send(&many);
+    send(&line(20_000));
+    let consume = [
+        "consume", "balances", "--from", "earliest", "--format", "raw",
+    ];
+    let read = || world.run(&consume).ok().out;
+    wait::until("compaction", || {
+        (read().lines().count() < 10_000).then_some(())
+    });
+    let check = |out: &str| {
+        let newest: std::collections::BTreeMap<u64, u64> = out
+            .lines()
+            .map(|line| {
+                let value: serde_json::Value = serde_json::from_str(line).unwrap();
+                (value["id"].as_u64().unwrap(), value["v"].as_u64().unwrap())
+            })
+            .collect();
+        let expected = (1..10).map(|id| (id, 19_990 + id)).chain([(0, 20_000)]);
+        assert!(
+            newest
+                .into_iter()
+                .eq(expected.collect::<std::collections::BTreeMap<_, _>>())
+        );
+    };
+    check(&read());
+    server.kill();
+    let server = world.serve();
+    check(&read());
+    server.stop();
+}
+
+#[test]
 fn what_cannot_be_served_is_said() {
     let world = World::new();
     let mut server = world.serve();

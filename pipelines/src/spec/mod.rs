@@ -89,9 +89,11 @@ impl TopicDef {
                 .map(|s| s.value.clone()),
             durability: self.durability.unwrap_or(default.durability),
             retention_ms: self.retention.map(|r| r.0),
+            retention_bytes: self.retention_bytes.map(|r| r.0),
             compact: self.compact.unwrap_or(default.compact),
+            tombstone_retention_ms: self.tombstone_retention.map(|r| r.0),
+            min_compaction_lag_ms: self.min_compaction_lag.map(|r| r.0),
             tier: self.tier.unwrap_or(default.tier),
-            ..default
         }
     }
 
@@ -104,7 +106,19 @@ impl TopicDef {
                 .map_or(existing.partitions, |p| p.value),
             durability: self.durability.unwrap_or(existing.durability),
             retention_ms: self.retention.map(|r| r.0).or(existing.retention_ms),
+            retention_bytes: self
+                .retention_bytes
+                .map(|r| r.0)
+                .or(existing.retention_bytes),
             compact: self.compact.unwrap_or(existing.compact),
+            tombstone_retention_ms: self
+                .tombstone_retention
+                .map(|r| r.0)
+                .or(existing.tombstone_retention_ms),
+            min_compaction_lag_ms: self
+                .min_compaction_lag
+                .map(|r| r.0)
+                .or(existing.min_compaction_lag_ms),
             tier: self.tier.unwrap_or(existing.tier),
             ..existing.clone()
         };

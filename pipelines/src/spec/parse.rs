@@ -48,8 +48,11 @@ const TOPIC_KEYS: &[&str] = &[
     "partitions",
     "value",
     "retention",
+    "retention-bytes",
     "durability",
     "compact",
+    "tombstone-retention",
+    "min-compaction-lag",
     "tier",
 ];
 const VALUE_KEYS: &[&str] = &["codec", "schema"];
@@ -223,9 +226,13 @@ impl Parser<'_> {
         let partitions = fields
             .get("partitions")
             .and_then(|n| r.whole(n, &of("partitions")));
-        let retention = fields
-            .get("retention")
-            .and_then(|n| r.millis(n, &of("retention")));
+        let mut millis = |key| fields.get(key).and_then(|n| r.millis(n, &of(key)));
+        let retention = millis("retention");
+        let tombstone_retention = millis("tombstone-retention");
+        let min_compaction_lag = millis("min-compaction-lag");
+        let retention_bytes = fields
+            .get("retention-bytes")
+            .and_then(|n| r.size(n, &of("retention-bytes")));
         let compact = fields
             .get("compact")
             .and_then(|n| r.boolean(n, &of("compact")));
@@ -242,8 +249,11 @@ impl Parser<'_> {
             partitions,
             value,
             retention: retention.map(|r| r.value),
+            retention_bytes: retention_bytes.map(|r| r.value),
             durability,
             compact,
+            tombstone_retention: tombstone_retention.map(|r| r.value),
+            min_compaction_lag: min_compaction_lag.map(|r| r.value),
             tier,
         })
     }

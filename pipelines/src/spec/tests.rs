@@ -82,6 +82,19 @@ fn the_contract_example_has_nothing_wrong() {
 }
 
 #[test]
+fn topics_say_how_long_and_what_is_kept() {
+    let bad = "bad:   { partitions: 1, value: raw, retention: 14d }";
+    let more = "bad: { retention-bytes: 2GiB, compact: true, tier: false, \
+                tombstone-retention: 1h, min-compaction-lag: 5s }";
+    let spec = parse("p.yaml", &FLIGHTS.replacen(bad, more, 1), &env).unwrap();
+    let topic = &spec.topics()[3].1;
+    assert_eq!(topic.retention_bytes, Some(2 << 30));
+    assert_eq!((topic.compact, topic.tier), (true, false));
+    assert_eq!(topic.tombstone_retention_ms, Some(3_600_000));
+    assert_eq!(topic.min_compaction_lag_ms, Some(5_000));
+}
+
+#[test]
 fn keys_and_types() {
     check_with(
         "kind: source, topic",

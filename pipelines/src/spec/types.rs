@@ -231,11 +231,22 @@ pub struct TopicDef {
     /// How long records are kept, counted from their append.
     #[serde(default)]
     pub retention: Option<Millis>,
+    /// Above this size the oldest records of a partition are dropped.
+    #[serde(default)]
+    pub retention_bytes: Option<Size>,
     #[serde(default)]
     #[schemars(with = "Option<DurabilityDoc>")]
     pub durability: Option<Durability>,
+    /// Keep only the newest record of each key; needs `tier: false`.
     #[serde(default)]
     pub compact: Option<bool>,
+    /// How long a compacted topic shows that a key was deleted; by default a day.
+    #[serde(default)]
+    pub tombstone_retention: Option<Millis>,
+    /// Younger records of a compacted topic are left alone.
+    #[serde(default)]
+    pub min_compaction_lag: Option<Millis>,
+    /// Move closed ranges to the object store as Parquet.
     #[serde(default)]
     pub tier: Option<bool>,
 }

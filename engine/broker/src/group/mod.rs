@@ -19,10 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::group::{GroupState, Subscription, group_name_check};
 use model::limits::GROUPS_MAX;
-use model::{Bounds, Command, Commit, Lookup, Offset, PartitionId, Position, Topic};
+use model::{Bounds, Command, Commit, LogError, Lookup, Offset, PartitionId, Position, Topic};
 
 use crate::broker::{Broker, Inner};
 use crate::error::GroupError;
+use crate::shard::OFFSETS;
 use crate::status::{GroupDescription, GroupSummary, MemberDescription, PartitionProgress};
 
 /// Members of all groups that have some.
@@ -111,6 +112,22 @@ impl Inner {
         }
     }
 
+    /// Waits for commits of a group that are on their way. Who joins has a new generation, which
+    /// fences older commits; what was admitted before is seen by whoever takes over.
+    async fn positions_settled(&self, group: &str) -> Result<(), LogError> {
+        let (last, resyncs) = {
+            let mut shard = self.shard();
+            self.settle(&mut shard);
+            (shard.positions.last_moving(group), shard.resyncs)
+        };
+        let until = last.map(|at| (OFFSETS, at + 1)).into_iter().collect();
+        match self.durable_earlier(until, resyncs).await {
+            // Taken back: nobody was told that it counts.
+            Err(LogError::DiskFull) => Ok(()),
+            settled => settled,
+        }
+    }
+
     fn topic(&self, name: &str) -> Result<Topic, GroupError> {
         let catalog = self.catalog.catalog();
         let unknown = || GroupError::Topic {
@@ -148,19 +165,23 @@ impl Broker {
             None => format!("member-{:x}", self.producer_open().await?.0),
         };
         let now_ms = self.inner.now_ms();
-        let mut groups = self.inner.groups();
-        if !groups.0.contains_key(&join.group) && groups.0.len() >= GROUPS_MAX {
-            return Err(GroupError::TooMany);
-        }
-        let state = groups.0.entry(join.group.clone()).or_default();
-        let joined = state.join(&member, &topics, join.session_ms, now_ms);
-        if state.members().is_empty() {
-            groups.0.remove(&join.group);
-        }
+        let joined = {
+            let mut groups = self.inner.groups();
+            if !groups.0.contains_key(&join.group) && groups.0.len() >= GROUPS_MAX {
+                return Err(GroupError::TooMany);
+            }
+            let state = groups.0.entry(join.group.clone()).or_default();
+            let joined = state.join(&member, &topics, join.session_ms, now_ms);
+            if state.members().is_empty() {
+                groups.0.remove(&join.group);
+            }
+            joined
+        };
         let model::group::Joined {
             generation,
             assignment,
         } = joined?;
+        self.inner.positions_settled(&join.group).await?;
         Ok(Joined {
             member,
             generation,
@@ -398,7 +419,7 @@ impl Broker {
         }
         if let (Some(index), true) = (partition, positions.is_empty()) {
             let partition = PartitionId::new(topic.id, index);
-            return Err(model::LogError::NotFound { partition }.into());
+            return Err(LogError::NotFound { partition }.into());
         }
         self.group_commit(group, None, positions.clone()).await?;
         Ok(positions)

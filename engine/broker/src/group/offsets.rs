@@ -142,6 +142,12 @@ impl Positions {
         }
     }
 
+    /// Where the last record of a group stands that is not durable yet.
+    pub(crate) fn last_moving(&self, group: &str) -> Option<Offset> {
+        let mut moving = self.moving.iter().rev();
+        Some(moving.find(|moved| &*moved.group == group)?.at)
+    }
+
     /// Takes back what was admitted at or after `end` of `_offsets` and then not written.
     pub(crate) fn truncate(&mut self, end: Offset) {
         let keep = self.moving.partition_point(|moved| moved.at < end);

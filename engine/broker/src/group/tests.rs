@@ -189,6 +189,31 @@ async fn commits_are_fenced_by_generation_and_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn who_joins_sees_what_was_committed_before() {
+    let world = World::new(&[("t", 1)]);
+    let (broker, store) = world.open().await;
+    let t = world.partition("t", 0);
+    broker.produce(t, batch(&["v"; 100])).await.unwrap();
+    let member = join(&broker, "a", &["t"]).await.unwrap();
+    let by = ("a", member.generation);
+    let first = broker.group_commit("g", Some(by), vec![position(t, 0)]);
+    first.await.unwrap();
+    for offset in 1..100 {
+        let commit = broker.group_commit("g", Some(by), vec![position(t, offset)]);
+        let joined = join(&broker, "a", &["t"]);
+        // The commit is admitted first, and is on its way when the other asks.
+        let seen = async {
+            joined.await.unwrap();
+            broker.group_positions("g")[0].offset
+        };
+        let (committed, seen) = tokio::join!(biased; commit, seen);
+        committed.unwrap();
+        assert_eq!(seen, offset);
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_reset_moves_a_group_that_nobody_is_in() {
     let world = World::new(&[("t", 2)]);
     let (broker, _store) = world.open().await;

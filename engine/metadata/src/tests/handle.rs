@@ -11,6 +11,7 @@ use super::twin::TwinFolder;
 use super::{create, names};
 use crate::log::{LOG, Sizes};
 use crate::node::Settings;
+use crate::snapshot::Image;
 use crate::{Metadata, ProposeError};
 
 /// Snapshots often, and in small files.
@@ -137,9 +138,14 @@ async fn snapshots_keep_the_log_short() {
         assert!(error.contains("gone"), "{name} alone: {error}");
     }
     let damaged = folder.restarted();
-    let mut bytes = damaged.bytes("snapshot");
-    *bytes.last_mut().unwrap() ^= 1;
-    damaged.set("snapshot", bytes);
+    let whole = damaged.bytes("snapshot");
+    for at in 0..whole.len() {
+        assert!(Image::decode(&whole[..at]).is_err(), "cut at {at}");
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x40;
+        assert!(Image::decode(&flipped).is_err(), "flip at {at}");
+        damaged.set("snapshot", flipped);
+    }
     let error = Metadata::open_in(Arc::new(damaged), SMALL).await;
     let error = error.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("snapshot at byte 0"), "{error}");

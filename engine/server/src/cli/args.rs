@@ -230,6 +230,11 @@ pub struct TopicAlter {
 ///
 /// Names are 1 to 249 of A-Z a-z 0-9 . _ - and do not start with _ (those are internal).
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  rustmq topic create orders --partitions 4
+  rustmq topic create clicks --retention 7d --retention-bytes 10GiB
+  rustmq topic create balances --compact --no-tier")]
 pub struct TopicCreate {
     pub name: String,
     /// How many partitions
@@ -245,6 +250,24 @@ pub struct TopicCreate {
     /// When a produce is acknowledged: after the sync, or after the write
     #[arg(long, value_enum, default_value_t = DurabilityArg::Fsync)]
     pub durability: DurabilityArg,
+    /// Drop records older than this (by append time): 12h, 14d [default: keep all]
+    #[arg(long, value_name = "TIME", value_parser = values::parse_time_limit)]
+    pub retention: Option<Limit>,
+    /// Drop the oldest records of a partition above this: 500MiB, 10GiB [default: keep all]
+    #[arg(long, value_name = "SIZE", value_parser = values::parse_size_limit)]
+    pub retention_bytes: Option<Limit>,
+    /// Keep only the newest record of each key; needs --no-tier
+    #[arg(long)]
+    pub compact: bool,
+    /// How long a compacted topic shows that a key was deleted [default: 1d]
+    #[arg(long, value_name = "TIME", requires = "compact", value_parser = values::parse_time)]
+    pub tombstone_retention: Option<Duration>,
+    /// Leave records of a compacted topic alone that are younger than this [default: 0s]
+    #[arg(long, value_name = "TIME", requires = "compact", value_parser = values::parse_time)]
+    pub min_compaction_lag: Option<Duration>,
+    /// Keep all records in the log, none in the object store
+    #[arg(long)]
+    pub no_tier: bool,
     /// Do nothing if a topic of this name and these settings is there
     #[arg(long)]
     pub if_absent: bool,

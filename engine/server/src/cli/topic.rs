@@ -4,6 +4,7 @@
 //! its errors name the file; the name is checked before anything is sent.
 
 use std::path::Path;
+use std::time::Duration;
 
 use model::{Durability, PayloadCodec, Schema, Topic as ModelTopic, TopicChange, TopicSpec};
 use protocol::{
@@ -45,7 +46,12 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         codec,
         schema,
         durability,
-        ..Default::default()
+        retention_ms: create.retention.and_then(|limit| limit.0),
+        retention_bytes: create.retention_bytes.and_then(|limit| limit.0),
+        compact: create.compact,
+        tombstone_retention_ms: create.tombstone_retention.map(millis),
+        min_compaction_lag_ms: create.min_compaction_lag.map(millis),
+        tier: !create.no_tier,
     };
     spec.check().map_err(Failure::failed)?;
     let server = session.server().await?;
@@ -86,6 +92,10 @@ async fn alter(alter: args::TopicAlter, session: &Session) -> Result<(), Failure
     }
     eprintln!("altered topic {name}");
     Ok(())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn durability(arg: DurabilityArg) -> Durability {
