@@ -121,7 +121,12 @@ struct Run {
     widths: BTreeMap<(u64, usize), usize>,
     /// Shard 0 goes on at least here.
     sequence: u64,
+    /// What nobody heard of: after a restart the first few of them are there.
+    unanswered: Vec<Request>,
 }
+
+/// One atomic entry as a client sends it: partition, batch, and the values in it.
+type Request = Vec<(usize, Batch, Vec<u64>)>;
 
 /// A store while its process lives.
 struct Life {
@@ -145,6 +150,7 @@ pub(super) fn run(seed: u64) -> Result<Report, String> {
         next: 0,
         widths: BTreeMap::new(),
         sequence: 0,
+        unanswered: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(async {
@@ -211,7 +217,8 @@ impl Run {
         let opened = Store::open_stepped(self.config.clone(), partitions(), disk, tier).await;
         let (store, writer) = opened.map_err(|error| format!("it does not open: {error}"))?;
         let seen = [self.read(&store, 0).await?, self.read(&store, 1).await?];
-        self.oracle.settle(&seen)?;
+        let found = self.oracle.settle(&seen)?;
+        self.unanswered.drain(..found);
         let sequence = writer.sequences.get(&0).copied().unwrap_or(0);
         if sequence < self.sequence {
             let before = self.sequence;
@@ -258,6 +265,13 @@ impl Run {
     }
 
     async fn live(&mut self, life: &mut Life) -> Result<(), String> {
+        let lost = std::mem::take(&mut self.unanswered);
+        if !lost.is_empty() && self.rng.chance(60) {
+            self.send_again(life, lost)?;
+            if self.rng.chance(50) {
+                return Ok(());
+            }
+        }
         let steps = self.rng.of(&[1, 3, 10, 20, 40]);
         let (fault, at) = (self.rng.below(7), self.rng.below(steps));
         let faults = Arc::clone(&self.disk.faults);
@@ -335,25 +349,56 @@ impl Run {
 
     /// A few entries that wait for the same write.
     fn append(&mut self, life: &mut Life) -> Result<(), String> {
-        let mut waiting: Vec<(Pending, Sent)> = Vec::new();
+        let mut ends = IDS.map(|id| life.store.log_end(id).unwrap());
+        let mut requests = Vec::new();
         for _ in 0..1 + self.rng.below(4) {
             let chosen: &[usize] = self.rng.of(&[&[0], &[1], &[0, 1], &[1, 0]]);
-            let (mut batches, mut parts) = (Vec::new(), Vec::new());
+            let mut request = Vec::new();
             for partition in chosen {
-                let base = life.store.log_end(IDS[*partition]).unwrap();
                 let rows = 1 + self.rng.below(3);
-                let (batch, values) = self.batch(base, rows);
-                batches.push((IDS[*partition], batch));
-                parts.push((*partition, values));
+                let (batch, values) = self.batch(ends[*partition], rows);
+                ends[*partition] += rows;
+                request.push((*partition, batch, values));
             }
-            match life.store.enqueue(Entry::new(batches)) {
-                Ok(pending) => waiting.push((pending, Sent { parts })),
+            requests.push(request);
+        }
+        self.send(life, requests)
+    }
+
+    /// Clients try again, byte for byte, the first of what they heard nothing of.
+    fn send_again(&mut self, life: &mut Life, mut lost: Vec<Request>) -> Result<(), String> {
+        lost.truncate(1 + self.rng.below(lost.len() as u64) as usize);
+        let mut ends = IDS.map(|id| life.store.log_end(id).unwrap());
+        let mut follows = |request: &&Request| {
+            request.iter().all(|(partition, batch, _)| {
+                let end = std::mem::replace(&mut ends[*partition], batch.next_offset());
+                batch.base_offset() == end
+            })
+        };
+        // What a full disk refused in between was never written.
+        let fitting = lost.iter().take_while(&mut follows).count();
+        lost.truncate(fitting);
+        self.send(life, lost)
+    }
+
+    fn send(&mut self, life: &mut Life, requests: Vec<Request>) -> Result<(), String> {
+        let mut waiting: Vec<(Pending, Request)> = Vec::new();
+        for request in requests {
+            let batches = request.iter();
+            let batches = batches.map(|(partition, batch, _)| (IDS[*partition], batch.clone()));
+            match life.store.enqueue(Entry::new(batches.collect())) {
+                Ok(pending) => waiting.push((pending, request)),
                 Err(error) if life.failed => drop(error),
                 Err(error) => return Err(format!("an append was refused: {error}")),
             }
         }
         life.turn();
-        for (pending, sent) in waiting {
+        for (pending, request) in waiting {
+            let parts = request.iter();
+            let parts = parts.map(|(partition, _, values)| (*partition, values.clone()));
+            let sent = Sent {
+                parts: parts.collect(),
+            };
             match now(pending) {
                 Some(Ok(())) => {
                     self.report.acked += 1;
@@ -362,6 +407,7 @@ impl Run {
                 Some(Err(LogError::Unknown(_))) => {
                     self.report.unknown += 1;
                     self.oracle.unknown(sent);
+                    self.unanswered.push(request);
                 }
                 Some(Err(LogError::DiskFull)) => self.report.full += 1,
                 Some(Err(LogError::Unavailable(_))) => self.report.refused += 1,
@@ -424,7 +470,13 @@ impl Run {
             self.report.crashes += 1;
             let block = self.rng.of(&[8, 64, 512]);
             let percent = self.rng.of(&[0, 25, 50, 90, 100]);
-            self.disk = files.crashed_in(block, || self.rng.chance(percent));
+            // Or only what changed first is lost, and all that came after it is there.
+            let mut hole: Option<u64> = self.rng.of(&[None, None, Some(1), Some(4)]);
+            let mut is_kept = || match &mut hole {
+                None => self.rng.chance(percent),
+                Some(rest) => std::mem::replace(rest, rest.saturating_sub(1)) == 0,
+            };
+            self.disk = files.crashed_in(block, &mut is_kept);
         } else {
             // Only the process ended: the page cache still has what the disk may not.
             self.report.restarts += 1;
