@@ -1,6 +1,7 @@
 //! Proof by seeds: random work on the real WAL, commit, reclaim and recovery over a disk that
-//! loses writes and names, tears, reorders, flips, fills up, fails and goes dark; and bugs planted one by one to
-//! show that this would find them.
+//! loses writes and names, tears, reorders, flips, fills up, fails and goes dark, under clients
+//! that send again what they heard nothing of; and bugs planted one by one to show that this
+//! would find them.
 //!
 //! Everything runs on the test's own thread (the writer takes turns), so a seed is a run:
 //! `PROOF_SEED=7 cargo test -p rustmq-storage --lib proof` runs that one, and `PROOF_SEEDS` sets
@@ -17,7 +18,7 @@ use run::{Report, run};
 /// Seeds without a bug, all of which must pass.
 const SEEDS: u64 = 150;
 /// A bug that so many seeds do not find is not found.
-const SEEDS_MAX: u64 = 400;
+const SEEDS_MAX: u64 = 1_000;
 
 /// What must have happened often enough, or nothing is proved.
 const FAULTS: [&str; 8] = [
@@ -35,26 +36,26 @@ const FAULTS: [&str; 8] = [
 const BUGS: [(Bug, u64); 24] = [
     (Bug::AckBeforeSync, 1),
     (Bug::SyncSkipped, 1),
-    (Bug::CompletionNotChecked, 1),
-    (Bug::SyncRetried, 1),
+    (Bug::CompletionNotChecked, 4),
+    (Bug::SyncRetried, 5),
     (Bug::WatermarkBeforeSync, 1),
     (Bug::FailureForgotten, 1),
     (Bug::PositionOff, 1),
     (Bug::PartitionNotSummed, 3),
     (Bug::HoleSkipped, 1),
-    (Bug::PreviousNotChecked, 1),
-    (Bug::TornTailKept, 1),
+    (Bug::PreviousNotChecked, 126),
+    (Bug::TornTailKept, 166),
     (Bug::NameNotSynced, 1),
-    (Bug::RemovalsNotSynced, 1),
-    (Bug::SyncedToStale, 3),
-    (Bug::SyncedToNew, 16),
-    (Bug::DamageCut, 3),
-    (Bug::SegmentFreedEarly, 1),
-    (Bug::CheckpointLeftOut, 1),
+    (Bug::RemovalsNotSynced, 4),
+    (Bug::SyncedToStale, 4),
+    (Bug::SyncedToNew, 2),
+    (Bug::DamageCut, 2),
+    (Bug::SegmentFreedEarly, 4),
+    (Bug::CheckpointLeftOut, 2),
     (Bug::CheckpointStartForgotten, 2),
     (Bug::CheckpointPartitionForgotten, 2),
-    (Bug::CheckpointSequencesForgotten, 93),
-    (Bug::TrimBeforeSync, 1),
+    (Bug::CheckpointSequencesForgotten, 15),
+    (Bug::TrimBeforeSync, 5),
     (Bug::OffsetsKeptWhenFull, 1),
     (Bug::FullConfirmed, 1),
 ];
