@@ -144,7 +144,7 @@ mod linux {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if ring.submission().len() == 2 => return false,
-                Err(_) => std::thread::sleep(LOOK),
+                Err(_) => std::thread::park_timeout(LOOK),
             }
         }
     }

@@ -125,9 +125,23 @@ pub(crate) fn recover(
     let Some(first) = ids.first() else {
         return start(&files, dir, segment_bytes);
     };
+    let segments = heads(&files, &**disk, dir, &ids, *first)?;
+    let mut scan = Scan::default();
+    let (previous, buffer) = scan.sealed(&**disk, &segments)?;
+    scan.tail(&**disk, segments, previous, buffer)
+}
+
+/// The segments' heads; names the first that is missing or damaged.
+fn heads(
+    files: &Arc<OpenFiles>,
+    disk: &dyn Disk,
+    dir: &Path,
+    ids: &[u64],
+    first: u64,
+) -> Result<Vec<Arc<Segment>>, OpenError> {
     let mut segments = Vec::with_capacity(ids.len());
-    for (number, (id, due)) in ids.iter().zip(*first..).enumerate() {
-        let reason = match head_of(&files, dir, *id) {
+    for (number, (id, due)) in ids.iter().zip(first..).enumerate() {
+        let reason = match head_of(files, dir, *id) {
             _ if *id != due => "the segment is missing, and later ones exist".to_owned(),
             Ok(segment) => {
                 segments.push(segment);
@@ -137,57 +151,11 @@ pub(crate) fn recover(
             Err(HeadError::Bad(reason)) => reason,
         };
         let rest = ids[number..].iter();
-        let rest = rest.filter_map(|id| head_of(&files, dir, *id).ok());
+        let rest = rest.filter_map(|id| head_of(files, dir, *id).ok());
         let place = (segment_path(dir, due), reason);
-        return Err(bad_head(
-            &**disk,
-            &segments,
-            place,
-            &rest.collect::<Vec<_>>(),
-        ));
+        return Err(bad_head(disk, &segments, place, &rest.collect::<Vec<_>>()));
     }
-    let mut scan = Scan::default();
-    let mut previous = segments[0].head.previous;
-    let mut buffer = BytesMut::new();
-    for (number, next) in segments.iter().enumerate().skip(1) {
-        let segment = &segments[number - 1];
-        let limit = next.head.base.saturating_sub(segment.head.base);
-        let bytes = read_segment(&*open(&**disk, segment)?, segment, limit, buffer)?;
-        let end = scan.segment(segment, &bytes, previous)?;
-        if end.at as u64 != limit || end.previous != next.head.previous {
-            let place = (&segments[number - 1..], end.at);
-            let reason = "an entry is damaged or missing";
-            return Err(scan.corrupt(&**disk, place, &bytes, reason));
-        }
-        previous = end.previous;
-        scan.synced_to = next.head.base;
-        buffer = bytes.try_into_mut().unwrap_or_default();
-    }
-    let segment = &segments[segments.len() - 1];
-    let file: Arc<dyn DiskFile> = Arc::from(open(&**disk, segment)?);
-    let bytes = read_segment(&*file, segment, segment.capacity, buffer)?;
-    let begin = segment.head.base + SEGMENT_HEAD_LEN as u64;
-    scan.synced_to = scan.synced_to.max(begin);
-    let mut end = scan.segment(segment, &bytes, previous)?;
-    scan.check_tail(&**disk, segment, &bytes, end.at)?;
-    let torn = scan
-        .settle_tail(segment, &*file, &bytes, &mut end)
-        .map_err(|error| OpenError::io("repair", &segment.path, error))?;
-    segment.hold(Arc::clone(&file));
-    let head = Head {
-        segment: Arc::clone(segment),
-        file,
-        at: end.at as u64,
-        previous: end.previous,
-    };
-    Ok(Recovered {
-        head,
-        partitions: scan.partitions,
-        sequences: scan.sequences,
-        torn,
-        entries: scan.entries,
-        segments,
-    })
+    Ok(segments)
 }
 
 /// The first segment of a new WAL.
@@ -323,6 +291,66 @@ struct End {
 }
 
 impl Scan {
+    /// Takes all segments but the last, each of which must be whole. Answers the checksum of the
+    /// last entry, and a buffer to go on with.
+    fn sealed(
+        &mut self,
+        disk: &dyn Disk,
+        segments: &[Arc<Segment>],
+    ) -> Result<(u32, BytesMut), OpenError> {
+        let mut previous = segments[0].head.previous;
+        let mut buffer = BytesMut::new();
+        for (number, next) in segments.iter().enumerate().skip(1) {
+            let segment = &segments[number - 1];
+            let limit = next.head.base.saturating_sub(segment.head.base);
+            let bytes = read_segment(&*open(disk, segment)?, segment, limit, buffer)?;
+            let end = self.segment(segment, &bytes, previous)?;
+            if end.at as u64 != limit || end.previous != next.head.previous {
+                let place = (&segments[number - 1..], end.at);
+                return Err(self.corrupt(disk, place, &bytes, "an entry is damaged or missing"));
+            }
+            previous = end.previous;
+            self.synced_to = next.head.base;
+            buffer = bytes.try_into_mut().unwrap_or_default();
+        }
+        Ok((previous, buffer))
+    }
+
+    /// Takes the last segment, whose tail may be torn, and settles it.
+    fn tail(
+        mut self,
+        disk: &dyn Disk,
+        segments: Vec<Arc<Segment>>,
+        previous: u32,
+        buffer: BytesMut,
+    ) -> Result<Recovered, OpenError> {
+        let segment = Arc::clone(&segments[segments.len() - 1]);
+        let file: Arc<dyn DiskFile> = Arc::from(open(disk, &segment)?);
+        let bytes = read_segment(&*file, &segment, segment.capacity, buffer)?;
+        let begin = segment.head.base + SEGMENT_HEAD_LEN as u64;
+        self.synced_to = self.synced_to.max(begin);
+        let mut end = self.segment(&segment, &bytes, previous)?;
+        self.check_tail(disk, &segment, &bytes, end.at)?;
+        let torn = self
+            .settle_tail(&segment, &*file, &bytes, &mut end)
+            .map_err(|error| OpenError::io("repair", &segment.path, error))?;
+        segment.hold(Arc::clone(&file));
+        let head = Head {
+            segment,
+            file,
+            at: end.at as u64,
+            previous: end.previous,
+        };
+        Ok(Recovered {
+            head,
+            partitions: self.partitions,
+            sequences: self.sequences,
+            torn,
+            entries: self.entries,
+            segments,
+        })
+    }
+
     /// Takes all valid entries from the segment's beginning.
     fn segment(
         &mut self,
