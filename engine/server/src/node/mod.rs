@@ -71,6 +71,7 @@ impl NodeConfig {
             tier_url: storage.url.clone(),
             tier_options: storage.options.clone(),
             node: node.to_string(),
+            wal_writer: storage.wal_writer.unwrap_or(defaults.wal_writer),
             segment_bytes: storage.segment_bytes.unwrap_or(defaults.segment_bytes),
             wal_bytes_max: budget.disk.log_pressure,
             wal_bytes_limit: budget.disk.log,

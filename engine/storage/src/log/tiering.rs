@@ -14,12 +14,12 @@ use object_store::path::Path;
 
 use super::partition::Partition;
 use super::read::load;
+use super::reclaim::Pressed;
 use super::{Inner, Store};
 use crate::error::TierError;
 use crate::status::{Collected, TierReport};
 use crate::tier::manifest::{Manifest, ProducerMark};
 use crate::tier::writer::{Written, write};
-use crate::wal::Segment;
 
 /// Batches of one object are at most this many times `tier_bytes`.
 const OBJECT_FACTOR: u64 = 2;
@@ -184,30 +184,21 @@ impl Store {
         }
     }
 
-    /// Whether something makes this partition due.
-    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<u64>) -> bool {
+    /// Whether something makes this partition due. Under pressure a little of it is better
+    /// written again than made an object of its own, where that frees the segment as well.
+    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<Pressed>) -> bool {
         let config = &self.inner.config;
         let (bytes, oldest) = partition.untiered();
-        let Some((append_time_us, segment)) = oldest else {
+        let Some(append_time_us) = oldest else {
             return false;
         };
         let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
+        let is_pressed =
+            |pressed: Pressed| bytes >= pressed.little && partition.holds(pressed.until);
         partition.config().tier
             && (bytes >= config.tier_bytes
                 || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)
-                || pressed.is_some_and(|pressed| segment <= pressed))
-    }
-
-    /// The oldest segment if the WAL is larger than it should be, or finds no room.
-    fn pressed_segment(&self) -> Option<u64> {
-        let segments = &self.inner.segments;
-        let is_full = self.inner.counters.full_ms().is_some();
-        if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
-            return None;
-        }
-        // What is dead goes by itself.
-        let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
-        segments.with(|segments| segments.iter().find(is_live).map(|s| s.head.id))
+                || pressed.is_some_and(is_pressed))
     }
 
     /// Moves what of one partition is due.
@@ -215,7 +206,7 @@ impl Store {
         &self,
         partition: &Arc<Partition>,
         now_us: i64,
-        pressed: Option<u64>,
+        pressed: Option<Pressed>,
     ) -> Result<(), TierError> {
         let mut done = self.forget_trimmed(partition).await;
         if done.is_ok() && self.is_due(partition, now_us, pressed) {
@@ -245,7 +236,7 @@ impl Store {
     pub async fn tick(&self, now_us: i64) -> Result<(), TierError> {
         // A disk that is too full for a trim must not keep the tier from making room.
         let retained = self.retain(now_us).await;
-        let pressed = self.pressed_segment();
+        let pressed = self.pressed();
         let partitions = self.inner.partitions.all().into_values();
         let partitions = partitions.filter(|partition| !partition.is_parked());
         let runs = partitions.map(|partition| {
@@ -262,13 +253,8 @@ impl Store {
         if first_error.is_none() {
             first_error = self.merge_due().await.err();
         }
-        // A disk that is too full to write again must not keep from giving back.
-        let moved = match self.pressed_segment() {
-            Some(_) => self.move_leftovers().await,
-            None => Ok(()),
-        };
         self.reclaim().await?;
-        moved?;
+        self.relieve().await?;
         self.delete_retired(RETIRED_GRACE).await;
         self.collect_due().await;
         self.inner.tier.blocks.expire();
