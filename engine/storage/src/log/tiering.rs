@@ -66,6 +66,9 @@ impl Store {
 
     /// Remembers how a partition's run ended.
     pub(super) fn note(&self, partition: &Partition, error: Option<&TierError>) {
+        if let Some(TierError::Fenced { epoch, .. }) = error {
+            partition.fence(*epoch);
+        }
         let pace = &self.inner.tier.pace;
         let pause = |failures: u32| pace.pause(failures.saturating_add(PARKED_DOUBLED));
         partition.tiered(error.map(ToString::to_string), pause);

@@ -8,7 +8,7 @@
 //! counts; objects stand in offset order and do not overlap, nor do the groups of one.
 //! Refuses: lists with another format, out of order, or for another partition.
 
-use model::{Offset, PartitionId, ProducerId};
+use model::{Offset, PartitionId, ProducerId, ShardEpoch};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,7 @@ pub(crate) struct Manifest {
     /// Who put it, and which of its puts it was: tells a lost answer from another writer.
     pub writer: String,
     pub commit: u64,
+    /// The shard's epoch in which it was put: no writer of an older one puts another.
     pub shard_epoch: u32,
     pub start: Offset,
     pub end: Offset,
@@ -187,12 +188,28 @@ impl Manifest {
         next.objects.retain(|object| object.next > next.start);
         if let Some(object) = object {
             next.end = object.next;
-            next.shard_epoch = next.shard_epoch.max(object.epoch);
             next.objects.push(object);
         }
         next.producers.extend(producers);
         next.producers = last_marks(next.producers);
         next
+    }
+
+    /// The same list, to be put in a newer epoch.
+    pub(crate) fn again(&self) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            number: self.number + 1,
+            ..self.clone()
+        }
+    }
+
+    /// The epoch of an object's batches. Format 1 did not say it of each.
+    pub(crate) fn epoch_of(&self, object: &ColdObject) -> ShardEpoch {
+        ShardEpoch(match object.foot {
+            Some(_) => object.epoch,
+            None => object.epoch.max(self.shard_epoch),
+        })
     }
 
     /// The list that follows when neighbouring objects became one.

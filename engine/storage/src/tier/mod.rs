@@ -3,7 +3,8 @@
 //! Called by: `log` (moves ranges, reads them back), `Store` as `Modules`.
 //! Invariants: data object, then manifest; only then does `log` let go of its copy. Data objects
 //! have names nobody else uses; manifests are put only where none is.
-//! Refuses: manifests of another writer (fenced), objects that are not what the manifest says.
+//! Refuses: to write where another writer or a newer epoch has (fenced), objects that are not
+//! what the manifest says.
 
 pub(crate) mod collect;
 pub(crate) mod columns;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use model::{Digest, LogError, PartitionId};
+use model::{Digest, LogError, PartitionId, ShardEpoch};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -45,8 +46,10 @@ use reader::Cursors;
 pub(crate) struct Tier {
     pub objects: Arc<dyn ObjectStore>,
     pub url: String,
-    /// This broker and this opening of its store.
+    /// This broker, of which it begins with the name, and this opening of its store.
     writer: String,
+    node: String,
+    pub epoch: ShardEpoch,
     /// Counts puts, so that each has a name of its own.
     puts: AtomicU64,
     pub pace: Pace,
@@ -79,6 +82,8 @@ impl Tier {
             objects,
             url,
             writer: format!("{}-{salt:016x}", config.node),
+            node: config.node.clone(),
+            epoch: config.epoch,
             puts: AtomicU64::new(0),
             pace: Pace::new(config, salt),
             multipart_bytes: config.tier_multipart_bytes,

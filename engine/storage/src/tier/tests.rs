@@ -1,5 +1,6 @@
 //! What goes to the tier comes back the same; and an object store that fails on purpose.
 
+mod fence;
 mod manifests;
 
 use std::fmt;

@@ -13,6 +13,7 @@ fn golden(object: ColdObject) -> Manifest {
     let mut manifest = Manifest::empty(P0, "t").followed_by(0, Some(object), vec![mark]);
     manifest.writer = "node-0-1".to_owned();
     manifest.commit = 4;
+    manifest.shard_epoch = manifest.objects[0].epoch;
     manifest
 }
 
