@@ -128,7 +128,7 @@ impl Fetcher {
             partition = %self.partition,
             from = self.position,
             to = earliest,
-            "records were removed by retention before they were read"
+            "records were removed, by retention or a trim, before they were read"
         );
         self.position = earliest;
         Ok(())
