@@ -61,6 +61,12 @@ pub struct ColdGroup {
     /// Offset of the first row.
     pub base: Offset,
     pub rows: u64,
+    /// Smallest and largest record timestamp, microseconds since the epoch, UTC; lists of earlier
+    /// versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_ts: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ts: Option<i64>,
 }
 
 /// All after the last row group: page indexes and the metadata of all row groups.

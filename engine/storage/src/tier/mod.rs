@@ -10,6 +10,7 @@ pub(crate) mod collect;
 pub(crate) mod columns;
 pub(crate) mod fetch;
 pub(crate) mod footer;
+mod lookup;
 pub(crate) mod manifest;
 pub(crate) mod objects;
 pub(crate) mod pace;

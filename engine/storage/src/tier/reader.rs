@@ -88,7 +88,7 @@ impl Tier {
     }
 
     /// Batches of one row group from `from` on.
-    async fn read_group(
+    pub(super) async fn read_group(
         &self,
         manifest: &Manifest,
         object: &ColdObject,

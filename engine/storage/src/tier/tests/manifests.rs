@@ -25,6 +25,8 @@ fn manifest_golden_json() {
         crc32c: 8,
         base,
         rows,
+        min_ts: (base == 0).then_some(1),
+        max_ts: (base == 0).then_some(2),
     };
     let object = ColdObject {
         epoch: 9,
@@ -44,7 +46,7 @@ fn manifest_golden_json() {
         r#""writer":"node-0-1","commit":4,"shard_epoch":9,"start":0,"end":5,"objects":[{"#,
         r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
         r#""append_time":3,"row_bytes":50,"crc32c":6,"epoch":9,"group":1,"groups":["#,
-        r#"{"at":2,"len":3,"crc32c":8,"base":0,"rows":2},"#,
+        r#"{"at":2,"len":3,"crc32c":8,"base":0,"rows":2,"min_ts":1,"max_ts":2},"#,
         r#"{"at":5,"len":3,"crc32c":8,"base":2,"rows":3}],"#,
         r#""foot":{"at":8,"len":2,"crc32c":7,"groups":4}}],"producers":[{"id":7,"epoch":1,"#,
         r#""sequence":2,"base_offset":3,"records":2}]}"#
