@@ -6,11 +6,13 @@
 //! Refuses: batches that leave a gap or come from an older epoch, reads outside of what is kept,
 //! work after a failure.
 
+mod collection;
 mod commit;
 mod compaction;
 mod merge;
 mod open;
 pub(crate) mod partition;
+mod parts;
 mod queue;
 mod read;
 mod reclaim;

@@ -115,7 +115,7 @@ async fn manifests(
     partitions: &[PartitionConfig],
 ) -> Result<BTreeMap<PartitionId, Manifest>, OpenError> {
     let wrong = |error: TierError| OpenError::tier(&tier.url, &error);
-    let numbers = tier.numbers().await.map_err(wrong)?;
+    let numbers = tier.numbers(None).await.map_err(wrong)?;
     let ids = partitions.iter().map(|config| config.id);
     let known: Vec<(PartitionId, u64)> = ids
         .filter_map(|id| Some((id, *numbers.get(&id)?)))

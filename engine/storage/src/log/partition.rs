@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::PartitionConfig;
 use crate::status::PartitionStatus;
-use crate::tier::manifest::{ColdObject, Manifest};
+use crate::tier::manifest::{ColdObject, Manifest, is_shared};
 use crate::wal::Location;
 
 pub(crate) use rewritten::Dirt;
@@ -322,7 +322,8 @@ impl Partition {
         state.retired.iter().map(|(_, path)| path.clone()).collect()
     }
 
-    /// Objects that left the tier's list at least `grace` ago.
+    /// Objects that left the tier's list at least `grace` ago, for who asks to delete: those
+    /// that others may share are no longer kept for readers, but go by collection only.
     pub(crate) fn take_retired(&self, grace: Duration) -> Vec<String> {
         let mut state = self.lock();
         let is_old = |(at, _): &mut (Instant, String)| at.elapsed() >= grace;
@@ -330,6 +331,7 @@ impl Partition {
             .retired
             .extract_if(.., is_old)
             .map(|(_, path)| path)
+            .filter(|path| !is_shared(path))
             .collect()
     }
 

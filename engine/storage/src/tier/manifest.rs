@@ -1,9 +1,11 @@
 //! The list of a partition's objects: immutable, numbered, the commit point of the tier.
 //!
 //! Called by: `tier` and `log`. Paths: `manifests/TOPIC/INDEX/NUMBER.json` for lists,
-//! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects.
-//! Format 2 names, besides an object, the row groups of this partition in it and its footer,
-//! each with range and checksum; format 1, whose objects are checked whole, is still read.
+//! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects of one partition,
+//! `data/NAME-TOPIC/shared/UNIQUE.parquet` for those that several share.
+//! An entry names, besides an object, the row groups of this partition in it and its footer, each
+//! with range and checksum. Format 3 may name objects that partitions share, which who knows
+//! format 2 only would delete; that one, and format 1, whose objects are checked whole, are read.
 //! Invariants: a manifest is put only where none is (`PutMode::Create`); the highest number
 //! counts; objects stand in offset order and do not overlap, nor do the groups of one.
 //! Refuses: lists with another format, out of order, or for another partition.
@@ -12,7 +14,7 @@ use model::{Offset, PartitionId, ProducerId, ShardEpoch};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 const FORMAT_OLDEST: u32 = 1;
 /// Batches of producers a manifest remembers; the ones written last stay.
 pub(crate) const PRODUCER_MARKS_MAX: usize = 5_000;
@@ -271,6 +273,14 @@ impl Manifest {
         }
         Ok(manifest)
     }
+}
+
+/// Stands for the index of a partition in the path of an object that several share.
+pub(crate) const SHARED: &str = "shared";
+
+/// Whether partitions share an object: it is not the one's to delete that leaves it.
+pub(crate) fn is_shared(path: &str) -> bool {
+    path.split('/').nth(2) == Some(SHARED)
 }
 
 /// Partition and number in a manifest's path; none for any other path.

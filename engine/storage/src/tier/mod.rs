@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use model::{Digest, LogError, PartitionId, ShardEpoch};
+use model::{Digest, LogError, PartitionId, ShardEpoch, TopicId};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -130,10 +130,16 @@ impl Tier {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
-    /// The highest manifest number of each partition.
-    pub(crate) async fn numbers(&self) -> Result<BTreeMap<PartitionId, u64>, TierError> {
+    /// The highest manifest number of each partition, of one topic or of all.
+    pub(crate) async fn numbers(
+        &self,
+        topic: Option<TopicId>,
+    ) -> Result<BTreeMap<PartitionId, u64>, TierError> {
         let mut numbers = BTreeMap::new();
-        let prefix = Path::from("manifests");
+        let prefix = match topic {
+            None => Path::from("manifests"),
+            Some(topic) => Path::from(format!("manifests/{topic}")),
+        };
         let mut list = self.objects.list(Some(&prefix));
         let listed = |error| TierError::store("list", "manifests", error);
         while let Some(meta) = list.try_next().await.map_err(listed)? {

@@ -2,6 +2,7 @@
 
 mod fence;
 mod manifests;
+mod sharing;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -15,11 +15,11 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode, PutOptions};
 
 use super::Tier;
-use super::manifest::{ColdObject, Manifest};
+use super::manifest::{ColdObject, Manifest, SHARED};
 use super::writer::Written;
 use crate::config::PartitionConfig;
 use crate::error::TierError;
-use model::{LogError, PartitionId, ShardEpoch};
+use model::{PartitionId, ShardEpoch};
 
 /// Times something is put before the run is given up.
 const ATTEMPTS_MAX: u32 = 4;
@@ -28,23 +28,32 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 
 impl Tier {
-    /// Puts a data object of one partition under a name of its own; answers its entry.
+    /// Puts a data object of one or several partitions of a topic under a name of its own;
+    /// answers its entries.
     pub(crate) async fn put_data(
         &self,
         config: &PartitionConfig,
         written: Written,
-    ) -> Result<ColdObject, TierError> {
-        let Some(mut object) = written.objects.into_iter().next() else {
-            return Err(LogError::Unavailable("an object without rows was written".into()).into());
-        };
+    ) -> Result<Vec<ColdObject>, TierError> {
         let put = self.puts.fetch_add(1, Ordering::Relaxed);
-        let path = Path::from(format!(
-            "data/{}-{}/{}/{:020}-{:020}-{}-{put}.parquet",
-            config.topic, config.id.topic, config.id.index, object.base, object.next, self.writer,
-        ));
+        let (topic, writer) = (
+            format!("{}-{}", config.topic, config.id.topic),
+            &self.writer,
+        );
+        let path = match &written.objects[..] {
+            [ColdObject { base, next, .. }] => {
+                let index = config.id.index;
+                format!("data/{topic}/{index}/{base:020}-{next:020}-{writer}-{put}.parquet")
+            }
+            _ => format!("data/{topic}/{SHARED}/{writer}-{put}.parquet"),
+        };
+        let path = Path::from(path);
         self.put_whole(&path, &written.bytes).await?;
-        object.path = path.to_string();
-        Ok(object)
+        let mut objects = written.objects;
+        for object in &mut objects {
+            object.path = path.to_string();
+        }
+        Ok(objects)
     }
 
     /// Puts an object under a name nobody else uses. It counts as put when it is seen there in
