@@ -171,6 +171,23 @@ impl Broker {
         topics::alter(&self.inner.store, &mut self.inner.shard(), topic)
     }
 
+    /// Removes the records of a partition before an offset; one that is gone already changes
+    /// nothing. Readers see it at once, and it is durable when this resolves. Answers what is
+    /// kept.
+    ///
+    /// # Errors
+    /// `NotFound`; `OutOfRange` beyond the high watermark; what the log answers to an append.
+    pub async fn trim(&self, partition: PartitionId, before: Offset) -> Result<Bounds, LogError> {
+        if partition == OFFSETS {
+            return Err(LogError::NotFound { partition });
+        }
+        let store = &self.inner.store;
+        if before > store.bounds(partition)?.start {
+            store.trim_durable(partition, before).await?;
+        }
+        store.bounds(partition)
+    }
+
     /// Gives up a topic: admits nothing more to it, forgets its positions, drops its data.
     pub async fn topic_deleted(&self, topic: TopicId) -> Result<(), LogError> {
         if topic == TopicId::OFFSETS {

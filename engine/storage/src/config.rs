@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use model::topic::TOMBSTONE_RETENTION_MS_DEFAULT;
-use model::{Durability, PartitionId, PayloadCodec, Schema, TopicSpec};
+use model::{Durability, PartitionId, PayloadCodec, Schema, ShardEpoch, TopicSpec};
 
 /// Options of an object store by name. Some are secrets, so only the names can be printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub struct StoreConfig {
     pub tier_options: StoreOptions,
     /// Names this broker in manifests, so that two writers can be told apart.
     pub node: String,
+    /// The epoch in which this broker leads the shard. Entries and manifests of an older one
+    /// are refused, so each start of a broker needs a newer one.
+    pub epoch: ShardEpoch,
     /// What writes the WAL.
     pub wal_writer: WalWriterKind,
     /// Size a WAL segment is preallocated with; a larger entry gets a larger segment.
@@ -135,6 +138,7 @@ impl Default for StoreConfig {
             tier_url: None,
             tier_options: StoreOptions::default(),
             node: "node-0".to_owned(),
+            epoch: ShardEpoch(0),
             wal_writer: WalWriterKind::Auto,
             segment_bytes: 64 << 20,
             wal_bytes_max: 1 << 30,

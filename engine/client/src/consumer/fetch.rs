@@ -306,7 +306,7 @@ impl Lane {
             %partition,
             from = next,
             to = earliest,
-            "records were removed by retention before they were read"
+            "records were removed, by retention or a trim, before they were read"
         );
         self.reads[at].position.next = earliest;
         Ok(())

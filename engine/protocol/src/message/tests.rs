@@ -64,6 +64,16 @@ fn changes_come_through() {
         }
         .into(),
     );
+    for before in [TrimBefore::Offset(7), TrimBefore::Timestamp(-7)] {
+        check_request(
+            TopicTrim {
+                name: "flights".to_owned(),
+                partition: Some(2),
+                before,
+            }
+            .into(),
+        );
+    }
     check_request(
         GroupDelete {
             group: "g".to_owned(),
@@ -297,6 +307,19 @@ fn replies_come_through() {
         Api::TopicAlter,
         TopicAltered {
             topic: topic.clone(),
+        }
+        .into(),
+    );
+    let trimmed = PartitionTrimmed {
+        index: 1,
+        start_before: 2,
+        start: 3,
+        end: 4,
+    };
+    check_reply(
+        Api::TopicTrim,
+        TopicTrimmed {
+            partitions: vec![trimmed],
         }
         .into(),
     );

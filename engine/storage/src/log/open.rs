@@ -2,12 +2,14 @@
 //!
 //! Called by: whoever composes the broker. Invariants: when it returns, every partition is
 //! whole from its start to its end, partly in the tier and partly in the WAL.
-//! Refuses: corruption, gaps between tier and WAL; changes nothing then.
+//! Lists of the tier that an older epoch wrote are claimed for this one first.
+//! Refuses: corruption, gaps between tier and WAL; changes nothing of the WAL then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use model::{PartitionId, Producer, ProducerTable};
 use tokio::sync::Notify;
 
@@ -24,6 +26,9 @@ use crate::tier::Tier;
 use crate::tier::manifest::{Manifest, PRODUCER_MARKS_MAX, ProducerMark};
 use crate::wal::WalWriter;
 use crate::wal::recovery::{Found, Recovered, recover};
+
+/// Lists read and claimed at the same time.
+const MANIFESTS_AT_ONCE: usize = 16;
 
 impl Store {
     /// Opens the store in `config.dir` with the partitions the catalog knows. A torn tail is
@@ -105,21 +110,43 @@ fn whole(
     Ok(map)
 }
 
-/// Reads the newest manifest of each partition.
+/// Reads the newest manifest of each partition and claims it for this epoch.
 async fn manifests(
     tier: &Tier,
     partitions: &[PartitionConfig],
 ) -> Result<BTreeMap<PartitionId, Manifest>, OpenError> {
     let wrong = |error: TierError| OpenError::tier(&tier.url, &error);
-    let numbers = tier.numbers().await.map_err(wrong)?;
-    let mut manifests = BTreeMap::new();
-    for config in partitions {
-        if let Some(number) = numbers.get(&config.id) {
-            let manifest = tier.manifest(config.id, *number).await.map_err(wrong)?;
-            manifests.insert(config.id, manifest);
+    let numbers = tier.numbers(None).await.map_err(wrong)?;
+    let ids = partitions.iter().map(|config| config.id);
+    let known: Vec<(PartitionId, u64)> = ids
+        .filter_map(|id| Some((id, *numbers.get(&id)?)))
+        .collect();
+    let read = known.into_iter().map(|(id, number)| async move {
+        let newest = tier.manifest(id, number).await.map_err(wrong)?;
+        Ok((id, claimed(tier, newest).await))
+    });
+    let read = futures::stream::iter(read).buffer_unordered(MANIFESTS_AT_ONCE);
+    read.try_collect().await
+}
+
+/// Claims a list, if the store takes it now: else the next put of this broker does.
+async fn claimed(tier: &Tier, newest: Manifest) -> Manifest {
+    let (partition, own) = (newest.partition, tier.epoch);
+    let newest = match tier.claim(newest.clone()).await {
+        Ok(newest) => newest,
+        Err(error) => {
+            tracing::warn!(%partition, %own, %error, "a list of the tier was not claimed yet");
+            newest
         }
+    };
+    if newest.shard_epoch > own.0 {
+        let (writer, epoch) = (&newest.writer, newest.shard_epoch);
+        tracing::error!(
+            %partition, %own, epoch, writer,
+            "another broker owns this partition: this one only reads it"
+        );
     }
-    Ok(manifests)
+    newest
 }
 
 /// Puts together what WAL and tier have of a partition; refuses a gap.
@@ -219,7 +246,7 @@ fn assemble(
         disk,
         partitions: Arc::new(partitions),
         segments: Arc::new(Segments(Mutex::new(segments.into()))),
-        queue: Arc::new(Queue::new(config.queue_bytes_max)),
+        queue: Arc::new(Queue::new(config.queue_bytes_max, config.epoch)),
         tail: Arc::new(Tail::new(config.tail_bytes_max)),
         counters: Arc::new(Counters::default()),
         tier,

@@ -3,9 +3,10 @@
 //! Called by: `Store` puts work in, `commit` takes it out in groups.
 //! Invariants: the order of the queue is the order of the WAL; a batch gets in only where its
 //! partition's assigned offsets end; after a failure nothing gets in any more.
-//! Refuses: work when full, closed or failed, and batches that leave a gap.
+//! Refuses: work when full, closed or failed, batches that leave a gap, and entries of an older
+//! epoch than one before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use model::{Batch, Durability, LogError};
+use model::{Batch, Durability, LogError, ShardEpoch};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::partition::Partition;
@@ -105,6 +106,8 @@ struct State {
     bytes: usize,
     closed: bool,
     failure: Option<String>,
+    /// The newest epoch of each shard.
+    epochs: BTreeMap<u32, u32>,
     /// The writer sleeps until so many works are there; 0 while it is busy.
     wake_at: usize,
 }
@@ -132,6 +135,27 @@ impl State {
     }
 }
 
+impl State {
+    /// An owner whose shard, or one of whose partitions, has a newer one is refused.
+    fn check_epoch(&self, work: &BatchWork) -> Result<(), LogError> {
+        let (shard, own) = (work.shard, work.epoch);
+        let shard_epoch = self.epochs.get(&shard).copied().unwrap_or(0);
+        for (partition, _) in &work.parts {
+            let newest = shard_epoch.max(partition.newest_epoch().0);
+            if own < newest {
+                return Err(LogError::Fenced {
+                    partition: partition.id(),
+                    reason: format!(
+                        "it was written in epoch {own} of shard {shard}, which is in epoch \
+                         {newest} by now: another broker, or a later start of this one, leads it"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 fn stopped(failure: &str) -> LogError {
     LogError::Unavailable(format!(
         "the write-ahead log has stopped ({failure}); restart the broker"
@@ -146,10 +170,15 @@ pub(crate) enum Taken {
 }
 
 impl Queue {
-    pub(crate) fn new(bytes_max: usize) -> Queue {
+    /// Entries of shard 0 that are older than `epoch` are refused.
+    pub(crate) fn new(bytes_max: usize, epoch: ShardEpoch) -> Queue {
+        let state = State {
+            epochs: BTreeMap::from([(0, epoch.0)]),
+            ..State::default()
+        };
         Queue {
             bytes_max,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             wake: Condvar::new(),
             arrived: AtomicUsize::new(0),
             room: Notify::new(),
@@ -172,6 +201,7 @@ impl Queue {
             ));
         }
         if work.kind == Kind::Batches {
+            state.check_epoch(&work)?;
             for (taken, (partition, batch)) in work.parts.iter().enumerate() {
                 if let Err(error) = partition.assign(batch) {
                     for (partition, batch) in work.parts[..taken].iter().rev() {
@@ -180,6 +210,7 @@ impl Queue {
                     return Err(error);
                 }
             }
+            state.epochs.insert(work.shard, work.epoch);
         }
         state.bytes += work.length;
         state.works.push_back(Work::Batches(work));

@@ -132,7 +132,7 @@ async fn tiered_ranges_read_the_same_and_free_the_wal() {
     let report = store.tier(None).await.unwrap();
     assert_eq!(
         (report.partitions, report.objects, report.records),
-        (2, 2, 4280)
+        (2, 1, 4280)
     );
     assert_eq!(store.status().wal_segments, 1, "{:?}", store.status());
     assert_eq!(store.status().wal_live_bytes, 0);
