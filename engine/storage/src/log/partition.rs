@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use model::compaction::Compacted;
-use model::{Batch, Bounds, LogError, Offset, PartitionId, ProducerTable};
+use model::{Batch, Bounds, LogError, Offset, PartitionId, ProducerTable, ShardEpoch};
 use tokio::sync::watch;
 
 use crate::config::PartitionConfig;
@@ -32,6 +32,7 @@ pub(crate) struct Slot {
     pub records: u32,
     /// It says which batch of which producer it is.
     pub is_numbered: bool,
+    pub epoch: ShardEpoch,
     pub max_timestamp: i64,
     pub append_time_us: i64,
     pub location: Location,
@@ -234,6 +235,7 @@ impl Partition {
             next,
             records: batch.len(),
             is_numbered: batch.producer().is_some(),
+            epoch: batch.epoch(),
             max_timestamp: batch.max_timestamp(),
             append_time_us: batch.append_time(),
             location,
