@@ -98,7 +98,8 @@ fn with(files: &Files, saved: &[u8]) -> Files {
     files
 }
 
-/// By partition: where it begins and ends, and of each batch that is not trimmed base, next offset and values.
+/// By partition: where it begins and ends, and of each batch that is not trimmed base, next
+/// offset and values.
 type Holds = BTreeMap<PartitionId, (Offset, Offset, Vec<(Offset, Offset, Vec<u64>)>)>;
 
 /// What a log holds, all its batches read; or what is damaged, and whether that was named with
