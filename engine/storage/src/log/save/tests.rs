@@ -40,7 +40,7 @@ async fn after_a_clean_end_nothing_is_read_again() {
     );
     let store = bench.open().await;
     assert_eq!((dump(&store, P0).await, dump(&store, P1).await), before);
-    assert_eq!(append(&store, P0, 1, "goes on").await, 501);
+    assert_eq!(append(&store, P0, 1, "goes on").await, 500);
 }
 
 #[tokio::test]
