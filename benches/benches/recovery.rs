@@ -2,7 +2,8 @@
 //!
 //! `wal-1gib`: a WAL of 1 GiB in batches of `BATCH_RECORDS` JSON records, nothing of it in the
 //! tier, so that recovery checks all of it and rebuilds the partition's index.
-//! `open-N`: N segments of one entry each.
+//! `open-N`: N segments of one entry each, closed in peace, so that a checkpoint says all of it.
+//! `scan-N`: the same without the checkpoint. `wal-1gib` goes without it too.
 //! Baseline of all: the same files read plainly from the first to the last byte into one buffer.
 //! Both find the files in the page cache: what is measured is the work, not the disk.
 
@@ -29,12 +30,24 @@ fn main() -> Result<()> {
         runtime.block_on(whole(&options))?;
     }
     for segments in [1, 100, 10_000] {
-        let case = format!("open-{segments}");
-        if options.wants(&case) {
-            runtime.block_on(many(&options, case, segments))?;
+        for way in [Way::Open, Way::Scan] {
+            let case = match way {
+                Way::Open => format!("open-{segments}"),
+                Way::Scan => format!("scan-{segments}"),
+            };
+            if options.wants(&case) {
+                runtime.block_on(many(&options, case, segments, way))?;
+            }
         }
     }
     Ok(())
+}
+
+/// With the checkpoint that there is, or without.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Open,
+    Scan,
 }
 
 /// A store that keeps all it has in the WAL.
@@ -84,7 +97,10 @@ fn read_plainly(dir: &Path) -> Result<(u64, Duration)> {
 }
 
 /// Opens the store, checks that all records are there, closes it; how long the opening took.
-async fn reopen(dir: &Path, segment_bytes: u64, records: u64) -> Result<Duration> {
+async fn reopen(dir: &Path, segment_bytes: u64, records: u64, way: Way) -> Result<Duration> {
+    if way == Way::Scan {
+        std::fs::remove_file(dir.join("wal/checkpoint"))?;
+    }
     let begun = Instant::now();
     let store = open(dir, segment_bytes).await?;
     let took = begun.elapsed();
@@ -108,7 +124,7 @@ async fn whole(options: &Options) -> Result<()> {
     let records = (times * BATCH_RECORDS) as u64;
     let mut case = Case::new("recovery", "wal-1gib", Unit::MegabytesPerSecond);
     for _ in 0..options.runs() {
-        let took = reopen(folder.path(), segment_bytes, records).await?;
+        let took = reopen(folder.path(), segment_bytes, records, Way::Scan).await?;
         let (bytes, plainly) = read_plainly(folder.path())?;
         let megabytes = bytes as f64 / 1e6;
         case.ours(megabytes / took.as_secs_f64(), records);
@@ -120,7 +136,7 @@ async fn whole(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn many(options: &Options, name: String, segments: usize) -> Result<()> {
+async fn many(options: &Options, name: String, segments: usize, way: Way) -> Result<()> {
     let folder = rig::folder()?;
     let segments = segments.min(options.amount(segments, 200));
     let batch = rig::batch(SEGMENT_RECORDS, Codec::None)?;
@@ -134,7 +150,7 @@ async fn many(options: &Options, name: String, segments: usize) -> Result<()> {
     let records = (segments * SEGMENT_RECORDS) as u64;
     let mut case = Case::new("recovery", name, Unit::Milliseconds);
     for _ in 0..options.runs() {
-        let took = reopen(folder.path(), SEGMENT_BYTES, records).await?;
+        let took = reopen(folder.path(), SEGMENT_BYTES, records, way).await?;
         let (_, plainly) = read_plainly(folder.path())?;
         case.ours(took.as_secs_f64() * 1e3, records);
         case.baseline(plainly.as_secs_f64() * 1e3);

@@ -191,6 +191,11 @@ impl ProducerTable {
         self.forgotten = self.forgotten.max(newest);
     }
 
+    /// Whether some producers may have been forgotten.
+    pub fn has_forgotten(&self) -> bool {
+        self.forgotten.is_some()
+    }
+
     /// Some of the producers up to now were forgotten elsewhere.
     pub fn forgot_some(&mut self) {
         self.forgotten = self.forgotten.max(self.id_max());

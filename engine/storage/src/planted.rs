@@ -57,6 +57,12 @@ pub(crate) enum Bug {
     CheckpointPartitionForgotten,
     /// A checkpoint leaves out the shards' sequences.
     CheckpointSequencesForgotten,
+    /// A saved checkpoint counts whatever its checksum says.
+    SavedNotSummed,
+    /// A saved checkpoint counts for whatever log there is.
+    SavedStaleBelieved,
+    /// A saved checkpoint leaves out the oldest batch of each partition.
+    SavedBatchForgotten,
     /// A trim is confirmed before it is durable.
     TrimBeforeSync,
     /// Offsets of what a full disk refused stay taken.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::queue::{BatchWork, Gather, Queue, Taken, Work, refuse};
 use super::room::Room;
+use super::save::Reached;
 use super::{Partitions, Segments};
 use crate::cache::Blocks;
 use crate::planted::{Bug, planted};
@@ -65,6 +66,8 @@ pub(crate) struct Committer {
     pub wal: WalWriter,
     /// Next sequence of each shard.
     pub sequences: BTreeMap<u32, u64>,
+    /// What of all this the partitions know.
+    pub reached: Arc<Mutex<Reached>>,
     pub idle: Duration,
     /// Wakes the tier when a partition has this much for it.
     pub tier_bytes: u64,
@@ -176,7 +179,7 @@ impl Committer {
     /// The JSON of work that is a control entry.
     fn control(&self, work: &Work) -> Option<Vec<u8>> {
         match work {
-            Work::Batches(_) => None,
+            Work::Batches(_) | Work::Sync { .. } => None,
             Work::Control { control, .. } => Some(control_json(control)),
             Work::Checkpoint { .. } => {
                 let line = |(id, partition): (PartitionId, Arc<super::Partition>)| {
@@ -203,8 +206,12 @@ impl Committer {
         self.counters.entries.fetch_add(1, Ordering::Relaxed);
         let work = match (work, control) {
             (Work::Batches(work), _) => work,
-            (_, control) => {
-                self.wal.stage_control(control.unwrap_or_default());
+            (_, Some(control)) => {
+                self.wal.stage_control(control);
+                return Vec::new();
+            }
+            (_, None) => {
+                self.wal.stage_mark();
                 return Vec::new();
             }
         };
@@ -292,6 +299,7 @@ impl Committer {
                 return Err(lost(after_sync, format!("a write to it failed: {error}")));
             }
             self.answer(after_sync);
+            self.note_reached();
             return Ok(());
         }
         if let Err(error) = self.wal.write() {
@@ -301,14 +309,21 @@ impl Committer {
         #[cfg(test)]
         let (now, after_sync) = plant_early(now, after_sync);
         now.into_iter().for_each(|staged| self.done(staged));
-        if after_sync.is_empty() {
-            return Ok(());
+        if !after_sync.is_empty() {
+            if let Err(error) = self.sync() {
+                return Err(lost(after_sync, error.0));
+            }
+            self.answer(after_sync);
         }
-        if let Err(error) = self.sync() {
-            return Err(lost(after_sync, error.0));
-        }
-        self.answer(after_sync);
+        self.note_reached();
         Ok(())
+    }
+
+    /// All that was staged is known to the partitions.
+    fn note_reached(&self) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.place = self.wal.place();
+        reached.sequences.clone_from(&self.sequences);
     }
 
     /// Tells those whose entries are durable now; they are hoped to come back.
@@ -371,7 +386,7 @@ impl Committer {
                     let _ = reply.send(Ok(()));
                 }
             }
-            Work::Checkpoint { reply } => {
+            Work::Checkpoint { reply } | Work::Sync { reply } => {
                 let _ = reply.send(Ok(()));
             }
         }
@@ -402,7 +417,7 @@ fn plant_early(mut now: Vec<Staged>, after_sync: Vec<Staged>) -> (Vec<Staged>, V
     let is_early = |staged: &Staged| match &staged.work {
         Work::Batches(_) => planted(Bug::AckBeforeSync),
         Work::Control { .. } => planted(Bug::TrimBeforeSync),
-        Work::Checkpoint { .. } => false,
+        Work::Checkpoint { .. } | Work::Sync { .. } => false,
     };
     let (early, after_sync): (Vec<_>, Vec<_>) = after_sync.into_iter().partition(is_early);
     now.extend(early);
@@ -424,7 +439,7 @@ fn plant_early(mut now: Vec<Staged>, after_sync: Vec<Staged>) -> (Vec<Staged>, V
 fn split_by_durability(staged: Vec<Staged>) -> (Vec<Staged>, Vec<Staged>) {
     let is_memory = |work: &Work| match work {
         Work::Batches(work) => work.durability == Durability::Memory,
-        Work::Control { .. } | Work::Checkpoint { .. } => false,
+        Work::Control { .. } | Work::Checkpoint { .. } | Work::Sync { .. } => false,
     };
     if !staged.iter().any(|staged| is_memory(&staged.work)) {
         return (Vec::new(), staged);

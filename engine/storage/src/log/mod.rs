@@ -18,6 +18,7 @@ mod read;
 mod reclaim;
 mod retention;
 mod room;
+mod save;
 mod tiering;
 
 #[cfg(test)]
@@ -52,6 +53,7 @@ use commit::Counters;
 use partition::Partition;
 pub use queue::Pending;
 use queue::{BatchWork, Queue, Work};
+use save::{LastSaved, Reached};
 
 /// An atomic set of batches of one shard, already stamped with their offsets.
 #[derive(Clone, Debug)]
@@ -161,6 +163,10 @@ pub(crate) struct Inner {
     /// Held from reading batches until what is written again of them is durable: the later of
     /// two writes of a batch counts, so it must be the newer one.
     moving: tokio::sync::Mutex<()>,
+    reached: Arc<Mutex<Reached>>,
+    saved: Mutex<LastSaved>,
+    /// One at a time saves a checkpoint.
+    saving: tokio::sync::Mutex<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
     tier_loop: Mutex<Option<tokio::task::JoinHandle<()>>>,
     compaction_loop: Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -402,7 +408,8 @@ impl Store {
         }
     }
 
-    /// Writes and syncs all that is enqueued, then stops. Appends are refused from now on.
+    /// Writes and syncs all that is enqueued, saves a checkpoint, so that the next opening has
+    /// little to read, and stops. Appends are refused from then on.
     pub async fn close(&self) -> Result<(), LogError> {
         for task in [&self.inner.compaction_loop, &self.inner.tier_loop] {
             let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -412,6 +419,7 @@ impl Store {
             }
         }
         self.inner.tier.blocks.close().await;
+        self.save_at_close().await;
         self.inner.queue.close();
         let writer = self
             .inner

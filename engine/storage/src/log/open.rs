@@ -17,6 +17,7 @@ use super::commit::{Committer, Counters};
 use super::partition::{Beginning, Partition, Slot};
 use super::queue::{Gather, Queue};
 use super::room::Room;
+use super::save::{LastSaved, Reached};
 use super::{Inner, Partitions, Segments, Store, compaction, tiering};
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::error::{OpenError, TierError};
@@ -177,7 +178,8 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
             base,
             next: batch.next,
             records: batch.records,
-            is_numbered: batch.producer.is_some(),
+            epoch: batch.epoch,
+            is_numbered: batch.is_numbered,
             max_timestamp: batch.max_timestamp,
             append_time_us: batch.append_time_us,
             location: batch.location,
@@ -195,15 +197,18 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
         end,
         index,
         cold: Arc::new(cold),
-        producers: producer_table(producers.into_values()),
+        producers: producer_table(producers.into_values(), found.is_partial),
         compacted: found.compacted,
     })
 }
 
 /// From marks in the order of their offsets.
-fn producer_table(marks: impl ExactSizeIterator<Item = ProducerMark>) -> ProducerTable {
+fn producer_table(
+    marks: impl ExactSizeIterator<Item = ProducerMark>,
+    is_partial: bool,
+) -> ProducerTable {
     let mut table = ProducerTable::new();
-    let may_lack_some = marks.len() >= PRODUCER_MARKS_MAX;
+    let may_lack_some = is_partial || marks.len() >= PRODUCER_MARKS_MAX;
     for mark in marks {
         let producer = Producer {
             id: mark.id,
@@ -232,6 +237,7 @@ fn assemble(
         sequences,
         torn,
         entries,
+        from,
         partitions: found,
     } = recovered;
     let partitions = whole(partitions, manifests, found)?;
@@ -239,9 +245,22 @@ fn assemble(
         let path = torn.path.display();
         tracing::warn!(%path, at = torn.at, "a torn tail, never confirmed, was left behind");
     }
-    tracing::debug!(entries, segments = segments.len(), "the WAL was read back");
+    tracing::debug!(
+        entries,
+        from = from.0,
+        segments = segments.len(),
+        "the WAL was read back"
+    );
     let wal_dir = config.dir.join("wal");
     let wal = WalWriter::new(wal_dir, config.segment_bytes, head);
+    let reached = Reached {
+        place: wal.place(),
+        sequences: sequences.clone(),
+    };
+    let saved = LastSaved {
+        to: from.0,
+        bytes: from.1,
+    };
     let inner = Inner {
         disk,
         partitions: Arc::new(partitions),
@@ -254,6 +273,9 @@ fn assemble(
         reclaiming: tokio::sync::Mutex::new(()),
         relieving: tokio::sync::Mutex::new(()),
         moving: tokio::sync::Mutex::new(()),
+        reached: Arc::new(Mutex::new(reached)),
+        saved: Mutex::new(saved),
+        saving: tokio::sync::Mutex::new(()),
         writer: Mutex::new(None),
         tier_loop: Mutex::new(None),
         compaction_loop: Mutex::new(None),
@@ -299,6 +321,7 @@ fn committer(inner: &Inner, wal: WalWriter, sequences: BTreeMap<u32, u64>) -> Co
         counters: Arc::clone(&inner.counters),
         wal,
         sequences,
+        reached: Arc::clone(&inner.reached),
         idle: Duration::from_millis(inner.config.idle_mark_ms),
         tier_bytes: inner.config.tier_bytes,
         tier_wake: Arc::clone(&inner.tier_wake),

@@ -32,6 +32,7 @@ pub(crate) struct Slot {
     pub records: u32,
     /// It says which batch of which producer it is.
     pub is_numbered: bool,
+    pub epoch: ShardEpoch,
     pub max_timestamp: i64,
     pub append_time_us: i64,
     pub location: Location,
@@ -247,6 +248,7 @@ impl Partition {
             next,
             records: batch.len(),
             is_numbered: batch.producer().is_some(),
+            epoch: batch.epoch(),
             max_timestamp: batch.max_timestamp(),
             append_time_us: batch.append_time(),
             location,

@@ -58,13 +58,17 @@ pub(crate) enum Work {
     Checkpoint {
         reply: Reply,
     },
+    /// Nothing but that all before is durable.
+    Sync {
+        reply: Reply,
+    },
 }
 
 impl Work {
     fn bytes(&self) -> usize {
         match self {
             Work::Batches(work) => work.length,
-            Work::Control { .. } | Work::Checkpoint { .. } => 0,
+            Work::Control { .. } | Work::Checkpoint { .. } | Work::Sync { .. } => 0,
         }
     }
 }
@@ -412,7 +416,9 @@ fn split(works: impl Iterator<Item = Work>) -> (Vec<Work>, VecDeque<Work>) {
     for work in works {
         match work {
             Work::Batches(_) => batches.push(work),
-            Work::Control { .. } | Work::Checkpoint { .. } => others.push_back(work),
+            Work::Control { .. } | Work::Checkpoint { .. } | Work::Sync { .. } => {
+                others.push_back(work);
+            }
         }
     }
     (batches, others)
@@ -442,7 +448,8 @@ pub(crate) fn refuse(work: Work, error: &LogError) {
         | Work::Control {
             reply: Some(reply), ..
         }
-        | Work::Checkpoint { reply } => {
+        | Work::Checkpoint { reply }
+        | Work::Sync { reply } => {
             let _ = reply.send(Err(error.clone()));
         }
         Work::Control { reply: None, .. } => {}

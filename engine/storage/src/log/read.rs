@@ -163,7 +163,7 @@ pub(super) async fn load(
         let load = |slot: &Slot| match partition.in_memory(slot) {
             Some(batch) => Ok(batch),
             None => {
-                let stamp = (slot.base, slot.append_time_us);
+                let stamp = (slot.base, slot.epoch, slot.append_time_us);
                 read_batch(partition.id(), stamp, &slot.location)
             }
         };

@@ -51,15 +51,15 @@ impl Room {
         match work {
             Work::Checkpoint { .. } => 0,
             Work::Control { .. } => checkpoint.min(part),
-            Work::Batches(_) => checkpoint.min(part) + CONTROL_BYTES.min(part),
+            Work::Batches(_) | Work::Sync { .. } => checkpoint.min(part) + CONTROL_BYTES.min(part),
         }
     }
 
     /// Whether the WAL, which has `held` bytes to keep, may have another segment for this work.
     pub(crate) fn allows(&self, work: &Work, held: u64, length: usize) -> bool {
-        let is_batches = matches!(work, Work::Batches(_));
+        let is_limited = matches!(work, Work::Batches(_) | Work::Sync { .. });
         let segment = self.segment_bytes.max(length as u64);
-        self.limit == 0 || !is_batches || held.saturating_add(segment) <= self.limit
+        self.limit == 0 || !is_limited || held.saturating_add(segment) <= self.limit
     }
 
     /// There was no room; answers whether it is time to say so.

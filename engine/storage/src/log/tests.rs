@@ -209,7 +209,7 @@ async fn modules_are_kept_by_digest() {
     assert!(store.get(model::Digest::of(b"other")).await.is_err());
 }
 
-mod faults {
+pub(crate) mod faults {
     //! The store over a disk and an object store that fail on purpose.
 
     use std::sync::atomic::Ordering::SeqCst;
@@ -218,14 +218,14 @@ mod faults {
     use crate::tests::disk::SimDisk;
     use crate::tier::tests::FaultyStore;
 
-    struct Bench {
-        dir: Arc<tempfile::TempDir>,
-        disk: SimDisk,
-        objects: FaultyStore,
+    pub(crate) struct Bench {
+        pub(crate) dir: Arc<tempfile::TempDir>,
+        pub(crate) disk: SimDisk,
+        pub(crate) objects: FaultyStore,
     }
 
     impl Bench {
-        fn new() -> Bench {
+        pub(crate) fn new() -> Bench {
             let dir = Arc::new(tempfile::tempdir().unwrap());
             Bench {
                 dir,
@@ -234,7 +234,7 @@ mod faults {
             }
         }
 
-        async fn open(&self) -> Store {
+        pub(crate) async fn open(&self) -> Store {
             let mut config = config(self.dir.path());
             config.segment_bytes = 8 << 10;
             let tier = self.objects.tier(&config);

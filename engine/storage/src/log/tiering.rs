@@ -260,6 +260,7 @@ impl Store {
         }
         self.reclaim().await?;
         self.relieve().await?;
+        self.save_if_due().await;
         self.delete_retired(RETIRED_GRACE).await;
         self.collect_due().await;
         self.inner.tier.blocks.expire();

@@ -403,7 +403,11 @@ impl Disk for SimDisk {
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         self.faults.power()?;
         let mut names = self.names.lock().unwrap();
-        let is_whole = |change: &NameChange| matches!(change, NameChange::Rename(..));
+        let is_segment = |path: &Path| path.extension().is_some_and(|ending| ending == "wal");
+        let is_whole = |change: &NameChange| match change {
+            NameChange::Rename(_, to, _) => is_segment(to),
+            NameChange::Link(..) | NameChange::Unlink(_) => false,
+        };
         if names.unsynced.iter().any(is_whole) {
             // The new file's head says that all before it was durable.
             for content in names.durable.values() {

@@ -25,15 +25,15 @@ use crate::log::tests::batch;
 use crate::tests::disk::SimDisk;
 use crate::tier::manifest::ProducerMark;
 
-const DIR: &str = "/wal";
-const SEGMENT_BYTES: u64 = 4 << 10;
+pub(super) const DIR: &str = "/wal";
+pub(super) const SEGMENT_BYTES: u64 = 4 << 10;
 const A: PartitionId = PartitionId::new(TopicId(1), 0);
 const B: PartitionId = PartitionId::new(TopicId(1), 1);
 const C: PartitionId = PartitionId::new(TopicId(2), 0);
 
 /// What a WAL holds of one partition.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Part {
+pub(super) struct Part {
     start: Offset,
     end: Offset,
     /// By base offset: next offset, segment, byte in its file.
@@ -44,12 +44,12 @@ struct Part {
 
 /// What a WAL holds.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Holds {
+pub(super) struct Holds {
     parts: BTreeMap<PartitionId, Part>,
     sequences: BTreeMap<u32, u64>,
 }
 
-fn holds(recovered: &Recovered) -> Holds {
+pub(super) fn holds(recovered: &Recovered) -> Holds {
     let mut parts = BTreeMap::new();
     for (id, found) in &recovered.partitions {
         let batches = found.batches.iter().map(|(base, batch)| {
@@ -73,9 +73,9 @@ fn holds(recovered: &Recovered) -> Holds {
     Holds { parts, sequences }
 }
 
-struct Written {
-    segment: u64,
-    bytes: Range<usize>,
+pub(super) struct Written {
+    pub(super) segment: u64,
+    pub(super) bytes: Range<usize>,
     /// Position of its first byte.
     position: u64,
     /// What it says was durable.
@@ -84,17 +84,17 @@ struct Written {
     tells: Vec<(PartitionId, Offset)>,
 }
 
-struct Log {
-    disk: SimDisk,
+pub(super) struct Log {
+    pub(super) disk: SimDisk,
     wal: WalWriter,
     synced_to: u64,
-    written: Vec<Written>,
+    pub(super) written: Vec<Written>,
     /// After so many entries.
     holds: Vec<Holds>,
     batches: BTreeMap<(PartitionId, Offset), Batch>,
 }
 
-fn open(disk: &SimDisk) -> Result<Recovered, OpenError> {
+pub(super) fn open(disk: &SimDisk) -> Result<Recovered, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     recover(&disk, Path::new(DIR), SEGMENT_BYTES)
 }
@@ -130,7 +130,8 @@ impl Log {
             self.wal.roll(length).unwrap();
             self.synced_to = self.wal.position();
         }
-        let (segment, from) = self.wal.place();
+        let place = self.wal.place();
+        let (segment, from) = (place.segment.head.id, place.at as usize);
         let position = self.wal.position();
         let staged = stage(&mut self.wal);
         self.wal.write().unwrap();
@@ -232,11 +233,11 @@ impl Log {
         self.entry(64, Vec::new(), WalWriter::stage_mark);
     }
 
-    fn path(&self, segment: u64) -> PathBuf {
+    pub(super) fn path(&self, segment: u64) -> PathBuf {
         segment_path(Path::new(DIR), segment)
     }
 
-    fn last_segment(&self) -> u64 {
+    pub(super) fn last_segment(&self) -> u64 {
         self.written.last().unwrap().segment
     }
 
@@ -353,7 +354,7 @@ fn producers(partition: PartitionId, base_offset: Offset) -> Control {
 /// Three segments and more: entries of one and of several batches, short bodies and long ones,
 /// trims, a drop, a checkpoint, marks, producers, batches that were moved or compacted, some of it
 /// synced and some not.
-fn mixed() -> Log {
+pub(super) fn mixed() -> Log {
     let mut log = Log::new();
     log.append(&[(A, 1, 3)]);
     log.append(&[(A, 2, 300), (B, 1, 40)]);

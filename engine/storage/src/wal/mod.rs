@@ -9,6 +9,7 @@ mod damage;
 pub(crate) mod entry;
 pub(crate) mod reader;
 pub(crate) mod recovery;
+pub(crate) mod saved;
 pub(crate) mod segment;
 pub(crate) mod writer;
 

@@ -5,14 +5,14 @@
 //! batch that was asked for. Refuses: anything else, named with file and position.
 
 use bytes::Bytes;
-use model::{Batch, LogError, Offset, PartitionId};
+use model::{Batch, LogError, Offset, PartitionId, ShardEpoch};
 
 use super::Location;
 
 /// Reads the batch that stands at `location`.
 pub(crate) fn read_batch(
     partition: PartitionId,
-    (base, append_time_us): (Offset, i64),
+    (base, epoch, append_time_us): (Offset, ShardEpoch, i64),
     location: &Location,
 ) -> Result<Batch, LogError> {
     let damage = |reason: String| LogError::Corrupt {
@@ -31,11 +31,12 @@ pub(crate) fn read_batch(
         .map_err(|error| damage(error.to_string()))?;
     let batch = Batch::decode(Bytes::from(bytes)).map_err(|error| damage(error.to_string()))?;
     // The stamp is outside of the batch's own checksum.
-    let stamp = (batch.base_offset(), batch.append_time());
-    if stamp != (base, append_time_us) {
-        let (offset, time) = stamp;
+    let stamp = (batch.base_offset(), batch.epoch(), batch.append_time());
+    if stamp != (base, epoch, append_time_us) {
+        let (offset, epoch, time) = stamp;
         return Err(damage(format!(
-            "it is stamped offset {offset}, time {time}"
+            "it is stamped offset {offset}, epoch {}, time {time}",
+            epoch.0
         )));
     }
     Ok(batch)

@@ -1,11 +1,12 @@
-//! Reads the WAL back when a store opens: what is whole is kept, a torn tail is left behind, and
-//! damage to what was durable is named.
+//! Reads the WAL back when a store opens, from the last checkpoint on where there is one: what is
+//! whole is kept, a torn tail is left behind, and damage to what was durable is named.
 //!
 //! Called by: `Store::open`, on a thread that may block.
 //! Invariants: what is kept is a prefix; damage below what a later valid entry (or a later
 //! segment) calls durable is corruption; what is kept but not known durable is written and
 //! synced again before anything is built on it; a torn tail is overwritten with a durable mark,
-//! so that what is left of it can never become whole again.
+//! so that what is left of it can never become whole again; a checkpoint that leads to an error
+//! is not believed, and all is read. Damage before a checkpoint is named when it is read.
 //! Refuses: corruption, missing segments, heads that belong elsewhere.
 
 use std::collections::BTreeMap;
@@ -15,10 +16,11 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use model::compaction::Compacted;
-use model::{Batch, Offset, PartitionId, Producer};
+use model::{Batch, Offset, PartitionId, Producer, ShardEpoch};
 
 use super::damage::{After, is_zero, later, valid_at};
 use super::entry::{self, Control, ENTRY_HEAD_LEN, EntryHead, Kind};
+use super::saved::{self, Saved};
 use super::segment::{
     Location, OpenFiles, SEGMENT_HEAD_LEN, Segment, SegmentHead, create_segment, is_draft,
     segment_id, segment_path,
@@ -35,7 +37,10 @@ pub(crate) struct FoundBatch {
     pub records: u32,
     pub max_timestamp: i64,
     pub append_time_us: i64,
+    /// A checkpoint tells of it among the marks of its partition.
     pub producer: Option<Producer>,
+    pub is_numbered: bool,
+    pub epoch: ShardEpoch,
     pub location: Location,
 }
 
@@ -50,6 +55,8 @@ pub(crate) struct Found {
     pub batches: BTreeMap<Offset, FoundBatch>,
     /// Batches of producers that stand here no more, by base offset.
     pub producers: BTreeMap<Offset, ProducerMark>,
+    /// Some producers may be forgotten.
+    pub is_partial: bool,
     pub compacted: Compacted,
 }
 
@@ -101,7 +108,10 @@ pub(crate) struct Recovered {
     /// Next sequence of each shard.
     pub sequences: BTreeMap<u32, u64>,
     pub torn: Option<Torn>,
+    /// That were read.
     pub entries: u64,
+    /// Position from which on they were read, and the bytes of the checkpoint for what is before.
+    pub from: (u64, u64),
 }
 
 /// State while the segments are read one after the other.
@@ -112,6 +122,16 @@ struct Scan {
     entries: u64,
     /// Known durable, as far as valid entries and segment heads say.
     synced_to: u64,
+    /// The last segment must have an entry that was not read before: it made a checkpoint durable.
+    must_follow: bool,
+}
+
+/// Where reading begins: the number of the segment, and the end of what is known before.
+struct From {
+    number: usize,
+    end: End,
+    /// Of the checkpoint; 0 without.
+    bytes: u64,
 }
 
 /// Opens the WAL in `dir`, making its first segment if there is none.
@@ -125,10 +145,67 @@ pub(crate) fn recover(
     let Some(first) = ids.first() else {
         return start(&files, dir, segment_bytes);
     };
+    if let Some((saved, bytes)) = saved::load(&files, dir, &ids) {
+        match after(&**disk, &files, (dir, &ids), saved, bytes as u64) {
+            Ok(recovered) => return Ok(recovered),
+            Err(error) => {
+                tracing::warn!(%error, "the checkpoint does not fit: the whole WAL is read")
+            }
+        }
+    }
     let segments = heads(&files, &**disk, dir, &ids, *first)?;
-    let mut scan = Scan::default();
-    let (previous, buffer) = scan.sealed(&**disk, &segments)?;
-    scan.tail(&**disk, segments, previous, buffer)
+    let end = End {
+        at: SEGMENT_HEAD_LEN,
+        previous: segments[0].head.previous,
+    };
+    let from = From {
+        number: 0,
+        end,
+        bytes: 0,
+    };
+    Scan::default().read(&**disk, segments, from)
+}
+
+/// What a checkpoint says, and what came after it.
+fn after(
+    disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
+    (dir, ids): (&Path, &[u64]),
+    saved: Saved,
+    bytes: u64,
+) -> Result<Recovered, OpenError> {
+    let Saved {
+        place,
+        mut segments,
+        partitions,
+        sequences,
+    } = saved;
+    let known = segments.len();
+    let is_known = known == ids.len();
+    segments.extend(heads(
+        files,
+        disk,
+        dir,
+        &ids[known..],
+        place.segment.head.id + 1,
+    )?);
+    let scan = Scan {
+        partitions,
+        sequences,
+        entries: 0,
+        synced_to: place.position(),
+        must_follow: is_known && !planted(Bug::SavedStaleBelieved),
+    };
+    let end = End {
+        at: place.at as usize,
+        previous: place.previous,
+    };
+    let from = From {
+        number: known - 1,
+        end,
+        bytes,
+    };
+    scan.read(disk, segments, from)
 }
 
 /// The segments' heads; names the first that is missing or damaged.
@@ -182,6 +259,7 @@ fn start(files: &Arc<OpenFiles>, dir: &Path, segment_bytes: u64) -> Result<Recov
         sequences: BTreeMap::new(),
         torn: None,
         entries: 0,
+        from: (0, 0),
     })
 }
 
@@ -205,13 +283,17 @@ fn segment_ids(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, OpenError> {
 }
 
 /// Why a segment's head was not read.
-enum HeadError {
+pub(super) enum HeadError {
     Open(OpenError),
     Bad(String),
 }
 
 /// A segment as its head says; its file is open only meanwhile.
-fn head_of(files: &Arc<OpenFiles>, dir: &Path, id: u64) -> Result<Arc<Segment>, HeadError> {
+pub(super) fn head_of(
+    files: &Arc<OpenFiles>,
+    dir: &Path,
+    id: u64,
+) -> Result<Arc<Segment>, HeadError> {
     let path = segment_path(dir, id);
     let io = |error| HeadError::Open(OpenError::io("read", &path, error));
     let bad = |reason: &str| HeadError::Bad(reason.to_owned());
@@ -246,7 +328,11 @@ fn bad_head(
         let Ok(bytes) = read_whole(disk, segment) else {
             break;
         };
-        let Ok(end) = scan.segment(segment, &bytes, previous) else {
+        let begin = End {
+            at: SEGMENT_HEAD_LEN,
+            previous,
+        };
+        let Ok(end) = scan.segment(segment, &bytes, begin) else {
             break;
         };
         previous = end.previous;
@@ -291,29 +377,43 @@ struct End {
 }
 
 impl Scan {
-    /// Takes all segments but the last, each of which must be whole. Answers the checksum of the
-    /// last entry, and a buffer to go on with.
+    /// Takes all entries from `from` on.
+    fn read(
+        mut self,
+        disk: &dyn Disk,
+        segments: Vec<Arc<Segment>>,
+        from: From,
+    ) -> Result<Recovered, OpenError> {
+        let begin = segments[from.number].head.base + from.end.at as u64;
+        let (end, buffer) = self.sealed(disk, &segments[from.number..], from.end)?;
+        let mut recovered = self.tail(disk, segments, end, buffer)?;
+        recovered.from = (begin, from.bytes);
+        Ok(recovered)
+    }
+
+    /// Takes all segments but the last, each of which must be whole, the first from `end` on.
+    /// Answers where the last one goes on, and a buffer to go on with.
     fn sealed(
         &mut self,
         disk: &dyn Disk,
         segments: &[Arc<Segment>],
-    ) -> Result<(u32, BytesMut), OpenError> {
-        let mut previous = segments[0].head.previous;
+        mut end: End,
+    ) -> Result<(End, BytesMut), OpenError> {
         let mut buffer = BytesMut::new();
         for (number, next) in segments.iter().enumerate().skip(1) {
             let segment = &segments[number - 1];
             let limit = next.head.base.saturating_sub(segment.head.base);
             let bytes = read_segment(&*open(disk, segment)?, segment, limit, buffer)?;
-            let end = self.segment(segment, &bytes, previous)?;
+            end = self.segment(segment, &bytes, end)?;
             if end.at as u64 != limit || end.previous != next.head.previous {
                 let place = (&segments[number - 1..], end.at);
                 return Err(self.corrupt(disk, place, &bytes, "an entry is damaged or missing"));
             }
-            previous = end.previous;
+            end.at = SEGMENT_HEAD_LEN;
             self.synced_to = next.head.base;
             buffer = bytes.try_into_mut().unwrap_or_default();
         }
-        Ok((previous, buffer))
+        Ok((end, buffer))
     }
 
     /// Takes the last segment, whose tail may be torn, and settles it.
@@ -321,7 +421,7 @@ impl Scan {
         mut self,
         disk: &dyn Disk,
         segments: Vec<Arc<Segment>>,
-        previous: u32,
+        end: End,
         buffer: BytesMut,
     ) -> Result<Recovered, OpenError> {
         let segment = Arc::clone(&segments[segments.len() - 1]);
@@ -329,7 +429,15 @@ impl Scan {
         let bytes = read_segment(&*file, &segment, segment.capacity, buffer)?;
         let begin = segment.head.base + SEGMENT_HEAD_LEN as u64;
         self.synced_to = self.synced_to.max(begin);
-        let mut end = self.segment(&segment, &bytes, previous)?;
+        let mut end = self.segment(&segment, &bytes, end)?;
+        if self.must_follow && self.entries == 0 {
+            return Err(OpenError::Corrupt {
+                path: segment.path.clone(),
+                position: end.at as u64,
+                reason: "the log ends before its checkpoint".to_owned(),
+                lost: String::new(),
+            });
+        }
         self.check_tail(disk, &segment, &bytes, end.at)?;
         let torn = self
             .settle_tail(&segment, &*file, &bytes, &mut end)
@@ -347,21 +455,18 @@ impl Scan {
             sequences: self.sequences,
             torn,
             entries: self.entries,
+            from: (0, 0),
             segments,
         })
     }
 
-    /// Takes all valid entries from the segment's beginning.
+    /// Takes all valid entries that follow on `end`.
     fn segment(
         &mut self,
         segment: &Arc<Segment>,
         bytes: &Bytes,
-        previous: u32,
+        mut end: End,
     ) -> Result<End, OpenError> {
-        let mut end = End {
-            at: SEGMENT_HEAD_LEN,
-            previous,
-        };
         while let Some((head, crc)) = valid_at(&segment.head, bytes, end.at) {
             let is_checked = !planted(Bug::HoleSkipped) && !planted(Bug::PreviousNotChecked);
             if head.previous != end.previous && is_checked {
@@ -433,6 +538,8 @@ impl Scan {
             max_timestamp: batch.max_timestamp(),
             append_time_us: batch.append_time(),
             producer: batch.producer(),
+            is_numbered: batch.producer().is_some(),
+            epoch: batch.epoch(),
             location,
         };
         found.batches.insert(base, facts);

@@ -118,10 +118,10 @@ impl Log {
             self.wal.roll(length).unwrap();
             self.sync();
         }
-        let (_, from) = self.wal.place();
+        let from = self.wal.place().at as usize;
         stage(&mut self.wal);
         self.wal.write().unwrap();
-        assert_eq!(self.wal.place().1, from + length);
+        assert_eq!(self.wal.place().at as usize, from + length);
         let ends = self.ends;
         self.written.push(Written { from, ends });
     }
@@ -189,7 +189,7 @@ fn bytes_that_look_like_an_entry_are_not_taken_for_one() {
         text: 4,
         both: false,
     }]);
-    let (_, from) = log.wal.place();
+    let from = log.wal.place().at as usize;
     // Somebody who knows the format puts an entry into a value, at the right position, claiming
     // that all before was durable. The salt he cannot know.
     let fake_at = from + 400;

@@ -50,6 +50,22 @@ pub(crate) struct Head {
     pub previous: u32,
 }
 
+/// A place between two entries.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub segment: Arc<Segment>,
+    /// From the file's first byte.
+    pub at: u64,
+    /// The crc of the entry before.
+    pub previous: u32,
+}
+
+impl Place {
+    pub(crate) fn position(&self) -> u64 {
+        self.segment.head.base + self.at
+    }
+}
+
 pub(crate) struct WalWriter {
     dir: PathBuf,
     segment_bytes: u64,
@@ -95,10 +111,13 @@ impl WalWriter {
         self.segment.head.base + self.at
     }
 
-    /// Segment and byte in its file where the next entry goes.
-    #[cfg(test)]
-    pub(crate) fn place(&self) -> (u64, usize) {
-        (self.segment.head.id, self.at as usize)
+    /// Where the next entry goes.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            segment: Arc::clone(&self.segment),
+            at: self.at,
+            previous: self.previous,
+        }
     }
 
     pub(crate) fn is_synced(&self) -> bool {

@@ -42,6 +42,7 @@ impl Partition {
             next,
             records: batch.len(),
             is_numbered: batch.producer().is_some(),
+            epoch: batch.epoch(),
             max_timestamp: batch.max_timestamp(),
             append_time_us: batch.append_time(),
             location,
@@ -64,6 +65,12 @@ impl Partition {
 
     pub(crate) fn set_compacted(&self, compacted: Compacted) {
         self.lock().compacted = compacted;
+    }
+
+    /// The last batches of each producer, and whether some producers may be forgotten.
+    pub(crate) fn marks(&self) -> (Vec<ProducerMark>, bool) {
+        let state = self.lock();
+        (marks(&state.producers), state.producers.has_forgotten())
     }
 
     /// What batches in the WAL do not say and a checkpoint does: batches of producers that were

@@ -33,7 +33,7 @@ const FAULTS: [&str; 8] = [
 ];
 
 /// Every bug, and the number of seeds it took to find it when this was written.
-const BUGS: [(Bug, u64); 24] = [
+const BUGS: [(Bug, u64); 27] = [
     (Bug::AckBeforeSync, 1),
     (Bug::SyncSkipped, 1),
     (Bug::CompletionNotChecked, 4),
@@ -41,20 +41,23 @@ const BUGS: [(Bug, u64); 24] = [
     (Bug::WatermarkBeforeSync, 1),
     (Bug::FailureForgotten, 1),
     (Bug::PositionOff, 1),
-    (Bug::PartitionNotSummed, 3),
-    (Bug::HoleSkipped, 1),
+    (Bug::PartitionNotSummed, 8),
+    (Bug::HoleSkipped, 2),
     (Bug::PreviousNotChecked, 126),
     (Bug::TornTailKept, 166),
     (Bug::NameNotSynced, 1),
     (Bug::RemovalsNotSynced, 4),
-    (Bug::SyncedToStale, 4),
+    (Bug::SyncedToStale, 1),
     (Bug::SyncedToNew, 2),
-    (Bug::DamageCut, 2),
+    (Bug::DamageCut, 1),
     (Bug::SegmentFreedEarly, 4),
     (Bug::CheckpointLeftOut, 2),
     (Bug::CheckpointStartForgotten, 2),
     (Bug::CheckpointPartitionForgotten, 2),
-    (Bug::CheckpointSequencesForgotten, 15),
+    (Bug::CheckpointSequencesForgotten, 24),
+    (Bug::SavedNotSummed, 1),
+    (Bug::SavedStaleBelieved, 2),
+    (Bug::SavedBatchForgotten, 1),
     (Bug::TrimBeforeSync, 5),
     (Bug::OffsetsKeptWhenFull, 1),
     (Bug::FullConfirmed, 1),

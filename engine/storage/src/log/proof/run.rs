@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -21,16 +20,15 @@ use super::super::tests::{P0, P1, partitions};
 use super::super::{Entry, Store};
 use super::oracle::{Oracle, PARTITIONS, Seen, Sent};
 use crate::config::StoreConfig;
-use crate::error::OpenError;
-use crate::io::Disk;
 use crate::tests::disk::{Fired, SimDisk};
 use crate::tier::tests::FaultyStore;
 use crate::wal::entry::{ENTRY_HEAD_LEN, PART_HEAD_LEN, entry_len, padded};
-use crate::wal::recovery::recover;
+
+mod damage;
 
 const IDS: [PartitionId; PARTITIONS] = [P0, P1];
 const SEGMENT_BYTES: u64 = 3 << 10;
-/// Bits flipped at the end of a run, one at a time.
+/// Bits flipped at the end of a run, one at a time, in the log and in its checkpoint each.
 const FLIPS: u64 = 24;
 
 /// What a run did.
@@ -159,8 +157,14 @@ pub(super) fn run(seed: u64) -> Result<Report, String> {
             run.live(&mut life).await?;
             run.end(life);
         }
-        drop(run.open().await?);
-        run.damage()?;
+        let mut life = run.open().await?;
+        let before = run.disk.files();
+        run.append(&mut life)?;
+        let store = life.store.clone();
+        let saved = with_turns(&mut life, store.save()).await;
+        saved.map_err(|error| format!("no checkpoint on a healthy disk: {error}"))?;
+        drop((life, store));
+        run.damage(&before)?;
         Ok(run.report)
     })
 }
@@ -320,6 +324,12 @@ impl Run {
                 let store = life.store.clone();
                 // May fail with the disk; what it moved is checked like all else.
                 let _ = with_turns(life, store.move_leftovers()).await;
+                Ok(())
+            }
+            94..96 => {
+                let store = life.store.clone();
+                // May fail with the disk, and then helps nobody.
+                let _ = with_turns(life, store.save()).await;
                 Ok(())
             }
             // With nothing waiting the writer appends a mark.
@@ -515,50 +525,5 @@ impl Run {
             self.disk = self.disk.restarted();
         }
         self.report.fired.add(&files.faults.fired.lock().unwrap());
-    }
-
-    /// Flips bits below what is known durable: each must be named.
-    fn damage(&mut self) -> Result<(), String> {
-        let (files, known) = (self.disk.files(), self.disk.known());
-        self.report.bytes_crc = files.iter().fold(0, |crc, (path, bytes)| {
-            let crc = crc32c::crc32c_append(crc, path.to_string_lossy().as_bytes());
-            crc32c::crc32c_append(crc, bytes)
-        });
-        let total: usize = known.values().sum();
-        for _ in 0..FLIPS {
-            let mut at = self.rng.below(total as u64) as usize;
-            let bit = self.rng.below(8);
-            let mut place = None;
-            for (path, known) in &known {
-                if at < *known && place.is_none() {
-                    place = Some((path, at));
-                }
-                at = at.wrapping_sub(*known);
-            }
-            let (path, at) = place.unwrap();
-            let disk = SimDisk::default();
-            for (other, bytes) in &files {
-                let mut bytes = bytes.clone();
-                if other == path {
-                    bytes[at] ^= 1 << bit;
-                }
-                disk.put(other, bytes);
-            }
-            self.report.flips += 1;
-            let disk: Arc<dyn Disk> = Arc::new(disk);
-            match recover(&disk, Path::new("/proof/wal"), SEGMENT_BYTES) {
-                Err(OpenError::Corrupt { path: named, .. }) if named == *path => {}
-                other => {
-                    let known = known[path];
-                    let path = path.display();
-                    let got = match other {
-                        Ok(_) => "was not noticed".to_owned(),
-                        Err(error) => format!("was answered: {error}"),
-                    };
-                    return Err(format!("a flip in {path} at {at} below {known} {got}"));
-                }
-            }
-        }
-        Ok(())
     }
 }
