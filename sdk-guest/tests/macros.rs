@@ -4,6 +4,7 @@ extern crate rustmq_sdk as rustmq;
 
 use std::time::Duration;
 
+use rustmq::describe::Description;
 use rustmq::testing::{Harness, Outcome, Row, run};
 use rustmq::{Meta, Port, Raw, Record, Reject, Tombstone};
 use serde::{Deserialize, Serialize};
@@ -70,8 +71,9 @@ fn lanes(row: Flight<'_>) -> Result<Lane, Reject> {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, rustmq::Params)]
 struct Config {
+    /// What follows, "quoted".
     #[serde(default)]
     suffix: String,
 }
@@ -98,6 +100,55 @@ fn forget(row: Option<&[u8]>) -> Result<Record<Tombstone>, Reject> {
         return Err(Reject::retry(Duration::from_millis(250), "busy", "later"));
     }
     Ok(Record::new(Tombstone))
+}
+
+/// Everything that Params knows.
+#[derive(Deserialize, rustmq::Params)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code)]
+struct Many {
+    per_row: u32,
+    #[serde(rename = "as")]
+    named: Option<Vec<f64>>,
+    mode: Mode,
+    rest: std::collections::BTreeMap<String, bool>,
+}
+
+#[derive(Deserialize, rustmq::Params)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code)]
+enum Mode {
+    Fast,
+    VerySlow,
+}
+
+#[rustmq::filter]
+fn many(_: &[u8], _: &Many) -> bool {
+    true
+}
+
+macro_rules! said {
+    ($module:ty) => {{
+        const SAID: Description = Description::of::<$module>("m", "1");
+        const JSON: [u8; SAID.len()] = SAID.json();
+        String::from_utf8(JSON.to_vec()).expect("JSON is text")
+    }};
+}
+
+#[test]
+fn modules_describe_themselves() {
+    let none = r#"{"type":"object","properties":{},"required":[],"additionalProperties":false}"#;
+    let ended = |params: &str, ports: &str| {
+        format!(
+            r#"{{"name":"m","version":"1","params":{params},"ports":{ports},"state_schema":null}}"#
+        )
+    };
+    assert_eq!(said!(tidy), ended(none, "null"));
+    assert_eq!(said!(lanes), ended(none, r#"["late","on_time"]"#));
+    let config = r#"{"type":"object","properties":{"suffix":{"description":"What follows, \"quoted\".","allOf":[{"type":"string"}]}},"required":[],"additionalProperties":false}"#;
+    assert_eq!(said!(marked), ended(config, "null"));
+    let params = r#"{"type":"object","description":"Everything that Params knows.","properties":{"per-row":{"type":"integer","minimum":0},"as":{"anyOf":[{"type":"array","items":{"type":"number"}},{"type":"null"}]},"mode":{"enum":["fast","veryslow"]},"rest":{"type":"object","additionalProperties":{"type":"boolean"}}},"required":["per-row","mode","rest"],"additionalProperties":false}"#;
+    assert_eq!(said!(many), ended(params, "null"));
 }
 
 fn check(outcome: &Outcome, expected: &str) {

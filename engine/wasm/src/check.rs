@@ -15,6 +15,7 @@ use wasmparser::component_types::ComponentEntityType;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
 
+use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::world::{MODULE, PACKAGE, VERSION, WORLD, offered};
@@ -50,6 +51,10 @@ pub struct ModuleInfo {
     pub digest: Digest,
     pub size: usize,
     pub kind: Kind,
+    /// What the module says of itself.
+    pub describe: Option<Description>,
+    /// The version of `rustmq:etl` that it was built for.
+    pub contract: Option<String>,
     /// The world it fits, when it exports what that world asks for.
     pub world: Option<String>,
     /// Interfaces, sorted.
@@ -111,7 +116,7 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
     if let Some(name) = info.unknown.first() {
         return Err(LoadError::Version {
             name: name.clone(),
-            built: info.built_for().unwrap_or("another version").to_owned(),
+            built: info.contract.clone().unwrap_or("another version".into()),
         });
     }
     if let Some(name) = info.grants_needed.first() {
@@ -138,17 +143,6 @@ fn hint(name: &str) -> &'static str {
         "the module was built for another host (a browser?); take out the dependency that needs it"
     } else {
         "a module may import rustmq:etl only; take out the dependency that needs it"
-    }
-}
-
-impl ModuleInfo {
-    /// The version of `rustmq:etl` that the module was built for.
-    pub fn built_for(&self) -> Option<&str> {
-        let names = self.exports.iter().chain(&self.imports);
-        names
-            .filter_map(|name| of_package(name))
-            .next()
-            .map(|(_, version)| version)
     }
 }
 
@@ -216,6 +210,8 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             digest: Digest::of(bytes),
             size: bytes.len(),
             kind: Kind::CoreWithType,
+            describe: None,
+            contract: None,
             world: None,
             imports: imports.into_iter().collect(),
             exports: exports.into_iter().collect(),
@@ -237,10 +233,17 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
         .validate_all(component)
         .map_err(invalid)?;
     let (mut imports, mut exports, mut depth) = (BTreeSet::new(), BTreeSet::new(), 0usize);
+    let mut describe = None;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
+            // a language's tool puts it into the core module, or beside it
+            Payload::CustomSection(section) if depth <= 1 && section.name() == SECTION => {
+                if describe.replace(Description::parse(section.data())?).is_some() {
+                    return Err(InspectError::Describe("there are two of them".into()));
+                }
+            }
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section.into_iter().take(NAMES_MAX) {
                     imports.insert(import.map_err(invalid)?.name.name.to_owned());
@@ -274,10 +277,14 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
     let pick = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
         imports.iter().filter(|n| keep(n)).cloned().collect()
     };
+    let of_ours = exports.iter().chain(&imports);
+    let contract = of_ours.filter_map(|name| of_package(name)).next();
     Ok(ModuleInfo {
         digest: Digest::of(file),
         size: file.len(),
         kind,
+        describe,
+        contract: contract.map(|(_, version)| version.to_owned()),
         world: exports
             .iter()
             .any(|n| ours(n, MODULE))

@@ -147,6 +147,7 @@ impl Module {
                 });
             }
         }
+        self.fits(context)?;
         if let Some((bytes, limit)) = self.shared.memory.full() {
             return Err(OpenError::Memory { bytes, limit });
         }
@@ -173,6 +174,29 @@ impl Module {
             ports,
             limits: limits.clone(),
             digest: self.digest(),
+        })
+    }
+
+    /// Whether the node gives what the module says it takes.
+    fn fits(&self, context: &OpenContext) -> Result<(), OpenError> {
+        let Some(describe) = &self.info.describe else {
+            return Ok(());
+        };
+        describe
+            .check_params(&context.params)
+            .map_err(|faults| OpenError::Params {
+                title: describe.title(),
+                faults,
+            })?;
+        let declares = |port: &str| context.outputs.iter().any(|edge| edge.name == port);
+        let Some(port) = describe.missing_port(declares) else {
+            return Ok(());
+        };
+        let declared: Vec<&str> = context.outputs.iter().map(|o| o.name.as_str()).collect();
+        Err(OpenError::Port {
+            title: describe.title(),
+            port: port.to_owned(),
+            declared: declared.join(", "),
         })
     }
 

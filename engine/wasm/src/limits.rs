@@ -28,6 +28,8 @@ pub const HISTOGRAM_BOUNDS_MAX: usize = 32;
 pub const TOLD_MAX: usize = 1_000_000;
 /// Most names and values beside one line of log.
 pub const LOG_VALUES_MAX: usize = 64;
+/// Largest `rustmq:describe` section, in bytes.
+pub const DESCRIBE_BYTES_MAX: usize = 256 << 10;
 /// Most imports and exports of a module that are listed.
 pub const NAMES_MAX: usize = 2000;
 /// Output that is always allowed, whatever the amplification says, in bytes.

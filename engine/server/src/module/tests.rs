@@ -198,6 +198,7 @@ async fn all_shapes_work_through_a_real_component() {
     for name in ["doubled", "even", "words", "lanes"] {
         paths.push(built(name).await);
     }
+    describes_itself(&paths);
     let mut map = open(&paths[0], r#"{"factor":3}"#, &["out"]);
     assert_eq!(
         run(&mut map, &["1", "x", "3"]),
@@ -223,6 +224,28 @@ async fn all_shapes_work_through_a_real_component() {
         run(&mut route, &["5", "50", "6"]),
         "forward 0 [0, 2]\nforward 1 [1]\n"
     );
+}
+
+/// What `doubled` and `lanes` say of themselves.
+fn describes_itself(paths: &[PathBuf]) {
+    let said = |path: &Path| {
+        let info = Host::inspect(&fs::read(path).unwrap()).unwrap();
+        info.describe.unwrap()
+    };
+    let doubled = said(&paths[0]);
+    assert_eq!(doubled.title(), "doubled 0.1.0");
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": { "factor": {
+            "description": "What each number is multiplied by.",
+            "allOf": [{ "type": "integer" }],
+        } },
+        "required": ["factor"],
+        "additionalProperties": false,
+    });
+    assert_eq!((doubled.params, doubled.ports), (Some(schema), None));
+    let names = vec!["small".to_owned(), "big_one".to_owned()];
+    assert_eq!(said(&paths[3]).ports, Some(names));
 }
 
 async fn built(name: &str) -> PathBuf {
@@ -354,7 +377,7 @@ async fn the_guest_of_conformance_builds_for_this_version() {
         );
     }
     let info = Host::inspect(&bytes).unwrap();
-    assert_eq!(info.built_for(), Some(wasm::world::VERSION));
+    assert_eq!(info.contract.as_deref(), Some(wasm::world::VERSION));
     let mut opened = open(&path, r#"{"tag":"t"}"#, &["out", "rest"]);
     assert_eq!(run(&mut opened, &["forward", "drop"]), "forward 0 [0]\n");
     let kept = guest.join(format!("released/{}.wasm", wasm::world::VERSION));
