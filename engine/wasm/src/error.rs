@@ -94,6 +94,12 @@ pub enum OpenError {
          or raise limits.module_memory_bytes"
     )]
     Memory { bytes: usize, limit: usize },
+    #[error("a module cannot be given {wanted} {what}: at most {limit}")]
+    Cap {
+        what: &'static str,
+        wanted: u64,
+        limit: u64,
+    },
     #[error("the module cannot be instantiated: {0}")]
     Instantiate(String),
     #[error("the module cannot be opened with {what}: at most {limit}")]

@@ -25,7 +25,7 @@ use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
 use crate::fields::Fields;
 use crate::host::{Shared, text};
-use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, Limiter, Limits, MESSAGE_BYTES_MAX};
+use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX};
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::outbox::{Outbox, Outcome, cut};
 use crate::telemetry::{Labels, Metrics, Telemetry};
@@ -147,6 +147,13 @@ impl Module {
                 });
             }
         }
+        if let Some((what, wanted, limit)) = limits.above_cap() {
+            return Err(OpenError::Cap {
+                what,
+                wanted,
+                limit,
+            });
+        }
         self.fits(context)?;
         if let Some((bytes, limit)) = self.shared.memory.full() {
             return Err(OpenError::Memory { bytes, limit });
@@ -209,7 +216,7 @@ impl Module {
             telemetry: Telemetry::new(
                 context.labels.clone(),
                 context.metrics.clone(),
-                limits.log_bytes_per_s,
+                limits,
             ),
             fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
@@ -218,7 +225,7 @@ impl Module {
         let mut store = Store::new(&self.shared.engine, state);
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(limits.handles);
-        store.set_hostcall_fuel(limits.output_bytes_max.saturating_mul(2));
+        store.set_hostcall_fuel(limits.output_bytes_max.saturating_mul(HOSTCALL_FACTOR));
         store.epoch_deadline_callback(|mut cx| Ok(cx.data_mut().clock.tick()));
         store.data_mut().clock.begin(limits.open_deadline_ms);
         store.set_epoch_deadline(1);

@@ -16,18 +16,18 @@ use wasmtime::{
 
 use crate::cache::Cache;
 use crate::check::{self, Grants, ModuleInfo};
+use crate::compile;
 use crate::deadline::Ticker;
 use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
-use crate::limits::MemoryInUse;
+use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
 
 /// Live modules that the pool has room for; each reserves address space, not memory.
 const POOL_INSTANCES: u32 = 512;
 /// Core instances and tables of a component: the module, the shims of its imports.
 const POOL_CORE_PER_INSTANCE: u32 = 4;
-const POOL_TABLE_ELEMENTS: usize = 100_000;
-const STACK_BYTES: usize = 512 << 10;
+const POOL_TABLE_ELEMENTS: usize = Limits::CAPS.table_elements;
 
 #[derive(Debug, Clone)]
 pub struct HostConfig {
@@ -37,6 +37,9 @@ pub struct HostConfig {
     pub epoch_tick_ms: u64,
     /// Linear memory of all live modules together, above which no new one is opened, in bytes.
     pub memory_bytes_max: usize,
+    /// The program that compiles a module: called with [`compile::ARGUMENT`] it calls
+    /// [`compile::answer`]. `None`: modules are compiled in this process, without a limit on time.
+    pub compiler: Option<PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -45,6 +48,7 @@ impl Default for HostConfig {
             cache_dir: None,
             epoch_tick_ms: 5,
             memory_bytes_max: usize::MAX,
+            compiler: None,
         }
     }
 }
@@ -59,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     linker: Linker<State>,
     cache: Option<Cache>,
+    compiler: Option<PathBuf>,
     pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
 }
@@ -87,10 +92,16 @@ impl Host {
                 engine,
                 linker,
                 cache,
+                compiler: config.compiler,
                 memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
             }),
         })
+    }
+
+    /// Linear memory of all live modules, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.shared.memory.bytes()
     }
 
     /// What a file is, what it imports and exports, and what it would need granted.
@@ -133,8 +144,10 @@ impl Host {
         {
             return Ok(component);
         }
-        let component =
-            Component::new(engine, component).map_err(|e| LoadError::Compile(text(&e)))?;
+        let component = match &self.shared.compiler {
+            Some(program) => compile::apart(program, engine, component)?,
+            None => Component::new(engine, component).map_err(|e| LoadError::Compile(text(&e)))?,
+        };
         if let Some(cache) = &self.shared.cache {
             cache.put(engine, info.digest, &component);
         }
@@ -142,7 +155,9 @@ impl Host {
     }
 }
 
-fn engine_config(pool: bool) -> Config {
+/// What guests may and may not do, the same for compiling and for running; `pool` is how instances
+/// are made only.
+pub(crate) fn engine_config(pool: bool) -> Config {
     let mut config = Config::new();
     config.concurrency_support(false);
     config.epoch_interruption(true);

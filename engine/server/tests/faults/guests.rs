@@ -7,6 +7,7 @@
 const COMPONENT_TYPE: &[u8] = include_bytes!("../../../../sdk-guest/component-type.bin");
 
 pub const TRAP: &str = "unreachable";
+pub const DEEP: &str = "(call $middle)";
 pub const LOOP: &str = "(loop $on (br $on))";
 pub const EAT: &str = "(loop $on
   (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
@@ -36,7 +37,9 @@ pub fn evil(deed: &str) -> Vec<u8> {
   (func (export "rustmq:etl/module@0.1.1#open") (param $context i32) (result i32)
     (call $context_drop (local.get $context))
     (i32.const 0))
-  (func (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
+  (func $innermost unreachable)
+  (func $middle (call $innermost))
+  (func $process (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $at i32) (local $end i32)
     (global.set $heap (i32.const 1024))
     (call $values (local.get $rows) (i32.const 256))

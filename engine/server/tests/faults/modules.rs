@@ -132,11 +132,12 @@ fn evil_rows_become_dead_letters_and_the_rest_goes_on() {
         );
     };
     check("trap", guests::TRAP, "trap", "unreachable");
+    check("deep", guests::DEEP, "trap", "in innermost\n  in middle\n  in process");
     check("spin", guests::LOOP, "deadline", "30 ms");
     check("eat", guests::EAT, "limit", "2097152 memory bytes");
     check("lie", guests::LIE, "trap", "row 99");
     let list = world.run(&["pipeline", "list", "--json"]).ok().out;
-    assert_eq!(list.matches("\"running\"").count(), 5, "{list}");
+    assert_eq!(list.matches("\"running\"").count(), 6, "{list}");
     server.stop();
 }
 
@@ -210,4 +211,14 @@ fn what_is_not_granted_is_refused_before_anything_happens() {
     let inspect = world.run(&["module", "inspect", "nosy.wasm"]);
     assert!((inspect.out + &inspect.err).contains("wasi:http/outgoing-handler@0.2.0"));
     server.stop();
+}
+
+#[test]
+fn modules_are_compiled_in_a_process_of_their_own() {
+    let world = World::new();
+    let compile = |bytes: &[u8]| world.run_with_input(&["__compile-module"], bytes);
+    let module = wat::parse_str("(component)").unwrap();
+    assert!(!compile(&module).ok().out.is_empty());
+    let torn = compile(&module[..4]);
+    torn.fails(1, "unexpected end");
 }
