@@ -24,7 +24,7 @@ use crate::check::ModuleInfo;
 use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
 use crate::fields::Fields;
-use crate::host::{Shared, text};
+use crate::host::{Host, Shared, text};
 use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX};
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::outbox::{Outbox, Outcome, cut};
@@ -128,6 +128,11 @@ impl Module {
 
     pub fn digest(&self) -> Digest {
         self.info.digest
+    }
+
+    /// The engine it was loaded into.
+    pub fn host(&self) -> Host {
+        Host::of(Arc::clone(&self.shared))
     }
 
     pub fn info(&self) -> &ModuleInfo {

@@ -99,6 +99,10 @@ impl Host {
         })
     }
 
+    pub(crate) fn of(shared: Arc<Shared>) -> Host {
+        Host { shared }
+    }
+
     /// Linear memory of all live modules, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.shared.memory.bytes()

@@ -8,10 +8,12 @@ use model::rows::RowsBuilder;
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, OpenContext,
+    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, Module, OpenContext,
 };
 
 use super::*;
+
+mod guests;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -192,62 +194,6 @@ async fn a_new_module_builds_and_runs() {
     );
 }
 
-#[tokio::test]
-async fn all_shapes_work_through_a_real_component() {
-    let mut paths = Vec::new();
-    for name in ["doubled", "even", "words", "lanes"] {
-        paths.push(built(name).await);
-    }
-    describes_itself(&paths);
-    let mut map = open(&paths[0], r#"{"factor":3}"#, &["out"]);
-    assert_eq!(
-        run(&mut map, &["1", "x", "3"]),
-        "emit 0 0 k=3\nemit 0 2 k=9\nreject [1] json: expected value at line 1 column 1\n"
-    );
-    let panicked = run(&mut map, &["1", "13"]);
-    assert!(
-        panicked.starts_with("the module trapped: panic: thirteen (at "),
-        "{panicked}"
-    );
-    assert!(panicked.contains("\n  in doubled::doubled"), "{panicked}");
-    assert!(!panicked.contains(env!("CARGO_MANIFEST_DIR")), "{panicked}");
-    assert!(map.is_dead());
-    let mut filter = open(&paths[1], "", &["out"]);
-    assert_eq!(run(&mut filter, &["2", "3", "4"]), "forward 0 [0, 2]\n");
-    let mut flat_map = open(&paths[2], "", &["out"]);
-    assert_eq!(
-        run(&mut flat_map, &["a b", "c"]),
-        "emit 0 0 k=a\nemit 0 0 k=b\nemit 0 1 c=c\n"
-    );
-    let mut route = open(&paths[3], "", &["small", "big_one"]);
-    assert_eq!(
-        run(&mut route, &["5", "50", "6"]),
-        "forward 0 [0, 2]\nforward 1 [1]\n"
-    );
-}
-
-/// What `doubled` and `lanes` say of themselves.
-fn describes_itself(paths: &[PathBuf]) {
-    let said = |path: &Path| {
-        let info = Host::inspect(&fs::read(path).unwrap()).unwrap();
-        info.describe.unwrap()
-    };
-    let doubled = said(&paths[0]);
-    assert_eq!(doubled.title(), "doubled 0.1.0");
-    let schema = serde_json::json!({
-        "type": "object",
-        "properties": { "factor": {
-            "description": "What each number is multiplied by.",
-            "allOf": [{ "type": "integer" }],
-        } },
-        "required": ["factor"],
-        "additionalProperties": false,
-    });
-    assert_eq!((doubled.params, doubled.ports), (Some(schema), None));
-    let names = vec!["small".to_owned(), "big_one".to_owned()];
-    assert_eq!(said(&paths[3]).ports, Some(names));
-}
-
 async fn built(name: &str) -> PathBuf {
     let guests = repository().join("tests/guests");
     let built = build_into(&guests.join(name), &guests_target(), &mut |_| {}).await;
@@ -265,11 +211,8 @@ fn edge(name: &str, fields: &[(&str, FieldType)]) -> Edge {
     }
 }
 
-#[tokio::test]
-async fn rows_of_columns_work_through_a_real_component() {
-    let host = Host::new(HostConfig::default()).unwrap();
-    let bytes = fs::read(built("late").await).unwrap();
-    let module = host.load(&bytes, &Grants::default()).unwrap();
+/// Typed columns through the real component of `late`.
+fn columns_through(module: &Module) {
     let has = |name: &str| {
         let mut imports = module.info().imports.iter();
         imports.any(|import| import.starts_with(&format!("rustmq:etl/{name}@")))
