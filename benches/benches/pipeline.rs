@@ -6,6 +6,13 @@
 //! Baseline: the same transformation as a plain native loop over the same records, with the
 //! module's own functions and no log, no network, no sandbox, on one thread.
 //! `cpu_s` is the processor time that a run of ours took, all threads together.
+//!
+//! `json-map`: records that are there already go through one lane, JSON to typed columns, a module, JSON;
+//! the clock runs from `apply` until the last is durable. Baseline: serde structs natively, on one thread.
+//!
+//! `swap-gap-p99`: how long a lane stands still while a new version of its module takes over and
+//! records flow, as the status says it. Baseline: the median sync of the disk, which a lane waits for
+//! before it changes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,11 +32,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
     let (options, runtime) = rig::begin()?;
-    if !options.wants("flights") {
-        return Ok(());
-    }
     let folder = rig::folder()?;
-    runtime.block_on(flights(&options, folder.path()))
+    if options.wants("flights") {
+        runtime.block_on(flights(&options, folder.path()))?;
+    }
+    if options.wants("json-map") {
+        runtime.block_on(json_map(&options, folder.path()))?;
+    }
+    if options.wants("swap-gap-p99") {
+        runtime.block_on(swap_gap(&options, folder.path()))?;
+    }
+    Ok(())
 }
 
 async fn flights(options: &Options, folder: &Path) -> Result<()> {
@@ -129,4 +142,204 @@ fn lane(flight: &Flight<'_>) -> usize {
         Some(minutes) if minutes > 15.0 => 1,
         _ => 0,
     }
+}
+
+/// A node with one lane, whose module is a file that can be replaced.
+struct Lane {
+    node: Node,
+    server: Server,
+    file: PathBuf,
+    module: PathBuf,
+    component: Vec<u8>,
+}
+
+const LANE: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: lane }
+topics:
+  given: { partitions: 1, value: { codec: json, schema: { flight: int64, dep_delay: float64, distance: int64 } } }
+  made: { partitions: 1, value: { codec: json, schema: { score: float64 } } }
+modules:
+  score: { source: ./score.wasm }
+policy:
+  on-error: { then: stop }
+nodes:
+  in: { kind: source, topic: given, start: earliest }
+  score: { kind: wasm, module: score, inputs: [in], outputs: { out: { schema: made } } }
+  out: { kind: sink, inputs: [score], topic: made }
+";
+
+impl Lane {
+    async fn start(dir: &Path) -> Result<Lane> {
+        let node = Node::start(NodeConfig::local(dir.join("data"))).await?;
+        let client = Client::connect(node.client_config()).await?;
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let guest = repository.join("tests/guests/boundary-columns");
+        let target = repository.join("target/guests");
+        let built = server::module::build_into(&guest, &target, &mut |_| {}).await?;
+        let (file, module) = (dir.join("lane.yaml"), dir.join("score.wasm"));
+        std::fs::write(&file, LANE)?;
+        std::fs::copy(&built, &module)?;
+        Ok(Lane {
+            node,
+            server: Server { client },
+            file,
+            module,
+            component: std::fs::read(built)?,
+        })
+    }
+
+    /// Another version of the module: the same code with another digest.
+    async fn swap(&self, version: usize) -> Result<u64> {
+        let mut component = self.component.clone();
+        // a custom section of one name byte and eight bytes of content
+        component.extend([0, 10, 1, b'v']);
+        component.extend((version as u64).to_le_bytes());
+        std::fs::write(&self.module, component)?;
+        Ok(apply_file(&self.server, &self.file).await?.generation)
+    }
+
+    async fn produce(&self, from: usize, records: usize) -> Result<()> {
+        let config = ProducerConfig::default();
+        let producer = self.server.client.producer(config).await?;
+        for at in from..from + records {
+            producer.send("given", Record::value(value(at))).await?;
+        }
+        producer.flush().await?;
+        Ok(())
+    }
+
+    /// Waits until so many records are durable on the output.
+    async fn arrived(&self, expected: u64) -> Result<()> {
+        let topic = self.server.client.topic("made").await?;
+        let id = model::PartitionId::new(topic.topic.id, 0);
+        let mut end = self.node.store().watch(id)?;
+        let reached = end.wait_for(|end| *end >= expected);
+        tokio::time::timeout(PATIENCE, reached).await??;
+        Ok(())
+    }
+
+    /// What the status says of the change to a generation: how long the lane stood still, in ms.
+    async fn gap_ms(&self, generation: u64) -> Result<Option<f64>> {
+        let asked = protocol::PipelineDescribe {
+            name: "lane".to_string(),
+        };
+        let described = self.server.client.call(asked).await?;
+        let handovers = described.status["lanes"][0]["handovers"].as_array();
+        let of_it = |handover: &&serde_json::Value| handover["to"] == generation;
+        let gap = handovers
+            .and_then(|list| list.iter().find(of_it))
+            .and_then(|handover| handover["gap_us"].as_f64());
+        Ok(gap.map(|us| us / 1000.0))
+    }
+}
+
+fn value(at: usize) -> String {
+    format!(
+        "{{\"carrier\":\"UA\",\"flight\":{},\"origin\":\"EWR\",\"dest\":\"IAH\",\"dep_delay\":{}.5,\
+         \"distance\":{},\"hour\":5,\"tail\":\"N{:05}\"}}",
+        1000 + at % 9000,
+        at % 100,
+        200 + at % 2000,
+        at % 100_000,
+    )
+}
+
+async fn json_map(options: &Options, folder: &Path) -> Result<()> {
+    let records = options.amount(1_000_000, 5_000);
+    let mut case = Case::new("pipeline", "json-map", Unit::RecordsPerSecond);
+    let mut per_core = Vec::new();
+    for run in 0..options.amount(3, 1) {
+        let values: Vec<String> = (0..records).map(value).collect();
+        let started = Instant::now();
+        std::hint::black_box(native_scores(&values)?);
+        case.baseline(records as f64 / started.elapsed().as_secs_f64());
+        drop(values);
+        let dir = folder.join(format!("json-map-{run}"));
+        std::fs::create_dir_all(&dir)?;
+        let lane = Lane::start(&dir).await?;
+        // makes the topics, and compiles the module
+        lane.swap(0).await?;
+        lane.server
+            .client
+            .call(protocol::PipelineDelete {
+                name: "lane".to_string(),
+            })
+            .await?;
+        lane.produce(0, records).await?;
+        let processor = machine::processor_seconds();
+        let started = Instant::now();
+        lane.swap(0).await?;
+        lane.arrived(records as u64).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        per_core.push(records as f64 / (machine::processor_seconds() - processor).max(0.01));
+        case.ours(records as f64 / seconds, records as u64);
+        lane.server.client.close().await;
+        lane.node.stop().await;
+        std::fs::remove_dir_all(&dir)?;
+    }
+    case.number("per_core", benches::median(&per_core));
+    case.print();
+    Ok(())
+}
+
+/// The same map natively, as an author with serde writes it; the bytes it makes.
+fn native_scores(values: &[String]) -> serde_json::Result<usize> {
+    #[derive(serde::Deserialize)]
+    struct Given {
+        flight: i64,
+        dep_delay: f64,
+        distance: i64,
+    }
+    #[derive(serde::Serialize)]
+    struct Made {
+        score: f64,
+    }
+    let mut bytes = Vec::new();
+    for value in values {
+        let row: Given = serde_json::from_str(value)?;
+        let score = row.distance as f64 / (row.dep_delay + row.flight as f64);
+        serde_json::to_writer(&mut bytes, &Made { score })?;
+    }
+    Ok(bytes.len())
+}
+
+async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
+    let dir = folder.join("swap-gap");
+    std::fs::create_dir_all(&dir)?;
+    let lane = Lane::start(&dir).await?;
+    lane.swap(0).await?;
+    let mut gaps = Vec::new();
+    let mut fed = 0;
+    for version in 1..=options.amount(300, 5) {
+        // records flow before, while and after the new version comes
+        let (made, produced) = tokio::join!(lane.swap(version), lane.produce(fed, 2_000));
+        produced?;
+        fed += 2_000;
+        let generation = made?;
+        let begun = Instant::now();
+        let gap = loop {
+            if let Some(gap) = lane.gap_ms(generation).await? {
+                break gap;
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("generation {generation} did not take over").into());
+            }
+            lane.produce(fed, 100).await?;
+            fed += 100;
+        };
+        gaps.push(gap);
+    }
+    lane.arrived(fed as u64).await?;
+    gaps.sort_by(f64::total_cmp);
+    let mut case = Case::new("pipeline", "swap-gap-p99", Unit::Milliseconds);
+    case.ours(gaps[(gaps.len() * 99).div_ceil(100) - 1], fed as u64);
+    case.baseline(benches::disk::sync_latency_us(folder)? / 1000.0);
+    case.number("p50", gaps[gaps.len() / 2]);
+    case.field("swaps", gaps.len());
+    case.print();
+    lane.server.client.close().await;
+    lane.node.stop().await;
+    Ok(())
 }
