@@ -146,11 +146,11 @@ macro_rules! export {
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
-            const DESCRIPTION: $crate::describe::Description = $crate::describe::Description::of::<
-                $module,
-            >(
-                env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")
-            );
+            const DESCRIPTION: $crate::describe::Description =
+                $crate::describe::Description::of::<$module>(
+                    env!("CARGO_PKG_NAME"),
+                    env!("CARGO_PKG_VERSION"),
+                );
 
             #[used]
             #[unsafe(link_section = "rustmq:describe")]

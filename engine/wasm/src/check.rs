@@ -240,7 +240,10 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
             Payload::End(_) => depth = depth.saturating_sub(1),
             // a language's tool puts it into the core module, or beside it
             Payload::CustomSection(section) if depth <= 1 && section.name() == SECTION => {
-                if describe.replace(Description::parse(section.data())?).is_some() {
+                if describe
+                    .replace(Description::parse(section.data())?)
+                    .is_some()
+                {
                     return Err(InspectError::Describe("there are two of them".into()));
                 }
             }

@@ -54,8 +54,12 @@ pub(crate) fn apart(
     engine: &Engine,
     component: &[u8],
 ) -> Result<Component, LoadError> {
-    let code = run(program.as_os_str(), component, Duration::from_secs(COMPILE_WALL_S))
-        .map_err(LoadError::Compile)?;
+    let code = run(
+        program.as_os_str(),
+        component,
+        Duration::from_secs(COMPILE_WALL_S),
+    )
+    .map_err(LoadError::Compile)?;
     // SAFETY: the bytes come over a pipe from a process that this one started from its own program
     // file, and that ended well: they are what an engine serialized, as trusted as this program is.
     // Its version and configuration are checked by wasmtime.
@@ -162,7 +166,10 @@ mod tests {
     #[test]
     fn what_the_process_says_is_taken_only_if_it_ends_well() {
         let long = Duration::from_secs(600);
-        assert_eq!(script("echo $1$HOME", long), Ok(format!("{ARGUMENT}\n").into()));
+        assert_eq!(
+            script("echo $1$HOME", long),
+            Ok(format!("{ARGUMENT}\n").into())
+        );
         let count = script("wc -c", long).expect("it counts");
         assert_eq!(String::from_utf8_lossy(&count).trim(), "1048576");
         fails("echo code; echo too bad >&2; exit 3", "too bad");

@@ -109,8 +109,12 @@ fn fit(schema: &Value, value: &Value, path: &mut String, depth: usize, faults: &
             ("required", Value::Array(names)) => missing(names, value),
             ("minimum", wanted) => number_fault(value, wanted, "at least", |v, w| v >= w),
             ("maximum", wanted) => number_fault(value, wanted, "at most", |v, w| v <= w),
-            ("minLength" | "minItems", wanted) => size_fault(value, wanted, "at least", |v, w| v >= w),
-            ("maxLength" | "maxItems", wanted) => size_fault(value, wanted, "at most", |v, w| v <= w),
+            ("minLength" | "minItems", wanted) => {
+                size_fault(value, wanted, "at least", |v, w| v >= w)
+            }
+            ("maxLength" | "maxItems", wanted) => {
+                size_fault(value, wanted, "at most", |v, w| v <= w)
+            }
             ("anyOf" | "oneOf", Value::Array(choices)) => any(choices, value, path, depth),
             _ => None,
         };
@@ -164,7 +168,11 @@ fn inside(
 }
 
 fn unknown_key(name: &str, known: Option<&serde_json::Map<String, Value>>, path: &str) -> String {
-    let known: Vec<&str> = known.into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+    let known: Vec<&str> = known
+        .into_iter()
+        .flatten()
+        .map(|(k, _)| k.as_str())
+        .collect();
     if known.is_empty() {
         return format!("{path}.{name}: the module takes no params here");
     }
@@ -202,7 +210,9 @@ fn type_fault(wanted: &Value, value: &Value) -> Option<String> {
         "array" => value.is_array(),
         "object" => value.is_object(),
         "number" => value.is_number(),
-        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
+        "integer" => {
+            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0)
+        }
         _ => true,
     };
     let fits = match wanted {
@@ -263,10 +273,16 @@ mod tests {
     #[test]
     fn params_are_checked() {
         for (params, wanted) in [
-            (r#"{"factor":3,"names":["a"],"mode":null,"inner":{"x":0.5}}"#, ""),
+            (
+                r#"{"factor":3,"names":["a"],"mode":null,"inner":{"x":0.5}}"#,
+                "",
+            ),
             ("", "params: factor is missing"),
             ("[]", "params: [] is not of type \"object\""),
-            (r#"{"factor":3.5}"#, "params.factor: 3.5 is not of type \"integer\""),
+            (
+                r#"{"factor":3.5}"#,
+                "params.factor: 3.5 is not of type \"integer\"",
+            ),
             (r#"{"factor":0}"#, "params.factor: 0 is not at least 1"),
             (r#"{"factor":10}"#, "params.factor: 10 is not at most 9"),
             (
@@ -286,12 +302,16 @@ mod tests {
                 r#"{"factor":1,"inner":{"x":"y"}}"#,
                 "params.inner.x: \"y\" is not of type \"number\"",
             ),
-            ("{", "not JSON: EOF while parsing an object at line 1 column 1"),
+            (
+                "{",
+                "not JSON: EOF while parsing an object at line 1 column 1",
+            ),
         ] {
             assert_eq!(faults(SCHEMA, params), wanted, "{params}");
         }
         assert_eq!(faults("null", "whatever"), "");
-        let none = r#"{"type":"object","properties":{},"required":[],"additionalProperties":false}"#;
+        let none =
+            r#"{"type":"object","properties":{},"required":[],"additionalProperties":false}"#;
         assert_eq!(faults(none, "null"), "");
         assert_eq!(
             faults(none, r#"{"x":1}"#),
@@ -310,7 +330,10 @@ mod tests {
 
     #[test]
     fn sections_that_are_not_one_are_refused() {
-        let long = format!(r#"{{"name":"{}","version":""}}"#, "a".repeat(DESCRIBE_BYTES_MAX));
+        let long = format!(
+            r#"{{"name":"{}","version":""}}"#,
+            "a".repeat(DESCRIBE_BYTES_MAX)
+        );
         for (text, wanted) in [
             ("", "EOF while parsing"),
             (r#"{"name":"m"}"#, "missing field `version`"),

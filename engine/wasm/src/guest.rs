@@ -25,7 +25,9 @@ use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
 use crate::fields::Fields;
 use crate::host::{Host, Shared, text};
-use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX};
+use crate::limits::{
+    CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX,
+};
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::outbox::{Outbox, Outcome, cut};
 use crate::telemetry::{Labels, Metrics, Telemetry};
@@ -218,11 +220,7 @@ impl Module {
             clock: Clock::default(),
             context: context.clone(),
             opening: true,
-            telemetry: Telemetry::new(
-                context.labels.clone(),
-                context.metrics.clone(),
-                limits,
-            ),
+            telemetry: Telemetry::new(context.labels.clone(), context.metrics.clone(), limits),
             fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
             outbox: Outbox::default(),

@@ -126,7 +126,10 @@ impl Limits {
             ("log bytes a second", self.log_bytes_per_s),
             ("metrics", self.metrics as u64),
             ("output bytes in one call", self.output_bytes_max as u64),
-            ("output bytes for an input byte", self.output_ratio_max as u64),
+            (
+                "output bytes for an input byte",
+                self.output_ratio_max as u64,
+            ),
         ]
     }
 

@@ -412,7 +412,13 @@ impl Parser<'_> {
         let caps = Limits::CAPS;
         let mut size = |key: &str, cap: usize| {
             let found = self.reader.size(fields.get(key)?, &format!("`{key}`"))?;
-            self.capped(found, what, key, |size| size.0, (cap as u64, &size_text(cap)))
+            self.capped(
+                found,
+                what,
+                key,
+                |size| size.0,
+                (cap as u64, &size_text(cap)),
+            )
         };
         let memory = size("memory", caps.memory_bytes);
         let output = size("output", caps.output_bytes_max);

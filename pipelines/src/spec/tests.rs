@@ -88,14 +88,32 @@ fn limits_have_names_and_caps() {
     let limits = "limits: { memory: 64MiB, deadline: 100ms }";
     check_with(limits, all, "");
     for (one, said) in [
-        ("memory: 2GiB", "`memory` of module `tidy` is at most 1024MiB"),
-        ("deadline: 2m", "`deadline` of module `tidy` is at most 60000ms"),
-        ("open-deadline: 0s", "a limit of module `tidy` must be more than 0"),
-        ("output-ratio: 1001", "`output-ratio` of module `tidy` is at most 1000"),
+        (
+            "memory: 2GiB",
+            "`memory` of module `tidy` is at most 1024MiB",
+        ),
+        (
+            "deadline: 2m",
+            "`deadline` of module `tidy` is at most 60000ms",
+        ),
+        (
+            "open-deadline: 0s",
+            "a limit of module `tidy` must be more than 0",
+        ),
+        (
+            "output-ratio: 1001",
+            "`output-ratio` of module `tidy` is at most 1000",
+        ),
         ("metrics: 257", "`metrics` of module `tidy` is at most 256"),
     ] {
-        let found = diagnostics(&FLIGHTS.replace(limits, &format!("limits: {{ {one} }}")), None);
-        assert!(found.starts_with("p.yaml:17:") && found.contains(said), "{found}");
+        let found = diagnostics(
+            &FLIGHTS.replace(limits, &format!("limits: {{ {one} }}")),
+            None,
+        );
+        assert!(
+            found.starts_with("p.yaml:17:") && found.contains(said),
+            "{found}"
+        );
     }
 }
 

@@ -16,9 +16,7 @@ use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
 use crate::operator::wasm::{Program as WasmProgram, RetryPolicy};
 use crate::plan::group_name;
-use crate::spec::types::{
-    At, BatchPolicy, Millis, ModuleLimits, Node, OnError, Size, Then, Wasm,
-};
+use crate::spec::types::{At, BatchPolicy, Millis, ModuleLimits, Node, OnError, Size, Then, Wasm};
 use crate::spec::{Broken, Spec};
 
 const BATCH_ROWS: u32 = 1_000;
@@ -231,7 +229,8 @@ fn limits(own: &ModuleLimits) -> Limits {
     let default = Limits::default();
     let size = |own: &Option<At<Size>>, default| own.as_ref().map_or(default, |s| s.0 as usize);
     let time = |own: &Option<At<Millis>>, default| own.as_ref().map_or(default, |t| t.0);
-    let number = |own: &Option<At<u32>>, default| own.as_ref().map_or(default, |n| n.value as usize);
+    let number =
+        |own: &Option<At<u32>>, default| own.as_ref().map_or(default, |n| n.value as usize);
     Limits {
         memory_bytes: size(&own.memory, default.memory_bytes),
         deadline_ms: time(&own.deadline, default.deadline_ms),

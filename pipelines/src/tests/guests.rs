@@ -206,7 +206,11 @@ async fn a_thousand_versions_take_over_while_records_flow() {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let feed = tokio::spawn(feed(world.clone(), runtime.watch(), stopped));
     for swap in 1..=SWAPS {
-        let module = if swap % 50 == 0 { bad } else { good[swap as usize % 2] };
+        let module = if swap % 50 == 0 {
+            bad
+        } else {
+            good[swap as usize % 2]
+        };
         let generation = world
             .apply(&runtime, &yaml(""), &[("m", module)])
             .await

@@ -78,8 +78,17 @@ fn describe(info: &ModuleInfo) -> String {
     let or_nothing = |text: Option<String>| text.unwrap_or_else(|| "not said".to_string());
     output::fields(&[
         ("module", or_nothing(said.map(|d| d.title()))),
-        ("params", or_nothing(said.and_then(|d| d.params.as_ref()).map(ToString::to_string))),
-        ("ports", or_nothing(said.and_then(|d| d.ports.as_deref()).map(list))),
+        (
+            "params",
+            or_nothing(
+                said.and_then(|d| d.params.as_ref())
+                    .map(ToString::to_string),
+            ),
+        ),
+        (
+            "ports",
+            or_nothing(said.and_then(|d| d.ports.as_deref()).map(list)),
+        ),
         (
             "state schema",
             said.and_then(|d| d.state_schema)
@@ -88,7 +97,10 @@ fn describe(info: &ModuleInfo) -> String {
         ("digest", info.digest.to_string()),
         ("size", output::bytes(info.size as u64)),
         ("kind", format!("{:?}", info.kind)),
-        ("built for", or_nothing(info.contract.as_ref().map(|v| format!("rustmq:etl {v}")))),
+        (
+            "built for",
+            or_nothing(info.contract.as_ref().map(|v| format!("rustmq:etl {v}"))),
+        ),
         ("imports", list(&info.imports)),
         ("exports", list(&info.exports)),
         ("not offered here", list(&info.unknown)),

@@ -132,7 +132,12 @@ fn evil_rows_become_dead_letters_and_the_rest_goes_on() {
         );
     };
     check("trap", guests::TRAP, "trap", "unreachable");
-    check("deep", guests::DEEP, "trap", "in innermost\n  in middle\n  in process");
+    check(
+        "deep",
+        guests::DEEP,
+        "trap",
+        "in innermost\n  in middle\n  in process",
+    );
     check("spin", guests::LOOP, "deadline", "30 ms");
     check("eat", guests::EAT, "limit", "2097152 memory bytes");
     check("lie", guests::LIE, "trap", "row 99");

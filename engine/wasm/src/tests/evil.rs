@@ -302,12 +302,18 @@ fn more_than_the_caps() {
     assert_eq!(refused(caps.clone()), "");
     let memory_bytes = caps.memory_bytes + 1;
     assert_eq!(
-        refused(Limits { memory_bytes, ..caps.clone() }),
+        refused(Limits {
+            memory_bytes,
+            ..caps.clone()
+        }),
         "a module cannot be given 1073741825 memory bytes: at most 1073741824"
     );
     let deadline_ms = caps.deadline_ms + 1;
     assert_eq!(
-        refused(Limits { deadline_ms, ..caps }),
+        refused(Limits {
+            deadline_ms,
+            ..caps
+        }),
         "a module cannot be given 60001 milliseconds for one call: at most 60000"
     );
 }

@@ -4,8 +4,7 @@
 //! `host_tests!` makes a test of each name it lists, which needs a function of that name in
 //! `hosted`; the assertion after it fails to compile where a member of the guests' workspace is not listed.
 
-use model::rows::RowsBuilder;
-use wasm::{Grants, Host, HostConfig, Input, Limits, Module, OpenContext};
+use wasm::{Grants, Host, HostConfig, Limits, Module, OpenContext};
 
 use super::{built, run};
 
@@ -130,7 +129,13 @@ mod hosted {
     use super::*;
 
     pub fn boundary(module: &Module) {
-        check(module, r#"{"work":"forward"}"#, &["out"], &["a", "b"], "forward 0 [0, 1]\n");
+        check(
+            module,
+            r#"{"work":"forward"}"#,
+            &["out"],
+            &["a", "b"],
+            "forward 0 [0, 1]\n",
+        );
     }
 
     pub fn boundary_columns(module: &Module) {
@@ -143,18 +148,27 @@ mod hosted {
     }
 
     pub fn boundary_json(module: &Module) {
-        let mut guest = module.open(&context("", &["out"]), &Limits::default()).unwrap();
+        let mut guest = module
+            .open(&context("", &["out"]), &Limits::default())
+            .unwrap();
         let text = run(&mut guest, &["{"]);
         assert!(text.starts_with("reject [0] json: "), "{text}");
     }
 
     pub fn conformance(module: &Module) {
         let rows = ["forward", "drop"];
-        check(module, r#"{"tag":"t"}"#, &["out", "rest"], &rows, "forward 0 [0]\n");
+        check(
+            module,
+            r#"{"tag":"t"}"#,
+            &["out", "rest"],
+            &rows,
+            "forward 0 [0]\n",
+        );
     }
 
     pub fn doubled(module: &Module) {
-        let out = "emit 0 0 k=3\nemit 0 2 k=9\nreject [1] json: expected value at line 1 column 1\n";
+        let out =
+            "emit 0 0 k=3\nemit 0 2 k=9\nreject [1] json: expected value at line 1 column 1\n";
         check(module, r#"{"factor":3}"#, &["out"], &["1", "x", "3"], out);
         let mut guest = module
             .open(&context(r#"{"factor":3}"#, &["out"]), &Limits::default())
@@ -177,7 +191,10 @@ mod hosted {
             "required": ["factor"],
             "additionalProperties": false,
         });
-        assert_eq!((said.title(), said.params), ("doubled 0.1.0".into(), Some(schema)));
+        assert_eq!(
+            (said.title(), said.params),
+            ("doubled 0.1.0".into(), Some(schema))
+        );
         assert_eq!(said.ports, None);
         let refused = module.open(&context(r#"{"factr":3}"#, &["out"]), &Limits::default());
         let refused = refused.err().map(|e| e.to_string()).unwrap_or_default();
@@ -190,7 +207,10 @@ mod hosted {
 
     pub fn lanes(module: &Module) {
         let said = module.info().describe.clone().unwrap();
-        assert_eq!(said.ports, Some(vec!["small".to_owned(), "big_one".to_owned()]));
+        assert_eq!(
+            said.ports,
+            Some(vec!["small".to_owned(), "big_one".to_owned()])
+        );
         let out = "forward 0 [0, 2]\nforward 1 [1]\n";
         check(module, "", &["small", "big_one"], &["5", "50", "6"], out);
     }
@@ -305,7 +325,11 @@ fn contained(module: &Module, deed: &str, ends: &Ends) {
     assert!(said.len() < 10_000, "{deed}: {} bytes", said.len());
     assert_eq!(guest.is_dead(), ends.dead, "{deed}");
     if !ends.dead {
-        assert_eq!(run(&mut guest, &["good"]), "forward 0 [0]\n", "after {deed}");
+        assert_eq!(
+            run(&mut guest, &["good"]),
+            "forward 0 [0]\n",
+            "after {deed}"
+        );
     }
     assert!(context.metrics.read().len() <= Limits::default().metrics);
     drop(guest);

@@ -8,7 +8,8 @@ use model::rows::RowsBuilder;
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, Module, OpenContext,
+    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, Module,
+    OpenContext,
 };
 
 use super::*;
