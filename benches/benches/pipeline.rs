@@ -158,7 +158,9 @@ apiVersion: rustmq/v1alpha1
 kind: Pipeline
 metadata: { name: lane }
 topics:
-  given: { partitions: 1, value: { codec: json, schema: { flight: int64, dep_delay: float64, distance: int64 } } }
+  given:
+    partitions: 1
+    value: { codec: json, schema: { flight: int64, dep_delay: float64, distance: int64 } }
   made: { partitions: 1, value: { codec: json, schema: { score: float64 } } }
 modules:
   score: { source: ./score.wasm }

@@ -145,10 +145,26 @@ fn modules_describe_themselves() {
     };
     assert_eq!(said!(tidy), ended(none, "null"));
     assert_eq!(said!(lanes), ended(none, r#"["late","on_time"]"#));
-    let config = r#"{"type":"object","properties":{"suffix":{"description":"What follows, \"quoted\".","allOf":[{"type":"string"}]}},"required":[],"additionalProperties":false}"#;
-    assert_eq!(said!(marked), ended(config, "null"));
-    let params = r#"{"type":"object","description":"Everything that Params knows.","properties":{"per-row":{"type":"integer","minimum":0},"as":{"anyOf":[{"type":"array","items":{"type":"number"}},{"type":"null"}]},"mode":{"enum":["fast","veryslow"]},"rest":{"type":"object","additionalProperties":{"type":"boolean"}}},"required":["per-row","mode","rest"],"additionalProperties":false}"#;
-    assert_eq!(said!(many), ended(params, "null"));
+    let object = |properties: &str, required: &str| {
+        format!(
+            r#"{{"type":"object","properties":{{{properties}}},"required":[{required}],"additionalProperties":false}}"#
+        )
+    };
+    let suffix = concat!(
+        r#""suffix":{"description":"What follows, \"quoted\".","#,
+        r#""allOf":[{"type":"string"}]}"#
+    );
+    assert_eq!(said!(marked), ended(&object(suffix, ""), "null"));
+    let parts = concat!(
+        r#""per-row":{"type":"integer","minimum":0},"#,
+        r#""as":{"anyOf":[{"type":"array","items":{"type":"number"}},{"type":"null"}]},"#,
+        r#""mode":{"enum":["fast","veryslow"]},"#,
+        r#""rest":{"type":"object","additionalProperties":{"type":"boolean"}}"#
+    );
+    let params = object(parts, r#""per-row","mode","rest""#);
+    let said_of_it = r#"{"type":"object","description":"Everything that Params knows.","#;
+    let params = params.replacen(r#"{"type":"object","#, said_of_it, 1);
+    assert_eq!(said!(many), ended(&params, "null"));
 }
 
 fn check(outcome: &Outcome, expected: &str) {

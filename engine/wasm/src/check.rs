@@ -227,39 +227,55 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
     }
 }
 
-fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInfo, InspectError> {
+/// What stands in a component itself, not in what is inside it.
+#[derive(Default)]
+struct Outside {
+    imports: BTreeSet<String>,
+    exports: BTreeSet<String>,
+    describe: Option<Description>,
+}
+
+fn outside(component: &[u8]) -> Result<Outside, InspectError> {
     let invalid = |e: wasmparser::BinaryReaderError| InspectError::Invalid(e.to_string());
-    let types = Validator::new_with_features(features())
-        .validate_all(component)
-        .map_err(invalid)?;
-    let (mut imports, mut exports, mut depth) = (BTreeSet::new(), BTreeSet::new(), 0usize);
-    let mut describe = None;
+    let (mut found, mut depth) = (Outside::default(), 0usize);
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             // a language's tool puts it into the core module, or beside it
             Payload::CustomSection(section) if depth <= 1 && section.name() == SECTION => {
-                if describe
-                    .replace(Description::parse(section.data())?)
-                    .is_some()
-                {
+                let described = Description::parse(section.data())?;
+                if found.describe.replace(described).is_some() {
                     return Err(InspectError::Describe("there are two of them".into()));
                 }
             }
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section.into_iter().take(NAMES_MAX) {
-                    imports.insert(import.map_err(invalid)?.name.name.to_owned());
+                    let name = import.map_err(invalid)?.name.name.to_owned();
+                    found.imports.insert(name);
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section.into_iter().take(NAMES_MAX) {
-                    exports.insert(export.map_err(invalid)?.name.name.to_owned());
+                    let name = export.map_err(invalid)?.name.name.to_owned();
+                    found.exports.insert(name);
                 }
             }
             _ => {}
         }
     }
+    Ok(found)
+}
+
+fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInfo, InspectError> {
+    let types = Validator::new_with_features(features())
+        .validate_all(component)
+        .map_err(|e| InspectError::Invalid(e.to_string()))?;
+    let Outside {
+        imports,
+        exports,
+        describe,
+    } = outside(component)?;
     let mut unknown = Vec::new();
     for name in &imports {
         let Some((interface, version)) = of_package(name) else {

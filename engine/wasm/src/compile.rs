@@ -25,6 +25,8 @@ use crate::limits::{
 
 /// The only argument of the compiling process.
 pub const ARGUMENT: &str = "__compile-module";
+/// Answers of the process: one.
+const ANSWERS: usize = 1;
 /// Longest message of the process that is shown, in bytes.
 const SAID_BYTES_MAX: u64 = 4096;
 
@@ -82,7 +84,7 @@ fn run(program: &OsStr, component: &[u8], time: Duration) -> Result<Vec<u8>, Str
         end(&mut child);
         return Err("the compiler has no pipes".into());
     };
-    let (done, ended) = mpsc::channel();
+    let (done, ended) = mpsc::sync_channel(ANSWERS);
     let (code, said, status) = std::thread::scope(|scope| {
         // a process that ends early does not read to the end: its status says why
         scope.spawn(move || stdin.write_all(component));

@@ -252,12 +252,7 @@ impl Lane {
             if self.orders.has_changed().map_err(|_| End::Stop)? {
                 self.open_next()?;
             }
-            if self.opening.as_ref().is_some_and(|o| o.opened.is_some()) {
-                let since = Instant::now();
-                self.settle_all(flight, 0).await?;
-                self.take_over().await?;
-                self.gap = since.elapsed();
-            }
+            self.change_over(flight).await?;
             let most = if self.fallback.is_some() {
                 1
             } else {
@@ -381,6 +376,17 @@ impl Lane {
             self.opening = Some(Opening::start(stage, self.partition.index, numbers));
         }
         Ok(())
+    }
+
+    /// Takes over what is open by now, when the last commit of the old generation has ended.
+    async fn change_over(&mut self, flight: &mut Flight) -> Result<(), End> {
+        if self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
+            return Ok(());
+        }
+        let since = Instant::now();
+        self.settle_all(flight, 0).await?;
+        self.gap = since.elapsed();
+        self.take_over().await
     }
 
     /// Works with what was opened from now on, if there is something; waits until it is open.
