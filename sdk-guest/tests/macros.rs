@@ -146,9 +146,9 @@ fn modules_describe_themselves() {
     assert_eq!(said!(tidy), ended(none, "null"));
     assert_eq!(said!(lanes), ended(none, r#"["late","on_time"]"#));
     let object = |properties: &str, required: &str| {
-        format!(
-            r#"{{"type":"object","properties":{{{properties}}},"required":[{required}],"additionalProperties":false}}"#
-        )
+        let open = r#"{"type":"object","properties":{"#;
+        let end = r#"],"additionalProperties":false}"#;
+        format!(r#"{open}{properties}}},"required":[{required}{end}"#)
     };
     let suffix = concat!(
         r#""suffix":{"description":"What follows, \"quoted\".","#,
