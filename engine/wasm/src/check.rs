@@ -87,7 +87,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected<'_>, InspectError> {
         match core_info(bytes)? {
             Core::Refused(info) => {
                 return Ok(Inspected {
-                    info,
+                    info: *info,
                     component: bytes.into(),
                 });
             }
@@ -175,7 +175,7 @@ fn is_stubbed(name: &str) -> bool {
 enum Core {
     Typed,
     /// Imports that no component type explains: told as they are.
-    Refused(ModuleInfo),
+    Refused(Box<ModuleInfo>),
 }
 
 /// A core module: its imports, before anything is made of it.
@@ -206,7 +206,7 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
     let grants_needed: Vec<String> = imports.iter().filter(|n| !known(n)).cloned().collect();
     if !grants_needed.is_empty() {
         let stubbed = imports.iter().filter(|n| is_stubbed(n)).cloned().collect();
-        return Ok(Core::Refused(ModuleInfo {
+        return Ok(Core::Refused(Box::new(ModuleInfo {
             digest: Digest::of(bytes),
             size: bytes.len(),
             kind: Kind::CoreWithType,
@@ -218,7 +218,7 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             unknown: Vec::new(),
             stubbed,
             grants_needed,
-        }));
+        })));
     }
     if typed {
         Ok(Core::Typed)

@@ -5,10 +5,12 @@
 //! from a pool where the address space allows it, else one by one; proposals that no supported
 //! guest language needs are off.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wasmtime::component::{Component, Linker};
+use model::ids::Digest;
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
     WasmBacktraceDetails, WasmFeatures,
@@ -23,6 +25,8 @@ use crate::guest::Module;
 use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
 
+/// Modules that are kept loaded, newest first.
+const LOADED_MAX: usize = 16;
 /// Live modules that the pool has room for; each reserves address space, not memory.
 const POOL_INSTANCES: u32 = 512;
 /// Core instances and tables of a component: the module, the shims of its imports.
@@ -64,8 +68,16 @@ pub(crate) struct Shared {
     linker: Linker<State>,
     cache: Option<Cache>,
     compiler: Option<PathBuf>,
+    loaded: Mutex<VecDeque<Loaded>>,
     pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
+}
+
+/// A module of late, so that the next `apply` and the way back cost nothing.
+#[derive(Clone)]
+struct Loaded {
+    pre: InstancePre<State>,
+    info: Arc<ModuleInfo>,
 }
 
 impl Host {
@@ -93,6 +105,7 @@ impl Host {
                 linker,
                 cache,
                 compiler: config.compiler,
+                loaded: Mutex::default(),
                 memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
             }),
@@ -123,6 +136,24 @@ impl Host {
     /// Checks imports against the grants, then compiles (or takes from the cache) and links.
     /// Takes as long as a compilation: not for an async task.
     pub fn load(&self, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {
+        let digest = Digest::of(bytes);
+        let known = self
+            .loaded()
+            .iter()
+            .find(|l| l.info.digest == digest)
+            .cloned();
+        let Loaded { pre, info } = match known {
+            Some(known) => {
+                check::admit(&known.info, grants)?;
+                known
+            }
+            None => self.load_new(bytes, grants)?,
+        };
+        let link = |e: wasmtime::Error| LoadError::Link(text(&e));
+        Module::new(Arc::clone(&self.shared), pre, info).map_err(link)
+    }
+
+    fn load_new(&self, bytes: &[u8], grants: &Grants) -> Result<Loaded, LoadError> {
         let seen = check::inspect(bytes)?;
         check::admit(&seen.info, grants)?;
         let shared = &self.shared;
@@ -138,7 +169,18 @@ impl Host {
                 .map_err(link)?;
             linker.instantiate_pre(&component).map_err(link)?
         };
-        Module::new(Arc::clone(shared), pre, Arc::new(seen.info)).map_err(link)
+        let info = Arc::new(seen.info);
+        let loaded = Loaded { pre, info };
+        let mut kept = self.loaded();
+        kept.truncate(LOADED_MAX - 1);
+        kept.push_front(loaded.clone());
+        Ok(loaded)
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, VecDeque<Loaded>> {
+        // whole even if a writer panicked: it is pushed to and cut, nothing else
+        let loaded = self.shared.loaded.lock();
+        loaded.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compile(&self, info: &ModuleInfo, component: &[u8]) -> Result<Component, LoadError> {

@@ -111,7 +111,7 @@ fn limits_have_names_and_caps() {
             None,
         );
         assert!(
-            found.starts_with("p.yaml:17:") && found.contains(said),
+            found.starts_with("p.yaml:10:") && found.contains(said),
             "{found}"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 
 use rustmq::{Counter, Histogram, Level};
 
@@ -111,7 +111,7 @@ pub fn write_file(hands: &mut Hands<'_>) {
 }
 
 pub fn connect(hands: &mut Hands<'_>) {
-    let connected = TcpStream::connect(([127, 0, 0, 1], 7480));
+    let connected = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 7480)));
     hands.found(connected.ok().map(|_| "a socket".into()));
 }
 
