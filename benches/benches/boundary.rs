@@ -82,9 +82,13 @@ fn built(runtime: &Runtime, name: &str) -> Result<Vec<u8>> {
     Ok(fs::read(path)?)
 }
 
-fn open(module: &Module, work: &str) -> Result<Guest> {
+fn open(module: &Module, kind: &str) -> Result<Guest> {
+    let params = match kind {
+        "forward" | "filter" | "copy" => format!(r#"{{"work":"{kind}"}}"#),
+        _ => String::new(),
+    };
     let context = OpenContext {
-        params: format!(r#"{{"work":"{work}"}}"#),
+        params,
         inputs: vec![Edge {
             name: "in".into(),
             fields: Some(Arc::new(schema())),

@@ -15,6 +15,7 @@
 //! before it changes.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use benches::rig::{self, Result};
@@ -202,14 +203,39 @@ impl Lane {
         Ok(apply_file(&self.server, &self.file).await?.generation)
     }
 
-    async fn produce(&self, from: usize, records: usize) -> Result<()> {
+    async fn produce(&self, records: usize) -> Result<()> {
         let config = ProducerConfig::default();
         let producer = self.server.client.producer(config).await?;
-        for at in from..from + records {
+        for at in 0..records {
             producer.send("given", Record::value(value(at))).await?;
         }
         producer.flush().await?;
         Ok(())
+    }
+
+    /// Produces without end; counts what is acknowledged.
+    async fn feed(&self, fed: &AtomicUsize) -> Result<std::convert::Infallible> {
+        const AT_ONCE: usize = 200;
+        let config = ProducerConfig::default();
+        let producer = self.server.client.producer(config).await?;
+        loop {
+            for at in 0..AT_ONCE {
+                producer.send("given", Record::value(value(at))).await?;
+            }
+            producer.flush().await?;
+            fed.fetch_add(AT_ONCE, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until that generation works; how long the lane stood still for it, in ms.
+    async fn taken_over(&self, generation: u64) -> Result<f64> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(gap) = self.gap_ms(generation).await? {
+                return Ok(gap);
+            }
+        }
+        Err(format!("generation {generation} did not take over").into())
     }
 
     /// Waits until so many records are durable on the output.
@@ -269,7 +295,7 @@ async fn json_map(options: &Options, folder: &Path) -> Result<()> {
                 name: "lane".to_string(),
             })
             .await?;
-        lane.produce(0, records).await?;
+        lane.produce(records).await?;
         let processor = machine::processor_seconds();
         let started = Instant::now();
         lane.swap(0).await?;
@@ -312,27 +338,21 @@ async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let lane = Lane::start(&dir).await?;
     lane.swap(0).await?;
-    let mut gaps = Vec::new();
-    let mut fed = 0;
-    for version in 1..=options.amount(300, 5) {
-        // records flow before, while and after the new version comes
-        let (made, produced) = tokio::join!(lane.swap(version), lane.produce(fed, 2_000));
-        produced?;
-        fed += 2_000;
-        let generation = made?;
-        let begun = Instant::now();
-        let gap = loop {
-            if let Some(gap) = lane.gap_ms(generation).await? {
-                break gap;
-            }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("generation {generation} did not take over").into());
-            }
-            lane.produce(fed, 100).await?;
-            fed += 100;
-        };
-        gaps.push(gap);
-    }
+    let fed = AtomicUsize::new(0);
+    let gaps = async {
+        let mut gaps = Vec::new();
+        for version in 1..=options.amount(300, 5) {
+            let generation = lane.swap(version).await?;
+            gaps.push(lane.taken_over(generation).await?);
+        }
+        Result::Ok(gaps)
+    };
+    // records flow before, while and after each new version comes
+    let mut gaps = tokio::select! {
+        gaps = gaps => gaps?,
+        Err(error) = lane.feed(&fed) => return Err(error),
+    };
+    let fed = fed.into_inner();
     lane.arrived(fed as u64).await?;
     gaps.sort_by(f64::total_cmp);
     let mut case = Case::new("pipeline", "swap-gap-p99", Unit::Milliseconds);
