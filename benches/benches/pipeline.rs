@@ -13,6 +13,9 @@
 //! `swap-gap-p99`: how long a lane stands still while a new version of its module takes over and
 //! records flow, as the status says it. Baseline: the median sync of the disk, which a lane waits for
 //! before it changes.
+//!
+//! `beside-evil-p99`: from the send of one record to its durable output, while another pipeline on
+//! the same node works through rows that spin, eat memory and panic. Baseline: the same alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,6 +45,9 @@ fn main() -> Result<()> {
     }
     if options.wants("swap-gap-p99") {
         runtime.block_on(swap_gap(&options, folder.path()))?;
+    }
+    if options.wants("beside-evil-p99") {
+        runtime.block_on(beside_evil(&options, folder.path()))?;
     }
     Ok(())
 }
@@ -177,10 +183,7 @@ impl Lane {
     async fn start(dir: &Path) -> Result<Lane> {
         let node = Node::start(NodeConfig::local(dir.join("data"))).await?;
         let client = Client::connect(node.client_config()).await?;
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let guest = repository.join("tests/guests/boundary-columns");
-        let target = repository.join("target/guests");
-        let built = server::module::build_into(&guest, &target, &mut |_| {}).await?;
+        let built = guest("boundary-columns").await?;
         let (file, module) = (dir.join("lane.yaml"), dir.join("score.wasm"));
         std::fs::write(&file, LANE)?;
         std::fs::copy(&built, &module)?;
@@ -248,6 +251,27 @@ impl Lane {
         Ok(())
     }
 
+    /// Waits until every row for the evil pipeline is on one of its outputs; how many were bad.
+    async fn worked_off(&self) -> Result<u64> {
+        let mut ends = Vec::new();
+        for name in ["deeds", "left", "bad"] {
+            let topic = self.server.client.topic(name).await?;
+            let id = model::PartitionId::new(topic.topic.id, 0);
+            ends.push(self.node.store().watch(id)?);
+        }
+        loop {
+            let at: Vec<u64> = ends
+                .iter_mut()
+                .map(|end| *end.borrow_and_update())
+                .collect();
+            if at[0] == at[1] + at[2] {
+                return Ok(at[2]);
+            }
+            let moved = ends.iter_mut().map(|end| Box::pin(end.changed()));
+            let _ = tokio::time::timeout(PATIENCE, futures::future::select_all(moved)).await?;
+        }
+    }
+
     /// What the status says of the change to a generation: how long the lane stood still, in ms.
     async fn gap_ms(&self, generation: u64) -> Result<Option<f64>> {
         let asked = protocol::PipelineDescribe {
@@ -261,6 +285,14 @@ impl Lane {
             .and_then(|handover| handover["gap_us"].as_f64());
         Ok(gap.map(|us| us / 1000.0))
     }
+}
+
+/// Builds a guest of `tests/guests`; cargo knows when there is nothing to do.
+async fn guest(name: &str) -> Result<PathBuf> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dir = repository.join("tests/guests").join(name);
+    let target = repository.join("target/guests");
+    Ok(server::module::build_into(&dir, &target, &mut |_| {}).await?)
 }
 
 fn value(at: usize) -> String {
@@ -360,6 +392,88 @@ async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
     case.baseline(benches::disk::sync_latency_us(folder)? / 1000.0);
     case.number("p50", gaps[gaps.len() / 2]);
     case.field("swaps", gaps.len());
+    case.print();
+    lane.server.client.close().await;
+    lane.node.stop().await;
+    Ok(())
+}
+
+const EVIL: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: evil }
+topics:
+  deeds: { partitions: 1, value: raw }
+  left: { partitions: 1, value: raw }
+  bad: { partitions: 1, value: raw }
+modules:
+  evil: { source: ./evil.wasm }
+policy:
+  on-error: { retry: { max: 0 }, then: { dead-letter: bad } }
+nodes:
+  in: { kind: source, topic: deeds, start: earliest }
+  evil: { kind: wasm, module: evil, inputs: [in] }
+  out: { kind: sink, inputs: [evil], topic: left }
+";
+
+/// Deeds that take time or memory, one after so many good rows that no breaker opens.
+async fn deeds(client: &Client) -> Result<std::convert::Infallible> {
+    const GOOD: usize = 120;
+    let producer = client.producer(ProducerConfig::default()).await?;
+    for deed in ["spin", "eat_memory", "panic", "recurse"].iter().cycle() {
+        for _ in 0..GOOD {
+            producer.send("deeds", Record::value("good")).await?;
+        }
+        producer.send("deeds", Record::value(*deed)).await?;
+        producer.flush().await?;
+    }
+    Err("there is always another deed".into())
+}
+
+/// The 99th percentile of the time from sending one record to its durable output, in ms.
+async fn hop_p99(lane: &Lane, records: usize, sent: &mut u64) -> Result<f64> {
+    let producer = lane
+        .server
+        .client
+        .producer(ProducerConfig::default())
+        .await?;
+    let mut times = Vec::new();
+    for at in 0..records {
+        let begun = Instant::now();
+        producer.send("given", Record::value(value(at))).await?;
+        producer.flush().await?;
+        *sent += 1;
+        lane.arrived(*sent).await?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[(times.len() * 99).div_ceil(100) - 1])
+}
+
+async fn beside_evil(options: &Options, folder: &Path) -> Result<()> {
+    let dir = folder.join("beside-evil");
+    std::fs::create_dir_all(&dir)?;
+    let lane = Lane::start(&dir).await?;
+    lane.swap(0).await?;
+    std::fs::copy(guest("evil").await?, dir.join("evil.wasm"))?;
+    let file = dir.join("evil.yaml");
+    std::fs::write(&file, EVIL)?;
+    apply_file(&lane.server, &file).await?;
+    let records = options.amount(500, 20);
+    let mut case = Case::new("pipeline", "beside-evil-p99", Unit::Milliseconds);
+    let (mut sent, mut deeds_done) = (0, 0);
+    hop_p99(&lane, records, &mut sent).await?;
+    for _ in 0..options.runs() {
+        case.baseline(hop_p99(&lane, records, &mut sent).await?);
+        let p99 = tokio::select! {
+            p99 = hop_p99(&lane, records, &mut sent) => p99?,
+            Err(error) = deeds(&lane.server.client) => return Err(error),
+        };
+        case.ours(p99, records as u64);
+        // what is left of them would count against the baseline
+        deeds_done = lane.worked_off().await?;
+    }
+    case.field("deeds", deeds_done);
     case.print();
     lane.server.client.close().await;
     lane.node.stop().await;

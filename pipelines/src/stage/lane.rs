@@ -378,6 +378,21 @@ impl Lane {
         Ok(())
     }
 
+    /// Returns when a new generation could take over.
+    async fn next_is_open(&mut self) -> Result<(), End> {
+        while self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
+            tokio::select! {
+                changed = self.orders.changed() => {
+                    changed.map_err(|_| End::Stop)?;
+                    self.orders.mark_changed();
+                    self.open_next()?;
+                }
+                () = finished(&mut self.opening) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over what is open by now, when the last commit of the old generation has ended.
     async fn change_over(&mut self, flight: &mut Flight) -> Result<(), End> {
         if self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
@@ -524,7 +539,7 @@ impl Lane {
         );
     }
 
-    /// Waits as the guest or the policy asked, unless there are new orders.
+    /// Waits as the guest or the policy asked, unless a new generation is open before.
     async fn pause(
         &mut self,
         node: usize,
@@ -549,11 +564,9 @@ impl Lane {
             s.retries += 1;
             s.state = LaneState::Retrying { why };
         });
-        let changed = tokio::time::timeout(Duration::from_millis(after_ms), self.orders.changed());
-        match changed.await {
-            Ok(Err(_)) => return Err(End::Stop),
-            Ok(Ok(())) => self.orders.mark_changed(),
-            Err(_) => {}
+        let wait = Duration::from_millis(after_ms);
+        if let Ok(woken) = tokio::time::timeout(wait, self.next_is_open()).await {
+            woken?;
         }
         self.shared.update(|s| s.state = LaneState::Running);
         Ok(())

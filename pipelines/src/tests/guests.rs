@@ -193,6 +193,30 @@ async fn a_version_that_fails_at_once_is_rolled_back() {
     assert_eq!(position.metadata, "generation=1");
 }
 
+#[tokio::test]
+async fn a_lane_that_waits_to_try_again_takes_new_orders_at_once() {
+    let world = World::new();
+    let runtime = world.runtime();
+    let digest = world.module(guest('-', "")).await;
+    let patient = ", on-error: { retry: { max: 5, backoff: 1h, cap: 1h } }";
+    let strict = ", on-error: { retry: { max: 0 }, then: drop }";
+    let modules = [("m", digest)];
+    world
+        .apply(&runtime, &yaml(patient), &modules)
+        .await
+        .unwrap();
+    world.produce("in", 0, &["e"]);
+    let waits = |lane: &LaneStatus| matches!(lane.state, LaneState::Retrying { .. });
+    until(&runtime, |lanes| waits(&lanes[0])).await;
+    world
+        .apply(&runtime, &yaml(strict), &modules)
+        .await
+        .unwrap();
+    world.produce("in", 0, &["a"]);
+    until(&runtime, |lanes| done(&lanes[..1])).await;
+    assert_eq!(world.values("out", 0), ["a"]);
+}
+
 /// Every 50th version fails on whatever comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_versions_take_over_while_records_flow() {

@@ -64,13 +64,27 @@ pub fn evil(deed: &str) -> Vec<u8> {
     (i32.const 0)))"#
     );
     let mut bytes = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
-    let name = b"component-type:test";
-    bytes.push(0);
-    leb(&mut bytes, 1 + name.len() + COMPONENT_TYPE.len());
-    bytes.push(name.len() as u8);
-    bytes.extend_from_slice(name);
-    bytes.extend_from_slice(COMPONENT_TYPE);
+    custom(&mut bytes, "component-type:test", COMPONENT_TYPE);
     bytes
+}
+
+/// A module that forwards all rows and says so of itself.
+pub fn described() -> Vec<u8> {
+    let mut bytes = evil("unreachable");
+    custom(&mut bytes, wasm::describe::SECTION, DESCRIBE.as_bytes());
+    bytes
+}
+
+const DESCRIBE: &str = r#"{"name":"tame","version":"1.2.3","ports":["out"],
+  "params":{"type":"object","properties":{"limit":{"type":"integer"}},"additionalProperties":false}}"#;
+
+/// Appends a custom section.
+fn custom(bytes: &mut Vec<u8>, name: &str, section: &[u8]) {
+    bytes.push(0);
+    leb(bytes, 1 + name.len() + section.len());
+    bytes.push(name.len() as u8);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(section);
 }
 
 fn leb(bytes: &mut Vec<u8>, mut number: usize) {

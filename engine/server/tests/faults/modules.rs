@@ -227,3 +227,41 @@ fn modules_are_compiled_in_a_process_of_their_own() {
     let torn = compile(&module[..4]);
     torn.fails(1, "unexpected end");
 }
+
+#[test]
+fn what_a_module_says_of_itself_is_shown_and_held_to() {
+    let world = World::new();
+    world.write("tame.wasm", guests::described());
+    let shown = world.run(&["module", "inspect", "tame.wasm"]).ok().out;
+    for part in [
+        "tame 1.2.3",
+        "\"limit\":{\"type\":\"integer\"}",
+        "rustmq:etl 0.1.1",
+        "sha256:",
+    ] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    let json = world
+        .run(&["module", "inspect", "tame.wasm", "--json"])
+        .ok();
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["describe"]["ports"], serde_json::json!(["out"]));
+    assert_eq!(json["grants_needed"], serde_json::json!([]));
+    let server = world.serve();
+    let node = "module: m, inputs: [in]";
+    let refused = |more: &str, port: &str, part: &str| {
+        let yaml = evil("tame")
+            .replace(node, &format!("{node}, {more}"))
+            .replace("[work]", &format!("[work.{port}]"));
+        let file = world.write("tame.yaml", yaml);
+        let said = world.run(&["pipeline", "apply", &file]);
+        said.fails(1, "tame.yaml:14:3: error: ").fails(1, part);
+    };
+    let many = "params.limit: \"many\" is not of type \"integer\"";
+    refused("params: { limit: many }", "out", many);
+    let unknown = "params.limt: not known; known are limit";
+    refused("params: { limt: 1 }", "out", unknown);
+    let other = "sends rows to the output `out`, which the node does not declare";
+    refused("outputs: [other]", "other", other);
+    server.stop();
+}
