@@ -135,7 +135,7 @@ impl Broker {
     }
 
     /// The same from many partitions at once, until one of them has something: what those have
-    /// that have something, in the order named. `bytes_max` is for all together.
+    /// that have something. `bytes_max` is for all together, and at most doubled by the last.
     pub async fn fetch_many(
         &self,
         wants: &[(PartitionId, Offset)],
@@ -169,6 +169,23 @@ impl Broker {
     /// Follows a topic's settings, which the catalog has changed.
     pub fn topic_altered(&self, topic: &Topic) -> Result<(), LogError> {
         topics::alter(&self.inner.store, &mut self.inner.shard(), topic)
+    }
+
+    /// Removes the records of a partition before an offset; one that is gone already changes
+    /// nothing. Readers see it at once, and it is durable when this resolves. Answers what is
+    /// kept.
+    ///
+    /// # Errors
+    /// `NotFound`; `OutOfRange` beyond the high watermark; what the log answers to an append.
+    pub async fn trim(&self, partition: PartitionId, before: Offset) -> Result<Bounds, LogError> {
+        if partition == OFFSETS {
+            return Err(LogError::NotFound { partition });
+        }
+        let store = &self.inner.store;
+        if before > store.bounds(partition)?.start {
+            store.trim_durable(partition, before).await?;
+        }
+        store.bounds(partition)
     }
 
     /// Gives up a topic: admits nothing more to it, forgets its positions, drops its data.

@@ -113,6 +113,7 @@ table! {
     22 TopicDescribe => TopicDescription,
     23 TopicDelete => TopicDeleted,
     24 TopicAlter => TopicAltered,
+    25 TopicTrim => TopicTrimmed,
 
     30 GroupJoin => GroupJoined,
     31 GroupHeartbeat => GroupBeaten,

@@ -105,6 +105,102 @@ fn a_compacted_topic_keeps_the_newest_value_of_each_key() {
 }
 
 #[test]
+fn a_trim_removes_the_oldest_records_for_good() {
+    let world = World::new();
+    // Half of the records are in the tier when they are trimmed.
+    world.write(
+        "node.toml",
+        "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n",
+    );
+    let serve = || world.serve_with(&["--config", "node.toml"]);
+    let server = serve();
+    world.run(&["topic", "create", "notes"]).ok();
+    let two = ["topic", "create", "orders", "--partitions", "2"];
+    world.run(&two).ok();
+    let produce = |topic: &str, text: &str| {
+        let produce = ["produce", topic, "-", "--format", "raw"];
+        world.run_with_input(&produce, text.as_bytes()).ok();
+    };
+    let sql = |query: &str| world.run(&["sql", query]).ok().out;
+    produce("notes", "0\n1\n2\n3\n4\n");
+    wait::until("the first half to be tiered", || {
+        let (code, body) = server.http("GET /v1/status", "");
+        assert_eq!(code, 200, "{body}");
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (status["tiered_records"] == 5).then_some(())
+    });
+    produce("notes", "5\n6\n7\n8\n9\n");
+
+    let trim = |more: &[&str]| {
+        let all = [&["topic", "trim", "notes"], more].concat();
+        world.run(&all)
+    };
+    trim(&[]).fails(2, "--before");
+    trim(&["--before", "x"]).fails(2, "--before");
+    trim(&["--before", "1", "--before-time", "2026-01-01T00:00:00Z"]).fails(2, "cannot be used");
+    trim(&["--before-time", "yesterday"]).fails(2, "2026-01-31T12:00:00Z");
+    trim(&["--before", "11"]).fails(1, "ends at offset 10");
+    trim(&["--before", "1", "--partition", "1"]).fails(1, "has no partition 1");
+    world
+        .run(&["topic", "trim", "noets", "--before", "1"])
+        .fails(1, "rustmq topic list");
+    let orders = ["topic", "trim", "orders", "--before", "1"];
+    world.run(&orders).fails(1, "--partition");
+
+    let said = trim(&["--before", "3"]).ok();
+    assert!(
+        said.err
+            .contains("partition 0 of notes: it has offsets 3 to 10"),
+        "{}",
+        said.err
+    );
+    let consume = |from: &str| {
+        let consume = ["consume", "notes", "--from", from, "--format", "raw"];
+        world.run(&consume).ok().out
+    };
+    let bounds = "select count(*), min(_offset), max(_offset) from notes";
+    let check = || {
+        for from in ["earliest", "0", "3"] {
+            assert_eq!(consume(from), "3\n4\n5\n6\n7\n8\n9\n", "{from}");
+        }
+        assert_eq!(consume("8"), "8\n9\n");
+        assert_eq!(sql(bounds).lines().last(), Some("7,3,9"));
+    };
+    check();
+    server.kill();
+    let server = serve();
+    check();
+
+    let said = trim(&["--before", "2"]).ok();
+    assert!(said.err.contains("nothing to trim"), "{}", said.err);
+    let out = trim(&["--before", "6", "--partition", "0", "--json"])
+        .ok()
+        .out;
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let kept = serde_json::json!({"partition": 0, "start_before": 3, "start": 6, "end": 10});
+    assert_eq!(
+        shown,
+        serde_json::json!({"name": "notes", "partitions": [kept]})
+    );
+    trim(&["--before-time", "2001-01-01T00:00:00Z"]).ok();
+    assert_eq!(consume("earliest"), "6\n7\n8\n9\n");
+    trim(&["--before-time", "2999-01-01T00:00:00Z"]).ok();
+    assert_eq!(consume("earliest"), "");
+    produce("notes", "10\n");
+    assert_eq!(sql(bounds).lines().last(), Some("1,10,10"));
+    let all = [
+        "topic",
+        "trim",
+        "orders",
+        "--before-time",
+        "2999-01-01T00:00:00Z",
+    ];
+    let said = world.run(&all).ok();
+    assert!(said.err.contains("partition 1 of orders"), "{}", said.err);
+    server.stop();
+}
+
+#[test]
 fn what_cannot_be_served_is_said() {
     let world = World::new();
     let mut server = world.serve();

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use model::topic::TOMBSTONE_RETENTION_MS_DEFAULT;
-use model::{Durability, PartitionId, PayloadCodec, Schema, TopicSpec};
+use model::{Durability, PartitionId, PayloadCodec, Schema, ShardEpoch, TopicSpec};
 
 /// Options of an object store by name. Some are secrets, so only the names can be printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -43,6 +44,11 @@ pub struct StoreConfig {
     pub tier_options: StoreOptions,
     /// Names this broker in manifests, so that two writers can be told apart.
     pub node: String,
+    /// The epoch in which this broker leads the shard. Entries and manifests of an older one
+    /// are refused, so each start of a broker needs a newer one.
+    pub epoch: ShardEpoch,
+    /// What writes the WAL.
+    pub wal_writer: WalWriterKind,
     /// Size a WAL segment is preallocated with; a larger entry gets a larger segment.
     pub segment_bytes: u64,
     /// Above this many bytes of WAL, partitions that hold its oldest segment are tiered early
@@ -98,6 +104,33 @@ pub struct StoreConfig {
     pub idle_mark_ms: u64,
 }
 
+/// How entries of the WAL come to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalWriterKind {
+    /// What measured faster.
+    #[default]
+    Auto,
+    /// `pwritev`, then `fdatasync`.
+    Plain,
+    /// Both linked in one submission; `Plain` where the kernel refuses it.
+    IoUring,
+}
+
+impl FromStr for WalWriterKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<WalWriterKind, String> {
+        match text {
+            "auto" => Ok(WalWriterKind::Auto),
+            "plain" => Ok(WalWriterKind::Plain),
+            "io_uring" => Ok(WalWriterKind::IoUring),
+            _ => Err(format!(
+                "`{text}` is not a WAL writer; known: auto, plain, io_uring"
+            )),
+        }
+    }
+}
+
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
         StoreConfig {
@@ -105,6 +138,8 @@ impl Default for StoreConfig {
             tier_url: None,
             tier_options: StoreOptions::default(),
             node: "node-0".to_owned(),
+            epoch: ShardEpoch(0),
+            wal_writer: WalWriterKind::Auto,
             segment_bytes: 64 << 20,
             wal_bytes_max: 1 << 30,
             wal_bytes_limit: 0,

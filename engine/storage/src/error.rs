@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::{LogError, PartitionId};
+use model::{LogError, PartitionId, ShardEpoch};
 
 use crate::tier::remote::{advice, said};
 
@@ -92,13 +92,17 @@ pub enum TierError {
         reason: String,
     },
     #[error(
-        "manifest {path} was written by {writer}: another broker owns partition {partition}, so \
-         this one stopped tiering it"
+        "manifest {path} was written by {writer} in epoch {epoch}, and this broker is in epoch \
+         {own}: {}", fenced_advice(.partition, .epoch, .own)
     )]
     Fenced {
         path: String,
         writer: String,
         partition: PartitionId,
+        /// Of that manifest.
+        epoch: ShardEpoch,
+        /// Of who was refused.
+        own: ShardEpoch,
     },
     #[error("manifest {path} is damaged: {reason}")]
     Manifest { path: String, reason: String },
@@ -107,6 +111,20 @@ pub enum TierError {
     Shared(Arc<TierError>),
     #[error(transparent)]
     Log(#[from] LogError),
+}
+
+/// What it means that another's manifest stands where one was to be put.
+fn fenced_advice(partition: &PartitionId, epoch: &ShardEpoch, own: &ShardEpoch) -> String {
+    if epoch < own {
+        return format!(
+            "an older owner of partition {partition} still writes; stop it, then restart this \
+             broker, so that it reads what stands there"
+        );
+    }
+    format!(
+        "another broker owns partition {partition}, so this one stopped tiering it; stop one of \
+         the two, or give each a storage.url of its own"
+    )
 }
 
 impl TierError {

@@ -64,6 +64,16 @@ fn changes_come_through() {
         }
         .into(),
     );
+    for before in [TrimBefore::Offset(7), TrimBefore::Timestamp(-7)] {
+        check_request(
+            TopicTrim {
+                name: "flights".to_owned(),
+                partition: Some(2),
+                before,
+            }
+            .into(),
+        );
+    }
     check_request(
         GroupDelete {
             group: "g".to_owned(),
@@ -233,21 +243,7 @@ fn requests_come_through() {
 }
 
 #[test]
-fn replies_come_through() {
-    check_reply(
-        Api::Hello,
-        Welcome {
-            version: 1,
-            server: "rustmq 0".to_owned(),
-        }
-        .into(),
-    );
-    let produced = Produced {
-        base_offset: 1 << 40,
-        append_time_us: -1,
-        duplicate: true,
-    };
-    check_reply(Api::Produce, produced.into());
+fn fetched_comes_through() {
     let bounds = Bounds { start: 3, end: 9 };
     check_reply(
         Api::Fetch,
@@ -276,6 +272,24 @@ fn replies_come_through() {
         part(Ok(fetched)),
     ];
     check_reply(Api::FetchMany, FetchedMany { parts }.into());
+}
+
+#[test]
+fn replies_come_through() {
+    check_reply(
+        Api::Hello,
+        Welcome {
+            version: 1,
+            server: "rustmq 0".to_owned(),
+        }
+        .into(),
+    );
+    let produced = Produced {
+        base_offset: 1 << 40,
+        append_time_us: -1,
+        duplicate: true,
+    };
+    check_reply(Api::Produce, produced.into());
     check_reply(
         Api::ProducerOpen,
         ProducerOpened {
@@ -297,6 +311,19 @@ fn replies_come_through() {
         Api::TopicAlter,
         TopicAltered {
             topic: topic.clone(),
+        }
+        .into(),
+    );
+    let trimmed = PartitionTrimmed {
+        index: 1,
+        start_before: 2,
+        start: 3,
+        end: 4,
+    };
+    check_reply(
+        Api::TopicTrim,
+        TopicTrimmed {
+            partitions: vec![trimmed],
         }
         .into(),
     );

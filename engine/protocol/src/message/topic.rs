@@ -1,4 +1,4 @@
-//! Topics: create, list, describe, alter, delete.
+//! Topics: create, list, describe, alter, trim, delete.
 //!
 //! What: admin messages, JSON. Called by: the command line, producers and consumers, which learn
 //! ids and partition counts from `TopicDescribe`.
@@ -77,6 +77,42 @@ pub struct TopicAltered {
     pub topic: Topic,
 }
 
+/// Removes the oldest records; older servers do not know the call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicTrim {
+    pub name: String,
+    /// `None`: all of them.
+    pub partition: Option<u32>,
+    pub before: TrimBefore,
+}
+
+/// Where a partition is to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrimBefore {
+    /// At most the offset after the last record; one that is gone already changes nothing.
+    Offset(Offset),
+    /// At the first record whose timestamp (microseconds since the epoch, UTC) is not before
+    /// this; at the end if there is none.
+    Timestamp(i64),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicTrimmed {
+    /// In the order of their index.
+    pub partitions: Vec<PartitionTrimmed>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionTrimmed {
+    pub index: u32,
+    /// The first offset that could be read before.
+    pub start_before: Offset,
+    /// The first offset that can be read now, and the offset after the last one.
+    pub start: Offset,
+    pub end: Offset,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TopicDelete {
     pub name: String,
@@ -96,4 +132,6 @@ json_bodies!(
     TopicDeleted,
     TopicAlter,
     TopicAltered,
+    TopicTrim,
+    TopicTrimmed,
 );

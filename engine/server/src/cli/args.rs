@@ -185,7 +185,7 @@ A config file:
     )
 }
 
-/// Create, list, describe, alter and delete topics
+/// Create, list, describe, alter, trim and delete topics
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = "\
 Examples:
@@ -194,6 +194,7 @@ Examples:
   rustmq topic list --json
   rustmq topic describe orders
   rustmq topic alter orders --retention 14d
+  rustmq topic trim orders --partition 0 --before 1000
   rustmq topic delete orders")]
 pub enum Topic {
     Create(TopicCreate),
@@ -204,6 +205,7 @@ pub enum Topic {
         name: String,
     },
     Alter(TopicAlter),
+    Trim(TopicTrim),
     /// Delete a topic and everything in it; refused while a pipeline uses it
     Delete {
         name: String,
@@ -224,6 +226,29 @@ pub struct TopicAlter {
     /// When a produce is acknowledged: after the sync, or after the write
     #[arg(long, value_enum, group = "change")]
     pub durability: Option<DurabilityArg>,
+}
+
+/// Remove the oldest records of a topic for good
+///
+/// Consumers that have not read them go on at the first record that is kept, SQL no longer shows
+/// them, and Parquet objects with nothing else in them are deleted a few minutes later.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("point").required(true), after_long_help = "\
+Examples:
+  rustmq topic trim orders --partition 0 --before 1000
+  rustmq topic trim orders --before-time 2026-01-31T00:00:00Z
+  rustmq topic trim orders --partition 2 --before-time 2026-01-31T00:00:00Z --json")]
+pub struct TopicTrim {
+    pub name: String,
+    /// Which partition [default: all of them, with --before-time]
+    #[arg(long, value_name = "N")]
+    pub partition: Option<u32>,
+    /// Remove the records before this offset
+    #[arg(long, value_name = "OFFSET", group = "point")]
+    pub before: Option<u64>,
+    /// Remove the records before the first one whose timestamp is not before this
+    #[arg(long, value_name = "TIME", group = "point", value_parser = values::parse_moment)]
+    pub before_time: Option<i64>,
 }
 
 /// Create a topic

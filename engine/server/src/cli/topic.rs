@@ -1,4 +1,4 @@
-//! `rustmq topic create|list|describe|alter|delete`.
+//! `rustmq topic create|list|describe|alter|trim|delete`.
 //!
 //! Called by: `cli::run`. Calls: the server. The schema file is read and checked here, so that
 //! its errors name the file; the name is checked before anything is sent.
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use model::{Durability, PayloadCodec, Schema, Topic as ModelTopic, TopicChange, TopicSpec};
 use protocol::{
-    TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicDescription, TopicInfo, TopicList,
+    PartitionTrimmed, TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicDescription,
+    TopicInfo, TopicList, TopicTrim, TrimBefore,
 };
 
 use super::args::{self, DurabilityArg, Topic, ValueCodec};
@@ -22,6 +23,7 @@ pub async fn run(command: Topic, session: &Session) -> Result<(), Failure> {
         Topic::List => list(session).await,
         Topic::Describe { name } => describe(name, session).await,
         Topic::Alter(alter) => self::alter(alter, session).await,
+        Topic::Trim(trim) => self::trim(trim, session).await,
         Topic::Delete { name } => {
             let server = session.server().await?;
             server.call(TopicDelete { name: name.clone() }).await?;
@@ -91,6 +93,50 @@ async fn alter(alter: args::TopicAlter, session: &Session) -> Result<(), Failure
         return written(output::print(&output::json(&topic_json(&topic))));
     }
     eprintln!("altered topic {name}");
+    Ok(())
+}
+
+async fn trim(trim: args::TopicTrim, session: &Session) -> Result<(), Failure> {
+    let before = match (trim.before, trim.before_time) {
+        (Some(offset), _) => TrimBefore::Offset(offset),
+        (None, Some(time_us)) => TrimBefore::Timestamp(time_us),
+        (None, None) => return Err(Failure::usage("give --before or --before-time")),
+    };
+    let request = TopicTrim {
+        name: trim.name.clone(),
+        partition: trim.partition,
+        before,
+    };
+    let trimmed = session.server().await?.call(request).await?.partitions;
+    if session.json() {
+        let json = |p: &PartitionTrimmed| {
+            serde_json::json!({
+                "partition": p.index, "start_before": p.start_before, "start": p.start,
+                "end": p.end,
+            })
+        };
+        let partitions: Vec<_> = trimmed.iter().map(json).collect();
+        let object = serde_json::json!({ "name": trim.name, "partitions": partitions });
+        return written(output::print(&output::json(&object)));
+    }
+    for PartitionTrimmed {
+        index,
+        start_before,
+        start,
+        end,
+    } in trimmed
+    {
+        let name = &trim.name;
+        match start > start_before {
+            true => eprintln!(
+                "trimmed partition {index} of {name}: it has offsets {start} to {end} now, \
+                 before it began at {start_before}"
+            ),
+            false => eprintln!(
+                "nothing to trim in partition {index} of {name}: it has offsets {start} to {end}"
+            ),
+        }
+    }
     Ok(())
 }
 

@@ -29,12 +29,17 @@ pub fn parse_from(text: &str) -> Result<From, String> {
     if let Ok(offset) = u64::from_str(text) {
         return Ok(From::Offset(offset));
     }
+    parse_moment(text).map(From::Time).map_err(|_| {
+        "write earliest, latest, an offset such as 42, or a time such as 2026-01-31T12:00:00Z"
+            .to_string()
+    })
+}
+
+/// An RFC 3339 time in microseconds since the epoch.
+pub fn parse_moment(text: &str) -> Result<i64, String> {
     chrono::DateTime::parse_from_rfc3339(text)
-        .map(|time| From::Time(time.timestamp_micros()))
-        .map_err(|_| {
-            "write earliest, latest, an offset such as 42, or a time such as 2026-01-31T12:00:00Z"
-                .to_string()
-        })
+        .map(|time| time.timestamp_micros())
+        .map_err(|_| "write a time such as 2026-01-31T12:00:00Z".to_string())
 }
 
 /// A limit that a topic may have or not.
@@ -100,6 +105,8 @@ mod tests {
             parse_from("1970-01-01T01:00:00.000001+01:00"),
             Ok(From::Time(1))
         );
+        assert_eq!(parse_moment("1970-01-01T00:00:01Z"), Ok(1_000_000));
+        assert!(parse_moment("42").unwrap_err().starts_with("write a time"));
         for wrong in ["", "-1", "yesterday", "1970-01-01", "Latest"] {
             assert!(
                 parse_from(wrong).unwrap_err().starts_with("write earliest"),

@@ -22,7 +22,7 @@ use std::time::Instant;
 use broker::Broker;
 use client::state::ServerState;
 use metadata::Metadata;
-use model::CatalogView;
+use model::{CatalogView, ShardEpoch};
 use storage::{Store, StoreConfig};
 
 use crate::config::{CacheConfig, Config, LimitsConfig, StorageConfig, TierConfig};
@@ -67,13 +67,15 @@ impl NodeConfig {
         }
     }
 
-    fn store(&self, dir: &Path, node: &str, budget: &Budget) -> StoreConfig {
+    fn store(&self, dir: &Path, node: &str, epoch: ShardEpoch, budget: &Budget) -> StoreConfig {
         let defaults = StoreConfig::new(dir);
         let (storage, tier, cache) = (&self.storage, &self.tier, &self.cache);
         StoreConfig {
             tier_url: storage.url.clone(),
             tier_options: storage.options.clone(),
             node: node.to_string(),
+            epoch,
+            wal_writer: storage.wal_writer.unwrap_or(defaults.wal_writer),
             segment_bytes: storage.segment_bytes.unwrap_or(defaults.segment_bytes),
             wal_bytes_max: budget.disk.log_pressure,
             wal_bytes_limit: budget.disk.log,
@@ -279,7 +281,7 @@ async fn rooms(
     let catalog: Arc<dyn CatalogView> = Arc::new(metadata.clone());
     let followed = catalog.catalog();
     let partitions = broker::partition_configs(&followed);
-    let store = config.store(dir, &data_dir.identity.node_id, budget);
+    let store = config.store(dir, &data_dir.identity.node_id, leads.epoch, budget);
     let store = Box::pin(Store::open(store, partitions)).await?;
     let control = Arc::new(metadata.clone());
     let broker = Box::pin(Broker::open(store.clone(), control, leads));

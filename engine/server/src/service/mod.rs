@@ -97,6 +97,7 @@ impl Rooms {
             Request::TopicDescribe(ask) => self.topic_describe(&ask.name)?.into(),
             Request::TopicDelete(ask) => self.topic_delete(ask).await?.into(),
             Request::TopicAlter(ask) => self.topic_alter(ask).await?.into(),
+            Request::TopicTrim(ask) => self.topic_trim(ask).await?.into(),
             Request::GroupJoin(ask) => self.group_join(ask).await?.into(),
             Request::GroupHeartbeat(ask) => self.group_heartbeat(&ask).await?.into(),
             Request::GroupLeave(ask) => self.group_leave(&ask).await?.into(),

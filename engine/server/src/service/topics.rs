@@ -1,14 +1,16 @@
-//! Topics: created, altered and deleted in the catalog first, then in the broker.
+//! Topics: created, altered and deleted in the catalog first, then in the broker; trimmed in the
+//! broker only.
 //!
 //! Called by: `service::Rooms::answer`, `pipelines` (apply creates missing topics), `http`.
 //! Invariants: the catalog is the truth: a topic that is in it and not yet in the broker comes
 //! up at the next start; a topic in use by a pipeline stays.
 //! Refuses: names outside the rule, specs that differ from what is there, in words.
 
-use model::{Command, PartitionId, Topic, TopicLog, TopicSpec};
+use model::{Command, Lookup, Offset, PartitionId, Topic, TopicLog, TopicSpec};
 use protocol::{
-    PartitionInfo, TopicAlter, TopicAltered, TopicCreate, TopicCreated, TopicDelete, TopicDeleted,
-    TopicDescription, TopicInfo, Topics, WireError, code,
+    PartitionInfo, PartitionTrimmed, TopicAlter, TopicAltered, TopicCreate, TopicCreated,
+    TopicDelete, TopicDeleted, TopicDescription, TopicInfo, TopicTrim, TopicTrimmed, Topics,
+    TrimBefore, WireError, code,
 };
 
 use super::{Rooms, reply};
@@ -57,6 +59,63 @@ impl Rooms {
         self.follow().await?;
         let topic = self.topic_named(&name)?;
         Ok(TopicAltered { topic })
+    }
+
+    /// All points are found and checked before the first partition is trimmed.
+    pub(super) async fn topic_trim(&self, ask: TopicTrim) -> Result<TopicTrimmed, WireError> {
+        let TopicTrim {
+            name,
+            partition,
+            before,
+        } = ask;
+        let topic = self.topic_named(&name)?;
+        if topic.is_internal() {
+            let message = format!("topic {name} is internal: it is not trimmed");
+            return Err(WireError::fix(code::INVALID, message));
+        }
+        let mut points = Vec::new();
+        for index in trimmed_partitions(&topic, partition, before)? {
+            let at = self.trim_point(&name, PartitionId::new(topic.id, index), before);
+            points.push((index, at.await?));
+        }
+        let mut partitions = Vec::with_capacity(points.len());
+        for (index, at) in points {
+            let id = PartitionId::new(topic.id, index);
+            let start_before = self.broker.bounds(id)?.start;
+            let kept = self.broker.trim(id, at).await?;
+            partitions.push(PartitionTrimmed {
+                index,
+                start_before,
+                start: kept.start,
+                end: kept.end,
+            });
+        }
+        Ok(TopicTrimmed { partitions })
+    }
+
+    /// The offset at which a partition is to begin.
+    async fn trim_point(
+        &self,
+        name: &str,
+        id: PartitionId,
+        before: TrimBefore,
+    ) -> Result<Offset, WireError> {
+        let at = match before {
+            TrimBefore::Timestamp(at) => Lookup::Timestamp(at),
+            TrimBefore::Offset(offset) => {
+                let end = self.broker.bounds(id)?.end;
+                if offset <= end {
+                    return Ok(offset);
+                }
+                let index = id.index;
+                let message = format!(
+                    "partition {index} of topic {name} ends at offset {end}, so it is not trimmed \
+                     before {offset}; before {end} removes all that it has"
+                );
+                return Err(WireError::fix(code::OUT_OF_RANGE, message));
+            }
+        };
+        Ok(TopicLog::lookup(&self.broker, id, at).await?)
     }
 
     pub(super) async fn topic_delete(&self, ask: TopicDelete) -> Result<TopicDeleted, WireError> {
@@ -126,4 +185,26 @@ impl Rooms {
         );
         Err(WireError::fix(code::NOT_FOUND, message))
     }
+}
+
+/// The partitions that a trim is about: an offset means something in one of them only.
+fn trimmed_partitions(
+    topic: &Topic,
+    partition: Option<u32>,
+    before: TrimBefore,
+) -> Result<std::ops::Range<u32>, WireError> {
+    let (name, count) = (&topic.name, topic.spec.partitions);
+    let message = match partition {
+        Some(index) if index < count => return Ok(index..index + 1),
+        None if count == 1 || matches!(before, TrimBefore::Timestamp(_)) => return Ok(0..count),
+        Some(index) => {
+            let last = count.saturating_sub(1);
+            format!("topic {name} has no partition {index}: its partitions are 0 to {last}")
+        }
+        None => format!(
+            "topic {name} has {count} partitions, and an offset means something in one only: say \
+             which with --partition, or give a time with --before-time"
+        ),
+    };
+    Err(WireError::fix(code::INVALID, message))
 }

@@ -1,19 +1,18 @@
-//! Merges small neighbouring objects of a partition into a larger one, same offsets.
+//! Merges small neighbouring objects of a partition into a larger one, same offsets; partitions of
+//! a topic whose larger ones are still small share one.
 //!
 //! Called by: the tier's task, after what is due was moved. Invariants: the new object, then the
-//! manifest that names it in place of the old ones, which are deleted after the grace period of
-//! those who still read them; a run of the task merges a bounded number of times, and one merge
-//! takes in no more than one object's worth of rows.
+//! manifest that names it in place of the old ones (`parts`), which are deleted after the grace
+//! period of those who still read them; a run of the task merges a bounded number of times, and
+//! one merge takes in no more than one object's worth of rows.
 //! Refuses: to put down a merged object that has not exactly the rows of the old ones.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::LogError;
-
 use super::Store;
 use super::partition::Partition;
-use super::tiering::encode;
+use super::parts::{Part, Weighed, hold, jobs};
 use crate::error::TierError;
 use crate::tier::manifest::ColdObject;
 
@@ -54,59 +53,60 @@ pub(super) fn due(
 
 impl Store {
     /// Merges once what is due of a partition; answers how many objects became one.
+    #[cfg(test)]
     pub(crate) async fn merge(&self, partition: &Arc<Partition>) -> Result<usize, TierError> {
+        self.merge_together(std::slice::from_ref(partition)).await
+    }
+
+    fn mergeable(&self, objects: &[ColdObject]) -> Option<Range<usize>> {
         let config = &self.inner.config;
-        let due =
-            |objects: &[ColdObject]| due(objects, config.tier_merge_objects_min, config.tier_bytes);
-        if due(&partition.cold().objects).is_none() {
-            return Ok(0);
+        due(objects, config.tier_merge_objects_min, config.tier_bytes)
+    }
+
+    /// Merges once what is due of partitions, of several of a topic into one object; answers how
+    /// many objects went into it.
+    async fn merge_together(&self, job: &[Arc<Partition>]) -> Result<usize, TierError> {
+        let _held = hold(job).await;
+        let mut parts = Vec::with_capacity(job.len());
+        let mut unread = Vec::new();
+        for partition in job {
+            let before = partition.cold();
+            let Some(range) = self.mergeable(&before.objects) else {
+                continue;
+            };
+            let old = &before.objects[range.clone()];
+            match self.inner.tier.read_whole(&before, old).await {
+                Ok(batches) => parts.push(Part {
+                    partition: Arc::clone(partition),
+                    batches,
+                    replaces: Some(range),
+                }),
+                Err(error) => unread.push((Arc::clone(partition), error)),
+            }
         }
-        let _one = partition.tiering.lock().await;
-        let before = partition.cold();
-        let Some(range) = due(&before.objects) else {
-            return Ok(0);
-        };
-        let old = &before.objects[range.clone()];
-        let tier = &self.inner.tier;
-        let batches = tier.read_whole(&before, old).await?;
-        let written = encode(partition, batches).await?;
-        let rows: u64 = old.iter().map(|object| object.rows).sum();
-        let (Some(first), Some(last)) = (old.first(), old.last()) else {
-            return Ok(0);
-        };
-        let wanted = (first.base, last.next, rows);
-        let whole = |object: &ColdObject| (object.base, object.next, object.rows) == wanted;
-        if !written.objects.iter().all(whole) {
-            let (base, next, partition) = (first.base, last.next, partition.id());
-            let detail = format!("objects with {rows} rows of {base}..{next} read back otherwise");
-            return Err(LogError::Corrupt { partition, detail }.into());
+        let mut done = self.put_parts(parts).await;
+        done.failed.extend(unread);
+        for (partition, error) in &done.failed {
+            self.note(partition, Some(error));
+            tracing::warn!(partition = %partition.id(), %error, "objects were not merged");
         }
-        let object = tier.put_data(&partition.config(), written).await?;
-        let manifest = before.replaced(range.clone(), object);
-        let manifest = tier.put_manifest(&manifest).await?;
-        partition.release_tiered(Arc::new(manifest));
-        tier.count_merged(range.len());
-        Ok(range.len())
+        let merged = done.merged;
+        done.into_result().map(|_| merged)
     }
 
     /// Merges what is due, up to a bound.
     pub(super) async fn merge_due(&self) -> Result<(), TierError> {
-        let mut merges = 0;
-        for partition in self.inner.partitions.all().into_values() {
-            if merges >= MERGES_MAX {
-                break;
-            }
-            if !partition.config().tier || partition.is_parked() {
-                continue;
-            }
-            match self.merge(&partition).await {
-                Ok(merged) => merges += usize::from(merged > 0),
-                Err(error) => {
-                    self.note(&partition, Some(&error));
-                    tracing::warn!(partition = %partition.id(), %error, "objects were not merged");
-                    return Err(error);
-                }
-            }
+        let all = self.inner.partitions.all().into_values();
+        let able = all.filter(|one| one.config().tier && !one.is_parked());
+        let due = able.filter_map(|partition| {
+            let cold = partition.cold();
+            let objects = &cold.objects[self.mergeable(&cold.objects)?];
+            let bytes = objects.iter().map(|object| object.row_bytes).sum();
+            Some(Weighed { partition, bytes })
+        });
+        let jobs = jobs(due.collect(), Vec::new(), self.inner.config.tier_bytes);
+        for job in jobs.into_iter().take(MERGES_MAX) {
+            self.merge_together(&job).await?;
         }
         Ok(())
     }

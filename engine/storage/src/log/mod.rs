@@ -3,13 +3,16 @@
 //! Called by: `broker`, `sql`, `server`. Invariants: enqueued entries are written in the order
 //! of the calls; a reader never sees past the high watermark; the watermark moves before the
 //! appender is answered.
-//! Refuses: batches that leave a gap, reads outside of what is kept, work after a failure.
+//! Refuses: batches that leave a gap or come from an older epoch, reads outside of what is kept,
+//! work after a failure.
 
+mod collection;
 mod commit;
 mod compaction;
 mod merge;
 mod open;
 pub(crate) mod partition;
+mod parts;
 mod queue;
 mod read;
 mod reclaim;
@@ -153,6 +156,8 @@ pub(crate) struct Inner {
     tier_wake: Arc<Notify>,
     /// One at a time gives segments back.
     reclaiming: tokio::sync::Mutex<()>,
+    /// One at a time makes room under pressure.
+    relieving: tokio::sync::Mutex<()>,
     /// Held from reading batches until what is written again of them is durable: the later of
     /// two writes of a batch counts, so it must be the newer one.
     moving: tokio::sync::Mutex<()>,
@@ -218,7 +223,8 @@ impl Store {
     /// durable as asked; the high watermarks have moved by then.
     ///
     /// # Errors
-    /// `NotFound`, `TooLarge`, `Closed`; `Unavailable` when the queue is full, offsets do not
+    /// `NotFound`, `TooLarge`, `Closed`; `Fenced` when a newer epoch owns the shard or one of the
+    /// partitions; `Unavailable` when the queue is full, offsets do not
     /// fit (stamp again) or the WAL has stopped. The pending answer: `DiskFull` (nothing was
     /// written and the offsets are free again), `Unknown` (a write or sync failed).
     pub fn enqueue(&self, entry: Entry) -> Result<Pending, LogError> {
@@ -379,6 +385,7 @@ impl Store {
             written_bytes: inner.counters.bytes.load(Relaxed),
             syncs: inner.counters.syncs.load(Relaxed),
             full_ms: inner.counters.full_ms(),
+            wal_writer: inner.disk.writer(),
             tail_bytes: inner.tail.bytes() as u64,
             tail_bytes_max: inner.config.tail_bytes_max as u64,
             cache: inner.tier.blocks.status(),

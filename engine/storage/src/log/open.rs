@@ -2,12 +2,14 @@
 //!
 //! Called by: whoever composes the broker. Invariants: when it returns, every partition is
 //! whole from its start to its end, partly in the tier and partly in the WAL.
-//! Refuses: corruption, gaps between tier and WAL; changes nothing then.
+//! Lists of the tier that an older epoch wrote are claimed for this one first.
+//! Refuses: corruption, gaps between tier and WAL; changes nothing of the WAL then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use model::{PartitionId, Producer, ProducerTable};
 use tokio::sync::Notify;
 
@@ -25,14 +27,18 @@ use crate::tier::manifest::{Manifest, PRODUCER_MARKS_MAX, ProducerMark};
 use crate::wal::WalWriter;
 use crate::wal::recovery::{Found, Recovered, recover};
 
+/// Lists read and claimed at the same time.
+const MANIFESTS_AT_ONCE: usize = 16;
+
 impl Store {
     /// Opens the store in `config.dir` with the partitions the catalog knows. A torn tail is
-    /// cut; damage to what was durable is an error that names it, and nothing is changed.
+    /// left behind; damage to what was durable is an error that names it, and nothing is changed.
     pub async fn open(
         config: StoreConfig,
         partitions: Vec<PartitionConfig>,
     ) -> Result<Store, OpenError> {
-        Store::open_with(config, partitions, Arc::new(RealDisk), None).await
+        let disk = Arc::new(RealDisk::new(config.wal_writer));
+        Store::open_with(config, partitions, disk, None).await
     }
 
     /// As `open`, over a given disk and tier.
@@ -52,7 +58,7 @@ impl Store {
         let recovered = {
             let (disk, dir) = (Arc::clone(&disk), wal_dir.clone());
             let segment_bytes = config.segment_bytes;
-            let recover = move || recover(&*disk, &dir, segment_bytes);
+            let recover = move || recover(&disk, &dir, segment_bytes);
             match tokio::task::spawn_blocking(recover).await {
                 Ok(recovered) => recovered?,
                 Err(error) => {
@@ -75,7 +81,7 @@ impl Store {
         tier: Tier,
     ) -> Result<(Store, Committer), OpenError> {
         let manifests = manifests(&tier, &partitions).await?;
-        let recovered = recover(&*disk, &config.dir.join("wal"), config.segment_bytes)?;
+        let recovered = recover(&disk, &config.dir.join("wal"), config.segment_bytes)?;
         let (inner, committer) = assemble(config, partitions, manifests, (disk, tier), recovered)?;
         let inner = Arc::new(inner);
         Ok((Store { inner }, committer))
@@ -104,21 +110,43 @@ fn whole(
     Ok(map)
 }
 
-/// Reads the newest manifest of each partition.
+/// Reads the newest manifest of each partition and claims it for this epoch.
 async fn manifests(
     tier: &Tier,
     partitions: &[PartitionConfig],
 ) -> Result<BTreeMap<PartitionId, Manifest>, OpenError> {
     let wrong = |error: TierError| OpenError::tier(&tier.url, &error);
-    let numbers = tier.numbers().await.map_err(wrong)?;
-    let mut manifests = BTreeMap::new();
-    for config in partitions {
-        if let Some(number) = numbers.get(&config.id) {
-            let manifest = tier.manifest(config.id, *number).await.map_err(wrong)?;
-            manifests.insert(config.id, manifest);
+    let numbers = tier.numbers(None).await.map_err(wrong)?;
+    let ids = partitions.iter().map(|config| config.id);
+    let known: Vec<(PartitionId, u64)> = ids
+        .filter_map(|id| Some((id, *numbers.get(&id)?)))
+        .collect();
+    let read = known.into_iter().map(|(id, number)| async move {
+        let newest = tier.manifest(id, number).await.map_err(wrong)?;
+        Ok((id, claimed(tier, newest).await))
+    });
+    let read = futures::stream::iter(read).buffer_unordered(MANIFESTS_AT_ONCE);
+    read.try_collect().await
+}
+
+/// Claims a list, if the store takes it now: else the next put of this broker does.
+async fn claimed(tier: &Tier, newest: Manifest) -> Manifest {
+    let (partition, own) = (newest.partition, tier.epoch);
+    let newest = match tier.claim(newest.clone()).await {
+        Ok(newest) => newest,
+        Err(error) => {
+            tracing::warn!(%partition, %own, %error, "a list of the tier was not claimed yet");
+            newest
         }
+    };
+    if newest.shard_epoch > own.0 {
+        let (writer, epoch) = (&newest.writer, newest.shard_epoch);
+        tracing::error!(
+            %partition, %own, epoch, writer,
+            "another broker owns this partition: this one only reads it"
+        );
     }
-    Ok(manifests)
+    newest
 }
 
 /// Puts together what WAL and tier have of a partition; refuses a gap.
@@ -202,27 +230,29 @@ fn assemble(
         segments,
         head,
         sequences,
-        cut,
+        torn,
         entries,
         partitions: found,
     } = recovered;
     let partitions = whole(partitions, manifests, found)?;
-    if let Some(cut) = cut {
-        tracing::warn!(path = %cut.path.display(), at = cut.at, "a torn tail was cut");
+    if let Some(torn) = torn {
+        let path = torn.path.display();
+        tracing::warn!(%path, at = torn.at, "a torn tail, never confirmed, was left behind");
     }
     tracing::debug!(entries, segments = segments.len(), "the WAL was read back");
     let wal_dir = config.dir.join("wal");
-    let wal = WalWriter::new(Arc::clone(&disk), wal_dir, config.segment_bytes, head);
+    let wal = WalWriter::new(wal_dir, config.segment_bytes, head);
     let inner = Inner {
         disk,
         partitions: Arc::new(partitions),
         segments: Arc::new(Segments(Mutex::new(segments.into()))),
-        queue: Arc::new(Queue::new(config.queue_bytes_max)),
+        queue: Arc::new(Queue::new(config.queue_bytes_max, config.epoch)),
         tail: Arc::new(Tail::new(config.tail_bytes_max)),
         counters: Arc::new(Counters::default()),
         tier,
         tier_wake: Arc::new(Notify::new()),
         reclaiming: tokio::sync::Mutex::new(()),
+        relieving: tokio::sync::Mutex::new(()),
         moving: tokio::sync::Mutex::new(()),
         writer: Mutex::new(None),
         tier_loop: Mutex::new(None),
@@ -272,6 +302,7 @@ fn committer(inner: &Inner, wal: WalWriter, sequences: BTreeMap<u32, u64>) -> Co
         idle: Duration::from_millis(inner.config.idle_mark_ms),
         tier_bytes: inner.config.tier_bytes,
         tier_wake: Arc::clone(&inner.tier_wake),
+        wal_bytes_max: inner.config.wal_bytes_max,
         needs_mark: false,
         gather: Gather::default(),
         blocks: inner.tier.blocks.clone(),

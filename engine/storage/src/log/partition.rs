@@ -8,18 +8,18 @@
 
 mod rewritten;
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use model::compaction::Compacted;
-use model::{Batch, Bounds, LogError, Offset, PartitionId, ProducerTable};
+use model::{Batch, Bounds, LogError, Offset, PartitionId, ProducerTable, ShardEpoch};
 use tokio::sync::watch;
 
 use crate::config::PartitionConfig;
 use crate::status::PartitionStatus;
-use crate::tier::manifest::{ColdObject, Manifest};
+use crate::tier::manifest::{ColdObject, Manifest, is_shared};
 use crate::wal::Location;
 
 pub(crate) use rewritten::Dirt;
@@ -43,6 +43,8 @@ pub(crate) struct Partition {
     config: RwLock<Arc<PartitionConfig>>,
     /// Next offset to assign; changes only under the queue's lock.
     assigned: AtomicU64,
+    /// The newest shard epoch that the tier knows of its owner.
+    newest_epoch: AtomicU32,
     state: Mutex<State>,
     end: watch::Sender<Offset>,
     /// Held while a range goes to the tier.
@@ -120,6 +122,7 @@ impl Partition {
             .for_each(|slot| slot.location.segment.live_add(slot.location.size));
         let tail = VecDeque::new();
         let is_dropped = false;
+        let newest_epoch = cold.shard_epoch;
         let state = State {
             start,
             end,
@@ -138,6 +141,7 @@ impl Partition {
             id: config.id,
             config: RwLock::new(Arc::new(config)),
             assigned: AtomicU64::new(end),
+            newest_epoch: AtomicU32::new(newest_epoch),
             state: Mutex::new(state),
             end: watch::Sender::new(end),
             tiering: tokio::sync::Mutex::new(()),
@@ -202,6 +206,15 @@ impl Partition {
     /// Gives back all that was assigned and not written. Only under the queue's lock.
     pub(crate) fn assign_from_end(&self) {
         self.assigned.store(self.lock().end, Ordering::Release);
+    }
+
+    /// Appends of an older epoch are refused from now on.
+    pub(crate) fn fence(&self, epoch: ShardEpoch) {
+        self.newest_epoch.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    pub(crate) fn newest_epoch(&self) -> ShardEpoch {
+        ShardEpoch(self.newest_epoch.load(Ordering::Acquire))
     }
 
     pub(crate) fn assigned(&self) -> Offset {
@@ -309,7 +322,8 @@ impl Partition {
         state.retired.iter().map(|(_, path)| path.clone()).collect()
     }
 
-    /// Objects that left the tier's list at least `grace` ago.
+    /// Objects that left the tier's list at least `grace` ago, for who asks to delete: those
+    /// that others may share are no longer kept for readers, but go by collection only.
     pub(crate) fn take_retired(&self, grace: Duration) -> Vec<String> {
         let mut state = self.lock();
         let is_old = |(at, _): &mut (Instant, String)| at.elapsed() >= grace;
@@ -317,6 +331,7 @@ impl Partition {
             .retired
             .extract_if(.., is_old)
             .map(|(_, path)| path)
+            .filter(|path| !is_shared(path))
             .collect()
     }
 
@@ -378,6 +393,28 @@ impl Partition {
             .collect()
     }
 
+    /// Untiered batches that stand in this segment.
+    pub(crate) fn slots_in(&self, segment: u64) -> Vec<Slot> {
+        let state = self.lock();
+        let is_in = |slot: &&Slot| slot.location.segment.head.id == segment;
+        state.index.iter().filter(is_in).cloned().collect()
+    }
+
+    /// Adds the bytes of its untiered batches to those of the segments they stand in.
+    pub(crate) fn bytes_by_segment(&self, bytes: &mut BTreeMap<u64, u64>) {
+        for slot in &self.lock().index {
+            let segment = slot.location.segment.head.id;
+            *bytes.entry(segment).or_default() += u64::from(slot.location.size);
+        }
+    }
+
+    /// Whether any of its untiered batches stands in this segment or in one before it.
+    pub(crate) fn holds(&self, segment: u64) -> bool {
+        let state = self.lock();
+        let mut segments = state.index.iter().map(|slot| slot.location.segment.head.id);
+        segments.any(|id| id <= segment)
+    }
+
     /// The batch of a place if it is still in memory, as it was written there.
     pub(crate) fn in_memory(&self, slot: &Slot) -> Option<Batch> {
         let state = self.lock();
@@ -391,12 +428,11 @@ impl Partition {
         state.tail.get(at).filter(is_same).cloned()
     }
 
-    /// Untiered bytes, and append time and WAL segment of the oldest untiered batch.
-    pub(crate) fn untiered(&self) -> (u64, Option<(i64, u64)>) {
+    /// Untiered bytes, and append time of the oldest untiered batch.
+    pub(crate) fn untiered(&self) -> (u64, Option<i64>) {
         let state = self.lock();
         let oldest = state.index.front();
-        let oldest = oldest.map(|slot| (slot.append_time_us, slot.location.segment.head.id));
-        (state.index_bytes, oldest)
+        (state.index_bytes, oldest.map(|slot| slot.append_time_us))
     }
 
     pub(crate) fn view(&self) -> View {

@@ -3,16 +3,18 @@
 //! Called by: `Store` puts work in, `commit` takes it out in groups.
 //! Invariants: the order of the queue is the order of the WAL; a batch gets in only where its
 //! partition's assigned offsets end; after a failure nothing gets in any more.
-//! Refuses: work when full, closed or failed, and batches that leave a gap.
+//! Refuses: work when full, closed or failed, batches that leave a gap, and entries of an older
+//! epoch than one before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use model::{Batch, Durability, LogError};
+use model::{Batch, Durability, LogError, ShardEpoch};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::partition::Partition;
@@ -24,9 +26,13 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// A group of this size is worth a sync of its own.
 const GATHER_BYTES_MAX: usize = 1 << 20;
 /// Syncs quicker than this are not worth waiting for company.
-const GATHER_SYNC_MIN: Duration = Duration::from_micros(400);
-/// Pauses of a sixteenth of a sync, so a group grows for a quarter of one at most.
-const GATHER_PAUSES_MAX: u32 = 4;
+const GATHER_SYNC_MIN: Duration = Duration::from_micros(40);
+/// A group grows for half of a sync at most, and only while something comes within an eighth.
+const GATHER_PARTS: u32 = 2;
+const PAUSE_PARTS: u32 = 8;
+/// Before the writer sleeps it looks again and again for so long: who was just answered is back
+/// sooner than a sleeping thread is awake.
+const SPIN_MAX: Duration = Duration::from_micros(50);
 
 type Reply = oneshot::Sender<Result<(), LogError>>;
 
@@ -88,6 +94,8 @@ pub(crate) struct Queue {
     bytes_max: usize,
     state: Mutex<State>,
     wake: Condvar,
+    /// `State::works`' length, to be looked at without the lock.
+    arrived: AtomicUsize,
     room: Notify,
     failure: watch::Sender<Option<String>>,
 }
@@ -98,6 +106,8 @@ struct State {
     bytes: usize,
     closed: bool,
     failure: Option<String>,
+    /// The newest epoch of each shard.
+    epochs: BTreeMap<u32, u32>,
     /// The writer sleeps until so many works are there; 0 while it is busy.
     wake_at: usize,
 }
@@ -125,6 +135,27 @@ impl State {
     }
 }
 
+impl State {
+    /// An owner whose shard, or one of whose partitions, has a newer one is refused.
+    fn check_epoch(&self, work: &BatchWork) -> Result<(), LogError> {
+        let (shard, own) = (work.shard, work.epoch);
+        let shard_epoch = self.epochs.get(&shard).copied().unwrap_or(0);
+        for (partition, _) in &work.parts {
+            let newest = shard_epoch.max(partition.newest_epoch().0);
+            if own < newest {
+                return Err(LogError::Fenced {
+                    partition: partition.id(),
+                    reason: format!(
+                        "it was written in epoch {own} of shard {shard}, which is in epoch \
+                         {newest} by now: another broker, or a later start of this one, leads it"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 fn stopped(failure: &str) -> LogError {
     LogError::Unavailable(format!(
         "the write-ahead log has stopped ({failure}); restart the broker"
@@ -139,11 +170,17 @@ pub(crate) enum Taken {
 }
 
 impl Queue {
-    pub(crate) fn new(bytes_max: usize) -> Queue {
+    /// Entries of shard 0 that are older than `epoch` are refused.
+    pub(crate) fn new(bytes_max: usize, epoch: ShardEpoch) -> Queue {
+        let state = State {
+            epochs: BTreeMap::from([(0, epoch.0)]),
+            ..State::default()
+        };
         Queue {
             bytes_max,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             wake: Condvar::new(),
+            arrived: AtomicUsize::new(0),
             room: Notify::new(),
             failure: watch::Sender::new(None),
         }
@@ -164,6 +201,7 @@ impl Queue {
             ));
         }
         if work.kind == Kind::Batches {
+            state.check_epoch(&work)?;
             for (taken, (partition, batch)) in work.parts.iter().enumerate() {
                 if let Err(error) = partition.assign(batch) {
                     for (partition, batch) in work.parts[..taken].iter().rev() {
@@ -172,6 +210,7 @@ impl Queue {
                     return Err(error);
                 }
             }
+            state.epochs.insert(work.shard, work.epoch);
         }
         state.bytes += work.length;
         state.works.push_back(Work::Batches(work));
@@ -207,6 +246,7 @@ impl Queue {
 
     /// The next group for the writer; `idle` bounds the wait for one.
     pub(crate) fn take(&self, idle: Option<Duration>, gather: Gather) -> Taken {
+        self.spin(gather);
         let mut state = self.lock();
         while state.works.is_empty() {
             if state.closed {
@@ -220,6 +260,7 @@ impl Queue {
         }
         state = self.gather(state, gather);
         let group = take_group(&mut state);
+        self.arrived.store(state.works.len(), Ordering::Relaxed);
         drop(state);
         self.room.notify_waiters();
         Taken::Group(group)
@@ -248,6 +289,18 @@ impl Queue {
         (state, slept)
     }
 
+    /// Looks for the first of those who were just answered.
+    fn spin(&self, gather: Gather) {
+        if gather.hoped == 0 {
+            return;
+        }
+        let begun = Instant::now();
+        let longest = SPIN_MAX.min(gather.sync / GATHER_PARTS);
+        while self.arrived.load(Ordering::Relaxed) == 0 && begun.elapsed() < longest {
+            std::hint::spin_loop();
+        }
+    }
+
     /// Lets the group grow as long as works keep coming.
     fn gather<'a>(
         &self,
@@ -257,21 +310,25 @@ impl Queue {
         if gather.hoped <= 1 || gather.sync < GATHER_SYNC_MIN {
             return state;
         }
-        let pause = gather.sync / 16;
-        for _ in 0..GATHER_PAUSES_MAX {
+        let begun = Instant::now();
+        let longest = gather.sync / GATHER_PARTS;
+        loop {
             let before = state.works.len();
-            if before >= gather.hoped || state.bytes >= GATHER_BYTES_MAX || state.closed {
-                break;
+            let is_enough = before >= gather.hoped || state.bytes >= GATHER_BYTES_MAX;
+            let rest = longest.saturating_sub(begun.elapsed());
+            if is_enough || state.closed || rest.is_zero() {
+                return state;
             }
+            let pause = rest.min(gather.sync / PAUSE_PARTS);
             (state, _) = self.sleep(state, gather.hoped, Some(pause));
             if state.works.len() == before {
-                break;
+                return state;
             }
         }
-        state
     }
 
     fn wake(&self, state: MutexGuard<'_, State>) {
+        self.arrived.store(state.works.len(), Ordering::Relaxed);
         let is_due = state.wake_at > 0 && state.works.len() >= state.wake_at;
         drop(state);
         if is_due {

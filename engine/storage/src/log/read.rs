@@ -53,15 +53,9 @@ impl Store {
             Lookup::Timestamp(timestamp) => timestamp,
         };
         let (cold, hot) = partition.not_before(timestamp);
-        for object in cold
-            .objects
-            .iter()
-            .filter(|object| object.max_ts >= timestamp)
-        {
-            let from = object.base.max(bounds.start);
-            if let Some(found) = self.search(p, from, object.next, timestamp).await? {
-                return Ok(found);
-            }
+        let found = self.inner.tier.lookup(&cold, bounds.start, timestamp).await;
+        if let Some(found) = found.map_err(|error| error.into_read(p))? {
+            return Ok(found);
         }
         let Some(from) = hot else {
             return Ok(bounds.end);
@@ -73,7 +67,7 @@ impl Store {
             .unwrap_or(bounds.end))
     }
 
-    /// The first record of `from..to` that is not before `timestamp`.
+    /// The first record of the log's `from..to` that is not before `timestamp`.
     async fn search(
         &self,
         p: PartitionId,

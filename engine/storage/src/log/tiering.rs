@@ -2,24 +2,24 @@
 //!
 //! Called by: `Store::tier`, and a task that looks for what is due.
 //! Invariants: one run per partition at a time; the order is data object, manifest, local
-//! release, WAL segments; a crash between any two leaves no gap and no double.
+//! release, WAL segments; a crash between any two leaves no gap and no double. Small partitions
+//! of a topic go into one object (`parts`).
 //! Refuses: partitions whose topic says `tier: false`.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
-use model::{Batch, LogError, PartitionId};
-use object_store::path::Path;
+use model::{LogError, PartitionId};
 
 use super::partition::Partition;
+use super::parts::{Done, Job, Part, Weighed, hold, jobs};
 use super::read::load;
+use super::reclaim::Pressed;
 use super::{Inner, Store};
 use crate::error::TierError;
-use crate::status::{Collected, TierReport};
-use crate::tier::manifest::{Manifest, ProducerMark};
-use crate::tier::writer::{Written, write};
-use crate::wal::Segment;
+use crate::status::TierReport;
+use crate::tier::manifest::Manifest;
 
 /// Batches of one object are at most this many times `tier_bytes`.
 const OBJECT_FACTOR: u64 = 2;
@@ -32,7 +32,8 @@ const FULL_TICK: Duration = Duration::from_secs(1);
 const PARKED_DOUBLED: u32 = 4;
 
 impl Store {
-    /// Moves all closed ranges of one partition, or of all, to the tier now.
+    /// Moves all closed ranges of one partition, or of all, to the tier now. Of all, small ones
+    /// of a topic share an object.
     pub async fn tier(&self, p: Option<PartitionId>) -> Result<TierReport, TierError> {
         let partitions: Vec<Arc<Partition>> = match p {
             Some(p) => vec![self.partition(p)?],
@@ -40,32 +41,58 @@ impl Store {
         };
         let partitions = partitions.into_iter();
         let partitions = partitions.filter(|partition| partition.config().tier);
-        let runs = partitions.map(|partition| {
-            let store = self.clone();
-            async move {
-                let done = store.tier_partition(&partition).await;
-                store.note(&partition, done.as_ref().err());
-                done
-            }
-        });
-        let at_once = self.inner.config.tier_uploads_max.max(1);
-        let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
-        let mut done = Ok(TierReport::default());
-        while let Some(run) = runs.next().await {
-            match (run, &mut done) {
-                (Ok(moved), Ok(report)) => report.add(&moved),
-                (Err(error), Ok(_)) => done = Err(error),
-                (_, Err(_)) => {}
-            }
+        let due = partitions.map(weighed).collect();
+        let (mut report, error) = self.run(self.jobs(due, Vec::new())).await;
+        if let Some(error) = error {
+            return Err(error);
         }
-        drop(runs);
-        let mut report = done?;
         report.segments_freed = self.reclaim_or_warn().await;
         Ok(report)
     }
 
+    fn jobs(&self, due: Vec<Weighed>, joining: Vec<Weighed>) -> Vec<Job> {
+        jobs(due, joining, self.inner.config.tier_bytes)
+    }
+
+    /// Runs jobs, some at a time; answers what moved and the first failure.
+    async fn run(&self, jobs: Vec<Job>) -> (TierReport, Option<TierError>) {
+        let runs = jobs.into_iter().map(|job| {
+            let store = self.clone();
+            async move { store.run_one(&job).await }
+        });
+        let at_once = self.inner.config.tier_uploads_max.max(1);
+        let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
+        let (mut report, mut first_error) = (TierReport::default(), None);
+        while let Some(run) = runs.next().await {
+            match run {
+                Ok(moved) => report.add(&moved),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        (report, first_error)
+    }
+
+    async fn run_one(&self, job: &Job) -> Result<TierReport, TierError> {
+        let done = match &job[..] {
+            [partition] => {
+                let done = self.tier_partition(partition).await;
+                self.note(partition, done.as_ref().err());
+                done
+            }
+            _ => self.tier_together(job).await,
+        };
+        if let Err(error) = &done {
+            let partitions: Vec<String> = job.iter().map(|one| one.id().to_string()).collect();
+            tracing::warn!(?partitions, %error, "a range was not tiered");
+        }
+        done
+    }
+
     /// Remembers how a partition's run ended.
     pub(super) fn note(&self, partition: &Partition, error: Option<&TierError>) {
+        if let Some(TierError::Fenced { epoch, .. }) = error {
+            partition.fence(*epoch);
+        }
         let pace = &self.inner.tier.pace;
         let pause = |failures: u32| pace.pause(failures.saturating_add(PARKED_DOUBLED));
         partition.tiered(error.map(ToString::to_string), pause);
@@ -86,36 +113,65 @@ impl Store {
         Ok(report)
     }
 
+    fn range_bytes_max(&self) -> u64 {
+        self.inner.config.tier_bytes.saturating_mul(OBJECT_FACTOR)
+    }
+
     /// Moves one object's worth; nothing if there is none.
     async fn tier_range(
         &self,
         partition: &Arc<Partition>,
     ) -> Result<Option<TierReport>, TierError> {
-        let bytes_max = self.inner.config.tier_bytes.saturating_mul(OBJECT_FACTOR);
-        let slots = partition.oldest_untiered(bytes_max);
-        if slots.is_empty() {
+        let Some(part) = untiered(partition, self.range_bytes_max()).await? else {
             return Ok(None);
-        }
-        let batches = load(partition, slots).await?;
-        let batch_bytes = batches.iter().map(|batch| batch.size() as u64).sum();
-        let marks = marks(&batches);
-        let written = encode(partition, batches).await?;
-        let config = partition.config();
-        let object = self.inner.tier.put_data(&config, written).await?;
-        let report = TierReport {
-            partitions: 0,
-            objects: 1,
-            records: object.rows,
-            batch_bytes,
-            object_bytes: object.bytes(),
-            segments_freed: 0,
         };
-        let before = partition.cold();
-        let start = partition.bounds().start;
-        let manifest = before.followed_by(start, Some(object), marks);
-        let manifest = self.inner.tier.put_manifest(&manifest).await?;
-        partition.release_tiered(Arc::new(manifest));
-        Ok(Some(report))
+        let done = self.put_parts(vec![part]).await;
+        done.into_result().map(Some)
+    }
+
+    /// Moves what small partitions of a topic have, in one object.
+    async fn tier_together(&self, job: &Job) -> Result<TierReport, TierError> {
+        let _held = hold(job).await;
+        let mut parts = Vec::with_capacity(job.len());
+        let mut unread: Vec<(Arc<Partition>, TierError)> = Vec::new();
+        for partition in job {
+            match untiered(partition, self.range_bytes_max()).await {
+                Ok(part) => parts.extend(part),
+                Err(error) => unread.push((Arc::clone(partition), error.into())),
+            }
+        }
+        let mut done = self.put_parts(parts).await;
+        done.failed.extend(unread);
+        self.note_all(&done);
+        done.into_result()
+    }
+
+    pub(super) fn note_all(&self, done: &Done) {
+        done.moved.iter().for_each(|one| self.note(one, None));
+        done.failed
+            .iter()
+            .for_each(|(one, error)| self.note(one, Some(error)));
+    }
+
+    /// What a trim left in the lists that nothing else has put again; answers the first failure.
+    async fn forget_all_trimmed(&self) -> Option<TierError> {
+        let all = self.inner.partitions.all().into_values();
+        let runs = all.filter(|one| !one.is_parked()).map(|partition| {
+            let store = self.clone();
+            async move {
+                let error = store.forget_trimmed(&partition).await.err()?;
+                store.note(&partition, Some(&error));
+                tracing::warn!(partition = %partition.id(), %error, "a trim is not in the tier yet");
+                Some(error)
+            }
+        });
+        let at_once = self.inner.config.tier_uploads_max.max(1);
+        let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
+        let mut first_error = None;
+        while let Some(failed) = runs.next().await {
+            first_error = first_error.or(failed);
+        }
+        first_error
     }
 
     /// Takes objects that are wholly trimmed off the list; they are deleted a while later.
@@ -140,94 +196,46 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes objects that left their partition's list at least `grace` ago: queries that
-    /// pinned an older list have ended by then.
-    pub(crate) async fn delete_retired(&self, grace: Duration) {
-        for partition in self.inner.partitions.all().into_values() {
-            for path in partition.take_retired(grace) {
-                if let Err(error) = self.inner.tier.delete(&Path::from(path)).await {
-                    tracing::warn!(%error, "an object of trimmed records stays behind");
-                }
-            }
-        }
-    }
-
-    /// Deletes what at least `grace` ago came to the tier and no list names.
-    pub(crate) async fn collect(&self, grace: Duration) -> Result<Collected, TierError> {
-        let tier = &self.inner.tier;
-        let mut collected = Collected::default();
-        for (id, old) in tier.old(grace).await? {
-            let done = match self.inner.partitions.get(id) {
-                Some(partition) => {
-                    // No upload is under way meanwhile, so its object is not taken for an orphan.
-                    let _one = partition.tiering.lock().await;
-                    let (cold, retired) = (partition.cold(), partition.retired());
-                    tier.collect_partition(&cold, &retired, old).await
-                }
-                None => tier.collect_unknown(id, old).await,
-            };
-            collected.add(&done?);
-        }
-        Ok(collected)
-    }
-
-    /// Collects every now and then.
-    async fn collect_due(&self) {
-        let every = Duration::from_millis(self.inner.config.tier_collect_ms);
-        if !self.inner.tier.is_collection_due(every) {
-            return;
-        }
-        let grace = Duration::from_millis(self.inner.config.tier_orphan_grace_ms);
-        match self.collect(grace).await {
-            Ok(collected) => tracing::debug!(?collected, "the tier was collected"),
-            Err(error) => tracing::warn!(%error, "the tier was not collected"),
-        }
-    }
-
-    /// Whether something makes this partition due.
-    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<u64>) -> bool {
+    /// Whether something makes this partition due. Under pressure a little of it is better
+    /// written again than made an object of its own, where that frees the segment as well.
+    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<Pressed>) -> bool {
         let config = &self.inner.config;
         let (bytes, oldest) = partition.untiered();
-        let Some((append_time_us, segment)) = oldest else {
+        let Some(append_time_us) = oldest else {
             return false;
         };
         let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
+        let is_pressed =
+            |pressed: Pressed| bytes >= pressed.little && partition.holds(pressed.until);
         partition.config().tier
             && (bytes >= config.tier_bytes
                 || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)
-                || pressed.is_some_and(|pressed| segment <= pressed))
+                || pressed.is_some_and(is_pressed))
     }
 
-    /// The oldest segment if the WAL is larger than it should be, or finds no room.
-    fn pressed_segment(&self) -> Option<u64> {
-        let segments = &self.inner.segments;
-        let is_full = self.inner.counters.full_ms().is_some();
-        if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
-            return None;
-        }
-        // What is dead goes by itself.
-        let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
-        segments.with(|segments| segments.iter().find(is_live).map(|s| s.head.id))
+    /// Whether it comes along when others of its topic share an object, so that ages fall into
+    /// step.
+    fn is_joining(&self, partition: &Partition, now_us: i64) -> bool {
+        let (_, oldest) = partition.untiered();
+        let half_us = i64::try_from(self.inner.config.tier_age_ms).unwrap_or(i64::MAX) / 2;
+        let half_us = half_us.saturating_mul(1_000);
+        let is_old = |append_time_us: i64| now_us.saturating_sub(append_time_us) >= half_us;
+        partition.config().tier && oldest.is_some_and(is_old)
     }
 
-    /// Moves what of one partition is due.
-    async fn look_after(
-        &self,
-        partition: &Arc<Partition>,
-        now_us: i64,
-        pressed: Option<u64>,
-    ) -> Result<(), TierError> {
-        let mut done = self.forget_trimmed(partition).await;
-        if done.is_ok() && self.is_due(partition, now_us, pressed) {
-            done = self.tier_partition(partition).await.map(|_| ());
-            self.note(partition, done.as_ref().err());
-        } else if let Err(error) = &done {
-            self.note(partition, Some(error));
+    /// What is due, and what comes along.
+    fn due(&self, now_us: i64) -> Vec<Job> {
+        let pressed = self.pressed();
+        let (mut due, mut joining) = (Vec::new(), Vec::new());
+        let all = self.inner.partitions.all().into_values();
+        for partition in all.filter(|partition| !partition.is_parked()) {
+            if self.is_due(&partition, now_us, pressed) {
+                due.push(weighed(partition));
+            } else if self.is_joining(&partition, now_us) {
+                joining.push(weighed(partition));
+            }
         }
-        if let Err(error) = &done {
-            tracing::warn!(partition = %partition.id(), %error, "a range was not tiered");
-        }
-        done
+        self.jobs(due, joining)
     }
 
     /// One look at everything by the machine's clock.
@@ -245,30 +253,13 @@ impl Store {
     pub async fn tick(&self, now_us: i64) -> Result<(), TierError> {
         // A disk that is too full for a trim must not keep the tier from making room.
         let retained = self.retain(now_us).await;
-        let pressed = self.pressed_segment();
-        let partitions = self.inner.partitions.all().into_values();
-        let partitions = partitions.filter(|partition| !partition.is_parked());
-        let runs = partitions.map(|partition| {
-            let store = self.clone();
-            async move { store.look_after(&partition, now_us, pressed).await.err() }
-        });
-        let at_once = self.inner.config.tier_uploads_max.max(1);
-        let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
-        let mut first_error = None;
-        while let Some(failed) = runs.next().await {
-            first_error = first_error.or(failed);
-        }
-        drop(runs);
+        let (_, failed) = self.run(self.due(now_us)).await;
+        let mut first_error = failed.or(self.forget_all_trimmed().await);
         if first_error.is_none() {
             first_error = self.merge_due().await.err();
         }
-        // A disk that is too full to write again must not keep from giving back.
-        let moved = match self.pressed_segment() {
-            Some(_) => self.move_leftovers().await,
-            None => Ok(()),
-        };
         self.reclaim().await?;
-        moved?;
+        self.relieve().await?;
         self.delete_retired(RETIRED_GRACE).await;
         self.collect_due().await;
         self.inner.tier.blocks.expire();
@@ -277,6 +268,24 @@ impl Store {
             Some(error) => Err(error),
         }
     }
+}
+
+fn weighed(partition: Arc<Partition>) -> Weighed {
+    let (bytes, _) = partition.untiered();
+    Weighed { partition, bytes }
+}
+
+/// The oldest of what a partition has for the tier, about `bytes_max` of it.
+async fn untiered(partition: &Arc<Partition>, bytes_max: u64) -> Result<Option<Part>, LogError> {
+    let slots = partition.oldest_untiered(bytes_max);
+    if slots.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Part {
+        partition: Arc::clone(partition),
+        batches: load(partition, slots).await?,
+        replaces: None,
+    }))
 }
 
 /// Looks for what is due until the store is gone. What failed waits on its own.
@@ -300,39 +309,4 @@ pub(super) async fn run(inner: Weak<Inner>, tick: Duration) {
             Err(error) => store.inner.tier.set_failure(Some(error.to_string())),
         }
     }
-}
-
-/// Encodes a range on a thread that may take its time.
-pub(super) async fn encode(
-    partition: &Arc<Partition>,
-    batches: Vec<Batch>,
-) -> Result<Written, TierError> {
-    let partition = Arc::clone(partition);
-    let id = partition.id();
-    let encoded = tokio::task::spawn_blocking(move || write(&partition.config(), &[batches])).await;
-    match encoded {
-        Ok(Ok(written)) => Ok(written),
-        Ok(Err(error)) => {
-            let detail = format!("{error}; it stays in the write-ahead log");
-            Err(TierError::Log(LogError::Corrupt {
-                partition: id,
-                detail,
-            }))
-        }
-        Err(_) => Err(LogError::Unavailable("the encoding was broken off".to_owned()).into()),
-    }
-}
-
-/// What must be remembered of idempotent producers when their batches become rows.
-pub(super) fn marks(batches: &[Batch]) -> Vec<ProducerMark> {
-    let mark = |batch: &Batch| {
-        batch.producer().map(|producer| ProducerMark {
-            id: producer.id,
-            epoch: producer.epoch,
-            sequence: producer.sequence,
-            base_offset: batch.base_offset(),
-            records: batch.len(),
-        })
-    };
-    batches.iter().filter_map(mark).collect()
 }

@@ -1,10 +1,11 @@
 //! Collection: deletes what no list of a partition names any more.
 //!
-//! Called by: `log::tiering`, now and then. What it finds: data objects of a run that died
+//! Called by: `log::collection`, now and then. What it finds: data objects of a run that died
 //! before its manifest, of another try, of a dropped partition; manifests long replaced.
 //! Invariants: nothing younger than the grace period goes; the newest manifest of a partition,
 //! dropped ones too, stays for ever: it fences stale writers; a broker whose own list is not
-//! the newest deletes nothing of that partition.
+//! the newest deletes nothing of that partition. What partitions share is judged by `log`, which
+//! knows all of a topic.
 //! Refuses: to judge partitions it knows nothing of; they are counted.
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +17,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
 
 use super::Tier;
-use super::manifest::{Manifest, manifest_of};
+use super::manifest::{Manifest, SHARED, is_shared, manifest_of};
 use crate::error::TierError;
 use crate::status::Collected;
 
@@ -30,40 +31,58 @@ pub(crate) struct Old {
     pub manifests: Vec<(u64, Path)>,
 }
 
-/// The partition of a data object; none for any other path.
-fn data_of(path: &Path) -> Option<PartitionId> {
+/// What in the store is old enough to go.
+#[derive(Debug, Default)]
+pub(crate) struct AllOld {
+    pub partitions: BTreeMap<PartitionId, Old>,
+    /// Objects that partitions of a topic share.
+    pub shared: BTreeMap<TopicId, Vec<Path>>,
+}
+
+impl AllOld {
+    fn add(&mut self, path: Path) {
+        if let Some((partition, number)) = manifest_of(&path) {
+            let old = self.partitions.entry(partition).or_default();
+            old.manifests.push((number, path));
+            return;
+        }
+        match data_of(&path) {
+            Some((topic, Some(index))) => {
+                let partition = PartitionId { topic, index };
+                let old = self.partitions.entry(partition).or_default();
+                old.objects.push(path);
+            }
+            Some((topic, None)) => self.shared.entry(topic).or_default().push(path),
+            None => {}
+        }
+    }
+}
+
+/// Topic and partition index of a data object, no index of one that is shared; none for any
+/// other path.
+fn data_of(path: &Path) -> Option<(TopicId, Option<u32>)> {
     let mut parts = path.as_ref().strip_prefix("data/")?.split('/');
     let (_, topic) = parts.next()?.rsplit_once('-')?;
     let topic = TopicId(topic.parse().ok()?);
-    let index = parts.next()?.parse().ok()?;
-    Some(PartitionId { topic, index })
+    match parts.next()? {
+        SHARED => Some((topic, None)),
+        index => Some((topic, Some(index.parse().ok()?))),
+    }
 }
 
 impl Tier {
-    /// Data objects and manifests at least `grace` old, by partition.
-    pub(crate) async fn old(
-        &self,
-        grace: Duration,
-    ) -> Result<BTreeMap<PartitionId, Old>, TierError> {
+    /// Data objects and manifests at least `grace` old.
+    pub(crate) async fn old(&self, grace: Duration) -> Result<AllOld, TierError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
         let newest = now.saturating_sub(i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
-        let mut old: BTreeMap<PartitionId, Old> = BTreeMap::new();
+        let mut old = AllOld::default();
         for prefix in ["data", "manifests"] {
             let failed = |error| TierError::store("list", prefix, error);
             let mut list = self.objects.list(Some(&Path::from(prefix)));
             while let Some(meta) = list.try_next().await.map_err(failed)? {
-                if meta.last_modified.timestamp_millis() > newest {
-                    continue;
-                }
-                if let Some((partition, number)) = manifest_of(&meta.location) {
-                    let manifests = &mut old.entry(partition).or_default().manifests;
-                    manifests.push((number, meta.location));
-                } else if let Some(partition) = data_of(&meta.location) {
-                    old.entry(partition)
-                        .or_default()
-                        .objects
-                        .push(meta.location);
+                if meta.last_modified.timestamp_millis() <= newest {
+                    old.add(meta.location);
                 }
             }
         }
@@ -162,7 +181,8 @@ impl Tier {
             // A manifest of ours whose answer never came stands where this one should.
             return Box::pin(self.delete_partition(&last)).await;
         }
-        for object in &manifest.objects {
+        let own = manifest.objects.iter();
+        for object in own.filter(|object| !is_shared(&object.path)) {
             self.delete(&Path::from(object.path.as_str())).await?;
         }
         let first = last.number.saturating_sub(MANIFESTS_KEPT).max(1);

@@ -1,18 +1,20 @@
 //! The list of a partition's objects: immutable, numbered, the commit point of the tier.
 //!
 //! Called by: `tier` and `log`. Paths: `manifests/TOPIC/INDEX/NUMBER.json` for lists,
-//! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects.
-//! Format 2 names, besides an object, the row groups of this partition in it and its footer,
-//! each with range and checksum; format 1, whose objects are checked whole, is still read.
+//! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects of one partition,
+//! `data/NAME-TOPIC/shared/UNIQUE.parquet` for those that several share.
+//! An entry names, besides an object, the row groups of this partition in it and its footer, each
+//! with range and checksum. Format 3 may name objects that partitions share, which who knows
+//! format 2 only would delete; that one, and format 1, whose objects are checked whole, are read.
 //! Invariants: a manifest is put only where none is (`PutMode::Create`); the highest number
 //! counts; objects stand in offset order and do not overlap, nor do the groups of one.
 //! Refuses: lists with another format, out of order, or for another partition.
 
-use model::{Offset, PartitionId, ProducerId};
+use model::{Offset, PartitionId, ProducerId, ShardEpoch};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 const FORMAT_OLDEST: u32 = 1;
 /// Batches of producers a manifest remembers; the ones written last stay.
 pub(crate) const PRODUCER_MARKS_MAX: usize = 5_000;
@@ -61,6 +63,12 @@ pub struct ColdGroup {
     /// Offset of the first row.
     pub base: Offset,
     pub rows: u64,
+    /// Smallest and largest record timestamp, microseconds since the epoch, UTC; lists of earlier
+    /// versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_ts: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ts: Option<i64>,
 }
 
 /// All after the last row group: page indexes and the metadata of all row groups.
@@ -144,6 +152,7 @@ pub(crate) struct Manifest {
     /// Who put it, and which of its puts it was: tells a lost answer from another writer.
     pub writer: String,
     pub commit: u64,
+    /// The shard's epoch in which it was put: no writer of an older one puts another.
     pub shard_epoch: u32,
     pub start: Offset,
     pub end: Offset,
@@ -187,12 +196,28 @@ impl Manifest {
         next.objects.retain(|object| object.next > next.start);
         if let Some(object) = object {
             next.end = object.next;
-            next.shard_epoch = next.shard_epoch.max(object.epoch);
             next.objects.push(object);
         }
         next.producers.extend(producers);
         next.producers = last_marks(next.producers);
         next
+    }
+
+    /// The same list, to be put in a newer epoch.
+    pub(crate) fn again(&self) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            number: self.number + 1,
+            ..self.clone()
+        }
+    }
+
+    /// The epoch of an object's batches. Format 1 did not say it of each.
+    pub(crate) fn epoch_of(&self, object: &ColdObject) -> ShardEpoch {
+        ShardEpoch(match object.foot {
+            Some(_) => object.epoch,
+            None => object.epoch.max(self.shard_epoch),
+        })
     }
 
     /// The list that follows when neighbouring objects became one.
@@ -248,6 +273,14 @@ impl Manifest {
         }
         Ok(manifest)
     }
+}
+
+/// Stands for the index of a partition in the path of an object that several share.
+pub(crate) const SHARED: &str = "shared";
+
+/// Whether partitions share an object: it is not the one's to delete that leaves it.
+pub(crate) fn is_shared(path: &str) -> bool {
+    path.split('/').nth(2) == Some(SHARED)
 }
 
 /// Partition and number in a manifest's path; none for any other path.

@@ -3,12 +3,14 @@
 //! Called by: `log` (moves ranges, reads them back), `Store` as `Modules`.
 //! Invariants: data object, then manifest; only then does `log` let go of its copy. Data objects
 //! have names nobody else uses; manifests are put only where none is.
-//! Refuses: manifests of another writer (fenced), objects that are not what the manifest says.
+//! Refuses: to write where another writer or a newer epoch has (fenced), objects that are not
+//! what the manifest says.
 
 pub(crate) mod collect;
 pub(crate) mod columns;
 pub(crate) mod fetch;
 pub(crate) mod footer;
+mod lookup;
 pub(crate) mod manifest;
 pub(crate) mod objects;
 pub(crate) mod pace;
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use model::{Digest, LogError, PartitionId};
+use model::{Digest, LogError, PartitionId, ShardEpoch, TopicId};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -45,8 +47,10 @@ use reader::Cursors;
 pub(crate) struct Tier {
     pub objects: Arc<dyn ObjectStore>,
     pub url: String,
-    /// This broker and this opening of its store.
+    /// This broker, of which it begins with the name, and this opening of its store.
     writer: String,
+    node: String,
+    pub epoch: ShardEpoch,
     /// Counts puts, so that each has a name of its own.
     puts: AtomicU64,
     pub pace: Pace,
@@ -79,6 +83,8 @@ impl Tier {
             objects,
             url,
             writer: format!("{}-{salt:016x}", config.node),
+            node: config.node.clone(),
+            epoch: config.epoch,
             puts: AtomicU64::new(0),
             pace: Pace::new(config, salt),
             multipart_bytes: config.tier_multipart_bytes,
@@ -124,10 +130,16 @@ impl Tier {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
-    /// The highest manifest number of each partition.
-    pub(crate) async fn numbers(&self) -> Result<BTreeMap<PartitionId, u64>, TierError> {
+    /// The highest manifest number of each partition, of one topic or of all.
+    pub(crate) async fn numbers(
+        &self,
+        topic: Option<TopicId>,
+    ) -> Result<BTreeMap<PartitionId, u64>, TierError> {
         let mut numbers = BTreeMap::new();
-        let prefix = Path::from("manifests");
+        let prefix = match topic {
+            None => Path::from("manifests"),
+            Some(topic) => Path::from(format!("manifests/{topic}")),
+        };
         let mut list = self.objects.list(Some(&prefix));
         let listed = |error| TierError::store("list", "manifests", error);
         while let Some(meta) = list.try_next().await.map_err(listed)? {

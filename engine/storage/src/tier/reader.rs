@@ -88,7 +88,7 @@ impl Tier {
     }
 
     /// Batches of one row group from `from` on.
-    async fn read_group(
+    pub(super) async fn read_group(
         &self,
         manifest: &Manifest,
         object: &ColdObject,
@@ -96,7 +96,7 @@ impl Tier {
         from: Offset,
         bytes_max: usize,
     ) -> Result<Vec<Batch>, TierError> {
-        let (partition, epoch) = (manifest.partition, ShardEpoch(manifest.shard_epoch));
+        let (partition, epoch) = (manifest.partition, manifest.epoch_of(object));
         let span = Span {
             partition,
             object,
@@ -143,9 +143,10 @@ impl Tier {
         manifest: &Manifest,
         objects: &[ColdObject],
     ) -> Result<Vec<Batch>, TierError> {
-        let (partition, epoch) = (manifest.partition, ShardEpoch(manifest.shard_epoch));
+        let partition = manifest.partition;
         let mut batches = Vec::new();
         for object in objects {
+            let epoch = manifest.epoch_of(object);
             let span = Span {
                 partition,
                 object,
@@ -299,7 +300,6 @@ impl Cursor {
         if let Some(last) = offsets.last() {
             self.at = last + 1;
         }
-        let epoch = epoch.max(ShardEpoch(object.epoch));
         let stamp = |(base, batch): (Offset, Batch)| batch.stamped(base, epoch, object.append_time);
         Ok(out.into_iter().map(stamp).collect())
     }

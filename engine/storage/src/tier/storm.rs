@@ -12,6 +12,7 @@ use model::{Offset, PartitionId};
 
 use super::Tier;
 use super::collect::MANIFESTS_KEPT;
+use super::manifest::is_shared;
 use super::pace::{BreakerState, Dice};
 use super::twin::Twin;
 use crate::log::Store;
@@ -19,13 +20,15 @@ use crate::log::tests::{P0, P1, append, config, dump, partitions};
 use crate::stores;
 use crate::stores::s3::{self, S3};
 use crate::tests::disk::SimDisk;
-use crate::{StoreConfig, StoreOptions, TierError};
+use crate::{PartitionConfig, StoreConfig, StoreOptions, TierError};
 
 const RUNS: u64 = 5;
 const OPERATIONS: u64 = 2_000;
 /// Over a real server, where each takes longer.
 const OPERATIONS_S3: u64 = 300;
 const FAULTS_PER_MILLE: u64 = 150;
+/// Of one topic, so that they share objects.
+const PARTITIONS: u64 = 4;
 /// Times a request is made again where the store is to blame.
 const TRIES_MAX: u32 = 60;
 
@@ -55,11 +58,13 @@ struct Storm {
     disk: SimDisk,
     twin: Twin,
     dice: Dice,
-    models: [(PartitionId, Model); 2],
+    models: [(PartitionId, Model); PARTITIONS as usize],
     records: u64,
     failed: u64,
     crashes: u64,
     merged: u64,
+    /// Objects that partitions share, at the end.
+    shared: usize,
 }
 
 impl Storm {
@@ -86,11 +91,15 @@ impl Storm {
             disk: SimDisk::default(),
             twin,
             dice: Dice(seed ^ 0xd1ce),
-            models: [(P0, Model::default()), (P1, Model::default())],
+            models: std::array::from_fn(|index| {
+                let id = PartitionId::new(P0.topic, index as u32);
+                (id, Model::default())
+            }),
             records: 0,
             failed: 0,
             crashes: 0,
             merged: 0,
+            shared: 0,
         }
     }
 
@@ -99,7 +108,12 @@ impl Storm {
         for _ in 0..TRIES_MAX {
             let tier = Tier::over(Arc::new(self.twin.clone()), "twin".into(), &self.config);
             let disk = Arc::new(self.disk.clone());
-            let open = Store::open_with(self.config.clone(), partitions(), disk, Some(tier));
+            let configs = self
+                .models
+                .iter()
+                .map(|(p, _)| PartitionConfig::new(*p, "t"));
+            let configs = configs.collect();
+            let open = Store::open_with(self.config.clone(), configs, disk, Some(tier));
             match open.await {
                 Ok(store) => return store,
                 Err(failed) => error = Some(failed),
@@ -159,7 +173,7 @@ impl Storm {
     }
 
     async fn operate(&mut self, store: Store, number: u64) -> Store {
-        let at = self.dice.below(2) as usize;
+        let at = self.dice.below(PARTITIONS) as usize;
         let p = self.models[at].0;
         match self.dice.below(100) {
             0..40 => {
@@ -178,8 +192,9 @@ impl Storm {
                 let until = (from + 30).min(self.models[at].1.end());
                 self.check(&store, at, from, until).await;
             }
-            62..76 => self.count(store.tier(Some(p)).await),
-            76..79 => self.count(store.tier_due().await),
+            62..68 => self.count(store.tier(Some(p)).await),
+            68..75 => self.count(store.tier(None).await),
+            75..79 => self.count(store.tier_due().await),
             79..82 => {
                 let partition = store.partition(p).unwrap();
                 let merged = store.merge(&partition).await;
@@ -211,10 +226,11 @@ impl Storm {
     /// The power goes after a few requests of a run of the tier.
     async fn crash(&mut self, store: Store, p: PartitionId) -> Store {
         self.crashes += 1;
-        self.twin.set_power(Some(self.dice.below(8)));
-        match self.dice.below(3) {
+        self.twin.set_power(Some(self.dice.below(20)));
+        match self.dice.below(4) {
             0 => drop(store.collect(Duration::ZERO).await),
             1 => drop(store.tier_due().await),
+            2 => drop(store.tier(None).await),
             _ => drop(store.tier(Some(p)).await),
         }
         // How often it is asked depends on the writer's thread, so it has a dice of its own.
@@ -245,10 +261,14 @@ impl Storm {
             assert_eq!(snapshot.cold_end, model.end());
             named.extend(snapshot.cold.into_iter().map(|object| object.path));
         }
+        self.shared = named.iter().filter(|path| is_shared(path)).count();
         let there = self.twin.paths("data").await.into_iter().collect();
         assert_eq!(named, there, "seed {}: orphans are left", self.seed);
         let manifests = self.twin.paths("manifests").await.len() as u64;
-        assert!(manifests <= 2 * MANIFESTS_KEPT, "{manifests} manifests");
+        assert!(
+            manifests <= PARTITIONS * MANIFESTS_KEPT,
+            "{manifests} manifests"
+        );
         self.check_all(&store).await;
         store.close().await.unwrap();
         drop(store);
@@ -295,18 +315,18 @@ async fn ten_thousand_operations_under_faults_leave_no_gap_no_double_and_no_orph
         println!(
             "seed {}: {OPERATIONS} operations, {} records acknowledged, 0 lost, 0 doubled, {} \
              operations failed and were tried again, {} crashes, {} parts put, {} objects \
-             merged, faults fired {} \
-             {fired:?}",
+             merged, {} shared at the end, faults fired {} {fired:?}",
             storm.seed,
             storm.records,
             storm.failed,
             storm.crashes,
             storm.twin.parts(),
             storm.merged,
+            storm.shared,
             fired.values().sum::<u64>(),
         );
         assert!(fired.len() >= 8, "every fault fires: {fired:?}");
-        assert!(storm.merged > 0);
+        assert!(storm.merged > 0 && storm.shared > 0);
         assert_eq!(storm.twin.parts() > 0, storm.seed.is_multiple_of(2));
     }
 }

@@ -1,6 +1,8 @@
 //! What goes to the tier comes back the same; and an object store that fails on purpose.
 
+mod fence;
 mod manifests;
+mod sharing;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -369,6 +371,70 @@ async fn of_a_shared_object_only_what_is_needed_is_fetched() {
     let whole = tier.read_whole(&manifests[0], objects).await.unwrap();
     assert_eq!(records(&whole), records(&all));
     assert_eq!(shelf.ranges().len(), 1, "neighbours are fetched at once");
+}
+
+/// An object with three row groups, whose rows' times are `times(row)`.
+fn timed(times: fn(u64) -> i64) -> Written {
+    let value = vec![b'x'; 4 << 10];
+    let batch = |base: Offset| {
+        let mut builder = RowsBuilder::new();
+        for row in base..base + 1024 {
+            builder.push(times(row), None, Some(&value), &[]);
+        }
+        let batch = Batch::encode(&builder.finish(), Codec::None, None).unwrap();
+        batch.stamped(base, ShardEpoch(0), 5)
+    };
+    let batches = (0..10).map(|number| batch(number * 1024)).collect();
+    write(&PartitionConfig::new(P0, "t"), &[batches]).unwrap()
+}
+
+#[tokio::test]
+async fn a_time_is_looked_up_in_one_row_group_at_most() {
+    // Rows 0 to 10,239; groups begin at 0, 4,096 and 8,192. In pairs the times go back.
+    let time = |row: u64| (row ^ 1) as i64 * 10;
+    let written = timed(time);
+    let bases: Vec<_> = written.objects[0].groups.iter().map(|g| g.base).collect();
+    assert_eq!(bases, [0, 4096, 8192]);
+    let before_groups = {
+        let mut old = written.objects[0].clone();
+        old.path = "data/x.parquet".to_owned();
+        old.groups
+            .iter_mut()
+            .for_each(|group| (group.min_ts, group.max_ts) = (None, None));
+        old
+    };
+    let expected = |start: u64, at: i64| (start..10_240).find(|row| time(*row) >= at);
+    let shelf = Shelf::default();
+    let (_, manifests) = shelf.put(written).await;
+    let old = Manifest::empty(P0, "t").followed_by(0, Some(before_groups), vec![]);
+    for (start, at, reads) in [
+        (0, -5, 0),
+        (0, 0, 0),
+        (0, 5, 1),
+        (0, 40_950, 1),
+        (0, 40_955, 0),
+        (0, 60_005, 1),
+        (0, 102_390, 1),
+        (0, 102_391, 0),
+        (5_000, 0, 1),
+        (8_192, 0, 0),
+        // The row that reaches so far was trimmed, which only its row group tells.
+        (4_095, 40_941, 1),
+        (4_095, 40_950, 1),
+    ] {
+        let config = StoreConfig::default();
+        let tier = Tier::over(Arc::new(shelf.clone()), "memory".to_owned(), &config);
+        tier.footer(P0, &manifests[0].objects[0]).await.unwrap();
+        shelf.ranges();
+        let found = tier.lookup(&manifests[0], start, at).await.unwrap();
+        assert_eq!(found, expected(start, at), "{start} {at}");
+        assert_eq!(shelf.ranges().len(), reads, "{start} {at}");
+        assert_eq!(
+            tier.lookup(&old, start, at).await.unwrap(),
+            found,
+            "{start} {at}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Puts data objects and manifests, and settles unclear answers.
 //!
-//! Called by: `log::tiering`. Invariants: a data object's name is used once; a manifest counts as
-//! put only if the object there is ours and the newest, so a lost answer is no failure, another
-//! writer's manifest is never taken for ours, and a stale writer is fenced also after collection.
-//! Refuses: to go on where another writer has put the manifest that was ours to put.
+//! Called by: `log::tiering`, `log::open` (claims). Invariants: a data object's name is used once;
+//! a manifest counts as put only if the object there is ours and the newest, so a lost answer is
+//! no failure, another writer's manifest is never taken for ours, and a stale writer is fenced
+//! also after collection. What an earlier life of this broker put late is of the same log, so it
+//! is taken over.
+//! Refuses: to go on where a newer epoch, or another writer, has put a manifest.
 
 use std::sync::atomic::Ordering;
 
@@ -13,11 +15,11 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode, PutOptions};
 
 use super::Tier;
-use super::manifest::{ColdObject, Manifest};
+use super::manifest::{ColdObject, Manifest, SHARED};
 use super::writer::Written;
 use crate::config::PartitionConfig;
 use crate::error::TierError;
-use model::{LogError, PartitionId};
+use model::{PartitionId, ShardEpoch};
 
 /// Times something is put before the run is given up.
 const ATTEMPTS_MAX: u32 = 4;
@@ -26,23 +28,32 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 
 impl Tier {
-    /// Puts a data object of one partition under a name of its own; answers its entry.
+    /// Puts a data object of one or several partitions of a topic under a name of its own;
+    /// answers its entries.
     pub(crate) async fn put_data(
         &self,
         config: &PartitionConfig,
         written: Written,
-    ) -> Result<ColdObject, TierError> {
-        let Some(mut object) = written.objects.into_iter().next() else {
-            return Err(LogError::Unavailable("an object without rows was written".into()).into());
-        };
+    ) -> Result<Vec<ColdObject>, TierError> {
         let put = self.puts.fetch_add(1, Ordering::Relaxed);
-        let path = Path::from(format!(
-            "data/{}-{}/{}/{:020}-{:020}-{}-{put}.parquet",
-            config.topic, config.id.topic, config.id.index, object.base, object.next, self.writer,
-        ));
+        let (topic, writer) = (
+            format!("{}-{}", config.topic, config.id.topic),
+            &self.writer,
+        );
+        let path = match &written.objects[..] {
+            [ColdObject { base, next, .. }] => {
+                let index = config.id.index;
+                format!("data/{topic}/{index}/{base:020}-{next:020}-{writer}-{put}.parquet")
+            }
+            _ => format!("data/{topic}/{SHARED}/{writer}-{put}.parquet"),
+        };
+        let path = Path::from(path);
         self.put_whole(&path, &written.bytes).await?;
-        object.path = path.to_string();
-        Ok(object)
+        let mut objects = written.objects;
+        for object in &mut objects {
+            object.path = path.to_string();
+        }
+        Ok(objects)
     }
 
     /// Puts an object under a name nobody else uses. It counts as put when it is seen there in
@@ -109,10 +120,15 @@ impl Tier {
         Ok(())
     }
 
-    /// Puts a manifest where none is, with this writer's name. Answers the one that stands
-    /// there: this one, or an earlier one of this writer whose answer never came.
+    /// Puts a manifest where none is, with this writer's name and epoch. Answers the newest one:
+    /// this one, or an earlier one of this broker whose answer never came.
     pub(crate) async fn put_manifest(&self, manifest: &Manifest) -> Result<Manifest, TierError> {
         let mut manifest = manifest.clone();
+        if manifest.shard_epoch > self.epoch.0 {
+            let path = Manifest::path(manifest.partition, manifest.number.saturating_sub(1));
+            return Err(self.fenced(&path, &manifest));
+        }
+        manifest.shard_epoch = self.epoch.0;
         manifest.writer.clone_from(&self.writer);
         manifest.commit = self.puts.fetch_add(1, Ordering::Relaxed);
         let path = Manifest::path(manifest.partition, manifest.number);
@@ -154,23 +170,52 @@ impl Tier {
             path: path.to_string(),
             reason,
         };
-        let there = Manifest::from_json(there, ours.partition).map_err(damaged)?;
-        let fenced = |path: &Path, writer| TierError::Fenced {
-            path: path.to_string(),
-            writer,
-            partition: ours.partition,
-        };
-        if there.writer != ours.writer {
-            return Err(fenced(path, there.writer));
+        let mut there = Manifest::from_json(there, ours.partition).map_err(damaged)?;
+        while let Some(newer) = self.newer(ours.partition, there.number).await? {
+            there = self.manifest(ours.partition, newer).await?;
         }
-        match self.newer(ours.partition, ours.number).await? {
-            None => Ok(there),
-            Some(newer) => {
-                let newer = self.manifest(ours.partition, newer).await?;
-                let path = Manifest::path(ours.partition, newer.number);
-                Err(fenced(&path, newer.writer))
+        if there.writer == self.writer || self.is_earlier_life(&there, ours) {
+            return Ok(there);
+        }
+        Err(self.fenced(&Manifest::path(ours.partition, there.number), &there))
+    }
+
+    /// Whether `there` is what this broker put before it was started again, and which came late:
+    /// the same log, of which `ours` has at least as much.
+    fn is_earlier_life(&self, there: &Manifest, ours: &Manifest) -> bool {
+        let salt = there.writer.strip_prefix(&self.node);
+        let is_ours = salt.is_some_and(|salt| salt.starts_with('-') && !salt[1..].contains('-'));
+        is_ours && there.shard_epoch < self.epoch.0 && there.end <= ours.end && !there.dropped
+    }
+
+    fn fenced(&self, path: &Path, by: &Manifest) -> TierError {
+        TierError::Fenced {
+            path: path.to_string(),
+            writer: by.writer.clone(),
+            partition: by.partition,
+            epoch: ShardEpoch(by.shard_epoch),
+            own: self.epoch,
+        }
+    }
+
+    /// Says in the tier that this epoch goes on with a partition's list, so that whoever wrote
+    /// in an older one is refused from now on. Answers the list as it stands then; one of a
+    /// newer epoch is answered as it is.
+    pub(crate) async fn claim(&self, newest: Manifest) -> Result<Manifest, TierError> {
+        let mut newest = newest;
+        while newest.shard_epoch < self.epoch.0 && !newest.dropped {
+            match self.put_manifest(&newest.again()).await {
+                Ok(claimed) => newest = claimed,
+                // Somebody was quicker; what it put is the list now.
+                Err(TierError::Fenced { .. }) => {
+                    let newer = self.newer(newest.partition, newest.number).await?;
+                    let newer = newer.unwrap_or(newest.number);
+                    newest = self.manifest(newest.partition, newer).await?;
+                }
+                Err(error) => return Err(error),
             }
         }
+        Ok(newest)
     }
 
     /// Reads a manifest that was listed.

@@ -114,6 +114,19 @@ struct Group {
     base: Option<Offset>,
     rows: usize,
     bytes: usize,
+    min_ts: Option<i64>,
+    max_ts: Option<i64>,
+}
+
+impl Group {
+    fn add(&mut self, offsets: &[Offset], rows: &Rows) {
+        self.base = self.base.or(offsets.first().copied());
+        self.rows += rows.len();
+        self.bytes += rows.bytes();
+        let times = || rows.timestamps.iter().copied();
+        self.min_ts = self.min_ts.into_iter().chain(times()).min();
+        self.max_ts = self.max_ts.into_iter().chain(times()).max();
+    }
 }
 
 /// Rows gathered for the next write.
@@ -171,14 +184,9 @@ impl Draft {
         };
         let rows = batch.rows().map_err(damaged)?;
         let offsets = batch.offsets().map_err(damaged)?;
-        let times = rows.timestamps.iter().copied();
-        object.min_ts = times.clone().fold(object.min_ts, i64::min);
-        object.max_ts = times.fold(object.max_ts, i64::max);
         object.rows += rows.len() as u64;
         object.row_bytes += rows.bytes() as u64;
-        self.open.base = self.open.base.or(offsets.first().copied());
-        self.open.rows += rows.len();
-        self.open.bytes += rows.bytes();
+        self.open.add(&offsets, &rows);
         self.chunk.bytes += rows.bytes();
         self.chunk.offsets.extend(offsets);
         self.chunk.rows.push(rows);
@@ -213,8 +221,16 @@ impl Draft {
 
     /// Ends the row group and notes its range and sums.
     fn close_group(&mut self, object: &mut ColdObject) -> Result<(), PartError> {
-        let Group { base, rows, .. } = std::mem::take(&mut self.open);
+        let Group {
+            base,
+            rows,
+            min_ts,
+            max_ts,
+            ..
+        } = std::mem::take(&mut self.open);
         let Some(base) = base else { return Ok(()) };
+        object.min_ts = object.min_ts.min(min_ts.unwrap_or(i64::MAX));
+        object.max_ts = object.max_ts.max(max_ts.unwrap_or(i64::MIN));
         self.parquet.flush()?;
         // The writer keeps some bytes back; they are needed for the sums.
         self.parquet.sync().map_err(ParquetError::from)?;
@@ -238,6 +254,8 @@ impl Draft {
             crc32c: crc32c::crc32c(&bytes[at as usize..end as usize]),
             base,
             rows: rows as u64,
+            min_ts,
+            max_ts,
         });
         self.groups += 1;
         Ok(())

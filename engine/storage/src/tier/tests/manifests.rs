@@ -13,6 +13,7 @@ fn golden(object: ColdObject) -> Manifest {
     let mut manifest = Manifest::empty(P0, "t").followed_by(0, Some(object), vec![mark]);
     manifest.writer = "node-0-1".to_owned();
     manifest.commit = 4;
+    manifest.shard_epoch = manifest.objects[0].epoch;
     manifest
 }
 
@@ -24,6 +25,8 @@ fn manifest_golden_json() {
         crc32c: 8,
         base,
         rows,
+        min_ts: (base == 0).then_some(1),
+        max_ts: (base == 0).then_some(2),
     };
     let object = ColdObject {
         epoch: 9,
@@ -39,11 +42,11 @@ fn manifest_golden_json() {
     };
     let manifest = golden(object);
     let json = concat!(
-        r#"{"format":2,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
+        r#"{"format":3,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
         r#""writer":"node-0-1","commit":4,"shard_epoch":9,"start":0,"end":5,"objects":[{"#,
         r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
         r#""append_time":3,"row_bytes":50,"crc32c":6,"epoch":9,"group":1,"groups":["#,
-        r#"{"at":2,"len":3,"crc32c":8,"base":0,"rows":2},"#,
+        r#"{"at":2,"len":3,"crc32c":8,"base":0,"rows":2,"min_ts":1,"max_ts":2},"#,
         r#"{"at":5,"len":3,"crc32c":8,"base":2,"rows":3}],"#,
         r#""foot":{"at":8,"len":2,"crc32c":7,"groups":4}}],"producers":[{"id":7,"epoch":1,"#,
         r#""sequence":2,"base_offset":3,"records":2}]}"#
@@ -51,6 +54,15 @@ fn manifest_golden_json() {
     assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
     assert_eq!(Manifest::from_json(json.as_bytes(), P0).unwrap(), manifest);
     assert_eq!(manifest.format, FORMAT);
+    let before = json.replacen('3', "2", 1);
+    let read = Manifest::from_json(before.as_bytes(), P0).unwrap();
+    assert_eq!(
+        read,
+        Manifest {
+            format: 2,
+            ..manifest.clone()
+        }
+    );
     assert_eq!(manifest.objects[0].bytes(), 6);
     let path = Manifest::path(P0, 1);
     assert_eq!(path.as_ref(), "manifests/1/0/00000000000000000001.json");
@@ -59,7 +71,7 @@ fn manifest_golden_json() {
 }
 
 #[test]
-fn manifests_of_format_1_are_read_and_go_on_as_format_2() {
+fn manifests_of_format_1_are_read_and_go_on_as_the_newest() {
     let json = concat!(
         r#"{"format":1,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
         r#""writer":"node-0-1","commit":4,"shard_epoch":0,"start":0,"end":5,"objects":[{"#,
@@ -136,10 +148,10 @@ fn manifests_out_of_order_are_refused_and_trimmed_ones_shrink() {
     wrong.objects.push(object_of(8, 9));
     check(&wrong, "out of order");
     wrong = Manifest {
-        format: 3,
+        format: 4,
         ..two.clone()
     };
-    check(&wrong, "format 3");
+    check(&wrong, "format 4");
     wrong = Manifest { end: 3, ..two };
     check(&wrong, "objects end at 9");
 }
