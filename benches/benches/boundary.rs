@@ -4,7 +4,10 @@
 //! half of them on. `copy-N`: it reads keys and values and emits copies. `json-N`: it reads JSON
 //! into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`. `columns-N`: it
 //! reads three columns of numbers and makes one, through the same attribute and `derive(Row)`; that
-//! the host decodes columns from JSON and encodes them again is not counted.
+//! the host decodes columns from JSON and encodes them again is not counted. `stage-N`: the same with
+//! both counted, so all that a stage does between its topics; the baseline reads and writes structs
+//! with serde. `cold-start`: a module whose code is cached is loaded, opened and called once, in
+//! milliseconds; the baseline reads and hashes its two files.
 //! N is the rows of a batch, each of about 120 bytes. Counted is the call of the guest with all
 //! columns in and out; building an output batch from them is not.
 //! Baseline: the same work on the same Arrow columns in this process.
@@ -22,16 +25,19 @@ use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::record_batch::RecordBatch;
 use benches::rig::{self, Result};
 use benches::{Case, Options, Unit};
+use codec::Format;
+use model::ids::Digest;
 use model::rows::{Rows, RowsBuilder};
 use model::schema::{Field, FieldType, Schema};
+use model::topic::PayloadCodec;
 use tokio::runtime::Runtime;
-use wasm::{Edge, Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
+use wasm::{Edge, Emission, Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
 
 #[path = "../../tests/guests/boundary-json/src/row.rs"]
 mod row;
 
 const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
-const KINDS: [&str; 5] = ["forward", "filter", "copy", "json", "columns"];
+const KINDS: [&str; 6] = ["forward", "filter", "copy", "json", "columns", "stage"];
 
 fn main() -> Result<()> {
     let (options, runtime) = rig::begin()?;
@@ -42,32 +48,47 @@ fn main() -> Result<()> {
     for kind in KINDS {
         let module = match kind {
             "json" => &json,
-            "columns" => &columns,
+            "columns" | "stage" => &columns,
             _ => &boundary,
         };
         for size in SIZES {
             let case = format!("{kind}-{size}");
             if options.wants(&case) {
                 let mut guest = open(module, kind)?;
-                measure(case, kind, &rows(size), &mut guest, &options)?;
+                if kind == "stage" {
+                    stage(case, &rows(size), &mut guest, &options)?;
+                } else {
+                    measure(case, kind, &rows(size), &mut guest, &options)?;
+                }
             }
         }
+    }
+    if options.wants("cold-start") {
+        cold_start(&built(&runtime, "boundary")?, &options)?;
     }
     Ok(())
 }
 
-/// Builds a guest of `tests/guests` (cargo knows when there is nothing to do) and loads it.
 fn module(host: &Host, runtime: &Runtime, name: &str) -> Result<Module> {
+    Ok(host.load(&built(runtime, name)?, &Grants::default())?)
+}
+
+/// Builds a guest of `tests/guests`; cargo knows when there is nothing to do.
+fn built(runtime: &Runtime, name: &str) -> Result<Vec<u8>> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let dir = repository.join("tests/guests").join(name);
     let target = repository.join("target/guests");
     let path = runtime.block_on(server::module::build_into(&dir, &target, &mut |_| {}))?;
-    Ok(host.load(&fs::read(path)?, &Grants::default())?)
+    Ok(fs::read(path)?)
 }
 
-fn open(module: &Module, work: &str) -> Result<Guest> {
+fn open(module: &Module, kind: &str) -> Result<Guest> {
+    let params = match kind {
+        "forward" | "filter" | "copy" => format!(r#"{{"work":"{kind}"}}"#),
+        _ => String::new(),
+    };
     let context = OpenContext {
-        params: format!(r#"{{"work":"{work}"}}"#),
+        params,
         inputs: vec![Edge {
             name: "in".into(),
             fields: Some(Arc::new(schema())),
@@ -102,18 +123,20 @@ fn rows(size: usize) -> Rows {
     builder.finish()
 }
 
-fn schema() -> Schema {
-    let field = |(name, ty): (&str, FieldType)| Field {
+fn field(name: &str, ty: FieldType) -> Field {
+    Field {
         name: name.into(),
         ty,
-    };
-    let fields = [
-        ("flight", FieldType::Int64),
-        ("dep_delay", FieldType::Float64),
-        ("distance", FieldType::Int64),
-    ];
+    }
+}
+
+fn schema() -> Schema {
     Schema {
-        fields: fields.map(field).into(),
+        fields: vec![
+            field("flight", FieldType::Int64),
+            field("dep_delay", FieldType::Float64),
+            field("distance", FieldType::Int64),
+        ],
     }
 }
 
@@ -137,7 +160,6 @@ fn measure(
     guest: &mut Guest,
     options: &Options,
 ) -> Result<()> {
-    let mut line = Case::new("boundary", case, Unit::NanosecondsPerRecord);
     let offsets: Vec<u64> = (0..rows.len() as u64).collect();
     let columns = numbers(rows.len())?;
     let mut ours = || -> Result<()> {
@@ -162,13 +184,102 @@ fn measure(
         }
         Ok(())
     };
+    in_turns(case, rows.len(), options, &mut ours, &mut native)
+}
+
+fn in_turns(
+    case: String,
+    size: usize,
+    options: &Options,
+    ours: &mut dyn FnMut() -> Result<()>,
+    native: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    let mut line = Case::new("boundary", case, Unit::NanosecondsPerRecord);
     // both warm before the first turn
-    turn(rows.len(), options, &mut ours)?;
-    turn(rows.len(), options, &mut native)?;
+    turn(size, options, ours)?;
+    turn(size, options, native)?;
     for _ in 0..options.runs() {
-        let (nanos, records) = turn(rows.len(), options, &mut ours)?;
+        let (nanos, records) = turn(size, options, ours)?;
         line.ours(nanos, records);
-        line.baseline(turn(rows.len(), options, &mut native)?.0);
+        line.baseline(turn(size, options, native)?.0);
+    }
+    line.print();
+    Ok(())
+}
+
+/// What a stage does with a batch between its topics: JSON to columns, the guest, columns to JSON.
+fn stage(case: String, rows: &Rows, guest: &mut Guest, options: &Options) -> Result<()> {
+    let format = |schema| Format::new(PayloadCodec::Json, Arc::new(schema)).ok_or("no JSON");
+    let given = format(schema())?;
+    let made = format(Schema {
+        fields: vec![field("score", FieldType::Float64)],
+    })?;
+    let all = given.project(|_| true);
+    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let mut ours = || -> Result<()> {
+        let decoded = given.decode(black_box(&rows.values), &all);
+        let outcome = guest.process(Input {
+            rows,
+            columns: Some(&decoded.columns),
+            unwritten: None,
+            offsets: &offsets,
+            input: 0,
+            watermark: 0,
+        })?;
+        let [Emission::Columns { columns, .. }] = &outcome.emissions[..] else {
+            return Err("the guest makes one batch of columns".into());
+        };
+        black_box(made.encode(columns)?);
+        Ok(())
+    };
+    let mut native = || -> Result<()> {
+        black_box(json_scores(black_box(rows))?);
+        Ok(())
+    };
+    in_turns(case, rows.len(), options, &mut ours, &mut native)
+}
+
+/// Loads a module whose code is cached, opens it and gives it a batch of one row.
+fn cold_start(component: &[u8], options: &Options) -> Result<()> {
+    let folder = rig::folder()?;
+    let rows = rows(1);
+    let once = |host: &Host| -> Result<()> {
+        let module = host.load(component, &Grants::default())?;
+        let input = Input {
+            rows: &rows,
+            columns: None,
+            unwritten: None,
+            offsets: &[0],
+            input: 0,
+            watermark: 0,
+        };
+        black_box(open(&module, "forward")?.process(input)?);
+        Ok(())
+    };
+    // a host of its own for each turn, as it remembers what it has loaded
+    let host = || {
+        Host::new(HostConfig {
+            cache_dir: Some(folder.path().to_owned()),
+            ..HostConfig::default()
+        })
+    };
+    once(&host()?)?;
+    let entry = fs::read_dir(folder.path())?.next();
+    let code = entry.ok_or("the code was not kept")??.path();
+    let read = || -> Result<()> {
+        black_box((Digest::of(component), Digest::of(&fs::read(&code)?)));
+        Ok(())
+    };
+    let mut line = Case::new("boundary", "cold-start", Unit::Milliseconds);
+    let millis = |work: &dyn Fn() -> Result<()>| -> Result<f64> {
+        let begun = Instant::now();
+        work()?;
+        Ok(begun.elapsed().as_secs_f64() * 1000.0)
+    };
+    for _ in 0..options.amount(100, 3) {
+        let host = host()?;
+        line.ours(millis(&|| once(&host))?, 1);
+        line.baseline(millis(&read)?);
     }
     line.print();
     Ok(())
@@ -248,4 +359,29 @@ fn json(rows: &Rows) -> serde_json::Result<(Vec<u32>, BinaryArray, BinaryArray)>
     let offsets = OffsetBuffer::new(offsets.into());
     let values = BinaryArray::new(offsets, data.into(), None);
     Ok((forward(rows), rows.keys.clone(), values))
+}
+
+/// The work of `stage` as a native author does it.
+fn json_scores(rows: &Rows) -> serde_json::Result<BinaryArray> {
+    #[derive(serde::Deserialize)]
+    struct Given {
+        flight: i64,
+        dep_delay: f64,
+        distance: i64,
+    }
+    #[derive(serde::Serialize)]
+    struct Made {
+        score: f64,
+    }
+    let mut offsets: Vec<i32> = Vec::with_capacity(rows.len() + 1);
+    let mut data = Vec::with_capacity(rows.len() * 32);
+    offsets.push(0);
+    for value in rows.values.iter().flatten() {
+        let row: Given = serde_json::from_slice(value)?;
+        let score = row.distance as f64 / (row.dep_delay + row.flight as f64);
+        serde_json::to_writer(&mut data, &Made { score })?;
+        offsets.push(data.len() as i32);
+    }
+    let offsets = OffsetBuffer::new(offsets.into());
+    Ok(BinaryArray::new(offsets, data.into(), None))
 }

@@ -6,8 +6,19 @@
 //! Baseline: the same transformation as a plain native loop over the same records, with the
 //! module's own functions and no log, no network, no sandbox, on one thread.
 //! `cpu_s` is the processor time that a run of ours took, all threads together.
+//!
+//! `json-map`: records that are there already go through one lane, JSON to typed columns, a module, JSON;
+//! the clock runs from `apply` until the last is durable. Baseline: serde structs natively, on one thread.
+//!
+//! `swap-gap-p99`: how long a lane stands still while a new version of its module takes over and
+//! records flow, as the status says it. Baseline: the median sync of the disk, which a lane waits for
+//! before it changes.
+//!
+//! `beside-evil-p99`: from the send of one record to its durable output, while another pipeline on
+//! the same node works through rows that spin, eat memory and panic. Baseline: the same alone.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use benches::rig::{self, Result};
@@ -25,11 +36,20 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
     let (options, runtime) = rig::begin()?;
-    if !options.wants("flights") {
-        return Ok(());
-    }
     let folder = rig::folder()?;
-    runtime.block_on(flights(&options, folder.path()))
+    if options.wants("flights") {
+        runtime.block_on(flights(&options, folder.path()))?;
+    }
+    if options.wants("json-map") {
+        runtime.block_on(json_map(&options, folder.path()))?;
+    }
+    if options.wants("swap-gap-p99") {
+        runtime.block_on(swap_gap(&options, folder.path()))?;
+    }
+    if options.wants("beside-evil-p99") {
+        runtime.block_on(beside_evil(&options, folder.path()))?;
+    }
+    Ok(())
 }
 
 async fn flights(options: &Options, folder: &Path) -> Result<()> {
@@ -129,4 +149,333 @@ fn lane(flight: &Flight<'_>) -> usize {
         Some(minutes) if minutes > 15.0 => 1,
         _ => 0,
     }
+}
+
+/// A node with one lane, whose module is a file that can be replaced.
+struct Lane {
+    node: Node,
+    server: Server,
+    file: PathBuf,
+    module: PathBuf,
+    component: Vec<u8>,
+}
+
+const LANE: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: lane }
+topics:
+  given:
+    partitions: 1
+    value: { codec: json, schema: { flight: int64, dep_delay: float64, distance: int64 } }
+  made: { partitions: 1, value: { codec: json, schema: { score: float64 } } }
+modules:
+  score: { source: ./score.wasm }
+policy:
+  on-error: { then: stop }
+nodes:
+  in: { kind: source, topic: given, start: earliest }
+  score: { kind: wasm, module: score, inputs: [in], outputs: { out: { schema: made } } }
+  out: { kind: sink, inputs: [score], topic: made }
+";
+
+impl Lane {
+    async fn start(dir: &Path) -> Result<Lane> {
+        let node = Node::start(NodeConfig::local(dir.join("data"))).await?;
+        let client = Client::connect(node.client_config()).await?;
+        let built = guest("boundary-columns").await?;
+        let (file, module) = (dir.join("lane.yaml"), dir.join("score.wasm"));
+        std::fs::write(&file, LANE)?;
+        std::fs::copy(&built, &module)?;
+        Ok(Lane {
+            node,
+            server: Server { client },
+            file,
+            module,
+            component: std::fs::read(built)?,
+        })
+    }
+
+    /// Another version of the module: the same code with another digest.
+    async fn swap(&self, version: usize) -> Result<u64> {
+        let mut component = self.component.clone();
+        // a custom section of one name byte and eight bytes of content
+        component.extend([0, 10, 1, b'v']);
+        component.extend((version as u64).to_le_bytes());
+        std::fs::write(&self.module, component)?;
+        Ok(apply_file(&self.server, &self.file).await?.generation)
+    }
+
+    async fn produce(&self, records: usize) -> Result<()> {
+        let config = ProducerConfig::default();
+        let producer = self.server.client.producer(config).await?;
+        for at in 0..records {
+            producer.send("given", Record::value(value(at))).await?;
+        }
+        producer.flush().await?;
+        Ok(())
+    }
+
+    /// Produces without end; counts what is acknowledged.
+    async fn feed(&self, fed: &AtomicUsize) -> Result<std::convert::Infallible> {
+        const AT_ONCE: usize = 200;
+        let config = ProducerConfig::default();
+        let producer = self.server.client.producer(config).await?;
+        loop {
+            for at in 0..AT_ONCE {
+                producer.send("given", Record::value(value(at))).await?;
+            }
+            producer.flush().await?;
+            fed.fetch_add(AT_ONCE, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until that generation works; how long the lane stood still for it, in ms.
+    async fn taken_over(&self, generation: u64) -> Result<f64> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(gap) = self.gap_ms(generation).await? {
+                return Ok(gap);
+            }
+        }
+        Err(format!("generation {generation} did not take over").into())
+    }
+
+    /// Waits until so many records are durable on the output.
+    async fn arrived(&self, expected: u64) -> Result<()> {
+        let topic = self.server.client.topic("made").await?;
+        let id = model::PartitionId::new(topic.topic.id, 0);
+        let mut end = self.node.store().watch(id)?;
+        let reached = end.wait_for(|end| *end >= expected);
+        tokio::time::timeout(PATIENCE, reached).await??;
+        Ok(())
+    }
+
+    /// Waits until every row for the evil pipeline is on one of its outputs; how many were bad.
+    async fn worked_off(&self) -> Result<u64> {
+        let mut ends = Vec::new();
+        for name in ["deeds", "left", "bad"] {
+            let topic = self.server.client.topic(name).await?;
+            let id = model::PartitionId::new(topic.topic.id, 0);
+            ends.push(self.node.store().watch(id)?);
+        }
+        loop {
+            let at: Vec<u64> = ends
+                .iter_mut()
+                .map(|end| *end.borrow_and_update())
+                .collect();
+            if at[0] == at[1] + at[2] {
+                return Ok(at[2]);
+            }
+            let moved = ends.iter_mut().map(|end| Box::pin(end.changed()));
+            let _ = tokio::time::timeout(PATIENCE, futures::future::select_all(moved)).await?;
+        }
+    }
+
+    /// What the status says of the change to a generation: how long the lane stood still, in ms.
+    async fn gap_ms(&self, generation: u64) -> Result<Option<f64>> {
+        let asked = protocol::PipelineDescribe {
+            name: "lane".to_string(),
+        };
+        let described = self.server.client.call(asked).await?;
+        let handovers = described.status["lanes"][0]["handovers"].as_array();
+        let of_it = |handover: &&serde_json::Value| handover["to"] == generation;
+        let gap = handovers
+            .and_then(|list| list.iter().find(of_it))
+            .and_then(|handover| handover["gap_us"].as_f64());
+        Ok(gap.map(|us| us / 1000.0))
+    }
+}
+
+/// Builds a guest of `tests/guests`; cargo knows when there is nothing to do.
+async fn guest(name: &str) -> Result<PathBuf> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dir = repository.join("tests/guests").join(name);
+    let target = repository.join("target/guests");
+    Ok(server::module::build_into(&dir, &target, &mut |_| {}).await?)
+}
+
+fn value(at: usize) -> String {
+    format!(
+        "{{\"carrier\":\"UA\",\"flight\":{},\"origin\":\"EWR\",\"dest\":\"IAH\",\"dep_delay\":{}.5,\
+         \"distance\":{},\"hour\":5,\"tail\":\"N{:05}\"}}",
+        1000 + at % 9000,
+        at % 100,
+        200 + at % 2000,
+        at % 100_000,
+    )
+}
+
+async fn json_map(options: &Options, folder: &Path) -> Result<()> {
+    let records = options.amount(1_000_000, 5_000);
+    let mut case = Case::new("pipeline", "json-map", Unit::RecordsPerSecond);
+    let mut per_core = Vec::new();
+    for run in 0..options.amount(3, 1) {
+        let values: Vec<String> = (0..records).map(value).collect();
+        let started = Instant::now();
+        std::hint::black_box(native_scores(&values)?);
+        case.baseline(records as f64 / started.elapsed().as_secs_f64());
+        drop(values);
+        let dir = folder.join(format!("json-map-{run}"));
+        std::fs::create_dir_all(&dir)?;
+        let lane = Lane::start(&dir).await?;
+        // makes the topics, and compiles the module
+        lane.swap(0).await?;
+        lane.server
+            .client
+            .call(protocol::PipelineDelete {
+                name: "lane".to_string(),
+            })
+            .await?;
+        lane.produce(records).await?;
+        let processor = machine::processor_seconds();
+        let started = Instant::now();
+        lane.swap(0).await?;
+        lane.arrived(records as u64).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        per_core.push(records as f64 / (machine::processor_seconds() - processor).max(0.01));
+        case.ours(records as f64 / seconds, records as u64);
+        lane.server.client.close().await;
+        lane.node.stop().await;
+        std::fs::remove_dir_all(&dir)?;
+    }
+    case.number("per_core", benches::median(&per_core));
+    case.print();
+    Ok(())
+}
+
+/// The same map natively, as an author with serde writes it; the bytes it makes.
+fn native_scores(values: &[String]) -> serde_json::Result<usize> {
+    #[derive(serde::Deserialize)]
+    struct Given {
+        flight: i64,
+        dep_delay: f64,
+        distance: i64,
+    }
+    #[derive(serde::Serialize)]
+    struct Made {
+        score: f64,
+    }
+    let mut bytes = Vec::new();
+    for value in values {
+        let row: Given = serde_json::from_str(value)?;
+        let score = row.distance as f64 / (row.dep_delay + row.flight as f64);
+        serde_json::to_writer(&mut bytes, &Made { score })?;
+    }
+    Ok(bytes.len())
+}
+
+async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
+    let dir = folder.join("swap-gap");
+    std::fs::create_dir_all(&dir)?;
+    let lane = Lane::start(&dir).await?;
+    lane.swap(0).await?;
+    let fed = AtomicUsize::new(0);
+    let gaps = async {
+        let mut gaps = Vec::new();
+        for version in 1..=options.amount(300, 5) {
+            let generation = lane.swap(version).await?;
+            gaps.push(lane.taken_over(generation).await?);
+        }
+        Result::Ok(gaps)
+    };
+    // records flow before, while and after each new version comes
+    let mut gaps = tokio::select! {
+        gaps = gaps => gaps?,
+        Err(error) = lane.feed(&fed) => return Err(error),
+    };
+    let fed = fed.into_inner();
+    lane.arrived(fed as u64).await?;
+    gaps.sort_by(f64::total_cmp);
+    let mut case = Case::new("pipeline", "swap-gap-p99", Unit::Milliseconds);
+    case.ours(gaps[(gaps.len() * 99).div_ceil(100) - 1], fed as u64);
+    case.baseline(benches::disk::sync_latency_us(folder)? / 1000.0);
+    case.number("p50", gaps[gaps.len() / 2]);
+    case.field("swaps", gaps.len());
+    case.print();
+    lane.server.client.close().await;
+    lane.node.stop().await;
+    Ok(())
+}
+
+const EVIL: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: evil }
+topics:
+  deeds: { partitions: 1, value: raw }
+  left: { partitions: 1, value: raw }
+  bad: { partitions: 1, value: raw }
+modules:
+  evil: { source: ./evil.wasm }
+policy:
+  on-error: { retry: { max: 0 }, then: { dead-letter: bad } }
+nodes:
+  in: { kind: source, topic: deeds, start: earliest }
+  evil: { kind: wasm, module: evil, inputs: [in] }
+  out: { kind: sink, inputs: [evil], topic: left }
+";
+
+/// Deeds that take time or memory, one after so many good rows that no breaker opens.
+async fn deeds(client: &Client) -> Result<std::convert::Infallible> {
+    const GOOD: usize = 120;
+    let producer = client.producer(ProducerConfig::default()).await?;
+    for deed in ["spin", "eat_memory", "panic", "recurse"].iter().cycle() {
+        for _ in 0..GOOD {
+            producer.send("deeds", Record::value("good")).await?;
+        }
+        producer.send("deeds", Record::value(*deed)).await?;
+        producer.flush().await?;
+    }
+    Err("there is always another deed".into())
+}
+
+/// The 99th percentile of the time from sending one record to its durable output, in ms.
+async fn hop_p99(lane: &Lane, records: usize, sent: &mut u64) -> Result<f64> {
+    let producer = lane
+        .server
+        .client
+        .producer(ProducerConfig::default())
+        .await?;
+    let mut times = Vec::new();
+    for at in 0..records {
+        let begun = Instant::now();
+        producer.send("given", Record::value(value(at))).await?;
+        producer.flush().await?;
+        *sent += 1;
+        lane.arrived(*sent).await?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[(times.len() * 99).div_ceil(100) - 1])
+}
+
+async fn beside_evil(options: &Options, folder: &Path) -> Result<()> {
+    let dir = folder.join("beside-evil");
+    std::fs::create_dir_all(&dir)?;
+    let lane = Lane::start(&dir).await?;
+    lane.swap(0).await?;
+    std::fs::copy(guest("evil").await?, dir.join("evil.wasm"))?;
+    let file = dir.join("evil.yaml");
+    std::fs::write(&file, EVIL)?;
+    apply_file(&lane.server, &file).await?;
+    let records = options.amount(500, 20);
+    let mut case = Case::new("pipeline", "beside-evil-p99", Unit::Milliseconds);
+    let (mut sent, mut deeds_done) = (0, 0);
+    hop_p99(&lane, records, &mut sent).await?;
+    for _ in 0..options.runs() {
+        case.baseline(hop_p99(&lane, records, &mut sent).await?);
+        let p99 = tokio::select! {
+            p99 = hop_p99(&lane, records, &mut sent) => p99?,
+            Err(error) = deeds(&lane.server.client) => return Err(error),
+        };
+        case.ours(p99, records as u64);
+        // what is left of them would count against the baseline
+        deeds_done = lane.worked_off().await?;
+    }
+    case.field("deeds", deeds_done);
+    case.print();
+    lane.server.client.close().await;
+    lane.node.stop().await;
+    Ok(())
 }

@@ -100,6 +100,10 @@ pub struct Handover {
     pub to: u64,
     /// The first offset of the input that the new one worked on.
     pub offset: Offset,
+    /// How long the lane stood still for it, in microseconds: from the last batch of the old one to
+    /// the first of the new one, while the last commits ended.
+    #[serde(default)]
+    pub gap_us: u64,
     /// The new one failed before its first commit, and the old one went on.
     pub rolled_back: Option<String>,
 }

@@ -52,6 +52,8 @@
 //! - [`Record`] sets key, event time, headers and port of an output; [`Raw`] writes bytes
 //! - [`info!`] and its sisters write to the server's log, [`Counter`] and [`Histogram`] into the
 //!   pipeline's status
+//! - [`macro@Params`] says what the node's `params` may be: the server checks them, and `module inspect`
+//!   shows them
 //! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
 //! - [`testing`] runs a module natively, with neither broker nor WebAssembly
 //!
@@ -60,6 +62,7 @@
 
 mod batch;
 mod column;
+pub mod describe;
 mod outbox;
 mod record;
 #[doc(hidden)]
@@ -83,10 +86,11 @@ pub mod testing;
 
 pub use batch::{Batch, Context, Meta};
 pub use column::Column;
+pub use describe::Params;
 pub use outbox::Outbox;
 pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
 pub use row::{Cell, FromColumns, ToColumns};
-pub use rustmq_sdk_macros::{Port, Row, filter, flat_map, map, route};
+pub use rustmq_sdk_macros::{Params, Port, Row, filter, flat_map, map, route};
 pub use telemetry::{Counter, Histogram, Level, log, log_enabled};
 pub use time::{Timestamp, TimestampError};
 pub use typed::{Bools, Columnar, Field, FieldType, Floats, Ints};
@@ -94,6 +98,11 @@ pub use value::{Output, Payload};
 
 /// A module at the level of whole batches. The attributes implement it for you.
 pub trait Module: Sized {
+    /// What the node's `params` may be. `None`: not said, so the host does not check them.
+    const PARAMS: Option<&'static describe::Schema> = None;
+    /// The outputs that the module names: a node must declare them. `None`: not said.
+    const PORTS: Option<&'static [&'static str]> = None;
+
     /// Called once, before the first batch. An error stops the node with its message.
     fn open(context: &Context) -> Result<Self, Failure>;
 
@@ -136,6 +145,16 @@ macro_rules! export {
             #[unsafe(link_section = "component-type:rustmq:etl@0.1.1:transform")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
+
+            const DESCRIPTION: $crate::describe::Description =
+                $crate::describe::Description::of::<$module>(
+                    env!("CARGO_PKG_NAME"),
+                    env!("CARGO_PKG_VERSION"),
+                );
+
+            #[used]
+            #[unsafe(link_section = "rustmq:describe")]
+            static DESCRIBE: [u8; DESCRIPTION.len()] = DESCRIPTION.json();
         };
     };
 }

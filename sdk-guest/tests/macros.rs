@@ -4,6 +4,7 @@ extern crate rustmq_sdk as rustmq;
 
 use std::time::Duration;
 
+use rustmq::describe::Description;
 use rustmq::testing::{Harness, Outcome, Row, run};
 use rustmq::{Meta, Port, Raw, Record, Reject, Tombstone};
 use serde::{Deserialize, Serialize};
@@ -70,8 +71,9 @@ fn lanes(row: Flight<'_>) -> Result<Lane, Reject> {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, rustmq::Params)]
 struct Config {
+    /// What follows, "quoted".
     #[serde(default)]
     suffix: String,
 }
@@ -98,6 +100,71 @@ fn forget(row: Option<&[u8]>) -> Result<Record<Tombstone>, Reject> {
         return Err(Reject::retry(Duration::from_millis(250), "busy", "later"));
     }
     Ok(Record::new(Tombstone))
+}
+
+/// Everything that Params knows.
+#[derive(Deserialize, rustmq::Params)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code)]
+struct Many {
+    per_row: u32,
+    #[serde(rename = "as")]
+    named: Option<Vec<f64>>,
+    mode: Mode,
+    rest: std::collections::BTreeMap<String, bool>,
+}
+
+#[derive(Deserialize, rustmq::Params)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code)]
+enum Mode {
+    Fast,
+    VerySlow,
+}
+
+#[rustmq::filter]
+fn many(_: &[u8], _: &Many) -> bool {
+    true
+}
+
+macro_rules! said {
+    ($module:ty) => {{
+        const SAID: Description = Description::of::<$module>("m", "1");
+        const JSON: [u8; SAID.len()] = SAID.json();
+        String::from_utf8(JSON.to_vec()).expect("JSON is text")
+    }};
+}
+
+#[test]
+fn modules_describe_themselves() {
+    let none = r#"{"type":"object","properties":{},"required":[],"additionalProperties":false}"#;
+    let ended = |params: &str, ports: &str| {
+        format!(
+            r#"{{"name":"m","version":"1","params":{params},"ports":{ports},"state_schema":null}}"#
+        )
+    };
+    assert_eq!(said!(tidy), ended(none, "null"));
+    assert_eq!(said!(lanes), ended(none, r#"["late","on_time"]"#));
+    let object = |properties: &str, required: &str| {
+        let open = r#"{"type":"object","properties":{"#;
+        let end = r#"],"additionalProperties":false}"#;
+        format!(r#"{open}{properties}}},"required":[{required}{end}"#)
+    };
+    let suffix = concat!(
+        r#""suffix":{"description":"What follows, \"quoted\".","#,
+        r#""allOf":[{"type":"string"}]}"#
+    );
+    assert_eq!(said!(marked), ended(&object(suffix, ""), "null"));
+    let parts = concat!(
+        r#""per-row":{"type":"integer","minimum":0},"#,
+        r#""as":{"anyOf":[{"type":"array","items":{"type":"number"}},{"type":"null"}]},"#,
+        r#""mode":{"enum":["fast","veryslow"]},"#,
+        r#""rest":{"type":"object","additionalProperties":{"type":"boolean"}}"#
+    );
+    let params = object(parts, r#""per-row","mode","rest""#);
+    let said_of_it = r#"{"type":"object","description":"Everything that Params knows.","#;
+    let params = params.replacen(r#"{"type":"object","#, said_of_it, 1);
+    assert_eq!(said!(many), ended(&params, "null"));
 }
 
 fn check(outcome: &Outcome, expected: &str) {

@@ -15,6 +15,7 @@ use wasmparser::component_types::ComponentEntityType;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
 
+use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::world::{MODULE, PACKAGE, VERSION, WORLD, offered};
@@ -50,6 +51,10 @@ pub struct ModuleInfo {
     pub digest: Digest,
     pub size: usize,
     pub kind: Kind,
+    /// What the module says of itself.
+    pub describe: Option<Description>,
+    /// The version of `rustmq:etl` that it was built for.
+    pub contract: Option<String>,
     /// The world it fits, when it exports what that world asks for.
     pub world: Option<String>,
     /// Interfaces, sorted.
@@ -82,7 +87,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected<'_>, InspectError> {
         match core_info(bytes)? {
             Core::Refused(info) => {
                 return Ok(Inspected {
-                    info,
+                    info: *info,
                     component: bytes.into(),
                 });
             }
@@ -111,7 +116,7 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
     if let Some(name) = info.unknown.first() {
         return Err(LoadError::Version {
             name: name.clone(),
-            built: info.built_for().unwrap_or("another version").to_owned(),
+            built: info.contract.clone().unwrap_or("another version".into()),
         });
     }
     if let Some(name) = info.grants_needed.first() {
@@ -138,17 +143,6 @@ fn hint(name: &str) -> &'static str {
         "the module was built for another host (a browser?); take out the dependency that needs it"
     } else {
         "a module may import rustmq:etl only; take out the dependency that needs it"
-    }
-}
-
-impl ModuleInfo {
-    /// The version of `rustmq:etl` that the module was built for.
-    pub fn built_for(&self) -> Option<&str> {
-        let names = self.exports.iter().chain(&self.imports);
-        names
-            .filter_map(|name| of_package(name))
-            .next()
-            .map(|(_, version)| version)
     }
 }
 
@@ -181,7 +175,7 @@ fn is_stubbed(name: &str) -> bool {
 enum Core {
     Typed,
     /// Imports that no component type explains: told as they are.
-    Refused(ModuleInfo),
+    Refused(Box<ModuleInfo>),
 }
 
 /// A core module: its imports, before anything is made of it.
@@ -212,17 +206,19 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
     let grants_needed: Vec<String> = imports.iter().filter(|n| !known(n)).cloned().collect();
     if !grants_needed.is_empty() {
         let stubbed = imports.iter().filter(|n| is_stubbed(n)).cloned().collect();
-        return Ok(Core::Refused(ModuleInfo {
+        return Ok(Core::Refused(Box::new(ModuleInfo {
             digest: Digest::of(bytes),
             size: bytes.len(),
             kind: Kind::CoreWithType,
+            describe: None,
+            contract: None,
             world: None,
             imports: imports.into_iter().collect(),
             exports: exports.into_iter().collect(),
             unknown: Vec::new(),
             stubbed,
             grants_needed,
-        }));
+        })));
     }
     if typed {
         Ok(Core::Typed)
@@ -231,29 +227,55 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
     }
 }
 
-fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInfo, InspectError> {
+/// What stands in a component itself, not in what is inside it.
+#[derive(Default)]
+struct Outside {
+    imports: BTreeSet<String>,
+    exports: BTreeSet<String>,
+    describe: Option<Description>,
+}
+
+fn outside(component: &[u8]) -> Result<Outside, InspectError> {
     let invalid = |e: wasmparser::BinaryReaderError| InspectError::Invalid(e.to_string());
-    let types = Validator::new_with_features(features())
-        .validate_all(component)
-        .map_err(invalid)?;
-    let (mut imports, mut exports, mut depth) = (BTreeSet::new(), BTreeSet::new(), 0usize);
+    let (mut found, mut depth) = (Outside::default(), 0usize);
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
+            // a language's tool puts it into the core module, or beside it
+            Payload::CustomSection(section) if depth <= 1 && section.name() == SECTION => {
+                let described = Description::parse(section.data())?;
+                if found.describe.replace(described).is_some() {
+                    return Err(InspectError::Describe("there are two of them".into()));
+                }
+            }
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section.into_iter().take(NAMES_MAX) {
-                    imports.insert(import.map_err(invalid)?.name.name.to_owned());
+                    let name = import.map_err(invalid)?.name.name.to_owned();
+                    found.imports.insert(name);
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section.into_iter().take(NAMES_MAX) {
-                    exports.insert(export.map_err(invalid)?.name.name.to_owned());
+                    let name = export.map_err(invalid)?.name.name.to_owned();
+                    found.exports.insert(name);
                 }
             }
             _ => {}
         }
     }
+    Ok(found)
+}
+
+fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInfo, InspectError> {
+    let types = Validator::new_with_features(features())
+        .validate_all(component)
+        .map_err(|e| InspectError::Invalid(e.to_string()))?;
+    let Outside {
+        imports,
+        exports,
+        describe,
+    } = outside(component)?;
     let mut unknown = Vec::new();
     for name in &imports {
         let Some((interface, version)) = of_package(name) else {
@@ -274,10 +296,14 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
     let pick = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
         imports.iter().filter(|n| keep(n)).cloned().collect()
     };
+    let of_ours = exports.iter().chain(&imports);
+    let contract = of_ours.filter_map(|name| of_package(name)).next();
     Ok(ModuleInfo {
         digest: Digest::of(file),
         size: file.len(),
         kind,
+        describe,
+        contract: contract.map(|(_, version)| version.to_owned()),
         world: exports
             .iter()
             .any(|n| ours(n, MODULE))

@@ -21,6 +21,11 @@ pub enum InspectError {
     Invalid(String),
     #[error("the core module cannot be made a component: {0}")]
     Encode(String),
+    #[error(
+        "the module's section `rustmq:describe` cannot be read: {0}; build it with the SDK of this \
+         version"
+    )]
+    Describe(String),
 }
 
 /// Why a module is not loaded.
@@ -89,10 +94,27 @@ pub enum OpenError {
          or raise limits.module_memory_bytes"
     )]
     Memory { bytes: usize, limit: usize },
+    #[error("a module cannot be given {wanted} {what}: at most {limit}")]
+    Cap {
+        what: &'static str,
+        wanted: u64,
+        limit: u64,
+    },
     #[error("the module cannot be instantiated: {0}")]
     Instantiate(String),
     #[error("the module cannot be opened with {what}: at most {limit}")]
     Context { what: &'static str, limit: usize },
+    #[error("the module {title} refuses the node's params: {faults}")]
+    Params { title: String, faults: String },
+    #[error(
+        "the module {title} sends rows to the output `{port}`, which the node does not declare; \
+         its outputs are {declared}"
+    )]
+    Port {
+        title: String,
+        port: String,
+        declared: String,
+    },
     #[error("in `open`: {0}")]
     Run(#[from] ProcessError),
 }

@@ -24,8 +24,10 @@ use crate::check::ModuleInfo;
 use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
 use crate::fields::Fields;
-use crate::host::{Shared, text};
-use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, Limiter, Limits, MESSAGE_BYTES_MAX};
+use crate::host::{Host, Shared, text};
+use crate::limits::{
+    CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX,
+};
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::outbox::{Outbox, Outcome, cut};
 use crate::telemetry::{Labels, Metrics, Telemetry};
@@ -130,6 +132,11 @@ impl Module {
         self.info.digest
     }
 
+    /// The engine it was loaded into.
+    pub fn host(&self) -> Host {
+        Host::of(Arc::clone(&self.shared))
+    }
+
     pub fn info(&self) -> &ModuleInfo {
         &self.info
     }
@@ -147,6 +154,14 @@ impl Module {
                 });
             }
         }
+        if let Some((what, wanted, limit)) = limits.above_cap() {
+            return Err(OpenError::Cap {
+                what,
+                wanted,
+                limit,
+            });
+        }
+        self.fits(context)?;
         if let Some((bytes, limit)) = self.shared.memory.full() {
             return Err(OpenError::Memory { bytes, limit });
         }
@@ -176,17 +191,36 @@ impl Module {
         })
     }
 
+    /// Whether the node gives what the module says it takes.
+    fn fits(&self, context: &OpenContext) -> Result<(), OpenError> {
+        let Some(describe) = &self.info.describe else {
+            return Ok(());
+        };
+        describe
+            .check_params(&context.params)
+            .map_err(|faults| OpenError::Params {
+                title: describe.title(),
+                faults,
+            })?;
+        let declares = |port: &str| context.outputs.iter().any(|edge| edge.name == port);
+        let Some(port) = describe.missing_port(declares) else {
+            return Ok(());
+        };
+        let declared: Vec<&str> = context.outputs.iter().map(|o| o.name.as_str()).collect();
+        Err(OpenError::Port {
+            title: describe.title(),
+            port: port.to_owned(),
+            declared: declared.join(", "),
+        })
+    }
+
     fn store(&self, context: &OpenContext, limits: &Limits) -> Store<State> {
         let state = State {
             limiter: Limiter::new(limits, Arc::clone(&self.shared.memory)),
             clock: Clock::default(),
             context: context.clone(),
             opening: true,
-            telemetry: Telemetry::new(
-                context.labels.clone(),
-                context.metrics.clone(),
-                limits.log_bytes_per_s,
-            ),
+            telemetry: Telemetry::new(context.labels.clone(), context.metrics.clone(), limits),
             fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
             outbox: Outbox::default(),
@@ -194,7 +228,7 @@ impl Module {
         let mut store = Store::new(&self.shared.engine, state);
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(limits.handles);
-        store.set_hostcall_fuel(limits.output_bytes_max.saturating_mul(2));
+        store.set_hostcall_fuel(limits.output_bytes_max.saturating_mul(HOSTCALL_FACTOR));
         store.epoch_deadline_callback(|mut cx| Ok(cx.data_mut().clock.tick()));
         store.data_mut().clock.begin(limits.open_deadline_ms);
         store.set_epoch_deadline(1);

@@ -5,10 +5,12 @@
 //! from a pool where the address space allows it, else one by one; proposals that no supported
 //! guest language needs are off.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wasmtime::component::{Component, Linker};
+use model::ids::Digest;
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
     WasmBacktraceDetails, WasmFeatures,
@@ -16,18 +18,20 @@ use wasmtime::{
 
 use crate::cache::Cache;
 use crate::check::{self, Grants, ModuleInfo};
+use crate::compile;
 use crate::deadline::Ticker;
 use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
-use crate::limits::MemoryInUse;
+use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
 
+/// Modules that are kept loaded, newest first.
+const LOADED_MAX: usize = 16;
 /// Live modules that the pool has room for; each reserves address space, not memory.
 const POOL_INSTANCES: u32 = 512;
 /// Core instances and tables of a component: the module, the shims of its imports.
 const POOL_CORE_PER_INSTANCE: u32 = 4;
-const POOL_TABLE_ELEMENTS: usize = 100_000;
-const STACK_BYTES: usize = 512 << 10;
+const POOL_TABLE_ELEMENTS: usize = Limits::CAPS.table_elements;
 
 #[derive(Debug, Clone)]
 pub struct HostConfig {
@@ -37,6 +41,9 @@ pub struct HostConfig {
     pub epoch_tick_ms: u64,
     /// Linear memory of all live modules together, above which no new one is opened, in bytes.
     pub memory_bytes_max: usize,
+    /// The program that compiles a module: called with [`compile::ARGUMENT`] it calls
+    /// [`compile::answer`]. `None`: modules are compiled in this process, without a limit on time.
+    pub compiler: Option<PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -45,6 +52,7 @@ impl Default for HostConfig {
             cache_dir: None,
             epoch_tick_ms: 5,
             memory_bytes_max: usize::MAX,
+            compiler: None,
         }
     }
 }
@@ -59,8 +67,17 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     linker: Linker<State>,
     cache: Option<Cache>,
+    compiler: Option<PathBuf>,
+    loaded: Mutex<VecDeque<Loaded>>,
     pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
+}
+
+/// A module of late, so that the next `apply` and the way back cost nothing.
+#[derive(Clone)]
+struct Loaded {
+    pre: InstancePre<State>,
+    info: Arc<ModuleInfo>,
 }
 
 impl Host {
@@ -87,10 +104,21 @@ impl Host {
                 engine,
                 linker,
                 cache,
+                compiler: config.compiler,
+                loaded: Mutex::default(),
                 memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
             }),
         })
+    }
+
+    pub(crate) fn of(shared: Arc<Shared>) -> Host {
+        Host { shared }
+    }
+
+    /// Linear memory of all live modules, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.shared.memory.bytes()
     }
 
     /// What a file is, what it imports and exports, and what it would need granted.
@@ -108,6 +136,24 @@ impl Host {
     /// Checks imports against the grants, then compiles (or takes from the cache) and links.
     /// Takes as long as a compilation: not for an async task.
     pub fn load(&self, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {
+        let digest = Digest::of(bytes);
+        let known = self
+            .loaded()
+            .iter()
+            .find(|l| l.info.digest == digest)
+            .cloned();
+        let Loaded { pre, info } = match known {
+            Some(known) => {
+                check::admit(&known.info, grants)?;
+                known
+            }
+            None => self.load_new(bytes, grants)?,
+        };
+        let link = |e: wasmtime::Error| LoadError::Link(text(&e));
+        Module::new(Arc::clone(&self.shared), pre, info).map_err(link)
+    }
+
+    fn load_new(&self, bytes: &[u8], grants: &Grants) -> Result<Loaded, LoadError> {
         let seen = check::inspect(bytes)?;
         check::admit(&seen.info, grants)?;
         let shared = &self.shared;
@@ -123,7 +169,18 @@ impl Host {
                 .map_err(link)?;
             linker.instantiate_pre(&component).map_err(link)?
         };
-        Module::new(Arc::clone(shared), pre, Arc::new(seen.info)).map_err(link)
+        let info = Arc::new(seen.info);
+        let loaded = Loaded { pre, info };
+        let mut kept = self.loaded();
+        kept.truncate(LOADED_MAX - 1);
+        kept.push_front(loaded.clone());
+        Ok(loaded)
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, VecDeque<Loaded>> {
+        // whole even if a writer panicked: it is pushed to and cut, nothing else
+        let loaded = self.shared.loaded.lock();
+        loaded.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compile(&self, info: &ModuleInfo, component: &[u8]) -> Result<Component, LoadError> {
@@ -133,8 +190,10 @@ impl Host {
         {
             return Ok(component);
         }
-        let component =
-            Component::new(engine, component).map_err(|e| LoadError::Compile(text(&e)))?;
+        let component = match &self.shared.compiler {
+            Some(program) => compile::apart(program, engine, component)?,
+            None => Component::new(engine, component).map_err(|e| LoadError::Compile(text(&e)))?,
+        };
         if let Some(cache) = &self.shared.cache {
             cache.put(engine, info.digest, &component);
         }
@@ -142,7 +201,9 @@ impl Host {
     }
 }
 
-fn engine_config(pool: bool) -> Config {
+/// What guests may and may not do, the same for compiling and for running; `pool` is how instances
+/// are made only.
+pub(crate) fn engine_config(pool: bool) -> Config {
     let mut config = Config::new();
     config.concurrency_support(false);
     config.epoch_interruption(true);

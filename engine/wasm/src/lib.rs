@@ -2,6 +2,8 @@
 //!
 //! - [`Host`] one engine, its ticker and the compiled-code cache; [`check`] what a module is and
 //!   whether it may be loaded, decided before anything is compiled
+//! - [`compile`] compiling in a process of its own
+//! - [`Description`] what a module says of itself, read without running it
 //! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
 //! - `link` the functions of `wit/`, one file an interface; `list`, `column`, `number` how columns
 //!   cross; `fields` which of them; `outbox` what a call emits, validated;
@@ -15,7 +17,9 @@
 mod cache;
 pub mod check;
 mod column;
+pub mod compile;
 mod deadline;
+pub mod describe;
 mod error;
 mod fields;
 mod guest;
@@ -29,10 +33,11 @@ mod telemetry;
 pub mod world;
 
 pub use check::{Grants, Kind, ModuleInfo};
+pub use describe::Description;
 pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
 pub use guest::{Edge, Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
-pub use limits::Limits;
+pub use limits::{COMPILE_CPU_S, COMPILE_MEMORY_BYTES, Limits};
 pub use outbox::{Emission, Outcome, Rejection, Retry};
 pub use telemetry::{Labels, Metric, Metrics};
 

@@ -1,7 +1,8 @@
 //! What a module may use, with defaults, and the limiter that wasmtime asks.
 //!
 //! Called by: pipelines (from the `limits` of a node), `guest` and `check`.
-//! Invariants: every limit has a name and a default here; a guest cannot raise its own. What all
+//! Invariants: every limit has a name, a default and a hard cap here; a guest cannot raise its own,
+//! and a pipeline not above the cap. What all
 //! modules use together is counted; the bound on it refuses new instances and never traps one
 //! that runs, whose rows are not to blame for its neighbours.
 
@@ -20,20 +21,32 @@ pub const HEADERS_PER_EMIT_MAX: usize = 64;
 pub const HEADER_NAME_BYTES_MAX: usize = 255;
 /// Longest line of a module in the log, in bytes.
 pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
-/// Most counters and histograms of a module, longest name in bytes, most bounds.
-pub const METRICS_MAX: usize = 64;
+/// Longest name of a counter or histogram in bytes, most bounds.
 pub const METRIC_NAME_BYTES_MAX: usize = 64;
 pub const HISTOGRAM_BOUNDS_MAX: usize = 32;
 /// Most additions to counters and observed values of one call.
 pub const TOLD_MAX: usize = 1_000_000;
 /// Most names and values beside one line of log.
 pub const LOG_VALUES_MAX: usize = 64;
+/// Largest `rustmq:describe` section, in bytes.
+pub const DESCRIBE_BYTES_MAX: usize = 256 << 10;
 /// Most imports and exports of a module that are listed.
 pub const NAMES_MAX: usize = 2000;
 /// Output that is always allowed, whatever the amplification says, in bytes.
 pub const OUTPUT_BYTES_FLOOR: usize = 1 << 20;
 /// Frames of a guest's stack that are kept in a trap.
 pub const FRAMES_MAX: usize = 16;
+
+/// Stack of a guest, in bytes; the same for all.
+pub const STACK_BYTES: usize = 512 << 10;
+/// Bytes that may cross the boundary in one call, for each byte it may emit.
+pub const HOSTCALL_FACTOR: usize = 2;
+/// Compiling one module, where it has a process of its own: processor time and wall clock in
+/// seconds, memory and compiled code in bytes.
+pub const COMPILE_CPU_S: u64 = 60;
+pub const COMPILE_WALL_S: u64 = 300;
+pub const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
+pub const CODE_SIZE_MAX: u64 = 512 << 20;
 
 /// Limits of one module in one lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +70,8 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Bytes of log a second, in each lane.
     pub log_bytes_per_s: u64,
+    /// Counters and histograms.
+    pub metrics: usize,
     /// Bytes that one call may emit for each byte it was given (above 1 MiB of output).
     pub output_ratio_max: usize,
 }
@@ -73,9 +88,56 @@ impl Default for Limits {
             deadline_ms: 100,
             open_deadline_ms: 1000,
             log_bytes_per_s: 64 << 10,
+            metrics: 64,
             output_bytes_max: 64 << 20,
             output_ratio_max: 16,
         }
+    }
+}
+
+impl Limits {
+    /// Most that a module can be given.
+    pub const CAPS: Limits = Limits {
+        memory_bytes: 1 << 30,
+        table_elements: 100_000,
+        instances: 64,
+        memories: 1,
+        tables: 32,
+        handles: 10_000,
+        deadline_ms: 60_000,
+        open_deadline_ms: 60_000,
+        log_bytes_per_s: 1 << 20,
+        metrics: 256,
+        output_bytes_max: 256 << 20,
+        output_ratio_max: 1000,
+    };
+
+    /// What these limits allow, by name, with its unit in the name.
+    fn named(&self) -> [(&'static str, u64); 12] {
+        [
+            ("memory bytes", self.memory_bytes as u64),
+            ("table elements", self.table_elements as u64),
+            ("instances", self.instances as u64),
+            ("memories", self.memories as u64),
+            ("tables", self.tables as u64),
+            ("handles", self.handles as u64),
+            ("milliseconds for one call", self.deadline_ms),
+            ("milliseconds for `open`", self.open_deadline_ms),
+            ("log bytes a second", self.log_bytes_per_s),
+            ("metrics", self.metrics as u64),
+            ("output bytes in one call", self.output_bytes_max as u64),
+            (
+                "output bytes for an input byte",
+                self.output_ratio_max as u64,
+            ),
+        ]
+    }
+
+    /// The first limit above its cap: its name, what is wanted, the cap.
+    pub fn above_cap(&self) -> Option<(&'static str, u64, u64)> {
+        let caps = Limits::CAPS.named();
+        let mut pairs = self.named().into_iter().zip(caps);
+        pairs.find_map(|((name, wanted), (_, cap))| (wanted > cap).then_some((name, wanted, cap)))
     }
 }
 
@@ -92,9 +154,13 @@ impl MemoryInUse {
         MemoryInUse { bytes_max, bytes }
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes in use and the bound, if there is no room for another instance.
     pub(crate) fn full(&self) -> Option<(usize, usize)> {
-        let bytes = self.bytes.load(Ordering::Relaxed);
+        let bytes = self.bytes();
         (bytes >= self.bytes_max).then_some((bytes, self.bytes_max))
     }
 }

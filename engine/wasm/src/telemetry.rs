@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use crate::limits::{
-    HISTOGRAM_BOUNDS_MAX, LOG_LINE_BYTES_MAX, METRIC_NAME_BYTES_MAX, METRICS_MAX, TOLD_MAX,
+    HISTOGRAM_BOUNDS_MAX, LOG_LINE_BYTES_MAX, Limits, METRIC_NAME_BYTES_MAX, TOLD_MAX,
 };
 use crate::outbox::cut;
 
@@ -128,6 +128,7 @@ impl Metric {
 pub(crate) struct Telemetry {
     labels: Labels,
     metrics: Metrics,
+    metrics_max: usize,
     /// By id.
     names: Vec<String>,
     /// What the running call added, by id.
@@ -144,14 +145,15 @@ enum Told {
 }
 
 impl Telemetry {
-    pub(crate) fn new(labels: Labels, metrics: Metrics, log_bytes_per_s: u64) -> Telemetry {
+    pub(crate) fn new(labels: Labels, metrics: Metrics, limits: &Limits) -> Telemetry {
         Telemetry {
             labels,
             metrics,
+            metrics_max: limits.metrics,
             names: Vec::new(),
             pending: Vec::new(),
             told: 0,
-            budget: Budget::new(log_bytes_per_s),
+            budget: Budget::new(limits.log_bytes_per_s),
         }
     }
 
@@ -203,8 +205,11 @@ impl Telemetry {
             Some(there) if there.like(&metric) => {}
             // the module was changed: its numbers begin anew
             Some(_) => drop(known.insert(name.to_owned(), metric)),
-            None if known.len() >= METRICS_MAX => {
-                return Err(format!("a module has at most {METRICS_MAX} metrics"));
+            None if known.len() >= self.metrics_max => {
+                let most = self.metrics_max;
+                return Err(format!(
+                    "a module has at most {most} metrics; raise limits.metrics if right"
+                ));
             }
             None => drop(known.insert(name.to_owned(), metric)),
         }
@@ -411,9 +416,10 @@ mod tests {
     #[test]
     fn metrics_are_bounded_and_one_of_another_shape_begins_anew() {
         let metrics = Metrics::default();
-        let mut telemetry = Telemetry::new(Labels::default(), metrics.clone(), 0);
+        let limits = Limits::default();
+        let mut telemetry = Telemetry::new(Labels::default(), metrics.clone(), &limits);
         let counter = Metric::Counter { value: 0 };
-        for number in 0..METRICS_MAX {
+        for number in 0..limits.metrics {
             let id = telemetry.register(&format!("m{number}"), counter.clone());
             assert_eq!(id, Ok(number as u32));
         }

@@ -8,6 +8,7 @@ use model::ids::{Digest, pipeline_name_check, topic_name_check};
 use model::schema::Schema as FieldSchema;
 use model::topic::{Durability, PayloadCodec};
 use serde_json::Value as Json;
+use wasm::Limits;
 
 use super::nodes;
 use super::reader::{Fields, Reader, Surroundings};
@@ -57,7 +58,16 @@ const TOPIC_KEYS: &[&str] = &[
 ];
 const VALUE_KEYS: &[&str] = &["codec", "schema"];
 const MODULE_KEYS: &[&str] = &["source", "grants", "limits"];
-const LIMIT_KEYS: &[&str] = &["memory", "deadline"];
+const LIMIT_KEYS: &[&str] = &[
+    "memory",
+    "deadline",
+    "open-deadline",
+    "output",
+    "output-ratio",
+    "log",
+    "metrics",
+    "table-elements",
+];
 const POLICY_KEYS: &[&str] = &["batch", "on-error"];
 const BATCH_KEYS: &[&str] = &["rows", "bytes", "wait"];
 const ON_ERROR_KEYS: &[&str] = &["retry", "then"];
@@ -399,23 +409,60 @@ impl Parser<'_> {
         let fields =
             self.reader
                 .fields(node, format!("`limits` of {what}"), node.at, LIMIT_KEYS)?;
-        let r = &mut self.reader;
-        let memory = fields.get("memory").and_then(|n| r.size(n, "`memory`"));
-        let deadline = fields
-            .get("deadline")
-            .and_then(|n| r.millis(n, "`deadline`"));
-        for (at, zero) in [
-            memory.as_ref().map(|m| (m.at, m.0 == 0)),
-            deadline.as_ref().map(|d| (d.at, d.0 == 0)),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            if zero {
-                r.error(at, format!("a limit of {what} must be more than 0"));
-            }
-        }
-        Some(ModuleLimits { memory, deadline })
+        let caps = Limits::CAPS;
+        let mut size = |key: &str, cap: usize| {
+            let found = self.reader.size(fields.get(key)?, &format!("`{key}`"))?;
+            self.capped(
+                found,
+                what,
+                key,
+                |size| size.0,
+                (cap as u64, &size_text(cap)),
+            )
+        };
+        let memory = size("memory", caps.memory_bytes);
+        let output = size("output", caps.output_bytes_max);
+        let log = size("log", caps.log_bytes_per_s as usize);
+        let mut time = |key: &str, cap: u64| {
+            let found = self.reader.millis(fields.get(key)?, &format!("`{key}`"))?;
+            self.capped(found, what, key, |time| time.0, (cap, &format!("{cap}ms")))
+        };
+        let deadline = time("deadline", caps.deadline_ms);
+        let open_deadline = time("open-deadline", caps.open_deadline_ms);
+        let mut number = |key: &str, cap: usize| {
+            let found: At<u32> = self.reader.whole(fields.get(key)?, &format!("`{key}`"))?;
+            let cap = cap as u64;
+            self.capped(found, what, key, |n| u64::from(*n), (cap, &cap.to_string()))
+        };
+        Some(ModuleLimits {
+            memory,
+            deadline,
+            open_deadline,
+            output,
+            log,
+            output_ratio: number("output-ratio", caps.output_ratio_max),
+            metrics: number("metrics", caps.metrics),
+            table_elements: number("table-elements", caps.table_elements),
+        })
+    }
+
+    /// A limit that is above 0 and not above its cap.
+    fn capped<T>(
+        &mut self,
+        found: At<T>,
+        what: &str,
+        key: &str,
+        number: impl Fn(&T) -> u64,
+        (cap, text): (u64, &str),
+    ) -> Option<At<T>> {
+        let wanted = number(&found.value);
+        let message = match wanted {
+            0 => format!("a limit of {what} must be more than 0"),
+            _ if wanted > cap => format!("`{key}` of {what} is at most {text}"),
+            _ => return Some(found),
+        };
+        self.reader.error(found.at, message);
+        None
     }
 
     fn policy(&mut self, node: &Node) -> Policy {
@@ -522,4 +569,9 @@ fn parse_schema_file(text: &str) -> Result<Json, String> {
         ));
     }
     serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))
+}
+
+/// A size in whole MiB, as a file says it.
+fn size_text(bytes: usize) -> String {
+    format!("{}MiB", bytes >> 20)
 }

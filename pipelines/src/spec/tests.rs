@@ -82,6 +82,42 @@ fn the_contract_example_has_nothing_wrong() {
 }
 
 #[test]
+fn limits_have_names_and_caps() {
+    let all = "limits: { memory: 1GiB, deadline: 60s, open-deadline: 2s, output: 1MiB, \
+               output-ratio: 1000, log: 1KiB, metrics: 256, table-elements: 100000 }";
+    let limits = "limits: { memory: 64MiB, deadline: 100ms }";
+    check_with(limits, all, "");
+    for (one, said) in [
+        (
+            "memory: 2GiB",
+            "`memory` of module `tidy` is at most 1024MiB",
+        ),
+        (
+            "deadline: 2m",
+            "`deadline` of module `tidy` is at most 60000ms",
+        ),
+        (
+            "open-deadline: 0s",
+            "a limit of module `tidy` must be more than 0",
+        ),
+        (
+            "output-ratio: 1001",
+            "`output-ratio` of module `tidy` is at most 1000",
+        ),
+        ("metrics: 257", "`metrics` of module `tidy` is at most 256"),
+    ] {
+        let found = diagnostics(
+            &FLIGHTS.replace(limits, &format!("limits: {{ {one} }}")),
+            None,
+        );
+        assert!(
+            found.starts_with("p.yaml:10:") && found.contains(said),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn topics_say_how_long_and_what_is_kept() {
     let bad = "bad:   { partitions: 1, value: raw, retention: 14d }";
     let more = "bad: { retention-bytes: 2GiB, compact: true, tier: false, \

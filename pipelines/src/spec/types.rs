@@ -349,15 +349,37 @@ text_schema!(
     "."
 );
 
+/// What a module may use, in each lane. What is left out has a default; each has a hard cap.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModuleLimits {
-    /// Memory of one instance.
+    /// Memory of one instance: 64MiB, at most 1GiB.
     #[serde(default)]
     pub memory: Option<At<Size>>,
-    /// Longest time for one batch.
+    /// Longest processor time for one batch: 100ms, at most 60s.
     #[serde(default)]
     pub deadline: Option<At<Millis>>,
+    /// The same for opening: 1s, at most 60s.
+    #[serde(default)]
+    pub open_deadline: Option<At<Millis>>,
+    /// Bytes that one batch may become: 64MiB, at most 256MiB.
+    #[serde(default)]
+    pub output: Option<At<Size>>,
+    /// Bytes that one byte of a batch may become, above 1MiB of output: 16, at most 1000.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub output_ratio: Option<At<u32>>,
+    /// Bytes of log a second: 64KiB, at most 1MiB.
+    #[serde(default)]
+    pub log: Option<At<Size>>,
+    /// Counters and histograms: 64, at most 256.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub metrics: Option<At<u32>>,
+    /// Elements of one table of functions: 20000, at most 100000.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub table_elements: Option<At<u32>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema)]

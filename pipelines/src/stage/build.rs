@@ -16,7 +16,7 @@ use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
 use crate::operator::wasm::{Program as WasmProgram, RetryPolicy};
 use crate::plan::group_name;
-use crate::spec::types::{At, BatchPolicy, ModuleLimits, Node, OnError, Then, Wasm};
+use crate::spec::types::{At, BatchPolicy, Millis, ModuleLimits, Node, OnError, Size, Then, Wasm};
 use crate::spec::{Broken, Spec};
 
 const BATCH_ROWS: u32 = 1_000;
@@ -227,12 +227,19 @@ pub(crate) fn program(
 
 fn limits(own: &ModuleLimits) -> Limits {
     let default = Limits::default();
+    let size = |own: &Option<At<Size>>, default| own.as_ref().map_or(default, |s| s.0 as usize);
+    let time = |own: &Option<At<Millis>>, default| own.as_ref().map_or(default, |t| t.0);
+    let number =
+        |own: &Option<At<u32>>, default| own.as_ref().map_or(default, |n| n.value as usize);
     Limits {
-        memory_bytes: own
-            .memory
-            .as_ref()
-            .map_or(default.memory_bytes, |m| m.0 as usize),
-        deadline_ms: own.deadline.as_ref().map_or(default.deadline_ms, |d| d.0),
+        memory_bytes: size(&own.memory, default.memory_bytes),
+        deadline_ms: time(&own.deadline, default.deadline_ms),
+        open_deadline_ms: time(&own.open_deadline, default.open_deadline_ms),
+        output_bytes_max: size(&own.output, default.output_bytes_max),
+        output_ratio_max: number(&own.output_ratio, default.output_ratio_max),
+        log_bytes_per_s: size(&own.log, default.log_bytes_per_s as usize) as u64,
+        metrics: number(&own.metrics, default.metrics),
+        table_elements: number(&own.table_elements, default.table_elements),
         ..default
     }
 }

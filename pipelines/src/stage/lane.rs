@@ -4,8 +4,9 @@
 //! Invariants: guests and expressions run on worker threads, never in this task; commits are
 //! given to the log in order, each expecting the position of the one before, so after a failure
 //! none of the later ones can happen; the lane then starts again from the committed position.
-//! Generations change only between two batches with no commit under way; until the new one's
-//! first commit the old one is kept, and works on the same batch if the new one fails on it.
+//! A new generation is opened beside the old one, which goes on meanwhile; they change only between
+//! two batches with no commit under way. Until the new one's first commit the old one is kept, and
+//! works on the same batch if the new one fails on it.
 //! Refuses to go on where going on would lose records: the state says why.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ use futures::stream::FuturesOrdered;
 use model::ids::{Offset, PartitionId};
 use model::port::{Advice, Commit, LogError, TopicLog};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::commit::{self, Counts, Ready, Span};
 use super::read::{Input, ReadError, Reader};
@@ -66,10 +69,49 @@ pub(crate) struct Lane {
     chain: Option<Chain>,
     /// The generation before, until the new one has committed.
     fallback: Option<Chain>,
+    /// The generation after, while it opens.
+    opening: Option<Opening>,
+    /// How long the lane stood still for the last change of generations.
+    gap: Duration,
     tried: Option<Tried>,
     /// Fewer rows than the policy's, after a commit was too large.
     rows_max: Option<u32>,
     backoff_ms: u64,
+}
+
+/// A chain that is being opened on a thread of its own.
+struct Opening {
+    stage: Arc<Stage>,
+    job: JoinHandle<Result<Chain, String>>,
+    opened: Option<Result<Chain, String>>,
+}
+
+impl Opening {
+    fn start(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Opening {
+        let open = stage.clone();
+        let job = tokio::task::spawn_blocking(move || Chain::open(open, lane, numbers));
+        Opening {
+            stage,
+            job,
+            opened: None,
+        }
+    }
+
+    /// Returns when it is open, or cannot be opened. May be dropped and called again.
+    async fn finish(&mut self) {
+        if self.opened.is_none() {
+            let opened = (&mut self.job).await;
+            self.opened = Some(opened.unwrap_or_else(|_| Err("opening it panicked".to_string())));
+        }
+    }
+}
+
+/// Returns when what is opening is done; never, when nothing is.
+async fn finished(opening: &mut Option<Opening>) {
+    match opening {
+        Some(opening) if opening.opened.is_none() => opening.finish().await,
+        _ => std::future::pending().await,
+    }
 }
 
 /// Why a session of a lane ended.
@@ -124,6 +166,8 @@ impl Lane {
             shared,
             chain: None,
             fallback: None,
+            opening: None,
+            gap: Duration::ZERO,
             tried: None,
             rows_max: None,
             backoff_ms: LOG_BACKOFF_MS,
@@ -153,6 +197,10 @@ impl Lane {
                     None
                 }
             };
+            if self.opening.is_some() {
+                // there are new orders already: the next session takes them up
+                continue;
+            }
             let changed = match wait {
                 // New orders stay unseen for the next session either way.
                 Some(wait) => tokio::time::timeout(wait, self.orders.changed()).await,
@@ -192,17 +240,19 @@ impl Lane {
 
     async fn batches(&mut self, flight: &mut Flight) -> Result<std::convert::Infallible, End> {
         if self.chain.is_none() || self.orders.has_changed().map_err(|_| End::Stop)? {
-            self.adopt().await?;
+            self.open_next()?;
         }
+        // what ended the session before may be mended by them
+        self.take_over().await?;
         let mut from = self.position()?;
         let mut reader = Reader::new(self.partition, self.reachable(from)?);
         let log = self.log.clone();
         self.shared.update(|s| s.state = LaneState::Running);
         loop {
             if self.orders.has_changed().map_err(|_| End::Stop)? {
-                self.settle_all(flight, 0).await?;
-                self.adopt().await?;
+                self.open_next()?;
             }
+            self.change_over(flight).await?;
             let most = if self.fallback.is_some() {
                 1
             } else {
@@ -217,6 +267,7 @@ impl Lane {
                     self.orders.mark_changed();
                     continue;
                 }
+                () = finished(&mut self.opening) => continue,
                 Some(done) = flight.0.next() => {
                     self.settle(done)?;
                     continue;
@@ -312,27 +363,63 @@ impl Lane {
         Ok(position)
     }
 
-    /// Takes up the newest orders: opens the new chain beside the old one.
-    async fn adopt(&mut self) -> Result<(), End> {
+    /// Begins to open what the newest orders say, beside what runs.
+    fn open_next(&mut self) -> Result<(), End> {
         let order = self.orders.borrow_and_update().clone();
-        let stage = match order {
-            Order::Stop => return Err(End::Stop),
-            Order::Run(stage) => stage,
+        let Order::Run(stage) = order else {
+            return Err(End::Stop);
         };
-        if self
-            .chain
-            .as_ref()
-            .is_some_and(|chain| Arc::ptr_eq(&chain.stage, &stage))
-        {
+        let opening = self.opening.as_ref().map(|opening| &opening.stage);
+        let known = opening.or(self.chain.as_ref().map(|chain| &chain.stage));
+        if known.is_none_or(|known| !Arc::ptr_eq(known, &stage)) {
+            let numbers = self.shared.numbers.clone();
+            self.opening = Some(Opening::start(stage, self.partition.index, numbers));
+        }
+        Ok(())
+    }
+
+    /// Returns when a new generation could take over.
+    async fn next_is_open(&mut self) -> Result<(), End> {
+        while self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
+            tokio::select! {
+                changed = self.orders.changed() => {
+                    changed.map_err(|_| End::Stop)?;
+                    self.orders.mark_changed();
+                    self.open_next()?;
+                }
+                () = finished(&mut self.opening) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what is open by now, when the last commit of the old generation has ended.
+    async fn change_over(&mut self, flight: &mut Flight) -> Result<(), End> {
+        if self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
             return Ok(());
         }
-        let lane = self.partition.index;
-        let (open, numbers) = (stage.clone(), self.shared.numbers.clone());
-        let opened = tokio::task::spawn_blocking(move || Chain::open(open, lane, numbers)).await;
-        let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));
+        let since = Instant::now();
+        self.settle_all(flight, 0).await?;
+        self.gap = since.elapsed();
+        self.take_over().await
+    }
+
+    /// Works with what was opened from now on, if there is something; waits until it is open.
+    async fn take_over(&mut self) -> Result<(), End> {
+        if let Some(opening) = &mut self.opening {
+            opening.finish().await;
+        }
+        let Some(Opening {
+            stage,
+            opened: Some(opened),
+            ..
+        }) = self.opening.take()
+        else {
+            return Ok(());
+        };
         let to = stage.generation;
-        match (opened, self.chain.is_some()) {
-            (Ok(chain), _) => {
+        match opened {
+            Ok(chain) => {
                 // Before the first commit of the one in between, the oldest is still the one
                 // that is known to work.
                 let old = self.chain.replace(chain);
@@ -346,21 +433,19 @@ impl Lane {
                 });
                 Ok(())
             }
-            (Err(why), true) => {
-                self.declined(
-                    to,
-                    self.generation(),
-                    format!("generation {to} does not open: {why}"),
-                );
+            Err(why) if self.chain.is_some() => {
+                let why = format!("generation {to} does not open: {why}");
+                self.declined(to, self.generation(), why);
                 Ok(())
             }
-            (Err(why), false) => Err(End::Halt(why)),
+            Err(why) => Err(End::Halt(why)),
         }
     }
 
     /// The new generation is not taken; the old one goes on.
     fn declined(&self, to: u64, from: u64, why: String) {
         tracing::warn!(partition = %self.partition, to, from, why, "hand-over rolled back");
+        let gap_us = self.gap.as_micros() as u64;
         self.shared.update(|s| {
             let offset = s.position;
             s.fault = Some(why.clone());
@@ -368,6 +453,7 @@ impl Lane {
                 from,
                 to,
                 offset,
+                gap_us,
                 rolled_back: Some(why),
             });
         });
@@ -453,7 +539,7 @@ impl Lane {
         );
     }
 
-    /// Waits as the guest or the policy asked, unless there are new orders.
+    /// Waits as the guest or the policy asked, unless a new generation is open before.
     async fn pause(
         &mut self,
         node: usize,
@@ -478,11 +564,9 @@ impl Lane {
             s.retries += 1;
             s.state = LaneState::Retrying { why };
         });
-        let changed = tokio::time::timeout(Duration::from_millis(after_ms), self.orders.changed());
-        match changed.await {
-            Ok(Err(_)) => return Err(End::Stop),
-            Ok(Ok(())) => self.orders.mark_changed(),
-            Err(_) => {}
+        let wait = Duration::from_millis(after_ms);
+        if let Ok(woken) = tokio::time::timeout(wait, self.next_is_open()).await {
+            woken?;
         }
         self.shared.update(|s| s.state = LaneState::Running);
         Ok(())
@@ -515,6 +599,7 @@ impl Lane {
         let old = self
             .fallback
             .take_if(|_| sent.generation == self.chain.as_ref().map_or(0, |c| c.stage.generation));
+        let gap_us = self.gap.as_micros() as u64;
         self.shared.update(|s| {
             s.position = sent.next;
             s.rows_in += sent.counts.read;
@@ -528,6 +613,7 @@ impl Lane {
                     from,
                     to,
                     offset: sent.first,
+                    gap_us,
                     rolled_back: None,
                 });
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::tests::support::guest::{broken, guest};
+use crate::tests::support::guest::{broken, guest, mended};
 use crate::tests::support::{World, done, text, until};
 use crate::{LaneState, LaneStatus, Runtime};
 
@@ -191,6 +191,96 @@ async fn a_version_that_fails_at_once_is_rolled_back() {
         .position_of("_pipeline.p.src", world.partition("in", 0))
         .unwrap();
     assert_eq!(position.metadata, "generation=1");
+}
+
+#[tokio::test]
+async fn a_lane_that_waits_to_try_again_takes_a_new_version_at_once() {
+    let world = World::new();
+    let runtime = world.runtime();
+    let patient = yaml(", on-error: { retry: { max: 5, backoff: 1h, cap: 1h } }");
+    let (first, second) = (guest('-', ""), mended());
+    let (first, second) = (world.module(first).await, world.module(second).await);
+    world
+        .apply(&runtime, &patient, &[("m", first)])
+        .await
+        .unwrap();
+    world.produce("in", 0, &["e"]);
+    let waits = |lane: &LaneStatus| matches!(lane.state, LaneState::Retrying { .. });
+    until(&runtime, |lanes| waits(&lanes[0])).await;
+    world
+        .apply(&runtime, &patient, &[("m", second)])
+        .await
+        .unwrap();
+    until(&runtime, |lanes| done(&lanes[..1])).await;
+    assert_eq!(world.values("out", 0), ["e"]);
+}
+
+/// Every 50th version fails on whatever comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_versions_take_over_while_records_flow() {
+    const SWAPS: u64 = 1000;
+    let Setup { world, runtime } = setup().await;
+    let good = [
+        world.module(guest('-', "")).await,
+        world.module(guest('-', "nop")).await,
+    ];
+    let bad = world.module(broken()).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let feed = tokio::spawn(feed(world.clone(), runtime.watch(), stopped));
+    for swap in 1..=SWAPS {
+        let module = if swap % 50 == 0 {
+            bad
+        } else {
+            good[swap as usize % 2]
+        };
+        let generation = world
+            .apply(&runtime, &yaml(""), &[("m", module)])
+            .await
+            .unwrap_or_else(|d| panic!("{d:#?}"));
+        let lanes = until(&runtime, |lanes| {
+            let over = |lane: &LaneStatus| lane.handovers.iter().any(|h| h.to == generation);
+            lanes.iter().all(over)
+        })
+        .await;
+        for lane in &lanes {
+            let last = lane.handovers.iter().find(|h| h.to == generation).unwrap();
+            assert_eq!(last.rolled_back.is_some(), module == bad, "{last:?}");
+        }
+    }
+    stop.send_replace(true);
+    let fed = feed.await.unwrap();
+    until(&runtime, done).await;
+    for lane in 0..2 {
+        let expected: Vec<String> = (0..fed).map(|number| number.to_string()).collect();
+        assert_eq!(world.values("out", lane), expected, "lane {lane}");
+        assert!(world.values("bad", 0).is_empty());
+    }
+}
+
+/// Numbers into both partitions, as fast as the slower lane takes them; how many.
+async fn feed(
+    world: World,
+    mut moved: tokio::sync::watch::Receiver<u64>,
+    stopped: tokio::sync::watch::Receiver<bool>,
+) -> usize {
+    let mut fed = 0;
+    while !*stopped.borrow() {
+        let numbers: Vec<String> = (fed..fed + 16).map(|number| number.to_string()).collect();
+        let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        world.produce("in", 0, &numbers);
+        world.produce("in", 1, &numbers);
+        fed += numbers.len();
+        let behind = |lane| {
+            let position = world
+                .log
+                .position_of("_pipeline.p.src", world.partition("in", lane));
+            position.map_or(0, |p| p.offset) + 64 < fed as u64
+        };
+        while behind(0) || behind(1) {
+            moved.changed().await.unwrap();
+        }
+    }
+    fed
 }
 
 #[tokio::test]

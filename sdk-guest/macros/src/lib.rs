@@ -16,6 +16,7 @@ use syn::{
     ReturnType, Type, TypePath, parse_macro_input,
 };
 
+mod params;
 mod row;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -134,6 +135,7 @@ fn expand(
     let nevers = arguments.iter().map(|_| quote!(::rustmq::rt::never()));
     let nevers: Vec<Tokens> = nevers.collect();
     let take = taken.take(name, &nevers);
+    let ports = ports(function, shape);
     let (make, loop_) = looped(function, shape, taken, (arguments, &nevers));
     let opened = match &make {
         Some(make) => quote!(::rustmq::rt::Opened::making(context, &#make)?),
@@ -150,6 +152,12 @@ fn expand(
         // of the traits that make a choice by type only one is used; closures only carry types
         #[allow(unused_imports, clippy::redundant_closure)]
         impl ::rustmq::Module for #name {
+            const PARAMS: ::core::option::Option<&'static ::rustmq::describe::Schema> = {
+                use ::rustmq::describe::Silent as _;
+                <::rustmq::describe::Of<#params>>::SCHEMA
+            };
+            const PORTS: ::core::option::Option<&'static [&'static str]> = #ports;
+
             fn open(
                 context: &::rustmq::Context,
             ) -> ::core::result::Result<Self, ::rustmq::Failure> {
@@ -172,6 +180,21 @@ fn expand(
         }
 
         ::rustmq::export!(#name);
+    }
+}
+
+/// The outputs that a route names, where its type says which.
+fn ports(function: &ItemFn, shape: Shape) -> Tokens {
+    let (_, inner) = unwrapped(&function.sig.output, "Result");
+    match inner {
+        Some(inner @ Type::Path(_)) if shape == Shape::Route => {
+            let inner = row::without_lifetimes(quote!(#inner));
+            quote!({
+                use ::rustmq::describe::Silent as _;
+                <::rustmq::describe::Of<#inner>>::PORTS
+            })
+        }
+        _ => quote!(::core::option::Option::None),
     }
 }
 
@@ -353,6 +376,17 @@ pub fn row(item: TokenStream) -> TokenStream {
         .into()
 }
 
+/// Says what a node's `params` may be, as the JSON Schema in the module's `rustmq:describe` section:
+/// the server checks them before it opens the module. For structs and for enums without fields that
+/// also derive serde's `Deserialize`; keys that are not fields are mistakes.
+#[proc_macro_derive(Params, attributes(serde))]
+pub fn params(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    params::derive(&item)
+        .unwrap_or_else(Error::into_compile_error)
+        .into()
+}
+
 /// Names of outputs from an enum: `OnTime` is the output `on_time`.
 #[proc_macro_derive(Port)]
 pub fn port(item: TokenStream) -> TokenStream {
@@ -370,7 +404,7 @@ fn port_impl(item: &DeriveInput) -> Result<Tokens> {
         ));
     };
     let name = &item.ident;
-    let mut arms = Vec::new();
+    let (mut arms, mut names) = (Vec::new(), Vec::new());
     for variant in &data.variants {
         if !variant.fields.is_empty() {
             return Err(Error::new(
@@ -381,12 +415,17 @@ fn port_impl(item: &DeriveInput) -> Result<Tokens> {
         let ident = format_ident!("{}", variant.ident);
         let text = snake(&ident.to_string());
         arms.push(quote!(#name::#ident => #text));
+        names.push(text);
     }
     Ok(quote! {
         impl ::rustmq::PortName for #name {
             fn port(&self) -> &str {
                 match self { #(#arms),* }
             }
+        }
+
+        impl ::rustmq::describe::PortNames for #name {
+            const NAMES: &'static [&'static str] = &[#(#names),*];
         }
     })
 }

@@ -196,7 +196,7 @@ fn lifetime(item: &DeriveInput) -> Result<Option<TokenStream>> {
 }
 
 /// The same type with every lifetime `'static`.
-fn without_lifetimes(tokens: TokenStream) -> TokenStream {
+pub(crate) fn without_lifetimes(tokens: TokenStream) -> TokenStream {
     let mut after_tick = false;
     let replaced = tokens.into_iter().map(|token| match token {
         TokenTree::Ident(ident) if after_tick => {

@@ -35,6 +35,12 @@ pub use pipeline::apply_file;
 
 /// Runs the process's own command line.
 pub fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|a| a == wasm::compile::ARGUMENT)
+    {
+        return crate::module::compiler::main();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

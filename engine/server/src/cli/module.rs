@@ -74,12 +74,36 @@ fn describe(info: &ModuleInfo) -> String {
             names.join(", ")
         }
     };
+    let said = info.describe.as_ref();
+    let or_nothing = |text: Option<String>| text.unwrap_or_else(|| "not said".to_string());
     output::fields(&[
+        ("module", or_nothing(said.map(|d| d.title()))),
+        (
+            "params",
+            or_nothing(
+                said.and_then(|d| d.params.as_ref())
+                    .map(ToString::to_string),
+            ),
+        ),
+        (
+            "ports",
+            or_nothing(said.and_then(|d| d.ports.as_deref()).map(list)),
+        ),
+        (
+            "state schema",
+            said.and_then(|d| d.state_schema)
+                .map_or_else(|| "none".to_string(), |version| version.to_string()),
+        ),
         ("digest", info.digest.to_string()),
         ("size", output::bytes(info.size as u64)),
         ("kind", format!("{:?}", info.kind)),
+        (
+            "built for",
+            or_nothing(info.contract.as_ref().map(|v| format!("rustmq:etl {v}"))),
+        ),
         ("imports", list(&info.imports)),
         ("exports", list(&info.exports)),
+        ("not offered here", list(&info.unknown)),
         ("stubbed (a call traps)", list(&info.stubbed)),
         ("grants needed", list(&info.grants_needed)),
     ])

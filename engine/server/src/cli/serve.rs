@@ -28,8 +28,12 @@ pub fn run(args: Serve, global: &Global) -> Result<(), Failure> {
     };
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let config = config::load(&overrides, &env).map_err(Failure::failed)?;
+    let node = NodeConfig {
+        compiler: crate::module::compiler::program(),
+        ..NodeConfig::from(config)
+    };
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(NodeConfig::from(config)));
+    let result = runtime.block_on(serve(node));
     // threads that block (a module that still computes) do not hold the exit up
     runtime.shutdown_background();
     result

@@ -65,6 +65,7 @@ fn node_config(data_dir: &Path, serve: bool) -> NodeConfig {
     let state_dir = serve.then(client::state::state_dir);
     NodeConfig {
         state_dir,
+        compiler: crate::module::compiler::program(),
         ..NodeConfig::local(data_dir)
     }
 }

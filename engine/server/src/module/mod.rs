@@ -1,6 +1,7 @@
 //! Guest modules from the author's side: make one, build one.
 //!
 //! - `new` writes a folder with an example, a test and the SDK; `build` makes a component of it
+//! - `compiler` this program as the process that compiles one
 //! - `sdk` the SDK's source, carried in the binary
 //!
 //! Called by: `cli::module`, `cli::pipeline` (sources that are folders), the demo, tests, benches.
@@ -8,6 +9,7 @@
 //! written only when the sandbox would load it.
 
 mod build;
+pub(crate) mod compiler;
 mod new;
 mod sdk;
 

@@ -13,17 +13,19 @@ macro_rules! files {
     };
 }
 
-const SDK: [(&str, &[u8]); 36] = files![
+const SDK: [(&str, &[u8]); 38] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
     "sdk-guest/macros/src/lib.rs",
+    "sdk-guest/macros/src/params.rs",
     "sdk-guest/macros/src/row.rs",
     "sdk-guest/src/abi/columns.rs",
     "sdk-guest/src/abi/mod.rs",
     "sdk-guest/src/abi/telemetry.rs",
     "sdk-guest/src/batch.rs",
     "sdk-guest/src/column.rs",
+    "sdk-guest/src/describe.rs",
     "sdk-guest/src/lib.rs",
     "sdk-guest/src/native/mod.rs",
     "sdk-guest/src/native/outbox.rs",

@@ -42,6 +42,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Where clients on this machine find the node; `None`: it is not announced.
     pub state_dir: Option<PathBuf>,
+    /// The program that compiles modules in a process of its own; `None`: this process does it.
+    pub compiler: Option<PathBuf>,
     pub storage: StorageConfig,
     pub tier: TierConfig,
     pub cache: CacheConfig,
@@ -57,6 +59,7 @@ impl NodeConfig {
             http: free,
             data_dir: data_dir.into(),
             state_dir: None,
+            compiler: None,
             storage: StorageConfig::default(),
             tier: TierConfig::default(),
             cache: CacheConfig::default(),
@@ -128,6 +131,7 @@ impl From<Config> for NodeConfig {
             http: config.http,
             data_dir: config.data_dir,
             state_dir: Some(client::state::state_dir()),
+            compiler: None,
             storage: config.storage,
             tier: config.tier,
             cache: config.cache,
@@ -293,6 +297,7 @@ async fn rooms(
     let host = wasm::Host::new(wasm::HostConfig {
         cache_dir,
         memory_bytes_max: size(budget.memory.modules),
+        compiler: config.compiler.clone(),
         ..wasm::HostConfig::default()
     })?;
     let deps = pipelines::Deps {

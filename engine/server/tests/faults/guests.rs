@@ -7,6 +7,7 @@
 const COMPONENT_TYPE: &[u8] = include_bytes!("../../../../sdk-guest/component-type.bin");
 
 pub const TRAP: &str = "unreachable";
+pub const DEEP: &str = "(call $middle)";
 pub const LOOP: &str = "(loop $on (br $on))";
 pub const EAT: &str = "(loop $on
   (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
@@ -36,7 +37,9 @@ pub fn evil(deed: &str) -> Vec<u8> {
   (func (export "rustmq:etl/module@0.1.1#open") (param $context i32) (result i32)
     (call $context_drop (local.get $context))
     (i32.const 0))
-  (func (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
+  (func $innermost unreachable)
+  (func $middle (call $innermost))
+  (func $process (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $at i32) (local $end i32)
     (global.set $heap (i32.const 1024))
     (call $values (local.get $rows) (i32.const 256))
@@ -61,13 +64,27 @@ pub fn evil(deed: &str) -> Vec<u8> {
     (i32.const 0)))"#
     );
     let mut bytes = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
-    let name = b"component-type:test";
-    bytes.push(0);
-    leb(&mut bytes, 1 + name.len() + COMPONENT_TYPE.len());
-    bytes.push(name.len() as u8);
-    bytes.extend_from_slice(name);
-    bytes.extend_from_slice(COMPONENT_TYPE);
+    custom(&mut bytes, "component-type:test", COMPONENT_TYPE);
     bytes
+}
+
+/// A module that forwards all rows and says so of itself.
+pub fn described() -> Vec<u8> {
+    let mut bytes = evil("unreachable");
+    custom(&mut bytes, wasm::describe::SECTION, DESCRIBE.as_bytes());
+    bytes
+}
+
+const DESCRIBE: &str = r#"{"name":"tame","version":"1.2.3","ports":["out"],
+  "params":{"type":"object","properties":{"limit":{"type":"integer"}},"additionalProperties":false}}"#;
+
+/// Appends a custom section.
+fn custom(bytes: &mut Vec<u8>, name: &str, section: &[u8]) {
+    bytes.push(0);
+    leb(bytes, 1 + name.len() + section.len());
+    bytes.push(name.len() as u8);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(section);
 }
 
 fn leb(bytes: &mut Vec<u8>, mut number: usize) {

@@ -132,11 +132,17 @@ fn evil_rows_become_dead_letters_and_the_rest_goes_on() {
         );
     };
     check("trap", guests::TRAP, "trap", "unreachable");
+    check(
+        "deep",
+        guests::DEEP,
+        "trap",
+        "in innermost\n  in middle\n  in process",
+    );
     check("spin", guests::LOOP, "deadline", "30 ms");
     check("eat", guests::EAT, "limit", "2097152 memory bytes");
     check("lie", guests::LIE, "trap", "row 99");
     let list = world.run(&["pipeline", "list", "--json"]).ok().out;
-    assert_eq!(list.matches("\"running\"").count(), 5, "{list}");
+    assert_eq!(list.matches("\"running\"").count(), 6, "{list}");
     server.stop();
 }
 
@@ -209,5 +215,53 @@ fn what_is_not_granted_is_refused_before_anything_happens() {
     // `inspect` says the same without a server
     let inspect = world.run(&["module", "inspect", "nosy.wasm"]);
     assert!((inspect.out + &inspect.err).contains("wasi:http/outgoing-handler@0.2.0"));
+    server.stop();
+}
+
+#[test]
+fn modules_are_compiled_in_a_process_of_their_own() {
+    let world = World::new();
+    let compile = |bytes: &[u8]| world.run_with_input(&["__compile-module"], bytes);
+    let module = wat::parse_str("(component)").unwrap();
+    assert!(!compile(&module).ok().out.is_empty());
+    let torn = compile(&module[..4]);
+    torn.fails(1, "unexpected end");
+}
+
+#[test]
+fn what_a_module_says_of_itself_is_shown_and_held_to() {
+    let world = World::new();
+    world.write("tame.wasm", guests::described());
+    let shown = world.run(&["module", "inspect", "tame.wasm"]).ok().out;
+    for part in [
+        "tame 1.2.3",
+        "\"limit\":{\"type\":\"integer\"}",
+        "rustmq:etl 0.1.1",
+        "sha256:",
+    ] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    let json = world
+        .run(&["module", "inspect", "tame.wasm", "--json"])
+        .ok();
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["describe"]["ports"], serde_json::json!(["out"]));
+    assert_eq!(json["grants_needed"], serde_json::json!([]));
+    let server = world.serve();
+    let node = "module: m, inputs: [in]";
+    let refused = |more: &str, port: &str, part: &str| {
+        let yaml = evil("tame")
+            .replace(node, &format!("{node}, {more}"))
+            .replace("[work]", &format!("[work.{port}]"));
+        let file = world.write("tame.yaml", yaml);
+        let said = world.run(&["pipeline", "apply", &file]);
+        said.fails(1, "tame.yaml:14:3: error: ").fails(1, part);
+    };
+    let many = "params.limit: \"many\" is not of type \"integer\"";
+    refused("params: { limit: many }", "out", many);
+    let unknown = "params.limt: not known; known are limit";
+    refused("params: { limt: 1 }", "out", unknown);
+    let other = "sends rows to the output `out`, which the node does not declare";
+    refused("outputs: [other]", "other", other);
     server.stop();
 }

@@ -228,3 +228,50 @@ fn all_modules_share_a_bound_on_memory() {
     drop(open().unwrap_or_else(|e| panic!("{e}")));
     drop(first);
 }
+
+#[test]
+fn what_a_module_says_of_itself_is_read_and_held_to() {
+    let says = br#"{"name":"m","version":"1.0.0","ports":["out","rest"],"params":
+        {"type":"object","properties":{"a":{"type":"integer"}},"additionalProperties":false}}"#;
+    let mut core = guest("", "");
+    assert_eq!(Host::inspect(&core).map(|info| info.describe), Ok(None));
+    custom(&mut core, crate::describe::SECTION, says);
+    let mut component = crate::check::encode(&guest("", "")).unwrap_or_else(|e| panic!("{e}"));
+    custom(&mut component, crate::describe::SECTION, says);
+    for bytes in [
+        &core,
+        &crate::check::encode(&core).unwrap_or_else(|e| panic!("{e}")),
+        &component,
+    ] {
+        let info = Host::inspect(bytes).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(info.contract.as_deref(), Some(world::VERSION));
+        let described = info.describe.unwrap_or_else(|| panic!("it says something"));
+        assert_eq!(described.title(), "m 1.0.0");
+    }
+    let module = load(&component);
+    let refused = |context: &OpenContext| match module.open(context, &Limits::default()) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(refused(&context()), "");
+    let params = r#"{"a":"1"}"#.to_owned();
+    assert_eq!(
+        refused(&OpenContext {
+            params,
+            ..context()
+        }),
+        "the module m 1.0.0 refuses the node's params: params.a: \"1\" is not of type \"integer\""
+    );
+    let outputs = vec!["out".into()];
+    assert_eq!(
+        refused(&OpenContext {
+            outputs,
+            ..context()
+        }),
+        "the module m 1.0.0 sends rows to the output `rest`, which the node does not declare; its \
+         outputs are out"
+    );
+    custom(&mut component, crate::describe::SECTION, says);
+    let text = Host::inspect(&component).map_or_else(|e| e.to_string(), |_| String::new());
+    assert!(text.contains("there are two of them"), "{text}");
+}

@@ -45,13 +45,17 @@ fn typed(wat: &str) -> Vec<u8> {
 fn with_section(wat: &str, section: &[u8]) -> Vec<u8> {
     let wat = wat.replace("@0.1.0", &format!("@{}", world::VERSION));
     let mut bytes = wat::parse_str(&wat).unwrap_or_else(|e| panic!("{e}"));
-    let name = "component-type:test";
+    custom(&mut bytes, "component-type:test", section);
+    bytes
+}
+
+/// Appends a custom section.
+fn custom(bytes: &mut Vec<u8>, name: &str, section: &[u8]) {
     bytes.push(0);
-    leb(&mut bytes, 1 + name.len() + section.len());
+    leb(bytes, 1 + name.len() + section.len());
     bytes.push(name.len() as u8);
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(section);
-    bytes
 }
 
 fn leb(bytes: &mut Vec<u8>, mut number: usize) {

@@ -45,7 +45,7 @@ fn released_versions_run() {
         let module = load(bytes);
         let exported = format!("rustmq:etl/module@{version}");
         assert_eq!(module.info().exports, [exported]);
-        assert_eq!(module.info().built_for(), Some(version));
+        assert_eq!(module.info().contract.as_deref(), Some(version));
         let told = OpenContext {
             params: r#"{"tag":"t"}"#.into(),
             ..edges()

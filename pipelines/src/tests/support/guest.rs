@@ -21,6 +21,15 @@ pub(crate) fn broken() -> Vec<u8> {
     encode(&always.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// A guest that lets `e` through, on which the others fail.
+pub(crate) fn mended() -> Vec<u8> {
+    let never = WAT.replace(
+        "(i32.eq (local.get $byte) (i32.const 101))",
+        "(i32.const 0)",
+    );
+    encode(&never.replace("{drop}", "0").replace("{open}", ""))
+}
+
 /// A guest over typed columns `n: int64` and `s: string`: emits them as they came on port 0, but
 /// traps on a row whose text begins with `t`, and forwards every row on port 1. It counts its `rows`.
 pub(crate) fn columns() -> Vec<u8> {

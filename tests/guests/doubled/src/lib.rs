@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, rustmq::Params)]
 struct Params {
+    /// What each number is multiplied by.
     factor: i64,
 }
 

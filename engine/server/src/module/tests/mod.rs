@@ -8,10 +8,13 @@ use model::rows::RowsBuilder;
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, OpenContext,
+    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, Module,
+    OpenContext,
 };
 
 use super::*;
+
+mod guests;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -192,39 +195,6 @@ async fn a_new_module_builds_and_runs() {
     );
 }
 
-#[tokio::test]
-async fn all_shapes_work_through_a_real_component() {
-    let mut paths = Vec::new();
-    for name in ["doubled", "even", "words", "lanes"] {
-        paths.push(built(name).await);
-    }
-    let mut map = open(&paths[0], r#"{"factor":3}"#, &["out"]);
-    assert_eq!(
-        run(&mut map, &["1", "x", "3"]),
-        "emit 0 0 k=3\nemit 0 2 k=9\nreject [1] json: expected value at line 1 column 1\n"
-    );
-    let panicked = run(&mut map, &["1", "13"]);
-    assert!(
-        panicked.starts_with("the module trapped: panic: thirteen (at "),
-        "{panicked}"
-    );
-    assert!(panicked.contains("\n  in doubled::doubled"), "{panicked}");
-    assert!(!panicked.contains(env!("CARGO_MANIFEST_DIR")), "{panicked}");
-    assert!(map.is_dead());
-    let mut filter = open(&paths[1], "", &["out"]);
-    assert_eq!(run(&mut filter, &["2", "3", "4"]), "forward 0 [0, 2]\n");
-    let mut flat_map = open(&paths[2], "", &["out"]);
-    assert_eq!(
-        run(&mut flat_map, &["a b", "c"]),
-        "emit 0 0 k=a\nemit 0 0 k=b\nemit 0 1 c=c\n"
-    );
-    let mut route = open(&paths[3], "", &["small", "big_one"]);
-    assert_eq!(
-        run(&mut route, &["5", "50", "6"]),
-        "forward 0 [0, 2]\nforward 1 [1]\n"
-    );
-}
-
 async fn built(name: &str) -> PathBuf {
     let guests = repository().join("tests/guests");
     let built = build_into(&guests.join(name), &guests_target(), &mut |_| {}).await;
@@ -242,11 +212,8 @@ fn edge(name: &str, fields: &[(&str, FieldType)]) -> Edge {
     }
 }
 
-#[tokio::test]
-async fn rows_of_columns_work_through_a_real_component() {
-    let host = Host::new(HostConfig::default()).unwrap();
-    let bytes = fs::read(built("late").await).unwrap();
-    let module = host.load(&bytes, &Grants::default()).unwrap();
+/// Typed columns through the real component of `late`.
+fn columns_through(module: &Module) {
     let has = |name: &str| {
         let mut imports = module.info().imports.iter();
         imports.any(|import| import.starts_with(&format!("rustmq:etl/{name}@")))
@@ -354,7 +321,7 @@ async fn the_guest_of_conformance_builds_for_this_version() {
         );
     }
     let info = Host::inspect(&bytes).unwrap();
-    assert_eq!(info.built_for(), Some(wasm::world::VERSION));
+    assert_eq!(info.contract.as_deref(), Some(wasm::world::VERSION));
     let mut opened = open(&path, r#"{"tag":"t"}"#, &["out", "rest"]);
     assert_eq!(run(&mut opened, &["forward", "drop"]), "forward 0 [0]\n");
     let kept = guest.join(format!("released/{}.wasm", wasm::world::VERSION));

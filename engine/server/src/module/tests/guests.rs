@@ -1,0 +1,357 @@
+//! Every guest of `tests/guests` has a test here, or this does not compile; and so has every deed of
+//! the evil one.
+//!
+//! `host_tests!` makes a test of each name it lists, which needs a function of that name in
+//! `hosted`; the assertion after it fails to compile where a member of the guests' workspace is not listed.
+
+use wasm::{Grants, Host, HostConfig, Limits, Module, OpenContext};
+
+use super::{built, run};
+
+const MANIFEST: &str = include_str!("../../../../../tests/guests/Cargo.toml");
+
+macro_rules! host_tests {
+    ($($guest:ident: $member:literal),* $(,)?) => {
+        const TESTED: &[&str] = &[$($member),*];
+        $(#[tokio::test]
+        async fn $guest() {
+            let module = load(built($member).await);
+            hosted::$guest(&module);
+        })*
+    };
+}
+
+host_tests! {
+    boundary: "boundary",
+    boundary_columns: "boundary-columns",
+    boundary_json: "boundary-json",
+    conformance: "conformance",
+    doubled: "doubled",
+    even: "even",
+    evil: "evil",
+    lanes: "lanes",
+    late: "late",
+    words: "words",
+}
+
+const _: () = assert!(
+    members(MANIFEST) == TESTED.len() && all_members(MANIFEST, TESTED),
+    "a member of tests/guests has no test here: write one"
+);
+
+/// Lines of the list of members: four spaces and a quoted name.
+const fn members(manifest: &str) -> usize {
+    let text = manifest.as_bytes();
+    let (mut at, mut count) = (0, 0);
+    while at + 5 < text.len() {
+        count += is_member(text, at) as usize;
+        at += 1;
+    }
+    count
+}
+
+const fn is_member(text: &[u8], at: usize) -> bool {
+    text[at] == b'\n'
+        && text[at + 1] == b' '
+        && text[at + 2] == b' '
+        && text[at + 3] == b' '
+        && text[at + 4] == b' '
+        && text[at + 5] == b'"'
+}
+
+const fn all_members(manifest: &str, names: &[&str]) -> bool {
+    let mut name = 0;
+    while name < names.len() {
+        if !has_member(manifest.as_bytes(), names[name].as_bytes()) {
+            return false;
+        }
+        name += 1;
+    }
+    true
+}
+
+const fn has_member(text: &[u8], name: &[u8]) -> bool {
+    let mut at = 0;
+    while at + 6 + name.len() < text.len() {
+        if is_member(text, at) && text[at + 6 + name.len()] == b'"' {
+            let mut letter = 0;
+            while letter < name.len() && text[at + 6 + letter] == name[letter] {
+                letter += 1;
+            }
+            if letter == name.len() {
+                return true;
+            }
+        }
+        at += 1;
+    }
+    false
+}
+
+/// Cargo refuses a folder that is no member, but only when it is asked to build it.
+#[test]
+fn every_folder_is_a_member() {
+    let guests = super::repository().join("tests/guests");
+    let entries = std::fs::read_dir(guests).unwrap().map(|e| e.unwrap());
+    let mut folders: Vec<String> = entries
+        .filter(|entry| entry.path().join("Cargo.toml").is_file())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    folders.sort();
+    assert_eq!(folders, TESTED);
+}
+
+fn load(path: std::path::PathBuf) -> Module {
+    let host = Host::new(HostConfig::default()).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    host.load(&bytes, &Grants::default())
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Opened with these params and outputs, rows in, text out.
+fn check(module: &Module, params: &str, outputs: &[&str], values: &[&str], expected: &str) {
+    let mut guest = module
+        .open(&context(params, outputs), &Limits::default())
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(run(&mut guest, values), expected);
+}
+
+fn context(params: &str, outputs: &[&str]) -> OpenContext {
+    OpenContext {
+        params: params.into(),
+        inputs: vec!["in".into()],
+        outputs: outputs.iter().map(|o| (*o).into()).collect(),
+        ..OpenContext::default()
+    }
+}
+
+/// What each guest is for, in one check; what goes further is in tests of its own.
+mod hosted {
+    use super::*;
+
+    pub fn boundary(module: &Module) {
+        check(
+            module,
+            r#"{"work":"forward"}"#,
+            &["out"],
+            &["a", "b"],
+            "forward 0 [0, 1]\n",
+        );
+    }
+
+    pub fn boundary_columns(module: &Module) {
+        let error = module
+            .open(&context("", &["out"]), &Limits::default())
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
+        assert!(error.contains("schema"), "it needs typed columns: {error}");
+    }
+
+    pub fn boundary_json(module: &Module) {
+        let mut guest = module
+            .open(&context("", &["out"]), &Limits::default())
+            .unwrap();
+        let text = run(&mut guest, &["{"]);
+        assert!(text.starts_with("reject [0] json: "), "{text}");
+    }
+
+    pub fn conformance(module: &Module) {
+        let rows = ["forward", "drop"];
+        check(
+            module,
+            r#"{"tag":"t"}"#,
+            &["out", "rest"],
+            &rows,
+            "forward 0 [0]\n",
+        );
+    }
+
+    pub fn doubled(module: &Module) {
+        let out =
+            "emit 0 0 k=3\nemit 0 2 k=9\nreject [1] json: expected value at line 1 column 1\n";
+        check(module, r#"{"factor":3}"#, &["out"], &["1", "x", "3"], out);
+        let mut guest = module
+            .open(&context(r#"{"factor":3}"#, &["out"]), &Limits::default())
+            .unwrap();
+        let panicked = run(&mut guest, &["1", "13"]);
+        assert!(
+            panicked.starts_with("the module trapped: panic: thirteen (at "),
+            "{panicked}"
+        );
+        assert!(panicked.contains("\n  in doubled::doubled"), "{panicked}");
+        assert!(!panicked.contains(env!("CARGO_MANIFEST_DIR")), "{panicked}");
+        assert!(guest.is_dead());
+        let said = module.info().describe.clone().unwrap();
+        let schema = serde_json::json!({
+            "type": "object",
+            "properties": { "factor": {
+                "description": "What each number is multiplied by.",
+                "allOf": [{ "type": "integer" }],
+            } },
+            "required": ["factor"],
+            "additionalProperties": false,
+        });
+        assert_eq!(
+            (said.title(), said.params),
+            ("doubled 0.1.0".into(), Some(schema))
+        );
+        assert_eq!(said.ports, None);
+        let refused = module.open(&context(r#"{"factr":3}"#, &["out"]), &Limits::default());
+        let refused = refused.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("params: factor is missing"), "{refused}");
+    }
+
+    pub fn even(module: &Module) {
+        check(module, "", &["out"], &["2", "3", "4"], "forward 0 [0, 2]\n");
+    }
+
+    pub fn lanes(module: &Module) {
+        let said = module.info().describe.clone().unwrap();
+        assert_eq!(
+            said.ports,
+            Some(vec!["small".to_owned(), "big_one".to_owned()])
+        );
+        let out = "forward 0 [0, 2]\nforward 1 [1]\n";
+        check(module, "", &["small", "big_one"], &["5", "50", "6"], out);
+    }
+
+    pub fn late(module: &Module) {
+        super::super::columns_through(module);
+    }
+
+    pub fn words(module: &Module) {
+        let out = "emit 0 0 k=a\nemit 0 0 k=b\nemit 0 1 c=c\n";
+        check(module, "", &["out"], &["a b", "c"], out);
+    }
+
+    pub fn evil(module: &Module) {
+        let good = "forward 0 [0]\n";
+        check(module, "", &["out"], &["a good row"], good);
+        for (deed, ends) in super::deeds() {
+            contained(module, deed, ends);
+        }
+        for (deed, ends) in super::deeds() {
+            if let Some(part) = ends.in_open {
+                contained_in_open(module, deed, part);
+            }
+        }
+    }
+}
+
+/// How a deed ends.
+struct Ends {
+    /// The whole text, if it begins with `emit` or `reject`; a part of it otherwise.
+    with: &'static str,
+    dead: bool,
+    /// How it ends in `open`.
+    in_open: Option<&'static str>,
+}
+
+const fn dies(with: &'static str) -> Ends {
+    Ends {
+        with,
+        dead: true,
+        in_open: None,
+    }
+}
+
+const fn dies_anywhere(with: &'static str) -> Ends {
+    Ends {
+        with,
+        dead: true,
+        in_open: Some(with),
+    }
+}
+
+const fn lives(with: &'static str) -> Ends {
+    Ends {
+        with,
+        dead: false,
+        in_open: None,
+    }
+}
+
+const NOTHING: Ends = lives("emit 0 0 key=nothing\n");
+
+/// One constant a deed: what stops it.
+#[allow(non_upper_case_globals, reason = "they have the deeds' names")]
+mod ends {
+    use super::*;
+
+    pub const spin: Ends = dies_anywhere("more than 100 ms of processor time");
+    pub const recurse: Ends = dies_anywhere("the call stack is exhausted");
+    pub const eat_memory: Ends = dies_anywhere("limit of 67108864 memory bytes");
+    /// In `open` there is no outbox to say the last words to.
+    pub const panic: Ends = Ends {
+        in_open: Some("reached `unreachable`"),
+        ..dies("panic: on purpose")
+    };
+    pub const abort: Ends = dies_anywhere("reached `unreachable`");
+    pub const flood_rows: Ends = dies("limit of 1048576 output bytes");
+    pub const flood_bytes: Ends = dies("limit of 1048576 output bytes");
+    pub const flood_message: Ends = lives("reject [0] x");
+    pub const flood_rejections: Ends = dies("limit of 1048576 output bytes");
+    pub const flood_log: Ends = lives("");
+    pub const flood_metrics: Ends = lives("");
+    pub const flood_observations: Ends = dies("additions and observed values in one call");
+    pub const row_out_of_range: Ends = dies("row 4294967295, but the batch has 1 rows");
+    pub const port_out_of_range: Ends = dies("port 65535, but the node has 1 outputs");
+    pub const columns_not_declared: Ends = dies("declare");
+    pub const read_environment: Ends = NOTHING;
+    pub const read_arguments: Ends = NOTHING;
+    pub const read_file: Ends = NOTHING;
+    pub const write_file: Ends = NOTHING;
+    pub const connect: Ends = NOTHING;
+    pub const resolve_name: Ends = NOTHING;
+    pub const spawn_thread: Ends = NOTHING;
+    pub const spawn_process: Ends = NOTHING;
+    pub const read_clock: Ends = dies("time not implemented");
+}
+
+macro_rules! deeds {
+    ($($name:ident),* $(,)?) => {
+        fn deeds() -> &'static [(&'static str, Ends)] {
+            &[$((stringify!($name), ends::$name)),*]
+        }
+    };
+}
+include!("../../../../../tests/guests/evil/src/deeds.in");
+
+/// The deed ends as it should, takes nothing with it, and the next guest works.
+fn contained(module: &Module, deed: &str, ends: &Ends) {
+    let before = module.host().memory_bytes();
+    let context = context("", &["out"]);
+    let mut guest = module.open(&context, &Limits::default()).unwrap();
+    let said = run(&mut guest, &[deed]);
+    let fits = match ends.dead {
+        true => said.contains(ends.with),
+        false => said.starts_with(ends.with),
+    };
+    assert!(fits, "{deed}: {}", &said[..said.len().min(500)]);
+    assert!(said.len() < 10_000, "{deed}: {} bytes", said.len());
+    assert_eq!(guest.is_dead(), ends.dead, "{deed}");
+    if !ends.dead {
+        assert_eq!(
+            run(&mut guest, &["good"]),
+            "forward 0 [0]\n",
+            "after {deed}"
+        );
+    }
+    assert!(context.metrics.read().len() <= Limits::default().metrics);
+    drop(guest);
+    assert_eq!(module.host().memory_bytes(), before, "{deed} keeps memory");
+}
+
+fn contained_in_open(module: &Module, deed: &str, part: &str) {
+    let before = module.host().memory_bytes();
+    let params = format!(r#"{{"open":"{deed}"}}"#);
+    let limits = Limits {
+        open_deadline_ms: Limits::default().deadline_ms,
+        ..Limits::default()
+    };
+    let opened = module.open(&context(&params, &["out"]), &limits);
+    let said = opened.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(said.starts_with("in `open`: "), "{deed}: {said}");
+    assert!(said.contains(part), "{deed}: {said}");
+    assert_eq!(module.host().memory_bytes(), before, "{deed} keeps memory");
+}

@@ -1,0 +1,135 @@
+//! The deeds, one function each; `deeds.in` lists them.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+
+use rustmq::{Counter, Histogram, Level};
+
+use crate::{Hands, column};
+
+pub fn spin(_: &mut Hands<'_>) {
+    let mut turns = 0u64;
+    while black_box(turns) < u64::MAX {
+        turns += 1;
+    }
+}
+
+pub fn recurse(_: &mut Hands<'_>) {
+    fn deeper(depth: u64) -> u64 {
+        black_box(deeper(black_box(depth) + 1)) + 1
+    }
+    black_box(deeper(0));
+}
+
+pub fn eat_memory(_: &mut Hands<'_>) {
+    loop {
+        black_box(vec![1u8; 1 << 20].leak());
+    }
+}
+
+pub fn panic(_: &mut Hands<'_>) {
+    panic!("on purpose");
+}
+
+pub fn abort(_: &mut Hands<'_>) {
+    std::process::abort();
+}
+
+pub fn flood_rows(hands: &mut Hands<'_>) {
+    loop {
+        hands.say("one more");
+    }
+}
+
+pub fn flood_bytes(hands: &mut Hands<'_>) {
+    hands.say(&"x".repeat(20 << 20));
+}
+
+pub fn flood_message(hands: &mut Hands<'_>) {
+    let long = "x".repeat(10 << 20);
+    hands.out().reject(&[0], &long, &long);
+}
+
+pub fn flood_rejections(hands: &mut Hands<'_>) {
+    loop {
+        hands.out().reject(&[0], "code", "message");
+    }
+}
+
+pub fn flood_log(_: &mut Hands<'_>) {
+    for _ in 0..10_000 {
+        rustmq::log(Level::Error, &"line\u{1b}[2J ".repeat(200), &[]);
+    }
+}
+
+pub fn flood_metrics(_: &mut Hands<'_>) {
+    for number in 0..1000 {
+        let name = format!("metric_{number}").leak();
+        let counter: &'static Counter = Box::leak(Box::new(Counter::new(name)));
+        counter.add(1);
+    }
+}
+
+pub fn flood_observations(_: &mut Hands<'_>) {
+    static SPREAD: Histogram = Histogram::new("spread", &[1.0]);
+    for _ in 0..2_000_000 {
+        SPREAD.observe(1.0);
+    }
+}
+
+pub fn row_out_of_range(hands: &mut Hands<'_>) {
+    hands.out().forward(0, &[u32::MAX]);
+}
+
+pub fn port_out_of_range(hands: &mut Hands<'_>) {
+    hands
+        .out()
+        .emit(u16::MAX, &[0], &column(&["key"]), &column(&["value"]));
+}
+
+pub fn columns_not_declared(hands: &mut Hands<'_>) {
+    hands.out().emit_columns(0, None);
+}
+
+pub fn read_environment(hands: &mut Hands<'_>) {
+    let found = ["PATH", "HOME", "AWS_ACCESS_KEY_ID"];
+    hands.found(found.iter().find_map(|name| std::env::var(name).ok()));
+}
+
+pub fn read_arguments(hands: &mut Hands<'_>) {
+    hands.found(std::env::args().next());
+}
+
+pub fn read_file(hands: &mut Hands<'_>) {
+    hands.found(std::fs::read_to_string("/etc/passwd").ok());
+}
+
+pub fn write_file(hands: &mut Hands<'_>) {
+    let written = std::fs::File::create("/tmp/evil").and_then(|mut file| file.write_all(b"evil"));
+    hands.found(written.ok().map(|()| "a file to write".into()));
+}
+
+pub fn connect(hands: &mut Hands<'_>) {
+    let connected = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 7480)));
+    hands.found(connected.ok().map(|_| "a socket".into()));
+}
+
+pub fn resolve_name(hands: &mut Hands<'_>) {
+    let resolved = ("localhost", 80).to_socket_addrs();
+    hands.found(resolved.ok().map(|addresses| format!("{addresses:?}")));
+}
+
+pub fn spawn_thread(hands: &mut Hands<'_>) {
+    let spawned = std::thread::Builder::new().spawn(|| {});
+    hands.found(spawned.ok().map(|_| "a thread".into()));
+}
+
+pub fn spawn_process(hands: &mut Hands<'_>) {
+    let spawned = std::process::Command::new("/bin/sh").spawn();
+    hands.found(spawned.ok().map(|_| "a process".into()));
+}
+
+pub fn read_clock(hands: &mut Hands<'_>) {
+    hands.found(Some(format!("{:?}", std::time::SystemTime::now())));
+}
