@@ -2,7 +2,9 @@
 //!
 //! `forward-N`: the guest passes all N row numbers on. `filter-N`: it reads every value and passes
 //! half of them on. `copy-N`: it reads keys and values and emits copies. `json-N`: it reads JSON
-//! into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`.
+//! into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`. `columns-N`: it
+//! reads three columns of numbers and makes one, through the same attribute and `derive(Row)`; that
+//! the host decodes columns from JSON and encodes them again is not counted.
 //! N is the rows of a batch, each of about 120 bytes. Counted is the call of the guest with all
 //! columns in and out; building an output batch from them is not.
 //! Baseline: the same work on the same Arrow columns in this process.
@@ -10,29 +12,39 @@
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::cast::AsArray;
+use arrow::array::types::{Float64Type, Int64Type};
+use arrow::array::{Array, ArrayRef, BinaryArray, Float64Array, Int64Array};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::record_batch::RecordBatch;
 use benches::rig::{self, Result};
 use benches::{Case, Options, Unit};
 use model::rows::{Rows, RowsBuilder};
+use model::schema::{Field, FieldType, Schema};
 use tokio::runtime::Runtime;
-use wasm::{Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
+use wasm::{Edge, Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
 
 #[path = "../../tests/guests/boundary-json/src/row.rs"]
 mod row;
 
 const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
-const KINDS: [&str; 4] = ["forward", "filter", "copy", "json"];
+const KINDS: [&str; 5] = ["forward", "filter", "copy", "json", "columns"];
 
 fn main() -> Result<()> {
     let (options, runtime) = rig::begin()?;
     let host = Host::new(HostConfig::default())?;
     let boundary = module(&host, &runtime, "boundary")?;
     let json = module(&host, &runtime, "boundary-json")?;
+    let columns = module(&host, &runtime, "boundary-columns")?;
     for kind in KINDS {
-        let module = if kind == "json" { &json } else { &boundary };
+        let module = match kind {
+            "json" => &json,
+            "columns" => &columns,
+            _ => &boundary,
+        };
         for size in SIZES {
             let case = format!("{kind}-{size}");
             if options.wants(&case) {
@@ -56,9 +68,12 @@ fn module(host: &Host, runtime: &Runtime, name: &str) -> Result<Module> {
 fn open(module: &Module, work: &str) -> Result<Guest> {
     let context = OpenContext {
         params: format!(r#"{{"work":"{work}"}}"#),
-        inputs: vec!["in".into()],
+        inputs: vec![Edge {
+            name: "in".into(),
+            fields: Some(Arc::new(schema())),
+        }],
         outputs: vec!["out".into()],
-        partition: 0,
+        ..OpenContext::default()
     };
     // the clock of a benchmark is the benchmark's
     let limits = Limits {
@@ -87,6 +102,34 @@ fn rows(size: usize) -> Rows {
     builder.finish()
 }
 
+fn schema() -> Schema {
+    let field = |(name, ty): (&str, FieldType)| Field {
+        name: name.into(),
+        ty,
+    };
+    let fields = [
+        ("flight", FieldType::Int64),
+        ("dep_delay", FieldType::Float64),
+        ("distance", FieldType::Int64),
+    ];
+    Schema {
+        fields: fields.map(field).into(),
+    }
+}
+
+/// The numbers of `rows`, as the host decodes them.
+fn numbers(size: usize) -> Result<RecordBatch> {
+    let ints =
+        |of: fn(i64) -> i64| Arc::new(Int64Array::from_iter_values((0..size as i64).map(of)));
+    let delays = (0..size).map(|i| (i % 90) as f64 / 2.0);
+    let columns: Vec<ArrayRef> = vec![
+        ints(|i| 1000 + i % 9000),
+        Arc::new(Float64Array::from_iter_values(delays)),
+        ints(|i| 1000 + i % 1000),
+    ];
+    Ok(RecordBatch::try_new(schema().to_arrow(), columns)?)
+}
+
 fn measure(
     case: String,
     kind: &str,
@@ -96,9 +139,12 @@ fn measure(
 ) -> Result<()> {
     let mut line = Case::new("boundary", case, Unit::NanosecondsPerRecord);
     let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let columns = numbers(rows.len())?;
     let mut ours = || -> Result<()> {
         let input = Input {
             rows,
+            columns: Some(&columns),
+            unwritten: None,
             offsets: &offsets,
             input: 0,
             watermark: 0,
@@ -111,6 +157,7 @@ fn measure(
             "forward" => drop(black_box(forward(black_box(rows)))),
             "filter" => drop(black_box(filter(black_box(rows)))),
             "copy" => drop(black_box(copy(black_box(rows)))),
+            "columns" => drop(black_box(score(black_box(&columns))?)),
             _ => drop(black_box(json(black_box(rows))?)),
         }
         Ok(())
@@ -167,6 +214,26 @@ fn copy(rows: &Rows) -> (Vec<u32>, BinaryArray, BinaryArray) {
         BinaryArray::new(offsets, data, column.nulls().cloned())
     };
     (forward(rows), copied(&rows.keys), copied(&rows.values))
+}
+
+fn score(columns: &RecordBatch) -> Result<Float64Array> {
+    let refused = "a column of numbers without nulls";
+    let ints = |i: usize| -> Result<&[i64]> {
+        let column = columns.column(i).as_primitive_opt::<Int64Type>();
+        let column = column.filter(|column| column.null_count() == 0);
+        Ok(column.ok_or(refused)?.values())
+    };
+    let delays = columns.column(1).as_primitive_opt::<Float64Type>();
+    let delays = delays
+        .filter(|column| column.null_count() == 0)
+        .ok_or(refused)?
+        .values();
+    let (flights, distances) = (ints(0)?, ints(2)?);
+    let rows = flights.iter().zip(delays).zip(distances);
+    let score = |((flight, delay), distance): ((&i64, &f64), &i64)| {
+        *distance as f64 / (*delay + *flight as f64)
+    };
+    Ok(Float64Array::from_iter_values(rows.map(score)))
 }
 
 fn json(rows: &Rows) -> serde_json::Result<(Vec<u32>, BinaryArray, BinaryArray)> {

@@ -123,7 +123,7 @@ fn native(records: &[feed::FeedRecord]) -> u64 {
     outputs.iter().map(|output| output.len() as u64).sum()
 }
 
-fn lane(flight: &Flight) -> usize {
+fn lane(flight: &Flight<'_>) -> usize {
     match flight.dep_delay {
         _ if flight.cancelled => 2,
         Some(minutes) if minutes > 15.0 => 1,

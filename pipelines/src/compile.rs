@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema as ArrowSchema};
+use codec::Format;
 use expr::{Expr, Predicate, base_schema};
 use model::catalog::Catalog;
 use model::schema::{Field, FieldType, Schema};
@@ -21,8 +22,8 @@ use crate::spec::{Broken, Spec, hint};
 /// What is known of the values on an edge.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fields {
-    /// Typed fields, decoded from JSON or selected.
-    Known(Arc<Schema>),
+    /// Typed fields, and how they are written.
+    Known(Format),
     /// No schema: only the columns that every record has.
     Base,
     /// Not to be told without a catalog: expressions cannot be checked.
@@ -46,6 +47,8 @@ pub enum Program {
     Filter(Predicate),
     Map {
         select: Vec<(Field, Expr)>,
+        /// How the selected columns are written.
+        format: Format,
         key: Option<Expr>,
     },
     Route(Vec<Predicate>),
@@ -109,14 +112,19 @@ impl Found {
     fn fields(&self) -> Fields {
         match self {
             Found::Topic(TopicSpec {
-                codec: PayloadCodec::Json,
+                codec,
                 schema: Some(schema),
                 ..
-            }) => Fields::Known(Arc::new(schema.clone())),
+            }) => known(*codec, schema.clone()),
             Found::Topic(_) => Fields::Base,
             Found::Maybe | Found::No => Fields::Unknown,
         }
     }
+}
+
+/// Fields of values in a codec; none where it has no columns.
+fn known(codec: PayloadCodec, schema: Schema) -> Fields {
+    Format::new(codec, Arc::new(schema)).map_or(Fields::Base, Fields::Known)
 }
 
 /// Compiles every node of the graph that has its inputs.
@@ -193,7 +201,7 @@ fn output_fields(
     out: &mut Complaints<'_>,
 ) -> Fields {
     match &schema.value {
-        OutputSchema::Fields(fields) => Fields::Known(Arc::new(fields.clone())),
+        OutputSchema::Fields(fields) => known(PayloadCodec::Json, fields.clone()),
         OutputSchema::Topic(name) => {
             let topic = At {
                 value: name.clone(),
@@ -225,12 +233,12 @@ fn together(edges: &[Fields]) -> Fields {
             (Fields::Unknown, _) | (_, Fields::Unknown) => Fields::Unknown,
             (Fields::Known(a), Fields::Known(b)) if a == *b => Fields::Known(a),
             (Fields::Known(a), Fields::Known(b)) => {
-                let same = |f: &&Field| b.field(&f.name) == Some(*f);
-                let fields: Vec<Field> = a.fields.iter().filter(same).cloned().collect();
+                let same = |f: &&Field| b.schema().field(&f.name) == Some(*f);
+                let fields: Vec<Field> = a.schema().fields.iter().filter(same).cloned().collect();
                 if fields.is_empty() {
                     Fields::Base
                 } else {
-                    Fields::Known(Arc::new(Schema { fields }))
+                    known(PayloadCodec::Json, Schema { fields })
                 }
             }
             _ => Fields::Base,
@@ -268,7 +276,9 @@ impl Scope<'_, '_> {
         match self.fields {
             Fields::Unknown => return None,
             Fields::Base => {}
-            Fields::Known(schema) => columns.extend(schema.to_arrow().fields().iter().cloned()),
+            Fields::Known(format) => {
+                columns.extend(format.schema().to_arrow().fields().iter().cloned());
+            }
         }
         Some(ArrowSchema::new(columns))
     }
@@ -347,8 +357,16 @@ impl Scope<'_, '_> {
             return (None, vec![Fields::Unknown]);
         }
         let fields = select.iter().map(|(field, _)| field.clone()).collect();
-        let ports = vec![Fields::Known(Arc::new(Schema { fields }))];
-        (key.map(|key| Program::Map { select, key }), ports)
+        let Fields::Known(format) = known(PayloadCodec::Json, Schema { fields }) else {
+            return (None, vec![Fields::Unknown]);
+        };
+        let ports = vec![Fields::Known(format.clone())];
+        let program = key.map(|key| Program::Map {
+            select,
+            format,
+            key,
+        });
+        (program, ports)
     }
 
     fn route(&mut self, route: &Route) -> Option<Program> {
@@ -374,7 +392,7 @@ impl Scope<'_, '_> {
         ) = (&found, self.fields)
         {
             for field in &wanted.fields {
-                let message = match given.field(&field.name) {
+                let message = match given.schema().field(&field.name) {
                     Some(other) if other.ty == field.ty => continue,
                     // A whole number is read as a float.
                     Some(Field {

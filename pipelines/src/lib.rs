@@ -33,3 +33,4 @@ pub use prepare::Prepared;
 pub use runtime::{Deps, Runtime};
 pub use spec::{Spec, Surroundings, freeze, json_schema, parse, parse_with};
 pub use status::{Handover, LaneState, LaneStatus, PipelineStatus};
+pub use wasm::Metric;

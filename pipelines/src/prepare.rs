@@ -11,7 +11,7 @@ use std::sync::Arc;
 use model::catalog::PipelineRecord;
 use model::diagnostic::Diagnostic;
 use model::ids::Digest;
-use wasm::{Grants, Host, Module};
+use wasm::{Grants, Host, Metrics, Module};
 
 use crate::compile::{Compiled, Topics, compile};
 use crate::graph::{Complaints, Graph};
@@ -19,7 +19,7 @@ use crate::runtime::Deps;
 use crate::spec::types::{ModuleSource, Node};
 use crate::spec::yaml::Pos;
 use crate::spec::{Broken, Spec, parse, sorted};
-use crate::stage::build::program;
+use crate::stage::build::{edges, program};
 
 /// A pipeline of which nothing but its topics can be missing.
 pub struct Prepared {
@@ -78,7 +78,7 @@ pub(crate) async fn prepare(
         };
         compile(&graph, &topics, &mut unheard)
     };
-    let modules = modules(deps, &spec, record).await?;
+    let modules = modules(deps, &spec, &compiled, record).await?;
     let record = PipelineRecord {
         name: spec.name().to_string(),
         ..record.clone()
@@ -96,6 +96,7 @@ pub(crate) async fn prepare(
 async fn modules(
     deps: &Deps,
     spec: &Spec,
+    compiled: &[Compiled],
     record: &PipelineRecord,
 ) -> Result<BTreeMap<String, Module>, Vec<Diagnostic>> {
     let mut loaded = BTreeMap::new();
@@ -126,13 +127,17 @@ async fn modules(
             Err(why) => fail(def.source.at, format!("module `{name}`: {why}")),
         }
     }
-    for (name, node) in spec.nodes.iter() {
-        let Node::Wasm(wasm) = node else { continue };
+    for node in compiled {
+        let (name, Node::Wasm(wasm)) = &spec.nodes.0[node.number] else {
+            continue;
+        };
         let Some(module) = loaded.get(&wasm.module.value) else {
             continue;
         };
-        let program = program(spec, wasm, module);
-        let opened = tokio::task::spawn_blocking(move || program.open(0).map(|_| ())).await;
+        let program = program(spec, (name, wasm), edges(compiled, node, wasm), module);
+        let opened =
+            tokio::task::spawn_blocking(move || program.open(0, Metrics::default()).map(|_| ()))
+                .await;
         match opened {
             Ok(Ok(())) => {}
             Ok(Err(why)) => fail(

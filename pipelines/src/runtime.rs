@@ -15,6 +15,7 @@ use model::ids::PartitionId;
 use model::port::{CatalogView, Commit, LogError, Lookup, Modules, Position, TopicLog};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use wasm::Metric;
 
 use crate::error::{RemoveError, StartError};
 use crate::plan::{Previous, Reload, plan};
@@ -24,7 +25,7 @@ use crate::spec::types::{Node, Start};
 use crate::stage::Stage;
 use crate::stage::build::{Parts, stages};
 use crate::stage::lane::{FORGOTTEN, Lane, Order, Shared};
-use crate::status::{LaneState, LaneStatus, PipelineStatus};
+use crate::status::{LaneState, LaneStatus, Numbers, PipelineStatus};
 
 /// What a runtime works with.
 #[derive(Clone)]
@@ -59,6 +60,17 @@ struct Running {
     spec: Arc<Spec>,
     record: PipelineRecord,
     stages: BTreeMap<String, RunningStage>,
+}
+
+impl Running {
+    /// What the modules of all lanes count, by node and name.
+    fn metrics(&self) -> BTreeMap<String, BTreeMap<String, Metric>> {
+        let mut sums = BTreeMap::new();
+        for lane in self.stages.values().flat_map(|stage| &stage.lanes) {
+            lane.shared.numbers.sum(&mut sums);
+        }
+        sums
+    }
 }
 
 struct RunningStage {
@@ -284,6 +296,7 @@ impl Runtime {
             let shared = Shared {
                 status: Arc::new(Mutex::new(status)),
                 changed: self.inner.changed.clone(),
+                numbers: Numbers::default(),
             };
             let lane = Lane::new(
                 self.inner.deps.log.clone(),
@@ -377,6 +390,7 @@ impl Runtime {
                     .values()
                     .flat_map(|s| s.lanes.iter().map(lane))
                     .collect(),
+                metrics: pipeline.metrics(),
             })
             .collect()
     }

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::ids::{Digest, Offset};
 use serde::{Deserialize, Serialize};
+use wasm::{Metric, Metrics};
 
 use crate::limits::HANDOVERS_KEPT_MAX;
 
@@ -17,6 +19,31 @@ pub struct PipelineStatus {
     /// The newest generation that was started.
     pub generation: u64,
     pub lanes: Vec<LaneStatus>,
+    /// What modules count, by node and name, summed up over the lanes since they started.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
+}
+
+/// The numbers of one lane's modules, by node: they outlive an instance and a generation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Numbers(Arc<Mutex<BTreeMap<String, Metrics>>>);
+
+impl Numbers {
+    pub fn of(&self, node: &str) -> Metrics {
+        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.entry(node.to_string()).or_default().clone()
+    }
+
+    /// Adds them to those of other lanes.
+    pub fn sum(&self, into: &mut BTreeMap<String, BTreeMap<String, Metric>>) {
+        let nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (node, metrics) in nodes.iter() {
+            for (name, metric) in metrics.read() {
+                let known = into.entry(node.clone()).or_default().entry(name);
+                known.and_modify(|sum| sum.merge(&metric)).or_insert(metric);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

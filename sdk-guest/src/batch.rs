@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use crate::column::Column;
 use crate::record::Failure;
 use crate::sys;
+use crate::typed::{Bools, Field, Floats, Ints};
 
 /// What the node was declared with. Only seen by `open`.
 pub struct Context(pub(crate) sys::Context);
@@ -39,6 +40,27 @@ impl Context {
     /// Names of the outputs; their places are the ports.
     pub fn outputs(&self) -> Vec<String> {
         self.0.outputs()
+    }
+
+    /// The fields of an input's rows; none where its edge has no schema.
+    pub fn input_fields(&self, input: u16) -> Vec<Field> {
+        self.0.input_fields(input)
+    }
+
+    /// The fields of the rows an output takes; none where it declares no schema.
+    pub fn output_fields(&self, port: u16) -> Vec<Field> {
+        self.0.output_fields(port)
+    }
+
+    /// Says which fields of an input `process` reads as columns, once an input. Column i of a
+    /// batch is then `fields[i]`.
+    pub fn select(&self, input: u16, fields: &[Field]) -> Result<(), Failure> {
+        self.0.select(input, fields)
+    }
+
+    /// Says which fields `process` sets as columns on an output, once an output.
+    pub fn declare(&self, port: u16, fields: &[Field]) -> Result<(), Failure> {
+        self.0.declare(port, fields)
     }
 
     /// The input partition of this lane.
@@ -127,6 +149,25 @@ impl Batch {
             }
             place = &header.next;
         }
+    }
+
+    /// A selected column of bools. Each call fetches it, as those below do.
+    pub fn bools(&self, column: u16) -> Bools {
+        self.source.bools(column)
+    }
+
+    /// A selected column of integers or times.
+    pub fn ints(&self, column: u16) -> Ints {
+        self.source.ints(column)
+    }
+
+    pub fn floats(&self, column: u16) -> Floats {
+        self.source.floats(column)
+    }
+
+    /// A selected column of text or bytes.
+    pub fn bytes(&self, column: u16) -> Column {
+        self.source.bytes(column)
     }
 
     /// Microseconds since the epoch, UTC: no row before it is expected any more.

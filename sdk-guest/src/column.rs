@@ -4,12 +4,14 @@
 //! Invariants: `offsets` has one entry more than rows, starts at 0 and never falls; `validity` is
 //! empty while every row is present.
 
+use crate::typed::Validity;
+
 /// Row i is `data[offsets[i]..offsets[i+1]]`, or absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub(crate) offsets: Vec<u32>,
     pub(crate) data: Vec<u8>,
-    pub(crate) validity: Vec<u8>,
+    pub(crate) validity: Validity,
 }
 
 impl Default for Column {
@@ -23,7 +25,7 @@ impl Column {
         Column {
             offsets: vec![0],
             data: Vec::new(),
-            validity: Vec::new(),
+            validity: Validity::default(),
         }
     }
 
@@ -34,7 +36,7 @@ impl Column {
         Column {
             offsets,
             data: Vec::with_capacity(bytes),
-            validity: Vec::new(),
+            validity: Validity::default(),
         }
     }
 
@@ -58,7 +60,7 @@ impl Column {
     /// A row; `None` when it is absent. Panics past the end.
     #[inline]
     pub fn get(&self, row: usize) -> Option<&[u8]> {
-        if !self.validity.is_empty() && self.validity[row / 8] & (1 << (row % 8)) == 0 {
+        if !self.validity.is_present(row) {
             return None;
         }
         Some(&self.data[self.offsets[row] as usize..self.offsets[row + 1] as usize])
@@ -95,19 +97,7 @@ impl Column {
     fn close(&mut self, present: bool) {
         let row = self.len();
         self.offsets.push(self.data.len() as u32);
-        if present && self.validity.is_empty() {
-            return;
-        }
-        if self.validity.is_empty() {
-            // the first absent row: all before it were present
-            self.validity = vec![0xff; row / 8];
-            self.validity.push(((1u16 << (row % 8)) - 1) as u8);
-        } else if row.is_multiple_of(8) {
-            self.validity.push(0);
-        }
-        if present {
-            self.validity[row / 8] |= 1 << (row % 8);
-        }
+        self.validity.push(row, present);
     }
 }
 

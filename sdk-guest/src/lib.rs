@@ -23,10 +23,35 @@
 //! ```
 //!
 //! - [`macro@map`] one row to one, [`macro@flat_map`] to many, [`macro@filter`], [`macro@route`]
-//! - a first parameter `&[u8]`, `Option<&[u8]>` or `&str` takes the value as it is, any other type
-//!   is read from JSON; further parameters: [`Meta`] for key, time and headers, `&T` for the
-//!   node's `params`
+//! - a first parameter `&[u8]`, `Option<&[u8]>` or `&str` takes the value as it is, a struct with
+//!   [`macro@Row`] comes from typed columns that the host decoded, any other type is read from JSON;
+//!   what is returned goes out the same ways; further parameters: [`Meta`] for key, time and headers,
+//!   `&T` for the node's `params`
+//! - [`macro@Row`] makes a struct a row of typed columns, with text borrowed from them:
+//!
+//! ```
+//! # extern crate rustmq_sdk as rustmq;
+//! #[derive(rustmq::Row)]
+//! struct Flight<'a> { carrier: &'a str, dep_delay: Option<f64>, ts: rustmq::Timestamp }
+//!
+//! #[derive(rustmq::Row)]
+//! struct Late<'a> { carrier: &'a str, hours: f64, due: rustmq::Timestamp }
+//!
+//! #[rustmq::map]
+//! fn late(row: Flight<'_>) -> Option<Late<'_>> {
+//!     let minutes = row.dep_delay.filter(|minutes| *minutes > 15.0)?;
+//!     Some(Late { carrier: row.carrier, hours: minutes / 60.0, due: row.ts })
+//! }
+//!
+//! let flight = r#"{"carrier":"UA","dep_delay":90,"ts":"2013-01-01T05:00:00Z"}"#;
+//! let out = rustmq::testing::run::<late>([flight]);
+//! let late = r#"{"carrier":"UA","hours":1.5,"due":"2013-01-01T05:00:00.000000Z"}"#;
+//! assert_eq!(out.texts("out"), [late]);
+//! ```
+//!
 //! - [`Record`] sets key, event time, headers and port of an output; [`Raw`] writes bytes
+//! - [`info!`] and its sisters write to the server's log, [`Counter`] and [`Histogram`] into the
+//!   pipeline's status
 //! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
 //! - [`testing`] runs a module natively, with neither broker nor WebAssembly
 //!
@@ -38,14 +63,19 @@ mod column;
 mod outbox;
 mod record;
 #[doc(hidden)]
+pub mod row;
+#[doc(hidden)]
 pub mod rt;
+mod telemetry;
+mod time;
+mod typed;
 mod value;
 
 #[cfg(target_family = "wasm")]
-#[path = "abi.rs"]
+#[path = "abi/mod.rs"]
 mod sys;
 #[cfg(not(target_family = "wasm"))]
-#[path = "native.rs"]
+#[path = "native/mod.rs"]
 mod sys;
 
 #[cfg(not(target_family = "wasm"))]
@@ -55,7 +85,11 @@ pub use batch::{Batch, Context, Meta};
 pub use column::Column;
 pub use outbox::Outbox;
 pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
-pub use rustmq_sdk_macros::{Port, filter, flat_map, map, route};
+pub use row::{Cell, FromColumns, ToColumns};
+pub use rustmq_sdk_macros::{Port, Row, filter, flat_map, map, route};
+pub use telemetry::{Counter, Histogram, Level, log, log_enabled};
+pub use time::{Timestamp, TimestampError};
+pub use typed::{Bools, Columnar, Field, FieldType, Floats, Ints};
 pub use value::{Output, Payload};
 
 /// A module at the level of whole batches. The attributes implement it for you.
@@ -75,12 +109,12 @@ macro_rules! export {
         const _: () = {
             static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
 
-            #[unsafe(export_name = "rustmq:etl/module@0.1.0#open")]
+            #[unsafe(export_name = "rustmq:etl/module@0.1.1#open")]
             extern "C" fn open(context: u32) -> *const u8 {
                 SLOT.open(context)
             }
 
-            #[unsafe(export_name = "rustmq:etl/module@0.1.0#process")]
+            #[unsafe(export_name = "rustmq:etl/module@0.1.1#process")]
             extern "C" fn process(rows: u32, out: u32) -> *const u8 {
                 SLOT.process(rows, out)
             }
@@ -99,7 +133,7 @@ macro_rules! export {
             }
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.0:transform")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.1:transform")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
         };

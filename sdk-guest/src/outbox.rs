@@ -6,6 +6,7 @@
 
 use crate::column::Column;
 use crate::sys;
+use crate::typed::{Bools, Floats, Ints};
 
 /// A row that is neither forwarded, nor a parent, nor rejected or retried is filtered out.
 pub struct Outbox(pub(crate) sys::Outbox);
@@ -22,12 +23,42 @@ impl Outbox {
         self.0.emit(port, parents, keys, values);
     }
 
-    /// For the rows of the last `emit`; microseconds since the epoch, UTC.
+    /// New rows, whose columns the calls after it set; one that is not set is null. Key, event
+    /// time and headers are those of the parent; `None`: each row of the batch gives one, in order.
+    pub fn emit_columns(&mut self, port: u16, parents: Option<&[u32]>) {
+        self.0.emit_columns(port, parents);
+    }
+
+    /// Keys of the rows of the last `emit_columns`.
+    pub fn set_keys(&mut self, keys: &Column) {
+        self.0.set_keys(keys);
+    }
+
+    /// A declared column of bools of the last `emit_columns`, once.
+    pub fn set_bools(&mut self, column: u16, values: &Bools) {
+        self.0.set_bools(column, values);
+    }
+
+    /// The same of integers or times.
+    pub fn set_ints(&mut self, column: u16, values: &Ints) {
+        self.0.set_ints(column, values);
+    }
+
+    pub fn set_floats(&mut self, column: u16, values: &Floats) {
+        self.0.set_floats(column, values);
+    }
+
+    /// The same of text or bytes.
+    pub fn set_bytes(&mut self, column: u16, values: &Column) {
+        self.0.set_bytes(column, values);
+    }
+
+    /// For the rows of the last emit; microseconds since the epoch, UTC.
     pub fn set_event_times(&mut self, times: &[i64]) {
         self.0.set_event_times(times);
     }
 
-    /// For the rows of the last `emit`; an absent value sets nothing.
+    /// For the rows of the last emit; an absent value sets nothing.
     pub fn set_header(&mut self, name: &str, values: &Column) {
         self.0.set_header(name, values);
     }

@@ -134,6 +134,19 @@ impl Broker {
         fetch::fetch_wait(&inner.store, waiting, partition, from, bytes_max, wait_ms).await
     }
 
+    /// The same from many partitions at once, until one of them has something: what those have
+    /// that have something, in the order named. `bytes_max` is for all together.
+    pub async fn fetch_many(
+        &self,
+        wants: &[(PartitionId, Offset)],
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> Vec<(PartitionId, Result<Fetched, LogError>)> {
+        let inner = &self.inner;
+        let waiting = &inner.fetches_waiting;
+        fetch::fetch_many(&inner.store, waiting, wants, bytes_max, wait_ms).await
+    }
+
     /// An id that no producer has had, of no broker and before no restart.
     pub async fn producer_open(&self) -> Result<ProducerId, ProposeError> {
         let Inner {

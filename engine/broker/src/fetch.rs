@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures::future::select_all;
 use model::{Batch, Bounds, LogError, Offset, PartitionId};
 use storage::Store;
 use tokio::sync::watch;
@@ -65,6 +66,76 @@ pub(crate) async fn fetch_wait(
     }
 }
 
+/// Reads from many partitions until one of them has something, or cannot be read.
+pub(crate) async fn fetch_many(
+    store: &Store,
+    waiting: &Arc<AtomicU64>,
+    wants: &[(PartitionId, Offset)],
+    bytes_max: usize,
+    wait_ms: u64,
+) -> Vec<(PartitionId, Result<Fetched, LogError>)> {
+    let bytes_max = bytes_max.clamp(1, FETCH_BYTES_MAX);
+    let wait = Duration::from_millis(wait_ms.min(FETCH_WAIT_MS_MAX));
+    let deadline = Instant::now() + wait;
+    loop {
+        let mut ends: Vec<_> = wants.iter().map(|(p, _)| store.watch(*p)).collect();
+        let found = read_many(store, wants, bytes_max).await;
+        if !found.is_empty() || wants.is_empty() || wait.is_zero() {
+            return found;
+        }
+        let _counted = Counted::new(waiting);
+        let moves = ends.iter_mut().zip(wants).map(|(end, (p, from))| {
+            Box::pin(async move {
+                // What went meanwhile is told of by the next read.
+                if let Ok(end) = end {
+                    let _ = beyond(store, end, *p, *from).await;
+                }
+            })
+        });
+        if timeout_at(deadline, select_all(moves)).await.is_err() {
+            return Vec::new();
+        }
+    }
+}
+
+async fn read_many(
+    store: &Store,
+    wants: &[(PartitionId, Offset)],
+    bytes_max: usize,
+) -> Vec<(PartitionId, Result<Fetched, LogError>)> {
+    let (mut found, mut room) = (Vec::new(), bytes_max);
+    for (p, from) in wants {
+        if room == 0 {
+            break;
+        }
+        match read_new(store, *p, *from, room).await {
+            Ok(None) => {}
+            Ok(Some(fetched)) => {
+                let bytes: usize = fetched.batches.iter().map(Batch::size).sum();
+                room = room.saturating_sub(bytes);
+                found.push((*p, Ok(fetched)));
+            }
+            Err(error) => found.push((*p, Err(error))),
+        }
+    }
+    found
+}
+
+/// What is there from `from` on, if anything.
+async fn read_new(
+    store: &Store,
+    p: PartitionId,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Option<Fetched>, LogError> {
+    let bounds = check_range(store, p, from)?;
+    if bounds.end == from {
+        return Ok(None);
+    }
+    let batches = store.read(p, from, bytes_max).await?;
+    Ok((!batches.is_empty()).then_some(Fetched { batches, bounds }))
+}
+
 /// Resolves when the end of `p` is greater than `offset`.
 pub(crate) async fn moved(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogError> {
     let mut end = store.watch(p)?;
@@ -87,7 +158,7 @@ async fn beyond(
     }
 }
 
-fn check_range(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogError> {
+fn check_range(store: &Store, p: PartitionId, offset: Offset) -> Result<Bounds, LogError> {
     let bounds = store.bounds(p)?;
     if offset < bounds.start || offset > bounds.end {
         return Err(LogError::OutOfRange {
@@ -96,5 +167,5 @@ fn check_range(store: &Store, p: PartitionId, offset: Offset) -> Result<(), LogE
             bounds,
         });
     }
-    Ok(())
+    Ok(bounds)
 }

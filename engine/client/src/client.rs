@@ -60,20 +60,34 @@ impl Client {
 
     /// A stream of its own: requests on it keep their order.
     pub async fn channel(&self) -> Result<Channel, ConnectError> {
+        let link = self.link().await?;
+        // Not under the lock: a link that has no stream to give holds up nobody else.
+        match link.open().await {
+            Ok((reader, writer)) => return Ok(Channel::new(reader, writer, link)),
+            Err(error) => tracing::debug!(%error, "link is gone, connecting again"),
+        }
+        self.forget(&link).await;
+        let link = self.link().await?;
+        let (reader, writer) = link.open().await?;
+        Ok(Channel::new(reader, writer, link))
+    }
+
+    /// Drops a link that does not work, unless another has taken its place.
+    async fn forget(&self, broken: &Arc<Link>) {
+        let mut link = self.inner.link.lock().await;
+        link.take_if(|link| Arc::ptr_eq(link, broken));
+    }
+
+    /// The link, made anew if it is gone.
+    async fn link(&self) -> Result<Arc<Link>, ConnectError> {
         let mut link = self.inner.link.lock().await;
         if let Some(alive) = link.as_ref().filter(|link| link.is_alive()) {
-            match alive.open().await {
-                Ok((reader, writer)) => {
-                    return Ok(Channel::new(reader, writer, Arc::clone(alive)));
-                }
-                Err(error) => tracing::debug!(%error, "link is gone, connecting again"),
-            }
+            return Ok(Arc::clone(alive));
         }
         *link = None;
         let fresh = Arc::new(Box::pin(connect(&self.inner.config)).await?);
-        let (reader, writer) = fresh.open().await?;
         *link = Some(Arc::clone(&fresh));
-        Ok(Channel::new(reader, writer, fresh))
+        Ok(fresh)
     }
 
     /// One question on a stream of its own. A refusal is an `Err`.

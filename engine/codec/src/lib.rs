@@ -7,7 +7,10 @@
 //! [`encode_json`] writes, [`JsonDecoder`] reads back to the same columns.
 //! Refuses: codecs that are not built yet (csv, avro, columns), column types JSON has no form for.
 
+mod column;
+mod format;
 pub mod json;
 pub mod time;
 
+pub use format::{Format, Projection};
 pub use json::{BytesAs, DecodeError, Decoded, EncodeError, JsonDecoder, JsonEncoder, encode_json};

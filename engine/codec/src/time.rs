@@ -50,20 +50,24 @@ pub fn format_rfc3339(micros: i64, out: &mut Vec<u8>) -> bool {
     let seconds = micros.div_euclid(SECOND_MICROS);
     let (year, month, day) = civil_from_days(seconds.div_euclid(DAY_SECONDS));
     let of_day = seconds.rem_euclid(DAY_SECONDS);
-    put(out, year, 4);
-    out.push(b'-');
-    put(out, month, 2);
-    out.push(b'-');
-    put(out, day, 2);
-    out.push(b'T');
-    put(out, of_day / 3600, 2);
-    out.push(b':');
-    put(out, of_day / 60 % 60, 2);
-    out.push(b':');
-    put(out, of_day % 60, 2);
-    out.push(b'.');
-    put(out, micros.rem_euclid(SECOND_MICROS), 6);
-    out.push(b'Z');
+    let micros = micros.rem_euclid(SECOND_MICROS);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    for (at, number) in [
+        (0, year / 100),
+        (2, year % 100),
+        (5, month),
+        (8, day),
+        (11, of_day / 3600),
+        (14, of_day / 60 % 60),
+        (17, of_day % 60),
+        (20, micros / 10_000),
+        (22, micros / 100 % 100),
+        (24, micros % 100),
+    ] {
+        text[at] = b'0' + (number / 10) as u8;
+        text[at + 1] = b'0' + (number % 10) as u8;
+    }
+    out.extend_from_slice(&text);
     true
 }
 
@@ -74,12 +78,6 @@ pub fn rfc3339(micros: i64) -> String {
         return micros.to_string();
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-fn put(out: &mut Vec<u8>, number: i64, width: u32) {
-    for place in (0..width).rev() {
-        out.push(b'0' + (number / 10_i64.pow(place) % 10) as u8);
-    }
 }
 
 fn digits(bytes: &[u8]) -> Option<i64> {

@@ -54,5 +54,7 @@ pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
 pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
 /// A fetch returns no more than this beside its first batch.
 pub const FETCH_BYTES_MAX: u32 = 16 << 20;
-/// Batches in one fetch reply.
+/// Partitions that one fetch of many names.
+pub const FETCH_PARTITIONS_MAX: u32 = 1_024;
+/// Batches in one fetch reply, of each partition.
 pub const FETCH_BATCHES_MAX: u32 = 65_536;

@@ -106,6 +106,7 @@ table! {
     11 Fetch => Fetched,
     12 ProducerOpen => ProducerOpened,
     13 Lookup => Found,
+    14 FetchMany => FetchedMany,
 
     20 TopicCreate => TopicCreated,
     21 TopicList => Topics,

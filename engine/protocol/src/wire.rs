@@ -71,6 +71,13 @@ impl Writer {
         self.slice(&text);
     }
 
+    /// JSON with its length before it, for bodies that go on behind it.
+    pub fn json_sized<T: Serialize>(&mut self, value: &T) {
+        let text = serde_json::to_vec(value).expect("messages have string keys only");
+        self.u32(text.len() as u32);
+        self.slice(&text);
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -167,7 +174,27 @@ impl Reader {
 
     pub fn json<T: DeserializeOwned>(&mut self) -> Result<T, DecodeError> {
         let text = self.rest();
-        serde_json::from_slice(&text).map_err(|error| DecodeError::Json {
+        self.parsed(&text)
+    }
+
+    /// JSON with its length before it.
+    pub fn json_sized<T: DeserializeOwned>(&mut self) -> Result<T, DecodeError> {
+        let (at, need) = (self.at, self.u32()? as usize);
+        let (what, have) = (self.what, self.rest.len());
+        if need > have {
+            return Err(DecodeError::Short {
+                what,
+                at,
+                need,
+                have,
+            });
+        }
+        let text = self.front(|rest| rest.split_to(need));
+        self.parsed(&text)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, DecodeError> {
+        serde_json::from_slice(text).map_err(|error| DecodeError::Json {
             what: self.what,
             reason: error.to_string(),
         })

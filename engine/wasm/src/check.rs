@@ -4,7 +4,7 @@
 //! Invariants: every import is on the list or the module is refused; sizes and counts are bounded
 //! before memory is taken; a core module with an embedded component type is made a component here.
 //! Refuses: what is not WebAssembly, plain core modules, imports without a grant, versions of
-//! `rustmq:etl` other than this host's 0.minor.
+//! `rustmq:etl` other than this host's 0.minor, and what a newer one of them has.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use wit_component::ComponentEncoder;
 
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
-use crate::world::{DATA, MODULE, VERSION, WORLD};
+use crate::world::{MODULE, PACKAGE, VERSION, WORLD, offered};
 
 /// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
 const STUBBED: [&str; 5] = [
@@ -26,33 +26,6 @@ const STUBBED: [&str; 5] = [
     "wasi:clocks/",
     "wasi:random/",
     "wasi:filesystem/",
-];
-
-/// What this host offers inside `rustmq:etl/data` and `/types`.
-const OFFERED: [&str; 23] = [
-    "column",
-    "failure",
-    "context",
-    "batch",
-    "outbox",
-    "[method]context.params",
-    "[method]context.inputs",
-    "[method]context.outputs",
-    "[method]context.partition",
-    "[method]batch.len",
-    "[method]batch.input",
-    "[method]batch.keys",
-    "[method]batch.values",
-    "[method]batch.event-times",
-    "[method]batch.offsets",
-    "[method]batch.header",
-    "[method]batch.watermark",
-    "[method]outbox.forward",
-    "[method]outbox.emit",
-    "[method]outbox.set-event-times",
-    "[method]outbox.set-header",
-    "[method]outbox.reject",
-    "[method]outbox.retry",
 ];
 
 /// What a pipeline allows a module beyond `rustmq:etl`. Nothing can be granted yet: the type is
@@ -82,7 +55,7 @@ pub struct ModuleInfo {
     /// Interfaces, sorted.
     pub imports: Vec<String>,
     pub exports: Vec<String>,
-    /// Functions and types inside imported interfaces of ours that this host does not have.
+    /// Interfaces of ours, and functions and types inside them, that this host does not have.
     pub unknown: Vec<String>,
     /// Imports that are linked to deny-everything stubs.
     pub stubbed: Vec<String>,
@@ -135,20 +108,16 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
     if let Some(name) = grants.names.iter().next() {
         return Err(LoadError::Grant { name: name.clone() });
     }
+    if let Some(name) = info.unknown.first() {
+        return Err(LoadError::Version {
+            name: name.clone(),
+            built: info.built_for().unwrap_or("another version").to_owned(),
+        });
+    }
     if let Some(name) = info.grants_needed.first() {
         return Err(LoadError::Import {
             name: name.clone(),
             hint: hint(name).into(),
-        });
-    }
-    if let Some(name) = info.unknown.first() {
-        let hint = format!(
-            "this host offers rustmq:etl {VERSION}, which does not have it; build the module \
-             with the SDK of this version"
-        );
-        return Err(LoadError::Import {
-            name: name.clone(),
-            hint,
         });
     }
     if !info.exports.iter().any(|name| ours(name, MODULE)) {
@@ -161,9 +130,7 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
 
 /// What to do about an import that is not granted.
 fn hint(name: &str) -> &'static str {
-    if name.starts_with("rustmq:etl/") {
-        "this host offers version 0.1 of rustmq:etl; build the module with the SDK of this version"
-    } else if name.starts_with("wasi:http") || name.starts_with("wasi:sockets") {
+    if name.starts_with("wasi:http") || name.starts_with("wasi:sockets") {
         "modules have no network; move the request to a connector"
     } else if name.starts_with("wasi_snapshot_preview1") || name.starts_with("wasi_unstable") {
         "the module was built for WASI 0.1; build it for wasm32-unknown-unknown or wasm32-wasip2"
@@ -174,22 +141,41 @@ fn hint(name: &str) -> &'static str {
     }
 }
 
-/// The same interface in a version this host links: 0.1.x.
-fn ours(name: &str, offered: &str) -> bool {
-    let parts = |name: &str| -> Option<(String, String)> {
-        let (interface, version) = name.split_once('@')?;
-        let (minor, _patch) = version.rsplit_once('.')?;
-        Some((interface.to_owned(), minor.to_owned()))
-    };
-    matches!((parts(name), parts(offered)), (Some(a), Some(b)) if a == b)
+impl ModuleInfo {
+    /// The version of `rustmq:etl` that the module was built for.
+    pub fn built_for(&self) -> Option<&str> {
+        let names = self.exports.iter().chain(&self.imports);
+        names
+            .filter_map(|name| of_package(name))
+            .next()
+            .map(|(_, version)| version)
+    }
+}
+
+/// Interface (with the package's name) and version of a name in our package.
+fn of_package(name: &str) -> Option<(&str, &str)> {
+    let (interface, version) = name.split_once('@')?;
+    let (package, _) = interface.split_once('/')?;
+    (package == PACKAGE).then_some((interface, version))
+}
+
+/// Whether guests of that version are linked: those of this host's 0.minor, since versions of it
+/// differ by additions only.
+fn linked(version: &str) -> bool {
+    let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
+    minor(version) == minor(VERSION)
+}
+
+/// The same interface in a version this host links.
+fn ours(name: &str, wanted: &str) -> bool {
+    match (of_package(name), of_package(wanted)) {
+        (Some((name, version)), Some((wanted, _))) => name == wanted && linked(version),
+        _ => false,
+    }
 }
 
 fn is_stubbed(name: &str) -> bool {
     STUBBED.iter().any(|prefix| name.starts_with(prefix))
-}
-
-fn is_ours(name: &str) -> bool {
-    ours(name, DATA) || ours(name, crate::world::TYPES)
 }
 
 enum Core {
@@ -220,7 +206,9 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             _ => {}
         }
     }
-    let known = |name: &String| is_ours(name) || is_stubbed(name) || name.starts_with("[export]");
+    let known = |name: &String| {
+        of_package(name).is_some() || is_stubbed(name) || name.starts_with("[export]")
+    };
     let grants_needed: Vec<String> = imports.iter().filter(|n| !known(n)).cloned().collect();
     if !grants_needed.is_empty() {
         let stubbed = imports.iter().filter(|n| is_stubbed(n)).cloned().collect();
@@ -267,16 +255,20 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
         }
     }
     let mut unknown = Vec::new();
-    for name in imports.iter().filter(|n| is_ours(n)) {
+    for name in &imports {
+        let Some((interface, version)) = of_package(name) else {
+            continue;
+        };
+        let Some(inside) = offered().get(interface).filter(|_| linked(version)) else {
+            unknown.push(name.clone());
+            continue;
+        };
         let item = types.component_item_for_import(name).map(|item| &item.ty);
         let Some(ComponentEntityType::Instance(id)) = item else {
             unknown.push(format!("{name} (not as an interface)"));
             continue;
         };
-        let names = types[*id]
-            .exports
-            .keys()
-            .filter(|n| !OFFERED.contains(&n.as_str()));
+        let names = types[*id].exports.keys().filter(|n| !inside.contains(*n));
         unknown.extend(names.map(|inner| format!("{name}#{inner}")));
     }
     let pick = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
@@ -291,7 +283,7 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
             .any(|n| ours(n, MODULE))
             .then(|| WORLD.to_owned()),
         stubbed: pick(&|n| is_stubbed(n)),
-        grants_needed: pick(&|n| !is_ours(n) && !is_stubbed(n)),
+        grants_needed: pick(&|n| of_package(n).is_none() && !is_stubbed(n)),
         imports: imports.into_iter().collect(),
         exports: exports.into_iter().collect(),
         unknown,

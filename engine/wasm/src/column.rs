@@ -1,59 +1,24 @@
-//! Columns over the boundary: Arrow buffers into guest memory with one copy, and back.
+//! Columns of byte strings over the boundary: from Arrow buffers into guest memory, and back.
 //!
 //! Called by: `link`.
 //! Invariants: outward, a list is copied once, straight from the Arrow buffer into the guest;
 //! inward, offsets are checked (count, first, order, end) before a byte is taken, and copied once.
 //! Refuses: with a message that names the column and the row at fault.
 
-use std::mem::MaybeUninit;
+use std::borrow::Cow;
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::types::ByteArrayType;
+use arrow::array::{Array, ArrayRef, BinaryArray, GenericByteArray, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
+use std::sync::Arc;
 use wasmtime::StoreContextMut;
-use wasmtime::component::__internal::{
-    CanonicalAbiInfo, InstanceType, InterfaceType, LowerContext,
-};
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
 use crate::error::bad;
+use crate::list::List;
 
-/// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy.
-pub(crate) struct List<T: ArrowNativeType>(pub(crate) ScalarBuffer<T>);
-
-// SAFETY: everything is forwarded to `[T]`, wasmtime's own implementation for a list, as
-// wasmtime does itself for `Vec<T>` and `Arc<[T]>`; the type adds only who owns the memory.
-unsafe impl<T: ArrowNativeType + ComponentType> ComponentType for List<T> {
-    type Lower = <[T] as ComponentType>::Lower;
-    const ABI: CanonicalAbiInfo = <[T] as ComponentType>::ABI;
-
-    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> wasmtime::Result<()> {
-        <[T] as ComponentType>::typecheck(ty, types)
-    }
-}
-
-// SAFETY: as above: `[T]` does the lowering.
-unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
-    fn linear_lower_to_flat<U>(
-        &self,
-        cx: &mut LowerContext<'_, U>,
-        ty: InterfaceType,
-        dst: &mut MaybeUninit<Self::Lower>,
-    ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_flat(&self.0, cx, ty, dst)
-    }
-
-    fn linear_lower_to_memory<U>(
-        &self,
-        cx: &mut LowerContext<'_, U>,
-        ty: InterfaceType,
-        offset: usize,
-    ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_memory(&self.0, cx, ty, offset)
-    }
-}
-
-/// `record column` on its way into a guest.
+/// `record column` of `types` on its way into a guest.
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct ColumnOut {
@@ -62,17 +27,17 @@ pub(crate) struct ColumnOut {
     validity: List<u8>,
 }
 
-/// `record column` on its way out: three views of guest memory, alive during the call.
-#[derive(ComponentType, Lift)]
+/// `record column` of `packed`.
+#[derive(ComponentType, Lower)]
 #[component(record)]
-pub(crate) struct ColumnIn {
-    offsets: WasmList<u32>,
-    data: WasmList<u8>,
-    validity: WasmList<u8>,
+pub(crate) struct PackedColumnOut {
+    offsets: List<u8>,
+    data: List<u8>,
+    validity: List<u8>,
 }
 
 impl ColumnOut {
-    pub(crate) fn new(array: &BinaryArray) -> ColumnOut {
+    pub(crate) fn new<T: ByteArrayType<Offset = i32>>(array: &GenericByteArray<T>) -> ColumnOut {
         let offsets = array.offsets();
         let (first, last) = (offsets[0].as_usize(), offsets[array.len()].as_usize());
         let own = if first == 0 {
@@ -89,7 +54,7 @@ impl ColumnOut {
         ColumnOut {
             offsets: List(own),
             data: List(ScalarBuffer::from(bytes)),
-            validity: List(validity(array)),
+            validity: List(validity(array.nulls())),
         }
     }
 
@@ -101,53 +66,163 @@ impl ColumnOut {
             validity: List(ScalarBuffer::from(vec![0u8; len.div_ceil(8)])),
         }
     }
+
+    pub(crate) fn packed(self) -> PackedColumnOut {
+        PackedColumnOut {
+            offsets: packed(self.offsets.0),
+            data: self.data,
+            validity: self.validity,
+        }
+    }
 }
 
-fn validity(array: &BinaryArray) -> ScalarBuffer<u8> {
-    match array.nulls() {
+/// The same numbers as bytes: the host is little-endian, as WebAssembly is.
+pub(crate) fn packed<T: ArrowNativeType>(numbers: ScalarBuffer<T>) -> List<u8> {
+    List(ScalarBuffer::from(numbers.into_inner()))
+}
+
+/// Validity as it crosses: empty while every row is present.
+pub(crate) fn validity(nulls: Option<&NullBuffer>) -> ScalarBuffer<u8> {
+    match nulls {
         Some(nulls) if nulls.null_count() > 0 => {
             let bits = nulls.inner().sliced();
-            ScalarBuffer::from(bits.slice_with_length(0, array.len().div_ceil(8)))
+            ScalarBuffer::from(bits.slice_with_length(0, nulls.len().div_ceil(8)))
         }
         _ => ScalarBuffer::from(Vec::<u8>::new()),
     }
 }
 
-impl ColumnIn {
+/// `record column` on its way out: three views of guest memory, alive during the call.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct ColumnIn {
+    offsets: WasmList<u32>,
+    data: WasmList<u8>,
+    validity: WasmList<u8>,
+}
+
+/// The same from `packed`.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct PackedColumnIn {
+    offsets: WasmList<u8>,
+    data: WasmList<u8>,
+    validity: WasmList<u8>,
+}
+
+/// A column of byte strings that a guest hands over.
+pub(crate) trait GuestColumn {
     /// Bytes the host will hold for it.
-    pub(crate) fn bytes(&self) -> usize {
-        self.offsets.len() * 4 + self.data.len() + self.validity.len()
-    }
+    fn bytes(&self) -> usize;
+
+    /// Offsets, data and validity where they lie.
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>)
+    -> wasmtime::Result<View<'a>>;
 
     /// Copies the column out of the guest; `rows` rows are expected.
-    pub(crate) fn take<T: 'static>(
+    fn take<T: 'static>(
         &self,
         store: &StoreContextMut<'_, T>,
         what: &str,
         rows: usize,
     ) -> wasmtime::Result<BinaryArray> {
-        let data = self.data.as_le_slice(store);
-        let offsets = self.offsets.as_le_slice(store);
-        check_offsets(what, offsets, data.len(), rows)?;
-        let nulls = match self.validity.as_le_slice(store) {
-            [] => None,
-            bits if bits.len() == rows.div_ceil(8) => {
-                let bits = BooleanBuffer::new(Buffer::from(bits), 0, rows);
-                Some(NullBuffer::new(bits)).filter(|nulls| nulls.null_count() > 0)
-            }
-            bits => {
-                return bad(format!(
-                    "{what}: validity has {} bytes, {rows} rows need {}",
-                    bits.len(),
-                    rows.div_ceil(8)
-                ));
-            }
-        };
-        let offsets = ScalarBuffer::<i32>::from(Buffer::from_slice_ref(offsets));
-        let offsets = OffsetBuffer::new(offsets);
-        BinaryArray::try_new(offsets, Buffer::from(data), nulls)
-            .or_else(|e| bad(format!("{what}: {e}")))
+        let (offsets, data, nulls) = self.view(store)?.parts(what, rows)?;
+        BinaryArray::try_new(offsets, data, nulls).or_else(|e| bad(format!("{what}: {e}")))
     }
+
+    /// As `take`, of text.
+    fn take_text<T: 'static>(
+        &self,
+        store: &StoreContextMut<'_, T>,
+        what: &str,
+        rows: usize,
+    ) -> wasmtime::Result<ArrayRef> {
+        let (offsets, data, nulls) = self.view(store)?.parts(what, rows)?;
+        match StringArray::try_new(offsets, data, nulls) {
+            Ok(array) => Ok(Arc::new(array)),
+            Err(error) => bad(format!("{what}: not UTF-8: {error}")),
+        }
+    }
+}
+
+impl GuestColumn for ColumnIn {
+    fn bytes(&self) -> usize {
+        self.offsets.len() * 4 + self.data.len() + self.validity.len()
+    }
+
+    fn view<'a, T: 'static>(
+        &self,
+        store: &'a StoreContextMut<'_, T>,
+    ) -> wasmtime::Result<View<'a>> {
+        Ok(View {
+            offsets: Cow::Borrowed(self.offsets.as_le_slice(store)),
+            data: self.data.as_le_slice(store),
+            validity: self.validity.as_le_slice(store),
+        })
+    }
+}
+
+impl GuestColumn for PackedColumnIn {
+    fn bytes(&self) -> usize {
+        self.offsets.len() + self.data.len() + self.validity.len()
+    }
+
+    fn view<'a, T: 'static>(
+        &self,
+        store: &'a StoreContextMut<'_, T>,
+    ) -> wasmtime::Result<View<'a>> {
+        Ok(View {
+            offsets: Cow::Owned(unpacked("offsets", self.offsets.as_le_slice(store))?),
+            data: self.data.as_le_slice(store),
+            validity: self.validity.as_le_slice(store),
+        })
+    }
+}
+
+/// Row numbers and offsets from their bytes.
+pub(crate) fn unpacked(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<u32>> {
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        let len = bytes.len();
+        return bad(format!(
+            "{what}: {len} bytes are no whole numbers of 4 bytes"
+        ));
+    }
+    Ok(numbers.iter().map(|n| u32::from_le_bytes(*n)).collect())
+}
+
+/// A guest's column where it lies.
+pub(crate) struct View<'a> {
+    offsets: Cow<'a, [u32]>,
+    data: &'a [u8],
+    validity: &'a [u8],
+}
+
+type Parts = (OffsetBuffer<i32>, Buffer, Option<NullBuffer>);
+
+impl View<'_> {
+    fn parts(&self, what: &str, rows: usize) -> wasmtime::Result<Parts> {
+        check_offsets(what, &self.offsets, self.data.len(), rows)?;
+        let nulls = nulls(what, self.validity, rows)?;
+        let offsets = ScalarBuffer::<i32>::from(Buffer::from_slice_ref(&self.offsets[..]));
+        Ok((OffsetBuffer::new(offsets), Buffer::from(self.data), nulls))
+    }
+}
+
+/// Validity as it came, checked.
+pub(crate) fn nulls(what: &str, bits: &[u8], rows: usize) -> wasmtime::Result<Option<NullBuffer>> {
+    if bits.is_empty() {
+        return Ok(None);
+    }
+    if bits.len() != rows.div_ceil(8) {
+        return bad(format!(
+            "{what}: validity has {} bytes, {rows} rows need {}",
+            bits.len(),
+            rows.div_ceil(8)
+        ));
+    }
+    let bits = BooleanBuffer::new(Buffer::from(bits), 0, rows);
+    Ok(Some(NullBuffer::new(bits)).filter(|nulls| nulls.null_count() > 0))
 }
 
 pub(crate) fn check_offsets(

@@ -3,6 +3,8 @@
 //! Called by: everything here; pipelines decide by them what becomes of a batch.
 //! Invariants: no host path and no host pointer in a message; each says what to do.
 
+use crate::world::VERSION;
+
 /// Why a file is not a module at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
@@ -28,6 +30,12 @@ pub enum LoadError {
     Inspect(#[from] InspectError),
     #[error("the module imports {name}, which is not granted: {hint}")]
     Import { name: String, hint: String },
+    #[error(
+        "the module was built for rustmq:etl {built} and imports {name}; this host offers \
+         rustmq:etl {VERSION}, which does not have it: build the module with the SDK of this \
+         version, or run a newer server"
+    )]
+    Version { name: String, built: String },
     #[error("the grant {name:?} names nothing that this host offers; remove it")]
     Grant { name: String },
     #[error(

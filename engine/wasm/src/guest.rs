@@ -7,38 +7,69 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef};
 use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use codec::Format;
 use model::ids::{Digest, Offset};
 use model::rows::Rows;
+use model::schema::{Field, Schema};
 use wasmtime::component::{
-    ComponentExportIndex, ComponentType, InstancePre, Lift, Resource, TypedFunc,
+    ComponentExportIndex, ComponentType, InstancePre, Lift, Lower, Resource, TypedFunc,
 };
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::check::ModuleInfo;
 use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
+use crate::fields::Fields;
 use crate::host::{Shared, text};
 use crate::limits::{CODE_BYTES_MAX, FRAMES_MAX, Limiter, Limits, MESSAGE_BYTES_MAX};
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::outbox::{Outbox, Outcome, cut};
+use crate::telemetry::{Labels, Metrics, Telemetry};
 use crate::world::MODULE;
 
 /// What a module is told when it is opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenContext {
     /// JSON.
     pub params: String,
-    pub inputs: Vec<String>,
-    /// Names of the ports; an index into it is what `forward` and `emit` take.
-    pub outputs: Vec<String>,
+    pub inputs: Vec<Edge>,
+    /// The ports; an index into it is what `forward` and `emit` take.
+    pub outputs: Vec<Edge>,
     pub partition: u32,
+    /// Whose it is, for the log.
+    pub labels: Labels,
+    /// Where its numbers are kept, from one instance to the next.
+    pub metrics: Metrics,
+}
+
+/// An input or output: its name, and the fields of its rows where there is a schema.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    pub name: String,
+    pub fields: Option<Arc<Schema>>,
+}
+
+impl From<&str> for Edge {
+    fn from(name: &str) -> Edge {
+        Edge {
+            name: name.to_owned(),
+            fields: None,
+        }
+    }
 }
 
 /// What one call works on.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     pub rows: &'a Rows,
+    /// Typed columns of the rows: at least those that the module selected of this input.
+    pub columns: Option<&'a RecordBatch>,
+    /// The columns alone hold the values, and all of them do: so they are written when asked for.
+    pub unwritten: Option<&'a Format>,
     /// Offsets in the stage's source topic, one a row.
     pub offsets: &'a [Offset],
     /// Index into the context's inputs.
@@ -57,11 +88,12 @@ pub struct Module {
     info: Arc<ModuleInfo>,
 }
 
-#[derive(ComponentType, Lift)]
+/// `record failure`
+#[derive(ComponentType, Lift, Lower)]
 #[component(record)]
-struct Failure {
-    code: String,
-    message: String,
+pub(crate) struct Failure {
+    pub(crate) code: String,
+    pub(crate) message: String,
 }
 
 type Answer = (Result<(), Failure>,);
@@ -129,12 +161,15 @@ impl Module {
                 })?;
         let handle = Resource::new_borrow(0);
         let answer = guarded(&mut store, |store| open.call(store, (handle,)))?;
-        store.data_mut().opening = false;
+        let state = store.data_mut();
+        state.opening = false;
+        state.telemetry.keep();
         answer_of(answer)?;
         let ports = context.outputs.len();
         let live = Live { store, process };
         Ok(Guest {
             live: Some(live),
+            places: vec![None; context.inputs.len()],
             ports,
             limits: limits.clone(),
             digest: self.digest(),
@@ -147,6 +182,12 @@ impl Module {
             clock: Clock::default(),
             context: context.clone(),
             opening: true,
+            telemetry: Telemetry::new(
+                context.labels.clone(),
+                context.metrics.clone(),
+                limits.log_bytes_per_s,
+            ),
+            fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
             outbox: Outbox::default(),
         };
@@ -171,9 +212,18 @@ impl Module {
 /// One warm instance. `Send`, not shared.
 pub struct Guest {
     live: Option<Live>,
+    /// By input: where the selected columns were in the last batch's schema.
+    places: Vec<Option<Places>>,
     ports: usize,
     limits: Limits,
     digest: Digest,
+}
+
+/// Indices of the selected columns in batches of a schema.
+#[derive(Debug, Clone)]
+struct Places {
+    schema: SchemaRef,
+    columns: Vec<usize>,
 }
 
 struct Live {
@@ -190,11 +240,20 @@ impl Guest {
         let store = &mut live.store;
         let state = store.data_mut();
         let rows = input.rows;
+        let selected = state.fields.selected(input.input);
+        let columns = match self.places.get_mut(usize::from(input.input)) {
+            Some(places) if !selected.is_empty() => pick(places, selected, input.columns)?,
+            _ => Vec::new(),
+        };
+        let unwritten = input.unwritten.zip(input.columns);
+        let given = rows.bytes() + unwritten.map_or(0, |(_, columns)| bytes_of(columns));
         state
             .outbox
-            .begin(rows.len(), rows.bytes(), self.ports, &self.limits);
+            .begin(rows.len(), given, self.ports, &self.limits);
         state.lent = Some(Lent {
             rows: rows.clone(),
+            unwritten: unwritten.map(|(format, columns)| (columns.clone(), format.clone())),
+            columns,
             offsets: ScalarBuffer::from(input.offsets.to_vec()),
             input: input.input,
             watermark: input.watermark,
@@ -207,8 +266,24 @@ impl Guest {
         store.data_mut().lent = None;
         match answer {
             Ok(answer) => {
-                let outcome = store.data_mut().outbox.finish();
-                answer_of(answer).map(|()| outcome)
+                let State {
+                    outbox, telemetry, ..
+                } = store.data_mut();
+                if let Err(failed) = answer_of(answer) {
+                    telemetry.forget();
+                    return Err(failed);
+                }
+                match outbox.finish() {
+                    Ok(outcome) => {
+                        telemetry.keep();
+                        Ok(outcome)
+                    }
+                    Err(error) => {
+                        let ended = end_of(&error, store);
+                        self.live = None;
+                        Err(ended)
+                    }
+                }
             }
             Err(error) => {
                 self.live = None;
@@ -222,9 +297,60 @@ impl Guest {
         self.live.is_none()
     }
 
+    /// The fields of an input that the module selected in `open`: what `Input::columns` must have.
+    pub fn selected(&self, input: u16) -> &[Field] {
+        let live = self.live.as_ref();
+        live.map_or(&[], |live| live.store.data().fields.selected(input))
+    }
+
     pub fn digest(&self) -> Digest {
         self.digest
     }
+}
+
+/// The selected columns of a batch, in the module's order.
+fn pick(
+    places: &mut Option<Places>,
+    selected: &[Field],
+    columns: Option<&RecordBatch>,
+) -> Result<Vec<ArrayRef>, ProcessError> {
+    let missing = |name: &str| ProcessError::Failed {
+        code: "columns".into(),
+        message: format!("the batch came without the column `{name}`: a fault of the host"),
+    };
+    let Some(columns) = columns else {
+        return Err(missing(&selected[0].name));
+    };
+    let known = places
+        .as_ref()
+        .filter(|p| Arc::ptr_eq(&p.schema, columns.schema_ref()));
+    let indices = match known {
+        Some(known) => &known.columns,
+        None => {
+            let schema = columns.schema();
+            let index = |field: &Field| {
+                schema
+                    .index_of(&field.name)
+                    .map_err(|_| missing(&field.name))
+            };
+            let columns = selected.iter().map(index).collect::<Result<_, _>>()?;
+            &places.insert(Places { schema, columns }).columns
+        }
+    };
+    Ok(indices.iter().map(|i| columns.column(*i).clone()).collect())
+}
+
+/// Bytes of the columns' values, about.
+fn bytes_of(columns: &RecordBatch) -> usize {
+    let one = |array: &ArrayRef| match array.data_type() {
+        DataType::Utf8 | DataType::Binary => {
+            let data = array.to_data();
+            let offsets = &data.buffers()[0].typed_data::<i32>()[data.offset()..];
+            (offsets[array.len()] - offsets[0]) as usize + 4 * array.len()
+        }
+        _ => 8 * array.len(),
+    };
+    columns.columns().iter().map(one).sum()
 }
 
 fn answer_of((answer,): Answer) -> Result<(), ProcessError> {

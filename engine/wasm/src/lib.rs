@@ -3,7 +3,9 @@
 //! - [`Host`] one engine, its ticker and the compiled-code cache; [`check`] what a module is and
 //!   whether it may be loaded, decided before anything is compiled
 //! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
-//! - `link` the functions of `wit/data.wit`; `outbox` what a call emits, validated
+//! - `link` the functions of `wit/`, one file an interface; `list`, `column`, `number` how columns
+//!   cross; `fields` which of them; `outbox` what a call emits, validated;
+//!   `telemetry` what it tells
 //!
 //! Called by: pipelines (lanes), server (`module inspect`, `module build`), benches.
 //! Invariants: nothing is granted by default; a guest's values are never trusted; what a call
@@ -15,19 +17,24 @@ pub mod check;
 mod column;
 mod deadline;
 mod error;
+mod fields;
 mod guest;
 mod host;
 mod limits;
 mod link;
+mod list;
+mod number;
 mod outbox;
+mod telemetry;
 pub mod world;
 
 pub use check::{Grants, Kind, ModuleInfo};
 pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
-pub use guest::{Guest, Input, Module, OpenContext};
+pub use guest::{Edge, Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
 pub use limits::Limits;
 pub use outbox::{Emission, Outcome, Rejection, Retry};
+pub use telemetry::{Labels, Metric, Metrics};
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,16 @@ pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// Most headers that one `emit` may set, and the longest name in bytes.
 pub const HEADERS_PER_EMIT_MAX: usize = 64;
 pub const HEADER_NAME_BYTES_MAX: usize = 255;
+/// Longest line of a module in the log, in bytes.
+pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
+/// Most counters and histograms of a module, longest name in bytes, most bounds.
+pub const METRICS_MAX: usize = 64;
+pub const METRIC_NAME_BYTES_MAX: usize = 64;
+pub const HISTOGRAM_BOUNDS_MAX: usize = 32;
+/// Most additions to counters and observed values of one call.
+pub const TOLD_MAX: usize = 1_000_000;
+/// Most names and values beside one line of log.
+pub const LOG_VALUES_MAX: usize = 64;
 /// Most imports and exports of a module that are listed.
 pub const NAMES_MAX: usize = 2000;
 /// Output that is always allowed, whatever the amplification says, in bytes.
@@ -45,6 +55,8 @@ pub struct Limits {
     pub open_deadline_ms: u64,
     /// Bytes that one call may emit at most.
     pub output_bytes_max: usize,
+    /// Bytes of log a second, in each lane.
+    pub log_bytes_per_s: u64,
     /// Bytes that one call may emit for each byte it was given (above 1 MiB of output).
     pub output_ratio_max: usize,
 }
@@ -60,6 +72,7 @@ impl Default for Limits {
             handles: 1000,
             deadline_ms: 100,
             open_deadline_ms: 1000,
+            log_bytes_per_s: 64 << 10,
             output_bytes_max: 64 << 20,
             output_ratio_max: 16,
         }

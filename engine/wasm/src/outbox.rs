@@ -5,10 +5,15 @@
 //! every emitted column has one entry per parent; bytes held stay below the call's budget.
 //! Refuses: bad indices, ports and lengths with a message (the guest is trapped), floods by limit.
 
-use arrow::array::{Array, BinaryArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BinaryArray, new_null_array};
+use arrow::compute::cast;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use wasmtime::{Error, Result};
 
 use crate::error::{Fault, bad};
+use crate::fields::{Declared, Place};
 use crate::limits::{
     CODE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits, MESSAGE_BYTES_MAX,
     OUTPUT_BYTES_FLOOR,
@@ -30,6 +35,18 @@ pub enum Emission {
         /// Microseconds since the epoch, instead of the parents'.
         event_times: Option<Vec<i64>>,
         /// Set over the inherited ones; a null entry sets nothing for its row.
+        headers: Vec<(String, BinaryArray)>,
+    },
+    /// New rows as columns: all fields of the output's schema, or those declared where it has none.
+    Columns {
+        port: u16,
+        /// `None`: each row of the batch gives one, in order.
+        parents: Option<Vec<u32>>,
+        columns: RecordBatch,
+        /// Instead of the parents'.
+        keys: Option<BinaryArray>,
+        /// As of `Emit`.
+        event_times: Option<Vec<i64>>,
         headers: Vec<(String, BinaryArray)>,
     },
 }
@@ -59,6 +76,31 @@ pub struct Outcome {
     pub retries: Vec<Retry>,
 }
 
+/// The call that setters are for.
+#[derive(Debug, Default)]
+enum Last {
+    /// A `forward`, or nothing: they are for nothing.
+    #[default]
+    Closed,
+    /// The emission that was pushed last.
+    Emit,
+    /// Columns that are still coming.
+    Columns(Box<Building>),
+}
+
+/// An emission of columns, while they come.
+#[derive(Debug)]
+struct Building {
+    port: u16,
+    parents: Option<Vec<u32>>,
+    rows: usize,
+    declared: Arc<Declared>,
+    arrays: Vec<Option<ArrayRef>>,
+    keys: Option<BinaryArray>,
+    event_times: Option<Vec<i64>>,
+    headers: Vec<(String, BinaryArray)>,
+}
+
 /// The outbox resource while a call runs.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -67,7 +109,8 @@ pub(crate) struct Outbox {
     ports: usize,
     bytes: usize,
     bytes_max: usize,
-    emitted_last: bool,
+    /// What the last emit can still be given.
+    last: Last,
     /// A rejection of no rows: the guest says why it is about to trap.
     pub(crate) last_words: Option<String>,
 }
@@ -85,8 +128,19 @@ impl Outbox {
         };
     }
 
-    pub(crate) fn finish(&mut self) -> Outcome {
-        std::mem::take(&mut self.outcome)
+    pub(crate) fn finish(&mut self) -> Result<Outcome> {
+        self.close()?;
+        Ok(std::mem::take(&mut self.outcome))
+    }
+
+    /// Nothing more is set on the last emit.
+    fn close(&mut self) -> Result<()> {
+        if let Last::Columns(building) = std::mem::take(&mut self.last) {
+            // a column of nulls costs the guest no byte, but the host its room
+            self.charge(building.null_bytes())?;
+            self.outcome.emissions.push(building.finish()?);
+        }
+        Ok(())
     }
 
     /// Takes `bytes` from the budget, before anything is copied.
@@ -125,11 +179,11 @@ impl Outbox {
         Ok(rows.to_vec())
     }
 
-    pub(crate) fn forward(&mut self, port: u16, rows: Vec<u32>) {
-        self.emitted_last = false;
-        self.outcome
-            .emissions
-            .push(Emission::Forward { port, rows });
+    pub(crate) fn forward(&mut self, port: u16, rows: Vec<u32>) -> Result<()> {
+        self.close()?;
+        let forward = Emission::Forward { port, rows };
+        self.outcome.emissions.push(forward);
+        Ok(())
     }
 
     pub(crate) fn emit(
@@ -138,8 +192,9 @@ impl Outbox {
         parents: Vec<u32>,
         keys: BinaryArray,
         values: BinaryArray,
-    ) {
-        self.emitted_last = true;
+    ) -> Result<()> {
+        self.close()?;
+        self.last = Last::Emit;
         self.outcome.emissions.push(Emission::Emit {
             port,
             parents,
@@ -148,17 +203,81 @@ impl Outbox {
             event_times: None,
             headers: Vec::new(),
         });
+        Ok(())
+    }
+
+    /// Begins an emit whose columns come after it.
+    pub(crate) fn begin_columns(
+        &mut self,
+        port: u16,
+        parents: Option<Vec<u32>>,
+        declared: Arc<Declared>,
+    ) -> Result<()> {
+        self.close()?;
+        self.last = Last::Columns(Box::new(Building {
+            port,
+            rows: parents.as_ref().map_or(self.rows, Vec::len),
+            parents,
+            arrays: vec![None; declared.fields.len()],
+            declared,
+            keys: None,
+            event_times: None,
+            headers: Vec::new(),
+        }));
+        Ok(())
+    }
+
+    /// Rows of the last emit of columns, which `call` wants to add to.
+    pub(crate) fn columns_rows(&self, call: &str) -> Result<usize> {
+        match &self.last {
+            Last::Columns(building) => Ok(building.rows),
+            _ => bad(format!("{call}: there is no emit of columns before it")),
+        }
+    }
+
+    /// The field that `call` sets, and the rows it must have.
+    pub(crate) fn column(&self, call: &str, column: u16) -> Result<(&Place, usize)> {
+        let rows = self.columns_rows(call)?;
+        let Last::Columns(building) = &self.last else {
+            return bad(format!("{call}: there is no emit of columns before it"));
+        };
+        let at = usize::from(column);
+        match (building.declared.fields.get(at), building.arrays.get(at)) {
+            (Some(place), Some(None)) => Ok((place, rows)),
+            (Some(place), _) => bad(format!("{call}: field `{}` was set already", place.name)),
+            _ => bad(format!(
+                "{call}: column {column}, but {} were declared for port {}",
+                building.arrays.len(),
+                building.port
+            )),
+        }
+    }
+
+    pub(crate) fn set_column(&mut self, column: u16, array: ArrayRef) -> Result<()> {
+        if let Last::Columns(building) = &mut self.last
+            && let Some(place) = building.arrays.get_mut(usize::from(column))
+        {
+            *place = Some(array);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_keys(&mut self, keys: BinaryArray) {
+        if let Last::Columns(building) = &mut self.last {
+            building.keys = Some(keys);
+        }
     }
 
     /// Rows of the last emit, which `call` wants to add to.
     pub(crate) fn last_rows(&self, call: &str) -> Result<usize> {
-        match self.outcome.emissions.last() {
-            Some(Emission::Emit { parents, .. }) if self.emitted_last => Ok(parents.len()),
+        match (&self.last, self.outcome.emissions.last()) {
+            (Last::Columns(building), _) => Ok(building.rows),
+            (Last::Emit, Some(Emission::Emit { parents, .. })) => Ok(parents.len()),
             _ => bad(format!("{call}: there is no emit before it")),
         }
     }
 
-    pub(crate) fn event_times(&mut self, times: &[i64]) -> Result<()> {
+    pub(crate) fn event_times(&mut self, times: Vec<i64>) -> Result<()> {
         let rows = self.last_rows("set-event-times")?;
         if times.len() != rows {
             return bad(format!(
@@ -166,8 +285,10 @@ impl Outbox {
                 times.len()
             ));
         }
-        if let Some(Emission::Emit { event_times, .. }) = self.outcome.emissions.last_mut() {
-            *event_times = Some(times.to_vec());
+        match (&mut self.last, self.outcome.emissions.last_mut()) {
+            (Last::Columns(building), _) => building.event_times = Some(times),
+            (_, Some(Emission::Emit { event_times, .. })) => *event_times = Some(times),
+            _ => {}
         }
         Ok(())
     }
@@ -179,20 +300,20 @@ impl Outbox {
                 name.len()
             ));
         }
-        if let Some(Emission::Emit {
-            headers, parents, ..
-        }) = self.outcome.emissions.last_mut()
-        {
-            debug_assert_eq!(column.len(), parents.len());
-            if headers.len() >= HEADERS_PER_EMIT_MAX {
-                let limit = HEADERS_PER_EMIT_MAX as u64;
-                return Err(Error::new(Fault::Limit {
-                    what: "headers in one emit",
-                    limit,
-                }));
-            }
-            headers.push((name.to_owned(), column));
+        debug_assert_eq!(Some(column.len()), self.last_rows("set-header").ok());
+        let headers = match (&mut self.last, self.outcome.emissions.last_mut()) {
+            (Last::Columns(building), _) => &mut building.headers,
+            (_, Some(Emission::Emit { headers, .. })) => headers,
+            _ => return Ok(()),
+        };
+        if headers.len() >= HEADERS_PER_EMIT_MAX {
+            let limit = HEADERS_PER_EMIT_MAX as u64;
+            return Err(Error::new(Fault::Limit {
+                what: "headers in one emit",
+                limit,
+            }));
         }
+        headers.push((name.to_owned(), column));
         Ok(())
     }
 
@@ -220,6 +341,45 @@ impl Outbox {
             code,
             message,
         });
+    }
+}
+
+impl Building {
+    /// Room for the columns that were not set.
+    fn null_bytes(&self) -> usize {
+        let set = self.arrays.iter().flatten().count();
+        let columns = self.declared.schema.fields().len();
+        self.rows.saturating_mul(8 * (columns - set))
+    }
+
+    /// The columns in the order of the output's schema; what was not set is null.
+    fn finish(self) -> Result<Emission> {
+        let schema = self.declared.schema.clone();
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; schema.fields().len()];
+        for (place, array) in self.declared.fields.iter().zip(self.arrays) {
+            columns[place.at] = match array {
+                Some(array) if place.given != place.wanted => {
+                    Some(cast(&array, &place.wanted.to_arrow())?)
+                }
+                other => other,
+            };
+        }
+        let columns = columns
+            .into_iter()
+            .zip(schema.fields())
+            .map(|(array, field)| {
+                array.unwrap_or_else(|| new_null_array(field.data_type(), self.rows))
+            });
+        let columns = columns.collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(Emission::Columns {
+            port: self.port,
+            parents: self.parents,
+            columns: RecordBatch::try_new_with_options(schema, columns, &options)?,
+            keys: self.keys,
+            event_times: self.event_times,
+            headers: self.headers,
+        })
     }
 }
 

@@ -2,24 +2,35 @@
 //!
 //! Called by: `check` (names a module may import), server (`module build` and `module new`), tests.
 //! Invariants: the text is `wit/*.wit` as it stands in the repository; nothing else defines the
-//! boundary.
+//! boundary, the list of what is offered included.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use wit_parser::{Resolve, SourceMap, WorldId};
 
 /// The files of `wit/`, name and text.
-pub const FILES: [(&str, &str); 4] = [
+pub const FILES: [(&str, &str); 7] = [
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("data.wit", include_str!("../../../wit/data.wit")),
+    ("columns.wit", include_str!("../../../wit/columns.wit")),
+    ("packed.wit", include_str!("../../../wit/packed.wit")),
+    ("telemetry.wit", include_str!("../../../wit/telemetry.wit")),
     ("module.wit", include_str!("../../../wit/module.wit")),
     ("world.wit", include_str!("../../../wit/world.wit")),
 ];
 
+/// The package's name, without a version.
+pub(crate) const PACKAGE: &str = "rustmq:etl";
 /// Version of the package this host offers. Guests of the same 0.minor are linked.
-pub const VERSION: &str = "0.1.0";
-pub const WORLD: &str = "rustmq:etl/transform@0.1.0";
-pub(crate) const DATA: &str = "rustmq:etl/data@0.1.0";
-pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.0";
-pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.0";
+pub const VERSION: &str = "0.1.1";
+pub const WORLD: &str = "rustmq:etl/transform@0.1.1";
+pub(crate) const DATA: &str = "rustmq:etl/data@0.1.1";
+pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.1";
+pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.1";
+pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.1";
+pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.1";
+pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.1";
 
 /// Parses the embedded package and selects the world `transform`.
 pub fn resolve() -> Result<(Resolve, WorldId), String> {
@@ -34,6 +45,35 @@ pub fn resolve() -> Result<(Resolve, WorldId), String> {
         .select_world(&[package], Some("transform"))
         .map_err(|e| e.to_string())?;
     Ok((resolve, world))
+}
+
+/// Names of functions and types by the interface's name without a version.
+pub(crate) type Offered = BTreeMap<String, BTreeSet<String>>;
+
+/// What this host offers: every interface of the package, with all that is inside.
+pub(crate) fn offered() -> &'static Offered {
+    static OFFERED: LazyLock<Offered> = LazyLock::new(|| match resolve() {
+        Ok((resolve, _)) => names(&resolve),
+        // not to be reached: a test parses the same text
+        Err(error) => {
+            tracing::error!(%error, "wit/ does not parse");
+            Offered::new()
+        }
+    });
+    &OFFERED
+}
+
+fn names(resolve: &Resolve) -> Offered {
+    let mut offered = Offered::new();
+    for (_, interface) in resolve.interfaces.iter() {
+        let Some(name) = &interface.name else {
+            continue;
+        };
+        let functions = interface.functions.keys();
+        let inside = interface.types.keys().chain(functions).cloned().collect();
+        offered.insert(format!("{PACKAGE}/{name}"), inside);
+    }
+    offered
 }
 
 /// The custom section that a core module built by the SDK carries: world `transform`, encoded.

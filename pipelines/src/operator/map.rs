@@ -1,24 +1,23 @@
 //! `map`: makes JSON objects of selected columns, and may change the key.
 //!
 //! Called by: `stage::run`. Invariants: one row out per row in, in order; time and headers stay;
-//! the selected columns go on typed, so nothing after it decodes what was just encoded. A row on
+//! the selected columns go on typed, and are written only where somebody needs the bytes. A row on
 //! which an expression fails is reported and left out.
-
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use codec::{Format, Projection};
 use expr::Expr;
 use model::rows::Rows;
-use model::schema::{Field, Schema};
+use model::schema::Field;
 
-use super::{Chunk, OperatorError, Report};
+use super::{Chunk, OperatorError, Report, unwritten_values};
 
 pub(crate) fn map(
     node: usize,
-    select: &[(Field, Expr)],
+    (select, format): (&[(Field, Expr)], &Format),
     key: Option<&Expr>,
     chunk: &Chunk,
     report: &mut Report,
@@ -30,24 +29,21 @@ pub(crate) fn map(
     for ((field, _), values) in select.iter().zip(&values) {
         columns.push(cast(values, &field.ty.to_arrow())?);
     }
-    let schema = Schema {
-        fields: select.iter().map(|(field, _)| field.clone()).collect(),
-    };
-    let columns = RecordBatch::try_new(schema.to_arrow(), columns)?;
+    let columns = RecordBatch::try_new(format.arrow().clone(), columns)?;
     let keys = match key {
         Some(_) => text_form(&values[select.len()])?,
         None => chunk.rows.keys.clone(),
     };
-    let values = codec::encode_json(&columns)?;
     let rows = Rows {
         keys,
-        values,
+        values: unwritten_values(chunk.len()),
         ..chunk.rows.clone()
     };
     Ok(Chunk {
         rows,
         origins: chunk.origins,
         columns: Some(columns),
+        unwritten: Some(format.clone()),
     })
 }
 
@@ -96,9 +92,9 @@ pub(super) fn text_form(values: &ArrayRef) -> Result<BinaryArray, OperatorError>
     ))
 }
 
-/// Columns of a chunk, cut down to those that somebody needs.
+/// Columns of a chunk, cut down to those that somebody needs; all stay while they are the value.
 pub(crate) fn project(chunk: Chunk, needs: &[String]) -> Result<Chunk, OperatorError> {
-    let Some(columns) = &chunk.columns else {
+    let Some(columns) = chunk.columns.as_ref().filter(|_| chunk.unwritten.is_none()) else {
         return Ok(chunk);
     };
     let schema = columns.schema();
@@ -106,22 +102,36 @@ pub(crate) fn project(chunk: Chunk, needs: &[String]) -> Result<Chunk, OperatorE
         .iter()
         .filter_map(|n| schema.index_of(n).ok())
         .collect();
-    let columns = match indices.is_empty() {
-        true => None,
-        false => Some(columns.project(&indices)?),
+    let columns = match indices.len() {
+        0 => None,
+        all if all == columns.num_columns() => return Ok(chunk),
+        _ => Some(columns.project(&indices)?),
     };
     Ok(Chunk { columns, ..chunk })
 }
 
-/// Decodes the columns needed; rows that do not fit are reported with code `schema`.
+/// Decodes the columns needed, unless they are there; rows that do not fit are reported with code
+/// `schema`.
 pub(crate) fn decode(
     (node, port): (usize, usize),
-    decoder: &codec::JsonDecoder,
-    wanted: &[usize],
+    format: &Format,
+    wanted: &Projection,
     chunk: Chunk,
     report: &mut Report,
 ) -> Result<Chunk, OperatorError> {
-    let decoded = decoder.decode_columns(&chunk.rows.values, wanted)?;
+    if chunk.unwritten.as_ref() == Some(format) {
+        return Ok(chunk);
+    }
+    // what comes here with columns was decoded as this format before
+    let has = |columns: &RecordBatch| {
+        let mut names = wanted.schema().fields().iter();
+        names.all(|field| columns.schema_ref().index_of(field.name()).is_ok())
+    };
+    if chunk.unwritten.is_none() && chunk.columns.as_ref().is_some_and(has) {
+        return Ok(chunk);
+    }
+    let chunk = chunk.written()?;
+    let decoded = format.decode(&chunk.rows.values, wanted);
     let chunk = Chunk {
         columns: Some(decoded.columns),
         ..chunk
@@ -137,6 +147,3 @@ pub(crate) fn decode(
         .for_each(|reject| reject.port = Some(port));
     chunk.without(&bad)
 }
-
-/// Used where a closure needs the columns by reference count.
-pub(crate) type Decoder = Arc<codec::JsonDecoder>;

@@ -19,6 +19,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use codec::Format;
 use expr::{EvalError, Expr, KEY, TIMESTAMP, VALUE, VALUE_TEXT, text_of};
 use model::rows::{Rows, RowsError};
 
@@ -30,6 +31,9 @@ pub(crate) struct Chunk {
     pub origins: Vec<u32>,
     /// Typed columns that somebody further on needs, one entry a row.
     pub columns: Option<RecordBatch>,
+    /// The values are not written yet: the columns are all of this format's, in its order, and
+    /// what stands as values in `rows` means nothing.
+    pub unwritten: Option<Format>,
 }
 
 /// A row that will not go on.
@@ -123,9 +127,9 @@ pub(crate) enum OperatorError {
     #[error(transparent)]
     Eval(#[from] EvalError),
     #[error(transparent)]
-    Json(#[from] codec::EncodeError),
-    #[error(transparent)]
-    Decode(#[from] codec::DecodeError),
+    Encode(#[from] codec::EncodeError),
+    #[error("rows as columns have no format here: a fault of ours")]
+    Format,
 }
 
 impl Chunk {
@@ -134,6 +138,7 @@ impl Chunk {
             rows: Rows::empty(),
             origins: Vec::new(),
             columns: None,
+            unwritten: None,
         }
     }
 
@@ -143,6 +148,22 @@ impl Chunk {
 
     pub fn is_empty(&self) -> bool {
         self.origins.is_empty()
+    }
+
+    /// Rows `from..from + len`, sharing what they hold.
+    pub fn slice(&self, from: usize, len: usize) -> Chunk {
+        if from == 0 && len == self.len() {
+            return self.clone();
+        }
+        Chunk {
+            rows: self.rows.slice(from, len),
+            origins: self.origins[from..from + len].to_vec(),
+            columns: self
+                .columns
+                .as_ref()
+                .map(|columns| columns.slice(from, len)),
+            unwritten: self.unwritten.clone(),
+        }
     }
 
     /// The chosen rows, in that order.
@@ -159,6 +180,24 @@ impl Chunk {
             rows: self.rows.try_take(rows)?,
             origins: rows.iter().map(|row| self.origins[*row as usize]).collect(),
             columns,
+            unwritten: self.unwritten.clone(),
+        })
+    }
+
+    /// With its values written.
+    pub fn written(&self) -> Result<Chunk, OperatorError> {
+        let (Some(format), Some(columns)) = (&self.unwritten, &self.columns) else {
+            return Ok(self.clone());
+        };
+        let rows = Rows {
+            values: format.encode(columns)?,
+            ..self.rows.clone()
+        };
+        Ok(Chunk {
+            rows,
+            origins: self.origins.clone(),
+            columns: self.columns.clone(),
+            unwritten: None,
         })
     }
 
@@ -190,6 +229,11 @@ impl Chunk {
         expressions: impl IntoIterator<Item = &'e Expr>,
     ) -> Result<RecordBatch, OperatorError> {
         let base = expr::base_schema();
+        let expressions: Vec<&Expr> = expressions.into_iter().collect();
+        let asks = |name: &str| name == VALUE || name == VALUE_TEXT;
+        if self.unwritten.is_some() && expressions.iter().any(|e| e.columns().any(asks)) {
+            return self.written()?.frame(expressions);
+        }
         let mut fields: Vec<Field> = Vec::new();
         let mut columns: Vec<ArrayRef> = Vec::new();
         for expression in expressions {
@@ -244,10 +288,15 @@ impl Chunk {
         whole.take(&order)
     }
 
-    /// One after the other.
+    /// One after the other. What is unwritten in the same format stays so.
     pub fn concat(chunks: &[Chunk]) -> Result<Chunk, OperatorError> {
         if let [one] = chunks {
             return Ok(one.clone());
+        }
+        let unwritten = chunks.first().and_then(|chunk| chunk.unwritten.clone());
+        if chunks.iter().any(|chunk| chunk.unwritten != unwritten) {
+            let written: Result<Vec<Chunk>, _> = chunks.iter().map(Chunk::written).collect();
+            return Chunk::concat(&written?);
         }
         let rows: Vec<Rows> = chunks.iter().map(|chunk| chunk.rows.clone()).collect();
         Ok(Chunk {
@@ -257,6 +306,7 @@ impl Chunk {
                 .flat_map(|chunk| chunk.origins.iter().copied())
                 .collect(),
             columns: concat_columns(chunks)?,
+            unwritten,
         })
     }
 }
@@ -316,6 +366,11 @@ fn merged_order(chunks: &[Chunk]) -> Vec<u32> {
         heads[number].1 += 1;
     }
     order
+}
+
+/// What stands as values while only columns hold them.
+pub(crate) fn unwritten_values(rows: usize) -> BinaryArray {
+    BinaryArray::new_null(rows)
 }
 
 /// The same bytes without what a slice leaves out before and after it.

@@ -41,7 +41,7 @@ pub(crate) fn sink(
             }
         }
     };
-    large(node, chunk, report)
+    large(node, chunk.written()?, report)
 }
 
 fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {

@@ -11,12 +11,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::BinaryArray;
-use arrow::buffer::ScalarBuffer;
+use arrow::record_batch::RecordBatch;
+use codec::Format;
 use model::ids::Offset;
 use model::rows::Rows;
-use wasm::{Emission, Guest, Input, Limits, Module, OpenContext, Outcome, ProcessError};
+use model::schema::{Field, FieldType, Schema};
+use model::topic::PayloadCodec;
+use wasm::{
+    Emission, Guest, Input, Labels, Limits, Metrics, Module, OpenContext, Outcome, ProcessError,
+};
 
-use super::{Chunk, Cut, OperatorError, Reject, Report, Why};
+use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
+use crate::compile::field_type;
 use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
 
 /// What a lane needs to open the guest of a node, as often as it dies.
@@ -58,22 +64,32 @@ pub(crate) struct Tried {
 /// The warm guest of one lane, and how much it may still misbehave.
 pub(crate) struct Warm {
     guest: Option<Guest>,
+    /// By port: how rows emitted as columns are written where the port declares no schema.
+    formats: Vec<Option<Format>>,
+    metrics: Metrics,
     credits: u32,
     good_rows: u32,
 }
 
 impl Program {
-    pub fn open(&self, lane: u32) -> Result<Warm, String> {
+    pub fn open(&self, lane: u32, metrics: Metrics) -> Result<Warm, String> {
         Ok(Warm {
-            guest: Some(self.guest(lane)?),
+            guest: Some(self.guest(lane, &metrics)?),
+            metrics,
+            formats: vec![None; self.context.outputs.len()],
             credits: BREAKER_ROWS_MAX,
             good_rows: 0,
         })
     }
 
-    fn guest(&self, lane: u32) -> Result<Guest, String> {
+    fn guest(&self, lane: u32, metrics: &Metrics) -> Result<Guest, String> {
         let context = OpenContext {
             partition: lane,
+            labels: Labels {
+                lane,
+                ..self.context.labels.clone()
+            },
+            metrics: metrics.clone(),
             ..self.context.clone()
         };
         self.module
@@ -90,9 +106,18 @@ pub(crate) struct Call<'a> {
     /// Offsets of the lane's batch, by origin.
     pub offsets: &'a [Offset],
     pub tried: Option<Tried>,
+    /// Formats of the inputs and of the ports, where they have one.
+    pub inputs: &'a [Option<&'a Format>],
+    pub outputs: &'a [Option<&'a Format>],
     pub report: &'a mut Report,
     /// Pieces of each port, in order.
     pub ports: &'a mut [Vec<Chunk>],
+}
+
+/// The rows of one call of the guest.
+struct Given<'a> {
+    input: u16,
+    chunk: &'a Chunk,
 }
 
 impl Call<'_> {
@@ -110,7 +135,7 @@ impl Call<'_> {
                 continue;
             }
             if warm.guest.is_none() {
-                match self.program.guest(self.lane) {
+                match self.program.guest(self.lane, &warm.metrics) {
                     Ok(guest) => warm.guest = Some(guest),
                     Err(message) => {
                         self.report.fault(message.clone());
@@ -126,16 +151,22 @@ impl Call<'_> {
             let Some(guest) = &mut warm.guest else {
                 continue;
             };
-            let rows = chunk.rows.slice(from, len);
-            let input = Input {
-                rows: &rows,
+            let part = chunk.slice(from, len);
+            let given = Input {
+                rows: &part.rows,
+                columns: part.columns.as_ref(),
+                unwritten: part.unwritten.as_ref(),
                 offsets: &offsets[from..from + len],
                 input,
                 watermark: i64::MIN,
             };
-            match guest.process(input) {
+            match guest.process(given) {
                 Ok(outcome) => {
-                    self.outcome(chunk, &rows, from, outcome)?;
+                    let given = Given {
+                        input,
+                        chunk: &part,
+                    };
+                    self.outcome(warm, &given, outcome)?;
                     warm.earn(len as u32);
                 }
                 Err(ProcessError::Failed { code, message }) => {
@@ -247,12 +278,11 @@ impl Call<'_> {
 
     fn outcome(
         &mut self,
-        chunk: &Chunk,
-        rows: &Rows,
-        from: usize,
+        warm: &mut Warm,
+        given: &Given<'_>,
         outcome: Outcome,
     ) -> Result<(), OperatorError> {
-        let origins = &chunk.origins[from..from + rows.len()];
+        let origins = &given.chunk.origins;
         let mut bad: Vec<u32> = Vec::new();
         for rejection in outcome.rejections {
             let message: Arc<str> = rejection.message.into();
@@ -308,72 +338,159 @@ impl Call<'_> {
         }
         bad.sort_unstable();
         bad.dedup();
-        self.emissions(rows, origins, outcome.emissions, &bad)
+        self.emissions(warm, given, outcome.emissions, &bad)
     }
 
     fn emissions(
         &mut self,
-        rows: &Rows,
-        origins: &[u32],
+        warm: &mut Warm,
+        given: &Given<'_>,
         emissions: Vec<Emission>,
         bad: &[u32],
     ) -> Result<(), OperatorError> {
-        let good = |row: &u32| bad.binary_search(row).is_err();
-        let origin_of = |rows: &[u32]| rows.iter().map(|row| origins[*row as usize]).collect();
         let mut emissions = emissions.into_iter().peekable();
-        while let Some(emission) = emissions.next() {
-            match emission {
-                Emission::Forward {
-                    port,
-                    rows: mut chosen,
-                } => {
-                    // Calls that follow each other on a port are one gather.
-                    while let Some(Emission::Forward { port: next, rows }) = emissions.peek() {
-                        if *next != port {
-                            break;
-                        }
-                        chosen.extend(rows);
-                        emissions.next();
+        while let Some(mut emission) = emissions.next() {
+            if let Emission::Forward { port, rows: chosen } = &mut emission {
+                // Calls that follow each other on a port are one gather.
+                while let Some(Emission::Forward { port: next, rows }) = emissions.peek() {
+                    if next != port {
+                        break;
                     }
-                    if !bad.is_empty() {
-                        chosen.retain(good);
-                    }
-                    let whole = Chunk {
-                        rows: rows.clone(),
-                        origins: origins.to_vec(),
-                        columns: None,
-                    };
-                    self.ports[usize::from(port)].push(whole.take(&chosen)?);
-                }
-                Emission::Emit {
-                    port,
-                    parents,
-                    keys,
-                    values,
-                    event_times,
-                    headers,
-                } => {
-                    let emitted = emitted(rows, &parents, keys, values, event_times, &headers)?;
-                    let chunk = Chunk {
-                        rows: emitted,
-                        origins: origin_of(&parents),
-                        columns: None,
-                    };
-                    let bad: Vec<u32> = match bad.is_empty() {
-                        true => Vec::new(),
-                        false => (0..parents.len() as u32)
-                            .filter(|i| !good(&parents[*i as usize]))
-                            .collect(),
-                    };
-                    self.ports[usize::from(port)].push(chunk.without(&bad)?);
+                    chosen.extend(rows);
+                    emissions.next();
                 }
             }
+            let (port, made) = self.emitted(warm, given, emission, bad)?;
+            self.ports[usize::from(port)].push(made);
         }
         Ok(())
     }
+
+    /// The rows of one emission that are not bad, and their port.
+    fn emitted(
+        &self,
+        warm: &mut Warm,
+        given: &Given<'_>,
+        emission: Emission,
+        bad: &[u32],
+    ) -> Result<(u16, Chunk), OperatorError> {
+        let chunk = given.chunk;
+        Ok(match emission {
+            Emission::Forward {
+                port,
+                rows: mut chosen,
+            } => {
+                if !bad.is_empty() {
+                    chosen.retain(|row| bad.binary_search(row).is_err());
+                }
+                (port, self.forwarded(given, port).take(&chosen)?)
+            }
+            Emission::Emit {
+                port,
+                parents,
+                keys,
+                values,
+                event_times,
+                headers,
+            } => {
+                let own = Own {
+                    keys: Some(keys),
+                    event_times,
+                    headers: &headers,
+                };
+                let made = made(chunk, Some(&parents), values, own)?;
+                (port, made.without(&children(&parents, bad))?)
+            }
+            Emission::Columns {
+                port,
+                parents,
+                columns,
+                keys,
+                event_times,
+                headers,
+            } => {
+                let own = Own {
+                    keys,
+                    event_times,
+                    headers: &headers,
+                };
+                let values = unwritten_values(columns.num_rows());
+                let mut made = made(chunk, parents.as_deref(), values, own)?;
+                made.unwritten = Some(warm.format(self.outputs, port, &columns)?);
+                made.columns = Some(columns);
+                let bad = match &parents {
+                    Some(parents) => children(parents, bad),
+                    None => bad.to_vec(),
+                };
+                (port, made.without(&bad)?)
+            }
+        })
+    }
+
+    /// The rows as they go on; with the columns they have where the port means the same by them.
+    fn forwarded(&self, given: &Given<'_>, port: u16) -> Chunk {
+        let from = self.inputs.get(usize::from(given.input)).copied().flatten();
+        let to = self.outputs.get(usize::from(port)).copied().flatten();
+        let same = from.is_some() && from == to;
+        let chunk = given.chunk.clone();
+        match same || chunk.unwritten.is_some() {
+            true => chunk,
+            false => Chunk {
+                columns: None,
+                ..chunk
+            },
+        }
+    }
+}
+
+/// The emitted rows whose parents are bad.
+fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
+    if bad.is_empty() {
+        return Vec::new();
+    }
+    let is_bad = |row: &u32| bad.binary_search(&parents[*row as usize]).is_ok();
+    (0..parents.len() as u32).filter(is_bad).collect()
 }
 
 impl Warm {
+    /// The guest's selection of an input's columns.
+    pub fn selected(&self, input: u16) -> &[Field] {
+        self.guest
+            .as_ref()
+            .map_or(&[], |guest| guest.selected(input))
+    }
+
+    /// How rows emitted as columns are written: as the port's schema says, else as JSON of what
+    /// the guest declared.
+    fn format(
+        &mut self,
+        outputs: &[Option<&Format>],
+        port: u16,
+        columns: &RecordBatch,
+    ) -> Result<Format, OperatorError> {
+        let at = usize::from(port);
+        if let Some(Some(format)) = outputs.get(at) {
+            return Ok((*format).clone());
+        }
+        let known = self.formats[at].as_ref();
+        if let Some(format) = known.filter(|f| f.arrow().fields() == columns.schema_ref().fields())
+        {
+            return Ok(format.clone());
+        }
+        let fields = columns.schema_ref().fields().iter().map(|field| {
+            let ty = field_type(field.data_type());
+            Field {
+                name: field.name().clone(),
+                ty: ty.unwrap_or(FieldType::String),
+            }
+        });
+        let schema = Arc::new(Schema {
+            fields: fields.collect(),
+        });
+        let format = Format::new(PayloadCodec::Json, schema).ok_or(OperatorError::Format)?;
+        Ok(self.formats[at].insert(format).clone())
+    }
+
     fn earn(&mut self, rows: u32) {
         self.good_rows = self.good_rows.saturating_add(rows);
         let credits = self.good_rows / BREAKER_ROWS_PER_CREDIT;
@@ -382,36 +499,50 @@ impl Warm {
     }
 }
 
-/// New rows with the time and headers of their parents, unless they have their own.
-fn emitted(
-    rows: &Rows,
-    parents: &[u32],
-    keys: BinaryArray,
-    values: BinaryArray,
+/// What new rows have of their own, instead of their parents'.
+struct Own<'a> {
+    keys: Option<BinaryArray>,
     event_times: Option<Vec<i64>>,
-    headers: &[(String, BinaryArray)],
-) -> Result<Rows, OperatorError> {
-    let timestamps: ScalarBuffer<i64> = match event_times {
+    headers: &'a [(String, BinaryArray)],
+}
+
+/// New rows with what they do not have themselves from their parents; `None`: each row of the
+/// chunk gives one, in order.
+fn made(
+    chunk: &Chunk,
+    parents: Option<&[u32]>,
+    values: BinaryArray,
+    own: Own<'_>,
+) -> Result<Chunk, OperatorError> {
+    let bare = Rows {
+        values: unwritten_values(chunk.len()),
+        keys: match own.keys {
+            Some(_) => unwritten_values(chunk.len()),
+            None => chunk.rows.keys.clone(),
+        },
+        ..chunk.rows.clone()
+    };
+    let inherited = match parents {
+        None => bare,
+        Some(parents) => bare.try_take(parents)?,
+    };
+    let timestamps = match own.event_times {
         Some(times) => times.into(),
-        None => parents
-            .iter()
-            .map(|row| rows.timestamps[*row as usize])
-            .collect(),
+        None => inherited.timestamps,
     };
-    let inherited = match &rows.headers {
-        None => None,
-        Some(_) => {
-            let bare = Rows {
-                keys: BinaryArray::new_null(rows.len()),
-                values: BinaryArray::new_null(rows.len()),
-                ..rows.clone()
-            };
-            bare.try_take(parents)?.headers
-        }
-    };
-    let emitted = Rows::new(timestamps, keys, values, inherited)?;
-    match headers.is_empty() {
-        true => Ok(emitted),
-        false => Ok(emitted.with_headers(headers)?),
-    }
+    let keys = own.keys.unwrap_or(inherited.keys);
+    let rows = Rows::new(timestamps, keys, values, inherited.headers)?;
+    let origin = |row: &u32| chunk.origins[*row as usize];
+    Ok(Chunk {
+        rows: match own.headers.is_empty() {
+            true => rows,
+            false => rows.with_headers(own.headers)?,
+        },
+        origins: match parents {
+            None => chunk.origins.clone(),
+            Some(parents) => parents.iter().map(origin).collect(),
+        },
+        columns: None,
+        unwritten: None,
+    })
 }

@@ -2,18 +2,16 @@
 //!
 //! Called by: `Runtime::start`, when every topic exists. Invariants: nothing here can fail for a
 //! pipeline that was prepared, but for topics that are gone. Defaults of the policy stand here.
-//! Typed columns are decoded where an edge begins, only those that an expression needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use codec::JsonDecoder;
-use expr::Expr;
+use codec::Format;
 use model::catalog::Catalog;
 use model::topic::Topic;
-use wasm::{Limits, Module, OpenContext};
+use wasm::{Edge, Labels, Limits, Module, OpenContext};
 
-use super::{Batching, Disposal, Op, Port, Stage, StageNode, Typed};
+use super::{Batching, Disposal, Op, Port, Stage, StageNode};
 use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
 use crate::operator::wasm::{Program as WasmProgram, RetryPolicy};
@@ -67,11 +65,10 @@ fn stage(
         .iter()
         .filter_map(|number| parts.compiled.iter().find(|c| c.number == *number))
         .collect();
-    let needs = needs(&compiled, &place);
     let mut nodes = Vec::with_capacity(compiled.len());
     let mut modules = BTreeMap::new();
-    for (at, node) in compiled.iter().enumerate() {
-        let built = node_of(parts, catalog, graph, node, &place, &needs[at])?;
+    for node in compiled {
+        let built = node_of(parts, catalog, graph, node, &place)?;
         if let (Node::Wasm(wasm), Some(digest)) = (graph.node(node.number).1, built.module) {
             modules.insert(wasm.module.value.clone(), digest);
         }
@@ -100,71 +97,37 @@ fn find<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Topic, NoTopic> {
     catalog.topic(name).ok_or_else(|| NoTopic(name.to_string()))
 }
 
-/// Names of the typed columns that somebody needs of each port, by place and port.
-fn needs(compiled: &[&Compiled], place: &BTreeMap<usize, usize>) -> Vec<Vec<BTreeSet<String>>> {
-    let mut needs: Vec<Vec<BTreeSet<String>>> = compiled
-        .iter()
-        .map(|c| vec![BTreeSet::new(); c.ports.len()])
-        .collect();
-    for (at, node) in compiled.iter().enumerate().rev() {
-        let mut own: BTreeSet<String> = used(&node.program).map(str::to_string).collect();
-        if let Program::Filter(_) | Program::Route(_) = node.program {
-            own.extend(needs[at].iter().flatten().cloned());
-        }
-        for input in &node.inputs {
-            if let Some(from) = place.get(&input.node) {
-                needs[*from][input.port].extend(own.iter().cloned());
-            }
-        }
-    }
-    needs
-}
-
-fn used(program: &Program) -> impl Iterator<Item = &str> {
-    let expressions: Vec<&Expr> = match program {
-        Program::Source | Program::Wasm => Vec::new(),
-        Program::Filter(condition) => vec![condition.expr()],
-        Program::Route(cases) => cases.iter().map(|case| case.expr()).collect(),
-        Program::Map { select, key } => select.iter().map(|(_, e)| e).chain(key).collect(),
-        Program::Sink { key } => key.iter().collect(),
-    };
-    // Field names never begin with `_` followed by a system column's name: see `model::schema`.
-    let base: Vec<String> = expr::base_schema()
-        .fields()
-        .iter()
-        .map(|f| f.name().clone())
-        .collect();
-    expressions
-        .into_iter()
-        .flat_map(|e| e.columns())
-        .filter(move |name| !base.iter().any(|b| b == name))
-}
-
 fn node_of(
     parts: &Parts<'_>,
     catalog: &Catalog,
     graph: &Graph<'_>,
     compiled: &Compiled,
     place: &BTreeMap<usize, usize>,
-    needs: &[BTreeSet<String>],
 ) -> Result<StageNode, NoTopic> {
     let (name, node) = graph.node(compiled.number);
     let names = node.ports();
     let ports = names
         .iter()
         .zip(&compiled.ports)
-        .zip(needs)
-        .map(|((name, fields), needs)| Port {
+        .map(|(name, fields)| Port {
             name: name.to_string(),
-            typed: typed(node, fields, needs),
+            format: format(fields).cloned(),
         });
     let ports = ports.collect();
     let mut module = None;
     let op = match (&compiled.program, node) {
         (Program::Filter(condition), _) => Op::Filter(condition.clone()),
         (Program::Route(cases), _) => Op::Route(cases.clone()),
-        (Program::Map { select, key }, _) => Op::Map {
+        (
+            Program::Map {
+                select,
+                format,
+                key,
+            },
+            _,
+        ) => Op::Map {
             select: select.clone(),
+            format: format.clone(),
             key: key.clone(),
         },
         (Program::Sink { key }, Node::Sink(sink)) => {
@@ -179,7 +142,8 @@ fn node_of(
             let loaded = parts.modules.get(&wasm.module.value);
             let loaded = loaded.ok_or_else(|| NoTopic(wasm.module.value.clone()))?;
             module = Some(loaded.digest());
-            Op::Wasm(Box::new(program(parts.spec, wasm, loaded)))
+            let edges = edges(parts.compiled, compiled, wasm);
+            Op::Wasm(Box::new(program(parts.spec, (name, wasm), edges, loaded)))
         }
         _ => Op::Source,
     };
@@ -203,8 +167,41 @@ fn node_of(
     })
 }
 
+fn format(fields: &Fields) -> Option<&Format> {
+    match fields {
+        Fields::Known(format) => Some(format),
+        Fields::Base | Fields::Unknown => None,
+    }
+}
+
+/// Inputs and outputs of a guest, with the fields of each.
+pub(crate) fn edges(all: &[Compiled], compiled: &Compiled, wasm: &Wasm) -> (Vec<Edge>, Vec<Edge>) {
+    let edge = |name: String, fields: Option<&Fields>| Edge {
+        name,
+        fields: fields
+            .and_then(format)
+            .map(|format| format.schema().clone()),
+    };
+    let inputs = wasm
+        .inputs
+        .iter()
+        .zip(&compiled.inputs)
+        .map(|(input, link)| {
+            let from = all.iter().find(|c| c.number == link.node);
+            edge(input.to_string(), from.and_then(|c| c.ports.get(link.port)))
+        });
+    let outputs = wasm.outputs.names().zip(&compiled.ports);
+    let outputs = outputs.map(|(name, fields)| edge(name.to_string(), Some(fields)));
+    (inputs.collect(), outputs.collect())
+}
+
 /// The guest of a node as it is to be opened.
-pub(crate) fn program(spec: &Spec, wasm: &Wasm, module: &Module) -> WasmProgram {
+pub(crate) fn program(
+    spec: &Spec,
+    (name, wasm): (&str, &Wasm),
+    (inputs, outputs): (Vec<Edge>, Vec<Edge>),
+    module: &Module,
+) -> WasmProgram {
     let limits = spec
         .modules
         .get(&wasm.module)
@@ -214,35 +211,17 @@ pub(crate) fn program(spec: &Spec, wasm: &Wasm, module: &Module) -> WasmProgram 
         module: module.clone(),
         context: OpenContext {
             params: wasm.params.to_string(),
-            inputs: wasm.inputs.iter().map(|input| input.to_string()).collect(),
-            outputs: wasm.outputs.names().map(str::to_string).collect(),
-            partition: 0,
+            inputs,
+            outputs,
+            labels: Labels {
+                pipeline: spec.name().to_string(),
+                node: name.to_string(),
+                lane: 0,
+            },
+            ..OpenContext::default()
         },
         limits,
         retry: retry(spec, wasm.on_error.as_ref()),
-    }
-}
-
-fn typed(node: &Node, fields: &Fields, needs: &BTreeSet<String>) -> Typed {
-    let Fields::Known(schema) = fields else {
-        return Typed::No;
-    };
-    match node {
-        _ if needs.is_empty() => Typed::No,
-        Node::Source(_) | Node::Wasm(_) => {
-            let wanted =
-                |(i, f): (usize, &model::schema::Field)| needs.contains(&f.name).then_some(i);
-            Typed::Decode {
-                decoder: Arc::new(JsonDecoder::new(schema)),
-                wanted: schema
-                    .fields
-                    .iter()
-                    .enumerate()
-                    .filter_map(wanted)
-                    .collect(),
-            }
-        }
-        _ => Typed::Keep(needs.iter().cloned().collect()),
     }
 }
 

@@ -26,7 +26,7 @@ use super::{Batching, Stage};
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOG_BACKOFF_MS, LOG_BACKOFF_MS_MAX};
 use crate::operator::Why;
 use crate::operator::wasm::Tried;
-use crate::status::{Handover, LaneState, LaneStatus};
+use crate::status::{Handover, LaneState, LaneStatus, Numbers};
 
 /// A position that says: there is none. Groups cannot be deleted through the log's port.
 pub(crate) const FORGOTTEN: Offset = model::limits::OFFSET_MAX;
@@ -43,6 +43,7 @@ pub(crate) enum Order {
 pub(crate) struct Shared {
     pub status: Arc<Mutex<LaneStatus>>,
     pub changed: Arc<watch::Sender<u64>>,
+    pub numbers: Numbers,
 }
 
 impl Shared {
@@ -326,8 +327,8 @@ impl Lane {
             return Ok(());
         }
         let lane = self.partition.index;
-        let open = stage.clone();
-        let opened = tokio::task::spawn_blocking(move || Chain::open(open, lane)).await;
+        let (open, numbers) = (stage.clone(), self.shared.numbers.clone());
+        let opened = tokio::task::spawn_blocking(move || Chain::open(open, lane, numbers)).await;
         let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));
         let to = stage.generation;
         match (opened, self.chain.is_some()) {

@@ -1,6 +1,7 @@
 //! A stage: one source topic, the nodes fused behind it, and its lanes.
 //!
 //! - `build` a stage's program from the spec and the catalog
+//! - `needs` which columns of an edge are decoded
 //! - `run` one batch through the nodes, synchronously
 //! - `commit` what a batch wrote as one atomic commit; `deadletter` its rejected rows
 //! - `read` batches cut by policy; `lane` the task that joins all of it
@@ -12,16 +13,17 @@ pub(crate) mod build;
 pub(crate) mod commit;
 pub(crate) mod deadletter;
 pub(crate) mod lane;
+pub(crate) mod needs;
 pub(crate) mod read;
 pub(crate) mod run;
 
 use std::collections::BTreeMap;
 
+use codec::Format;
 use expr::{Expr, Predicate};
 use model::ids::{Digest, TopicId};
 use model::schema::Field;
 
-use crate::operator::map::Decoder;
 use crate::operator::wasm::Program as WasmProgram;
 
 /// Everything that the lanes of a stage run, of one generation.
@@ -38,6 +40,13 @@ pub(crate) struct Stage {
     pub nodes: Vec<StageNode>,
     pub batch: Batching,
     pub modules: BTreeMap<String, Digest>,
+}
+
+impl Stage {
+    /// An output of a node; none for an input that comes from another stage.
+    pub fn port(&self, node: usize, port: usize) -> Option<&Port> {
+        self.nodes.get(node)?.ports.get(port)
+    }
 }
 
 pub(crate) struct StageNode {
@@ -59,6 +68,7 @@ pub(crate) enum Op {
     Route(Vec<Predicate>),
     Map {
         select: Vec<(Field, Expr)>,
+        format: Format,
         key: Option<Expr>,
     },
     Wasm(Box<WasmProgram>),
@@ -69,22 +79,10 @@ pub(crate) enum Op {
     },
 }
 
-/// An output, and what has to be known of its rows further on.
+/// An output, and what its values are, where that is known.
 pub(crate) struct Port {
     pub name: String,
-    pub typed: Typed,
-}
-
-pub(crate) enum Typed {
-    /// Nobody needs more than the record.
-    No,
-    /// To be decoded here: the edge begins here.
-    Decode {
-        decoder: Decoder,
-        wanted: Vec<usize>,
-    },
-    /// Comes with the rows; these of its columns are needed further on.
-    Keep(Vec<String>),
+    pub format: Option<Format>,
 }
 
 /// What becomes of a rejected row.

@@ -7,19 +7,24 @@
 
 use std::sync::Arc;
 
+use codec::Format;
 use model::ids::Offset;
 use model::rows::Rows;
 
-use super::{Op, Stage, StageNode, Typed};
+use super::needs::{Typed, typed};
+use super::{Op, Port, Stage, StageNode};
 use crate::operator::wasm::{Call, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
+use crate::status::Numbers;
 
 /// The nodes of a stage with the warm guests of one lane.
 pub(crate) struct Chain {
     pub stage: Arc<Stage>,
     pub lane: u32,
     guests: Vec<Option<Warm>>,
+    /// By node and port.
+    typed: Vec<Vec<Typed>>,
 }
 
 /// What one batch came to.
@@ -44,10 +49,10 @@ pub(crate) struct RunError {
 
 impl Chain {
     /// Opens the guests of every node.
-    pub fn open(stage: Arc<Stage>, lane: u32) -> Result<Chain, String> {
+    pub fn open(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Result<Chain, String> {
         let open = |node: &StageNode| match &node.op {
             Op::Wasm(program) => program
-                .open(lane)
+                .open(lane, numbers.of(&node.name))
                 .map(Some)
                 .map_err(|e| format!("node `{}`: {e}", node.name)),
             _ => Ok(None),
@@ -58,6 +63,7 @@ impl Chain {
             .map(open)
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Chain {
+            typed: typed(&stage, &guests),
             stage,
             lane,
             guests,
@@ -78,11 +84,14 @@ impl Chain {
             rows: rows.clone(),
             origins: (0..rows.len() as u32).collect(),
             columns: None,
+            unwritten: None,
         };
         for (number, node) in stage.nodes.iter().enumerate() {
             let step = Step {
                 number,
+                stage: &stage,
                 node,
+                typed: &self.typed[number],
                 lane: self.lane,
                 offsets,
                 tried,
@@ -108,7 +117,9 @@ impl Chain {
 /// One node at work on one batch.
 struct Step<'a> {
     number: usize,
+    stage: &'a Stage,
     node: &'a StageNode,
+    typed: &'a [Typed],
     lane: u32,
     offsets: &'a [Offset],
     tried: Option<Tried>,
@@ -138,12 +149,22 @@ impl Step<'_> {
         };
         if let (Some(program), Some(warm)) = (wasm, guest) {
             let mut pieces: Vec<Vec<Chunk>> = vec![Vec::new(); self.node.ports.len()];
+            let from = |(node, port): &(usize, usize)| self.stage.port(*node, *port);
+            let inputs: Vec<_> = self
+                .node
+                .inputs
+                .iter()
+                .map(|i| from(i).and_then(format))
+                .collect();
+            let outputs: Vec<_> = self.node.ports.iter().map(format).collect();
             let mut call = Call {
                 node: number,
                 lane: self.lane,
                 program,
                 offsets: self.offsets,
                 tried: self.tried,
+                inputs: &inputs,
+                outputs: &outputs,
                 report,
                 ports: &mut pieces,
             };
@@ -161,9 +182,13 @@ impl Step<'_> {
         match &self.node.op {
             Op::Filter(condition) => Ok(vec![filter::filter(number, condition, &chunk, report)?]),
             Op::Route(cases) => route::route(number, cases, &chunk, report),
-            Op::Map { select, key } => Ok(vec![map::map(
-                number,
+            Op::Map {
                 select,
+                format,
+                key,
+            } => Ok(vec![map::map(
+                number,
+                (select, format),
                 key.as_ref(),
                 &chunk,
                 report,
@@ -177,21 +202,25 @@ impl Step<'_> {
     fn typed(&self, chunks: Vec<Chunk>, report: &mut Report) -> Result<Vec<Chunk>, OperatorError> {
         let mut out = Vec::with_capacity(chunks.len());
         for (port, chunk) in chunks.into_iter().enumerate() {
-            out.push(match self.node.ports.get(port).map(|p| &p.typed) {
-                None => chunk,
-                Some(Typed::No) => Chunk {
+            out.push(match self.typed.get(port) {
+                Some(Typed::No) if chunk.unwritten.is_none() => Chunk {
                     columns: None,
                     ..chunk
                 },
+                None | Some(Typed::No) => chunk,
                 Some(Typed::Keep(needs)) => map::project(chunk, needs)?,
                 Some(Typed::Decode { .. }) if chunk.is_empty() => chunk,
-                Some(Typed::Decode { decoder, wanted }) => {
-                    map::decode((self.number, port), decoder, wanted, chunk, report)?
+                Some(Typed::Decode { format, wanted }) => {
+                    map::decode((self.number, port), format, wanted, chunk, report)?
                 }
             });
         }
         Ok(out)
     }
+}
+
+fn format(port: &Port) -> Option<&Format> {
+    port.format.as_ref()
 }
 
 fn joined(pieces: &[Chunk]) -> Result<Chunk, OperatorError> {

@@ -1,9 +1,11 @@
 //! Pipelines at work over a log in memory.
 //!
 //! - `property` random pipelines, failures and restarts against a plain model
+//! - `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `support` the log in memory and the world around it
 
+mod columns;
 mod guests;
 mod lanes;
 mod property;

@@ -12,9 +12,11 @@ use proc_macro2::TokenStream as Tokens;
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Data, DeriveInput, Error, FnArg, GenericArgument, ItemFn, PathArguments, Result, ReturnType,
-    Type, TypePath, parse_macro_input,
+    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, PathArguments, Result,
+    ReturnType, Type, TypePath, parse_macro_input,
 };
+
+mod row;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
@@ -85,7 +87,7 @@ fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {
             "the first parameter must be the row",
         ));
     };
-    let value = read_value(&first.ty);
+    let taken = Taken::of(&first.ty);
     let (mut arguments, mut params, mut meta_seen) = (Vec::new(), None, false);
     for input in inputs {
         let FnArg::Typed(input) = input else {
@@ -115,41 +117,29 @@ fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {
             arguments.push(quote!(&self.opened.params));
         }
     }
-    Ok(expand(function, shape, value, &arguments, params))
+    Ok(expand(function, shape, &taken, &arguments, params))
 }
 
 fn expand(
     function: &ItemFn,
     shape: Shape,
-    value: Tokens,
+    taken: &Taken,
     arguments: &[Tokens],
     params: Option<&Type>,
 ) -> Tokens {
     let name = &function.sig.ident;
     let visibility = &function.vis;
     let params = params.map_or_else(|| quote!(::rustmq::rt::NoParams), |ty| quote!(#ty));
-    let call = quote_spanned!(name.span()=> #name(#value, #(#arguments),*));
-    let (is_result, inner) = unwrapped(&function.sig.output, "Result");
-    let result = if is_result { quote!(#call?) } else { call };
-    let loop_ = match shape {
-        Shape::Map => {
-            let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
-            let put = if is_option {
-                quote!(if let Some(output) = #result { row.put(output)?; })
-            } else {
-                quote!(row.put(#result)?;)
-            };
-            quote!(emit(rows, out, |meta, value, row| { #put Ok(()) }))
-        }
-        Shape::FlatMap => quote!(emit(rows, out, |meta, value, row| {
-            for output in #result {
-                row.put(output)?;
-            }
-            Ok(())
-        })),
-        Shape::Filter => quote!(keep(rows, out, |meta, value| Ok(#result))),
-        Shape::Route => quote!(route(rows, out, |meta, value| Ok(#result))),
+    // the same call with arguments of which only the types count
+    let nevers = arguments.iter().map(|_| quote!(::rustmq::rt::never()));
+    let nevers: Vec<Tokens> = nevers.collect();
+    let take = taken.take(name, &nevers);
+    let (make, loop_) = looped(function, shape, taken, (arguments, &nevers));
+    let opened = match &make {
+        Some(make) => quote!(::rustmq::rt::Opened::making(context, &#make)?),
+        None => quote!(::rustmq::rt::Opened::new(context)?),
     };
+    let make = make.map(|make| quote!(let make = #make;));
     quote! {
         /// The module made of the function of this name.
         #[allow(non_camel_case_types)]
@@ -157,11 +147,14 @@ fn expand(
             opened: ::rustmq::rt::Opened<#params>,
         }
 
+        // of the traits that make a choice by type only one is used; closures only carry types
+        #[allow(unused_imports, clippy::redundant_closure)]
         impl ::rustmq::Module for #name {
             fn open(
                 context: &::rustmq::Context,
             ) -> ::core::result::Result<Self, ::rustmq::Failure> {
-                Ok(Self { opened: ::rustmq::rt::Opened::new(context)? })
+                #take.select(context)?;
+                Ok(Self { opened: #opened })
             }
 
             #[allow(unused_variables)]
@@ -170,6 +163,9 @@ fn expand(
                 rows: &::rustmq::Batch,
                 out: &mut ::rustmq::Outbox,
             ) -> ::core::result::Result<(), ::rustmq::Failure> {
+                let take = #take;
+                let columns = take.fetch(rows);
+                #make
                 self.opened.#loop_;
                 Ok(())
             }
@@ -179,14 +175,110 @@ fn expand(
     }
 }
 
-/// How the first parameter is made of a row's value.
-fn read_value(ty: &Type) -> Tokens {
-    match bare(ty) {
-        Bare::Bytes => quote!(::rustmq::rt::bytes(value)?),
-        Bare::Text => quote!(::rustmq::rt::text(value)?),
-        Bare::Option(inner) if matches!(bare(inner), Bare::Bytes) => quote!(value),
-        Bare::Option(_) => quote_spanned!(ty.span()=> ::rustmq::rt::json_or_none(value)?),
-        Bare::Other => quote_spanned!(ty.span()=> ::rustmq::rt::json(value)?),
+/// How the outputs are made, where there are any, and the loop over the rows.
+fn looped(
+    function: &ItemFn,
+    shape: Shape,
+    taken: &Taken,
+    (arguments, nevers): (&[Tokens], &[Tokens]),
+) -> (Option<Tokens>, Tokens) {
+    let name = &function.sig.ident;
+    let (is_result, inner) = unwrapped(&function.sig.output, "Result");
+    let question = is_result.then(|| quote!(?));
+    let call = quote_spanned!(name.span()=> #name(value, #(#arguments),*)#question);
+    let typed = quote_spanned!(name.span()=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
+    let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
+    let read = taken.read();
+    let make = |output: Tokens| {
+        quote!({
+            use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
+            (&::rustmq::rt::Making::of(|| Ok(#output))).way()
+        })
+    };
+    match shape {
+        Shape::Map if is_option => (
+            Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
+            quote!(emit(&make, rows, out, |row, place| {
+                #read
+                if let Some(output) = #call { place.put(output)?; }
+                Ok(())
+            })),
+        ),
+        Shape::Map => (
+            Some(make(typed)),
+            quote!(emit(&make, rows, out, |row, place| { #read place.put(#call) })),
+        ),
+        Shape::FlatMap => (
+            Some(make(quote!(::rustmq::rt::first(#typed)))),
+            quote!(emit(&make, rows, out, |row, place| {
+                #read
+                for output in #call { place.put(output)?; }
+                Ok(())
+            })),
+        ),
+        Shape::Filter => (None, quote!(keep(rows, out, |row| { #read Ok(#call) }))),
+        Shape::Route => (None, quote!(route(rows, out, |row| { #read Ok(#call) }))),
+    }
+}
+
+/// How the first parameter is made of a row.
+struct Taken {
+    way: Ways,
+    span: proc_macro2::Span,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ways {
+    Bytes,
+    Text,
+    /// Bytes, or that there is no value.
+    BytesOrNone,
+    /// JSON, or that there is no value.
+    JsonOrNone,
+    /// Typed columns or JSON: the type decides.
+    Typed,
+}
+
+impl Taken {
+    fn of(ty: &Type) -> Taken {
+        let way = match bare(ty) {
+            Bare::Bytes => Ways::Bytes,
+            Bare::Text => Ways::Text,
+            Bare::Option(inner) if matches!(bare(inner), Bare::Bytes) => Ways::BytesOrNone,
+            Bare::Option(_) => Ways::JsonOrNone,
+            Bare::Other => Ways::Typed,
+        };
+        Taken {
+            way,
+            span: ty.span(),
+        }
+    }
+
+    /// The object that takes rows so.
+    fn take(&self, name: &Ident, nevers: &[Tokens]) -> Tokens {
+        match self.way {
+            Ways::Typed | Ways::JsonOrNone => quote_spanned!(self.span=> {
+                use ::rustmq::rt::{TakeColumns as _, TakeJson as _};
+                (&::rustmq::rt::Taking::of(|value| #name(value, #(#nevers),*))).way()
+            }),
+            _ => quote!(::rustmq::rt::RawTake),
+        }
+    }
+
+    /// Statements that make `value` of row number `row`.
+    fn read(&self) -> Tokens {
+        let read = quote_spanned!(self.span=> take.read(&columns, row));
+        let value = match self.way {
+            Ways::Bytes => quote!(::rustmq::rt::bytes(#read)?),
+            Ways::Text => quote!(::rustmq::rt::text(#read)?),
+            Ways::BytesOrNone => read,
+            Ways::JsonOrNone => quote_spanned!(self.span=> take.read_option(&columns, row)?),
+            Ways::Typed => quote!(#read?),
+        };
+        quote! {
+            let meta = rows.meta(row);
+            let value = #value;
+        }
     }
 }
 
@@ -249,6 +341,16 @@ fn first_argument(ty: &Type) -> Option<&Type> {
         GenericArgument::Type(ty) => Some(ty),
         _ => None,
     })
+}
+
+/// Makes a struct a row of typed columns: one field a column, in order, of the same name unless
+/// `#[row(rename = "…")]` says otherwise. The struct may borrow text and bytes: one lifetime.
+#[proc_macro_derive(Row, attributes(row))]
+pub fn row(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    row::derive(&item)
+        .unwrap_or_else(Error::into_compile_error)
+        .into()
 }
 
 /// Names of outputs from an enum: `OnTime` is the output `on_time`.

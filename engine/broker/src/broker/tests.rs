@@ -14,7 +14,7 @@ use model::{
 
 use crate::shard::OFFSETS;
 use crate::tests::{World, batch, dump, numbered};
-use crate::{Broker, Produced};
+use crate::{Broker, Fetched, Produced};
 
 fn append(partition: PartitionId, values: &[&str]) -> Append {
     Append {
@@ -286,6 +286,52 @@ async fn a_fetch_waits_for_what_comes() {
     assert_eq!(error, LogError::NotFound { partition: gone });
     let error = broker.fetch_wait(gone, 0, 1, 0).await.unwrap_err();
     assert_eq!(error, LogError::NotFound { partition: gone });
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetch_of_many_waits_for_the_first_that_has_something() {
+    let world = World::new(&[("t", 3)]);
+    let (broker, store) = world.open().await;
+    let [p0, p1, p2] = [0, 1, 2].map(|index| world.partition("t", index));
+    let wants = [(p0, 0), (p1, 0), (p2, 0)];
+    let mut waiting = Box::pin(broker.fetch_many(&wants, 1000, 60_000));
+    let mut context = Context::from_waker(noop_waker_ref());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    assert_eq!(broker.status().fetches_waiting, 1);
+    broker.produce(p1, batch(&["a"])).await.unwrap();
+    let show = |found: Vec<(PartitionId, Result<Fetched, LogError>)>| {
+        let part = |(p, outcome): (PartitionId, Result<Fetched, LogError>)| match outcome {
+            Ok(fetched) => format!("{p}: {} to {}", fetched.batches.len(), fetched.bounds.end),
+            Err(error) => error.to_string(),
+        };
+        found.into_iter().map(part).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(show(waiting.await), "1/1: 1 to 1");
+    broker.produce(p2, batch(&["b"])).await.unwrap();
+    broker.produce(p2, batch(&["c"])).await.unwrap();
+    // The first named is served first, and takes at least one batch of the bytes.
+    let wants = [(p2, 0), (p0, 5), (p1, 0)];
+    let gone = "offset 5 of partition 1/0 is outside of what is kept (0..0)";
+    for (bytes_max, expected) in [
+        (1000, format!("1/2: 2 to 2; {gone}; 1/1: 1 to 1")),
+        (1, "1/2: 1 to 2".to_owned()),
+    ] {
+        let found = broker.fetch_many(&wants, bytes_max, 60_000).await;
+        assert_eq!(show(found), expected);
+    }
+    let nothing = broker.fetch_many(&[(p0, 0), (p1, 1)], 1000, 1).await;
+    assert_eq!(show(nothing), "");
+    let nothing = broker.fetch_many(&[], 1000, 60_000).await;
+    assert_eq!(show(nothing), "");
+
+    let wants = [(p0, 0), (p1, 1)];
+    let mut waiting = Box::pin(broker.fetch_many(&wants, 1000, 60_000));
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    world.apply(&Command::TopicDelete { name: "t".into() });
+    broker.topic_deleted(p0.topic).await.unwrap();
+    let found = show(waiting.await);
+    assert!(found.starts_with("partition 1/0"), "{found}");
     store.close().await.unwrap();
 }
 

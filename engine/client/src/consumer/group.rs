@@ -15,12 +15,14 @@ use protocol::{
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{ConsumerConfig, start};
+use super::{ConsumerConfig, starts};
 use crate::client::Client;
 use crate::error::ClientError;
 
 /// Heartbeats per session.
 const BEATS: u32 = 3;
+/// The longest time between two, so that a long session does not make partitions slow to move.
+const BEAT_MAX: Duration = Duration::from_secs(3);
 
 pub(super) struct Membership {
     group: String,
@@ -83,19 +85,24 @@ pub(super) async fn turn(before: Before) -> Result<Turn, ClientError> {
     };
     let membership = Membership::begin(&client, group, joined, &config);
     let positions = membership.positions(&client).await?;
-    let mut begin = Vec::new();
+    let (mut begin, mut unknown) = (Vec::new(), Vec::new());
     for partition in membership.assignment() {
         let committed = positions.get(partition).copied();
         // Held all the while, as far as we know: unless someone else got further meanwhile.
         if held.get(partition).is_some_and(|ours| committed <= *ours) {
             continue;
         }
-        let from = match committed {
-            Some(offset) => offset,
-            None => start(&client, config.from, *partition).await?,
-        };
-        begin.push((*partition, from, committed));
+        match committed {
+            Some(offset) => begin.push((*partition, offset, committed)),
+            None => unknown.push(*partition),
+        }
     }
+    let found = starts(&client, config.from, unknown).await?;
+    begin.extend(
+        found
+            .into_iter()
+            .map(|(partition, from)| (partition, from, None)),
+    );
     Ok(Turn {
         membership,
         committed,
@@ -119,7 +126,7 @@ impl Membership {
                 member: joined.member.clone(),
                 generation: joined.generation,
             },
-            every: Duration::from_millis((config.session_ms / BEATS).max(1).into()),
+            every: Duration::from_millis((config.session_ms / BEATS).max(1).into()).min(BEAT_MAX),
             moved: say_moved.clone(),
         };
         tokio::spawn(beat.run(stop.clone()));

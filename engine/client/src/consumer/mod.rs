@@ -1,6 +1,6 @@
 //! Consuming: batches of all partitions, or of those that a group gives to this member.
 //!
-//! What: `Consumer` gathers what the tasks in `fetch` read; `group` keeps membership and
+//! What: `Consumer` gathers what the lanes in `fetch` read; `group` keeps membership and
 //! commits. Called by: the command line, demo, tests. Invariants: batches of one partition come
 //! in order, without gap or double, while this member holds it; only what the caller has called
 //! `done` is committed, so nothing is lost when it dies; memory is bounded by a few fetches.
@@ -9,10 +9,11 @@
 mod fetch;
 mod group;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use model::batch::{Batch, BatchError};
 use model::ids::{Offset, PartitionId, TopicId};
 use model::port::Lookup;
@@ -24,11 +25,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::Client;
 use crate::error::ClientError;
-use fetch::{Arrival, Fetcher, What};
+use fetch::{Arrival, Position, Round, What};
 use group::{Before, Membership, Turn};
 
 /// Fetches that wait for the caller, all partitions together.
 const ARRIVALS_MAX: usize = 4;
+/// Lookups under way at once.
+const LOOKUPS_MAX: usize = 32;
 
 /// Where a partition is begun that has no commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub struct ConsumerConfig {
     pub from: Start,
     /// Goes on past the high watermarks seen at the start.
     pub follow: bool,
-    /// Of one fetch.
+    /// Of one fetch, all its partitions together.
     pub bytes_max: u32,
     /// How long the server holds a fetch that finds nothing.
     pub wait_ms: u32,
@@ -131,8 +134,10 @@ pub struct Consumer {
     ready: VecDeque<Delivery>,
     arrivals: mpsc::Receiver<Arrival>,
     arrive: mpsc::Sender<Arrival>,
-    /// Tells arrivals of a partition taken back from those before.
+    /// Tells what lanes of now bring from what those before did.
     round: u64,
+    /// Stops the lanes of this round.
+    _reading: Option<DropGuard>,
     membership: Option<Membership>,
     /// Joining is under way.
     turn: Option<JoinHandle<Result<Turn, ClientError>>>,
@@ -141,12 +146,12 @@ pub struct Consumer {
 
 /// A partition being read.
 struct Held {
-    round: u64,
+    /// Everything before this has arrived.
+    next: Offset,
     ended: bool,
     /// The caller has done everything before this.
     done: Option<Offset>,
     committed: Option<Offset>,
-    _stop: DropGuard,
 }
 
 impl Client {
@@ -162,6 +167,7 @@ impl Client {
             arrivals,
             arrive,
             round: 0,
+            _reading: None,
             membership: None,
             turn: None,
             commit_due: Instant::now() + config.commit_interval,
@@ -170,10 +176,10 @@ impl Client {
         let partitions = consumer.look_around().await?;
         match consumer.config.group.clone() {
             None => {
-                for partition in partitions {
-                    let from = start(self, consumer.config.from, partition).await?;
+                for (partition, from) in starts(self, consumer.config.from, partitions).await? {
                     consumer.hold(partition, from, None);
                 }
+                consumer.read_anew();
             }
             Some(group) => {
                 consumer.turn_begin(group);
@@ -273,47 +279,43 @@ impl Consumer {
         Ok(partitions)
     }
 
-    /// Begins to read a partition.
+    /// Takes a partition on; `read_anew` begins to read it.
     fn hold(&mut self, partition: PartitionId, from: Offset, committed: Option<Offset>) {
+        let end = self.ends.get(&partition);
+        let held = Held {
+            next: from,
+            ended: end.is_some_and(|end| from >= *end),
+            done: None,
+            committed,
+        };
+        self.held.insert(partition, held);
+    }
+
+    /// Shares what is held out to lanes anew, each from where it has arrived.
+    fn read_anew(&mut self) {
         self.round += 1;
+        let position = |(partition, held): (&PartitionId, &Held)| Position {
+            partition: *partition,
+            next: held.next,
+            end: self.ends.get(partition).copied(),
+        };
+        let reads = self.held.iter().filter(|(_, held)| !held.ended);
+        let positions = reads.map(position).collect();
         let stop = CancellationToken::new();
-        let end = self.ends.get(&partition).copied();
-        let ended = end.is_some_and(|end| from >= end);
-        if !ended {
-            let fetcher = Fetcher {
-                client: self.client.clone(),
-                partition,
-                round: self.round,
-                position: from,
-                end,
-                bytes_max: self.config.bytes_max,
-                wait_ms: self.config.wait_ms,
-                retry_timeout: self.config.retry_timeout,
-                arrive: self.arrive.clone(),
-            };
-            tokio::spawn(fetcher.run(stop.clone()));
-        }
-        let (round, _stop) = (self.round, stop.drop_guard());
-        self.held.insert(
-            partition,
-            Held {
-                round,
-                ended,
-                done: None,
-                committed,
-                _stop,
-            },
-        );
+        let round = Round::new(&self.client, &self.config, self.round, &self.arrive);
+        round.begin(positions, &stop);
+        self._reading = Some(stop.drop_guard());
     }
 
     fn arrived(&mut self, arrival: Arrival) -> Result<(), ClientError> {
         let partition = arrival.partition;
-        let current = self
-            .held
-            .get_mut(&partition)
-            .filter(|held| held.round == arrival.round);
-        // What a partition sent before it moved away is for its new holder.
-        let Some(held) = current else { return Ok(()) };
+        // What lanes of an earlier round bring is read again, by whoever holds it now.
+        if arrival.round != self.round {
+            return Ok(());
+        }
+        let Some(held) = self.held.get_mut(&partition) else {
+            return Ok(());
+        };
         match arrival.what {
             What::Batches { batches, from } => {
                 let until = self.ends.get(&partition).copied().unwrap_or(Offset::MAX);
@@ -326,6 +328,7 @@ impl Consumer {
                     from,
                     until,
                 };
+                held.next = batches.last().map_or(held.next, Batch::next_offset);
                 self.ready.extend(batches.into_iter().map(deliver));
                 Ok(())
             }
@@ -393,9 +396,11 @@ impl Consumer {
             begin,
         } = done.map_err(broken)??;
         self.is_committed(committed);
-        let assigned = membership.assignment();
+        let assigned: BTreeSet<_> = membership.assignment().iter().copied().collect();
+        let before = self.held.len();
         self.held
             .retain(|partition, _| assigned.contains(partition));
+        let is_same = begin.is_empty() && self.held.len() == before;
         let held = &self.held;
         self.ready
             .retain(|delivery| held.contains_key(&delivery.partition));
@@ -405,8 +410,22 @@ impl Consumer {
                 .retain(|delivery| delivery.partition != partition);
             self.hold(partition, from, committed);
         }
+        if !is_same {
+            self.read_anew();
+        }
         Ok(())
     }
+}
+
+/// Where each partition begins.
+async fn starts(
+    client: &Client,
+    from: Start,
+    partitions: Vec<PartitionId>,
+) -> Result<Vec<(PartitionId, Offset)>, ClientError> {
+    let one = |partition| async move { Ok((partition, start(client, from, partition).await?)) };
+    let lookups = stream::iter(partitions).map(one);
+    lookups.buffered(LOOKUPS_MAX).try_collect().await
 }
 
 async fn start(

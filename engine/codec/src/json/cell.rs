@@ -1,14 +1,9 @@
-//! One field of one row while its row is being read, and the growing column it ends in.
+//! One field of one row, from any JSON value: the way of what the decoder's fast ways leave over,
+//! and the judge of what is wrong.
 //!
-//! Called by the decoder: a row's cells are pushed only when the whole row is good.
-//! Invariants: a [`Column`] grows by exactly one per push; text never outgrows its source, so
-//! `i32` offsets suffice.
+//! Called by the decoder.
+//! Invariants: a cell is of its field's type; what the fast ways read is read the same here.
 
-use std::sync::Arc;
-
-use arrow::array::builder::{BinaryBuilder, BooleanBuilder, PrimitiveBuilder, StringBuilder};
-use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow::array::{ArrayRef, builder::ArrayBuilder};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::schema::FieldType;
@@ -77,67 +72,4 @@ fn integer(number: &str) -> Option<i64> {
     }
     let float: f64 = number.parse().ok()?;
     (float.fract() == 0.0 && float.abs() <= EXACT_MAX).then_some(float as i64)
-}
-
-/// A column under construction.
-pub(super) enum Column {
-    Bool(BooleanBuilder),
-    Int(PrimitiveBuilder<Int64Type>),
-    Float(PrimitiveBuilder<Float64Type>),
-    Text(StringBuilder),
-    Bytes(BinaryBuilder),
-    Time(PrimitiveBuilder<TimestampMicrosecondType>),
-}
-
-impl Column {
-    pub(super) fn new(ty: FieldType, rows: usize) -> Column {
-        match ty {
-            FieldType::Bool => Column::Bool(BooleanBuilder::with_capacity(rows)),
-            FieldType::Int64 => Column::Int(PrimitiveBuilder::with_capacity(rows)),
-            FieldType::Float64 => Column::Float(PrimitiveBuilder::with_capacity(rows)),
-            FieldType::String => Column::Text(StringBuilder::with_capacity(rows, rows * 8)),
-            FieldType::Bytes => Column::Bytes(BinaryBuilder::with_capacity(rows, rows * 8)),
-            FieldType::Timestamp => {
-                Column::Time(PrimitiveBuilder::with_capacity(rows).with_timezone("UTC"))
-            }
-        }
-    }
-
-    pub(super) fn push(&mut self, cell: Option<Cell<'_>>) {
-        match (self, cell) {
-            (Column::Bool(c), Some(Cell::Bool(b))) => c.append_value(b),
-            (Column::Int(c), Some(Cell::Int(n))) => c.append_value(n),
-            (Column::Time(c), Some(Cell::Int(n))) => c.append_value(n),
-            (Column::Float(c), Some(Cell::Float(n))) => c.append_value(n),
-            (Column::Text(c), Some(Cell::Text(text))) if !text.escaped => {
-                c.append_value(text.raw);
-            }
-            (Column::Text(c), Some(Cell::Text(text))) => c.append_value(text.get()),
-            (Column::Bytes(c), Some(Cell::Bytes(bytes))) => c.append_value(bytes),
-            // `Cell::read` gives a field only cells of its own type, so the rest is null.
-            (column, _) => column.push_null(),
-        }
-    }
-
-    fn push_null(&mut self) {
-        match self {
-            Column::Bool(c) => c.append_null(),
-            Column::Int(c) => c.append_null(),
-            Column::Float(c) => c.append_null(),
-            Column::Text(c) => c.append_null(),
-            Column::Bytes(c) => c.append_null(),
-            Column::Time(c) => c.append_null(),
-        }
-    }
-
-    pub(super) fn finish(self) -> ArrayRef {
-        match self {
-            Column::Bool(mut c) => Arc::new(c.finish()),
-            Column::Int(mut c) => Arc::new(c.finish()),
-            Column::Float(mut c) => Arc::new(c.finish()),
-            Column::Text(mut c) => Arc::new(c.finish()),
-            Column::Bytes(mut c) => Arc::new(c.finish()),
-            Column::Time(mut c) => ArrayBuilder::finish(&mut c),
-        }
-    }
 }

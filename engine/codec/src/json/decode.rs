@@ -14,8 +14,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::schema::{FieldType, Schema};
 
-use super::cell::{Cell, Column};
+use super::cell::Cell;
 use super::scan::{Fault, Scanner, Value};
+use crate::column::{Column, Columns};
 
 /// How much of a wrong value a message shows.
 const SHOWN_CHARS_MAX: usize = 40;
@@ -42,20 +43,32 @@ pub struct DecodeError {
 /// Reads JSON objects by a schema.
 #[derive(Debug, Clone)]
 pub struct JsonDecoder {
-    fields: Arc<[(Box<str>, FieldType)]>,
+    fields: Arc<[Field]>,
+    types: Arc<[FieldType]>,
     schema: SchemaRef,
+}
+
+#[derive(Debug)]
+struct Field {
+    name: Box<str>,
+    ty: FieldType,
+    /// The key as writers mostly write it: `"name":`.
+    key: Box<[u8]>,
 }
 
 impl JsonDecoder {
     /// A decoder for all columns of `schema`.
     pub fn new(schema: &Schema) -> JsonDecoder {
-        let fields = schema
-            .fields
-            .iter()
-            .map(|f| (f.name.as_str().into(), f.ty))
-            .collect();
+        let field = |f: &model::schema::Field| Field {
+            name: f.name.as_str().into(),
+            ty: f.ty,
+            key: format!("{}:", serde_json::Value::from(f.name.as_str()))
+                .into_bytes()
+                .into(),
+        };
         JsonDecoder {
-            fields,
+            fields: schema.fields.iter().map(field).collect(),
+            types: schema.fields.iter().map(|f| f.ty).collect(),
             schema: schema.to_arrow(),
         }
     }
@@ -94,37 +107,42 @@ impl JsonDecoder {
         Ok(self.read(values, columns, Arc::new(schema)))
     }
 
-    fn read(&self, values: &BinaryArray, wanted: &[usize], schema: SchemaRef) -> Decoded {
-        let mut columns: Vec<Column> = wanted
-            .iter()
-            .map(|i| Column::new(self.fields[*i].1, values.len()))
-            .collect();
-        let mut cells: Vec<Option<Cell<'_>>> = vec![None; self.fields.len()];
+    pub(crate) fn read(
+        &self,
+        values: &BinaryArray,
+        wanted: &[usize],
+        schema: SchemaRef,
+    ) -> Decoded {
+        let mut columns = Columns::new(&self.types, wanted, values.len());
         let mut errors = Vec::new();
+        // all at once is much faster than row by row; a row may still begin inside a character
+        let whole = std::str::from_utf8(all_bytes(values)).ok();
+        let first = values.value_offsets()[0];
         for row in 0..values.len() {
-            cells.fill(None);
-            if values.is_valid(row)
-                && let Err(message) = self.row(values.value(row), &mut cells)
-            {
-                errors.push((row as u32, message));
-                cells.fill(None);
+            let mut good = true;
+            if values.is_valid(row) {
+                let offsets = &values.value_offsets()[row..row + 2];
+                let (from, to) = ((offsets[0] - first) as usize, (offsets[1] - first) as usize);
+                let text = match whole.and_then(|whole| whole.get(from..to)) {
+                    Some(text) => Ok(text),
+                    None => utf8(values.value(row)),
+                };
+                let read = text.and_then(|text| self.row(text, row, &mut columns));
+                if let Err(message) = read {
+                    errors.push((row as u32, message));
+                    good = false;
+                }
             }
-            for (column, index) in columns.iter_mut().zip(wanted) {
-                // A column may be asked for twice, so its cell is not taken out.
-                column.push(cells[*index].clone());
-            }
+            columns.end_row(row, good);
         }
-        let arrays = columns.into_iter().map(Column::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(values.len()));
-        let columns = RecordBatch::try_new_with_options(schema, arrays, &options)
+        let columns = RecordBatch::try_new_with_options(schema, columns.finish(wanted), &options)
             .expect("every column has one entry a row and its field's type");
         Decoded { columns, errors }
     }
 
-    /// Reads one object into `cells`, one cell a field.
-    fn row<'a>(&self, value: &'a [u8], cells: &mut [Option<Cell<'a>>]) -> Result<(), String> {
-        let text = std::str::from_utf8(value)
-            .map_err(|e| format!("not JSON: not UTF-8 at byte {}", e.valid_up_to()))?;
+    /// Reads one object into the row of its columns.
+    fn row(&self, text: &str, row: usize, columns: &mut Columns) -> Result<(), String> {
         let mut scan = Scanner::new(text);
         match scan.peek() {
             None => return Err("not JSON: the value is empty".to_string()),
@@ -135,19 +153,13 @@ impl JsonDecoder {
                 return Err(format!("not a JSON object: found {}", describe(found)));
             }
         }
-        self.object(&mut scan, cells)
+        self.object(&mut scan, row, columns)
             .map_err(|trouble| match trouble {
                 Trouble::Syntax(fault) => not_json(text, &fault),
-                Trouble::Field {
-                    index,
-                    expected,
-                    found,
-                } => {
-                    let (name, ty) = &self.fields[index];
-                    format!(
-                        "field `{name}` ({ty}): expected {expected}, found {}",
-                        describe(found)
-                    )
+                Trouble::Field(wrong) => {
+                    let Field { name, ty, .. } = &self.fields[wrong.index];
+                    let (expected, found) = (wrong.expected, describe(wrong.found));
+                    format!("field `{name}` ({ty}): expected {expected}, found {found}")
                 }
             })
     }
@@ -155,7 +167,8 @@ impl JsonDecoder {
     fn object<'a>(
         &self,
         scan: &mut Scanner<'a>,
-        cells: &mut [Option<Cell<'a>>],
+        row: usize,
+        columns: &mut Columns,
     ) -> Result<(), Trouble<'a>> {
         // A row's syntax is judged before its types, so the first wrong type waits.
         let mut wrong = None;
@@ -163,24 +176,15 @@ impl JsonDecoder {
         scan.take(b'{');
         if !scan.take(b'}') {
             loop {
-                let key = scan.key()?;
-                let value = scan.value()?;
-                let index = if key.escaped {
-                    self.find(&key.get(), next)
-                } else {
-                    self.find(key.raw, next)
-                };
-                if let Some(index) = index {
-                    next = index + 1;
-                    match Cell::read(self.fields[index].1, value) {
-                        Ok(cell) => cells[index] = cell,
-                        Err(expected) => {
-                            wrong.get_or_insert(Trouble::Field {
-                                index,
-                                expected,
-                                found: value,
-                            });
-                        }
+                let index = self.key(scan, next)?;
+                match index {
+                    Some(index) => {
+                        next = index + 1;
+                        let found = self.field(scan, index, row, columns.get(index))?;
+                        wrong = wrong.or(found);
+                    }
+                    None => {
+                        scan.value()?;
                     }
                 }
                 if !scan.take(b',') {
@@ -190,29 +194,111 @@ impl JsonDecoder {
             }
         }
         scan.end()?;
-        wrong.map_or(Ok(()), Err)
+        wrong.map_or(Ok(()), |wrong| Err(Trouble::Field(wrong)))
     }
 
-    /// Fields mostly come in the schema's order, so `next` is tried first.
-    fn find(&self, key: &str, next: usize) -> Option<usize> {
-        if self
-            .fields
-            .get(next)
-            .is_some_and(|(name, _)| **name == *key)
+    /// Takes a key and its colon: the field's number, if there is one of that name.
+    #[inline]
+    fn key(&self, scan: &mut Scanner<'_>, next: usize) -> Result<Option<usize>, Fault> {
+        // fields mostly come in the schema's order, written without spaces
+        if let Some(field) = self.fields.get(next)
+            && scan.take_all(&field.key)
         {
-            return Some(next);
+            return Ok(Some(next));
         }
-        self.fields.iter().position(|(name, _)| **name == *key)
+        let key = scan.key()?;
+        let find = |key: &str| self.fields.iter().position(|field| *field.name == *key);
+        Ok(match key.escaped {
+            true => find(&key.get()),
+            false => find(key.raw),
+        })
     }
+
+    /// Takes the value of a field and sets it; says what is wrong with its type.
+    #[inline]
+    fn field<'a>(
+        &self,
+        scan: &mut Scanner<'a>,
+        index: usize,
+        row: usize,
+        column: Option<&mut Column>,
+    ) -> Result<Option<Wrong<'a>>, Fault> {
+        let ty = self.fields[index].ty;
+        match ty {
+            FieldType::Int64 => {
+                if let Some(number) = scan.quick_int() {
+                    if let Some(column) = column {
+                        column.set_int(row, number);
+                    }
+                    return Ok(None);
+                }
+            }
+            FieldType::Float64 => {
+                if let Some(number) = scan.quick_float() {
+                    if let Some(column) = column {
+                        column.set_float(row, number);
+                    }
+                    return Ok(None);
+                }
+            }
+            FieldType::String => {
+                if let Some(text) = scan.quick_text() {
+                    if let Some(column) = column {
+                        column.set_text(row, text);
+                    }
+                    return Ok(None);
+                }
+            }
+            FieldType::Bool | FieldType::Bytes | FieldType::Timestamp => {}
+        }
+        let found = scan.value()?;
+        match (Cell::read(ty, found), column) {
+            (Ok(cell), Some(column)) => set(column, row, cell),
+            (Ok(_), None) => {}
+            (Err(expected), _) => {
+                return Ok(Some(Wrong {
+                    index,
+                    expected,
+                    found,
+                }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn set(column: &mut Column, row: usize, cell: Option<Cell<'_>>) {
+    match cell {
+        None => column.set_null(row),
+        Some(Cell::Bool(value)) => column.set_bool(row, value),
+        Some(Cell::Int(value)) => column.set_int(row, value),
+        Some(Cell::Float(value)) => column.set_float(row, value),
+        Some(Cell::Text(text)) if !text.escaped => column.set_text(row, text.raw),
+        Some(Cell::Text(text)) => column.set_text(row, &text.get()),
+        Some(Cell::Bytes(bytes)) => column.set_bytes(row, &bytes),
+    }
+}
+
+fn all_bytes(values: &BinaryArray) -> &[u8] {
+    let offsets = values.value_offsets();
+    &values.value_data()[offsets[0] as usize..offsets[values.len()] as usize]
+}
+
+fn utf8(value: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(value)
+        .map_err(|e| format!("not JSON: not UTF-8 at byte {}", e.valid_up_to()))
+}
+
+/// A field whose value has another type.
+struct Wrong<'a> {
+    index: usize,
+    expected: &'static str,
+    found: Value<'a>,
 }
 
 enum Trouble<'a> {
     Syntax(Fault),
-    Field {
-        index: usize,
-        expected: &'static str,
-        found: Value<'a>,
-    },
+    Field(Wrong<'a>),
 }
 
 impl From<Fault> for Trouble<'_> {

@@ -22,6 +22,7 @@ use arrow::record_batch::RecordBatch;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::scan::plain_until;
 use crate::time::format_rfc3339;
 
 /// How bytes become a JSON string.
@@ -232,8 +233,8 @@ impl<'a> Values<'a> {
             Values::Bool(a) => {
                 out.extend_from_slice(if a.value(row) { b"true" } else { b"false" });
             }
-            Values::Int(a) => push_number(out, a.value(row)),
-            Values::Float(a) => push_number(out, a.value(row)),
+            Values::Int(a) => push_int(out, a.value(row)),
+            Values::Float(a) => push_float(out, a.value(row)),
             Values::Text(a) => push_text(out, a.value(row)),
             Values::Bytes(a, form) => push_bytes(out, a.value(row), *form),
             Values::Time(a) => push_time(out, a.value(row)),
@@ -296,7 +297,14 @@ impl Encoder for BytesEncoder<'_> {
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a string into memory always writes");
+    if plain_until(text.as_bytes(), 0) < text.len() {
+        serde_json::to_writer(out, text).expect("a string into memory always writes");
+        return;
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 fn push_bytes(out: &mut Vec<u8>, bytes: &[u8], form: BytesAs) {
@@ -313,10 +321,21 @@ fn push_time(out: &mut Vec<u8>, micros: i64) {
     } else {
         // Outside the years that RFC 3339 knows the number itself stands; decoding takes both.
         out.pop();
-        push_number(out, micros);
+        push_int(out, micros);
     }
 }
 
-fn push_number(out: &mut Vec<u8>, number: impl serde::Serialize) {
-    serde_json::to_writer(out, &number).expect("a number into memory always writes");
+fn push_int(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn push_float(out: &mut Vec<u8>, number: f64) {
+    // whole numbers of up to 15 digits are most floats there are, and quicker as integers
+    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive())
+    {
+        push_int(out, number as i64);
+        out.extend_from_slice(b".0");
+        return;
+    }
+    out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
 }

@@ -73,7 +73,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes `byte` if it is next.
+    #[inline]
     pub(crate) fn take(&mut self, byte: u8) -> bool {
+        if self.text.as_bytes().get(self.at) == Some(&byte) {
+            self.at += 1;
+            return true;
+        }
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
@@ -111,6 +116,72 @@ impl<'a> Scanner<'a> {
         let key = self.string_rest()?;
         self.expect(b':', "expected `:` after the field name")?;
         Ok(key)
+    }
+
+    /// Takes exactly these bytes if they are next.
+    #[inline]
+    pub(crate) fn take_all(&mut self, bytes: &[u8]) -> bool {
+        let found = self.text.as_bytes()[self.at..].starts_with(bytes);
+        self.at += if found { bytes.len() } else { 0 };
+        found
+    }
+
+    /// Takes a plain integer of up to 18 digits; otherwise takes nothing.
+    #[inline]
+    pub(crate) fn quick_int(&mut self) -> Option<i64> {
+        let bytes = self.text.as_bytes();
+        let minus = bytes.get(self.at) == Some(&b'-');
+        let start = self.at + usize::from(minus);
+        let (number, end) = digits(bytes, start, 0)?;
+        let plain = !matches!(bytes.get(end), Some(b'.' | b'e' | b'E'));
+        if !plain || end - start > QUICK_DIGITS || leading_zero(bytes, start, end) {
+            return None;
+        }
+        self.at = end;
+        let number = number as i64;
+        Some(if minus { -number } else { number })
+    }
+
+    /// Takes a number without an exponent whose digits and fraction a float holds exactly, so that
+    /// one division rounds as the full algorithm would; otherwise takes nothing.
+    #[inline]
+    pub(crate) fn quick_float(&mut self) -> Option<f64> {
+        let bytes = self.text.as_bytes();
+        let minus = bytes.get(self.at) == Some(&b'-');
+        let start = self.at + usize::from(minus);
+        let (mut number, mut end) = digits(bytes, start, 0)?;
+        if leading_zero(bytes, start, end) {
+            return None;
+        }
+        let mut places = 0;
+        if bytes.get(end) == Some(&b'.') {
+            let from = end + 1;
+            (number, end) = digits(bytes, from, number)?;
+            places = end - from;
+        }
+        let exact = end - start <= QUICK_DIGITS && number <= 1 << 53 && places < POWERS.len();
+        if !exact || matches!(bytes.get(end), Some(b'e' | b'E')) {
+            return None;
+        }
+        self.at = end;
+        let number = number as f64 / POWERS[places];
+        Some(if minus { -number } else { number })
+    }
+
+    /// Takes a string without escapes; otherwise takes nothing.
+    #[inline]
+    pub(crate) fn quick_text(&mut self) -> Option<&'a str> {
+        let bytes = self.text.as_bytes();
+        if bytes.get(self.at) != Some(&b'"') {
+            return None;
+        }
+        let from = self.at + 1;
+        let to = plain_until(bytes, from);
+        if bytes.get(to) != Some(&b'"') {
+            return None;
+        }
+        self.at = to + 1;
+        Some(&self.text[from..to])
     }
 
     pub(crate) fn value(&mut self) -> Result<Value<'a>, Fault> {
@@ -270,9 +341,39 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The first byte from `at` on that is a quote, a backslash or a control character. Eight bytes
+/// Digits that fit an `i64` and, with a point, are counted cheaply.
+const QUICK_DIGITS: usize = 18;
+
+/// The powers of ten that a float holds exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+/// Reads digits on to `number`: the result and where they end. `None` without a digit. Beyond 18
+/// digits the number means nothing.
+#[inline]
+fn digits(bytes: &[u8], from: usize, mut number: u64) -> Option<(u64, usize)> {
+    let mut at = from;
+    while let Some(digit) = bytes
+        .get(at)
+        .map(|b| b.wrapping_sub(b'0'))
+        .filter(|d| *d < 10)
+    {
+        number = number.wrapping_mul(10).wrapping_add(digit.into());
+        at += 1;
+    }
+    (at > from).then_some((number, at))
+}
+
+fn leading_zero(bytes: &[u8], from: usize, to: usize) -> bool {
+    to - from > 1 && bytes[from] == b'0'
+}
+
+/// The first byte from `at` on that is a quote, a backslash or a control character, which are
+/// those that a JSON string escapes. Eight bytes
 /// at a time: a byte below 0x20 or equal to one of the two borrows into its top bit.
-fn plain_until(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn plain_until(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
     while let Some(chunk) = bytes.get(at..at + 8) {

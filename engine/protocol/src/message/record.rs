@@ -1,6 +1,6 @@
 //! Records in and out: the hot path.
 //!
-//! What: `Produce`, `Fetch` and their replies. Called by: client's producer and consumer, doors.
+//! What: `Produce`, `Fetch`, `FetchMany` and their replies. Called by: client's producer and consumer, doors.
 //! Invariants: fixed little-endian fields, then batches exactly as they are stored; a batch is
 //! checked when it is read (magic, lengths, checksum) and shares the frame's memory.
 //! Refuses: batches that do not decode, more batches than the bytes at hand can hold.
@@ -10,8 +10,8 @@ use model::ids::{Offset, PartitionId, ProducerId, TopicId};
 use model::port::Bounds;
 use serde::{Deserialize, Serialize};
 
-use crate::error::DecodeError;
-use crate::limits::{FETCH_BATCHES_MAX, FRAME_BYTES_MAX};
+use crate::error::{DecodeError, WireError};
+use crate::limits::{FETCH_BATCHES_MAX, FETCH_PARTITIONS_MAX, FRAME_BYTES_MAX};
 use crate::wire::{Body, Reader, Writer, json_bodies};
 
 /// Append one batch. Answered when it is as durable as the topic asks for.
@@ -45,22 +45,65 @@ pub struct Fetched {
     pub batches: Vec<Batch>,
 }
 
+/// Read from many partitions at once: answered as soon as one of them has something, at the
+/// latest after `wait_ms`. `bytes_max` is for all together; who is named first is served first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FetchMany {
+    pub wants: Vec<Want>,
+    pub bytes_max: u32,
+    pub wait_ms: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Want {
+    pub partition: PartitionId,
+    pub from: Offset,
+}
+
+/// Of the partitions that have something, in the order in which they were named.
+#[derive(Clone, Debug)]
+pub struct FetchedMany {
+    pub parts: Vec<Part>,
+}
+
+/// What one partition has, or why it cannot be read.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub partition: PartitionId,
+    pub outcome: Result<Fetched, WireError>,
+}
+
+/// What a frame has room for beside batches is generous: errors of all partitions fit.
+const FRAME_ROOM: usize = FRAME_BYTES_MAX - (512 << 10);
+
 impl Fetched {
     /// Drops batches from the end until a frame can hold the rest. The first always fits.
     pub fn shorten(&mut self) {
-        const ROOM: usize = FRAME_BYTES_MAX - (64 << 10);
-        let mut bytes = 0;
-        let fits = |batch: &Batch| {
-            bytes += batch.size();
-            bytes <= ROOM
+        self.shorten_to(&mut 0);
+    }
+
+    /// The same beside `used` bytes of others, to which it adds its own.
+    fn shorten_to(&mut self, used: &mut usize) {
+        let mut fits = |batch: &Batch| {
+            let is_first = *used == 0;
+            let is_fitting = is_first || *used + batch.size() <= FRAME_ROOM;
+            *used += batch.size() * usize::from(is_fitting);
+            is_fitting
         };
-        let count = self
-            .batches
-            .iter()
-            .map(fits)
-            .take_while(|fits| *fits)
-            .count();
-        self.batches.truncate(count.max(1));
+        let count = self.batches.iter().take_while(|batch| fits(batch)).count();
+        self.batches.truncate(count);
+    }
+}
+
+impl FetchedMany {
+    /// Drops batches until a frame can hold the rest, and with them what comes behind.
+    pub fn shorten(&mut self) {
+        let mut used = 0;
+        for part in &mut self.parts {
+            if let Ok(fetched) = &mut part.outcome {
+                fetched.shorten_to(&mut used);
+            }
+        }
     }
 }
 
@@ -84,6 +127,33 @@ fn read_partition(from: &mut Reader) -> Result<PartitionId, DecodeError> {
         topic: TopicId(from.u32()?),
         index: from.u32()?,
     })
+}
+
+/// A count that was written, if `each` bytes of so many can be there.
+fn read_count(
+    from: &mut Reader,
+    what: &'static str,
+    max: u32,
+    each: usize,
+) -> Result<usize, DecodeError> {
+    let (at, count) = (from.at(), from.u32()?);
+    if count > max {
+        return Err(DecodeError::TooMany {
+            what,
+            value: count.into(),
+            max: max.into(),
+        });
+    }
+    let (need, have) = (count as usize * each, from.front(|rest| rest.len()));
+    if need > have {
+        return Err(DecodeError::Short {
+            what,
+            at,
+            need,
+            have,
+        });
+    }
+    Ok(count as usize)
 }
 
 fn write_batch(out: &mut Writer, batch: &Batch) {
@@ -173,29 +243,82 @@ impl Body for Fetched {
             start: from.u64()?,
             end: from.u64()?,
         };
-        let (at, count) = (from.at(), from.u32()?);
-        if count > FETCH_BATCHES_MAX {
-            let (value, max) = (count.into(), FETCH_BATCHES_MAX.into());
-            return Err(DecodeError::TooMany {
-                what: "batch count",
-                value,
-                max,
-            });
-        }
-        let (need, have) = (count as usize * HEAD_LEN, from.front(|rest| rest.len()));
-        if need > have {
-            return Err(DecodeError::Short {
-                what: "batch list",
-                at,
-                need,
-                have,
-            });
-        }
-        let batches = (0..count as usize).map(|index| read_batch(from, index));
+        let count = read_count(from, "list of batches", FETCH_BATCHES_MAX, HEAD_LEN)?;
+        let batches = (0..count).map(|index| read_batch(from, index));
         Ok(Fetched {
             bounds,
             batches: batches.collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl Body for FetchMany {
+    const NAME: &'static str = "FetchMany";
+
+    fn write(&self, out: &mut Writer) {
+        out.u32(self.bytes_max);
+        out.u32(self.wait_ms);
+        out.u32(self.wants.len() as u32);
+        for want in &self.wants {
+            write_partition(out, want.partition);
+            out.u64(want.from);
+        }
+    }
+
+    fn read(from: &mut Reader) -> Result<FetchMany, DecodeError> {
+        let (bytes_max, wait_ms) = (from.u32()?, from.u32()?);
+        let count = read_count(from, "list of partitions", FETCH_PARTITIONS_MAX, WANT_LEN)?;
+        let want = |_| {
+            Ok(Want {
+                partition: read_partition(from)?,
+                from: from.u64()?,
+            })
+        };
+        Ok(FetchMany {
+            wants: (0..count).map(want).collect::<Result<_, _>>()?,
+            bytes_max,
+            wait_ms,
+        })
+    }
+}
+
+/// A partition and an offset.
+const WANT_LEN: usize = 16;
+/// A partition, whether it failed, and the least that follows: the length of an error.
+const PART_LEN_MIN: usize = 13;
+
+impl Body for FetchedMany {
+    const NAME: &'static str = "FetchedMany";
+
+    fn write(&self, out: &mut Writer) {
+        out.u32(self.parts.len() as u32);
+        for Part { partition, outcome } in &self.parts {
+            write_partition(out, *partition);
+            out.u8(outcome.is_err().into());
+            match outcome {
+                Ok(fetched) => fetched.write(out),
+                Err(error) => out.json_sized(error),
+            }
+        }
+    }
+
+    fn read(from: &mut Reader) -> Result<FetchedMany, DecodeError> {
+        let count = read_count(
+            from,
+            "list of partitions",
+            FETCH_PARTITIONS_MAX,
+            PART_LEN_MIN,
+        )?;
+        let part = |_| {
+            let partition = read_partition(from)?;
+            let outcome = match from.flag()? {
+                true => Err(from.json_sized()?),
+                false => Ok(Fetched::read(from)?),
+            };
+            Ok(Part { partition, outcome })
+        };
+        let parts = (0..count).map(part).collect::<Result<_, _>>()?;
+        Ok(FetchedMany { parts })
     }
 }
 

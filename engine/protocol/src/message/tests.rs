@@ -83,6 +83,31 @@ fn changes_come_through() {
 }
 
 #[test]
+fn fetches_come_through() {
+    check_request(
+        Fetch {
+            partition: PARTITION,
+            from: 5,
+            bytes_max: 6,
+            wait_ms: 7,
+        }
+        .into(),
+    );
+    let want = |index, from| Want {
+        partition: PartitionId { index, ..PARTITION },
+        from,
+    };
+    check_request(
+        FetchMany {
+            wants: vec![want(0, 5), want(7, u64::MAX)],
+            bytes_max: 6,
+            wait_ms: 7,
+        }
+        .into(),
+    );
+}
+
+#[test]
 fn requests_come_through() {
     let name = || "flights".to_owned();
     let group = || "g".to_owned();
@@ -104,15 +129,6 @@ fn requests_come_through() {
         Produce {
             partition: PARTITION,
             batch: batch(&[&large], Some(producer)),
-        }
-        .into(),
-    );
-    check_request(
-        Fetch {
-            partition: PARTITION,
-            from: 5,
-            bytes_max: 6,
-            wait_ms: 7,
         }
         .into(),
     );
@@ -257,7 +273,19 @@ fn replies_come_through() {
         batch(&[&large], None),
         batch(&[b""], None),
     ];
-    check_reply(Api::Fetch, Fetched { bounds, batches }.into());
+    let fetched = Fetched { bounds, batches };
+    check_reply(Api::Fetch, fetched.clone().into());
+    let part = |outcome| Part {
+        partition: PARTITION,
+        outcome,
+    };
+    let gone = WireError::fix(code::NOT_FOUND, "no such partition");
+    let parts = vec![
+        part(Ok(fetched.clone())),
+        part(Err(gone)),
+        part(Ok(fetched)),
+    ];
+    check_reply(Api::FetchMany, FetchedMany { parts }.into());
     check_reply(
         Api::ProducerOpen,
         ProducerOpened {
@@ -458,7 +486,7 @@ fn a_count_alone_takes_no_memory() {
         matches!(
             error,
             DecodeError::Short {
-                what: "batch list",
+                what: "list of batches",
                 ..
             }
         ),
@@ -476,7 +504,7 @@ fn too_many_batches_for_a_frame_are_left_for_the_next() {
     let bounds = Bounds { start: 0, end: 9 };
     let mut fetched = Fetched {
         bounds,
-        batches: vec![part; 9],
+        batches: vec![part.clone(); 9],
     };
     fetched.shorten();
     assert_eq!(fetched.batches.len(), 4);
@@ -485,6 +513,44 @@ fn too_many_batches_for_a_frame_are_left_for_the_next() {
             .encode(Api::Fetch as u16, 1, false)
             .is_ok()
     );
+    let part = |count| Part {
+        partition: PARTITION,
+        outcome: Ok(Fetched {
+            bounds,
+            batches: vec![part.clone(); count],
+        }),
+    };
+    let mut many = FetchedMany {
+        parts: vec![part(0), part(3), part(0), part(5), part(2)],
+    };
+    many.shorten();
+    let left = |part: &Part| part.outcome.as_ref().unwrap().batches.len();
+    let left: Vec<usize> = many.parts.iter().map(left).collect();
+    assert_eq!(left, [0, 3, 0, 1, 0]);
+    let frame = Response::from(many).encode(Api::FetchMany as u16, 1, false);
+    assert!(frame.is_ok());
+}
+
+#[test]
+fn a_fetch_of_many_says_no_more_than_it_holds() {
+    let many = FetchMany {
+        wants: vec![],
+        bytes_max: 1,
+        wait_ms: 1,
+    };
+    let mut frame = frame(Request::from(many).encode(1).unwrap());
+    let mut body = frame.body.to_vec();
+    for (count, message) in [
+        (
+            1,
+            "list of partitions needs 16 bytes at offset 8 of the body, 0 are left",
+        ),
+        (1_025, "list of partitions is 1025, at most 1024 is allowed"),
+    ] {
+        body.splice(8.., u32::to_le_bytes(count));
+        frame.body = body.clone().into();
+        assert_eq!(Request::decode(&frame).unwrap_err().to_string(), message);
+    }
 }
 
 proptest! {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use model::{Diagnostic, Digest};
 use pipelines::spec::Surroundings;
 use pipelines::spec::types::ModuleSource;
-use pipelines::{PipelineStatus, Spec};
+use pipelines::{Metric, PipelineStatus, Spec};
 use protocol::{
     ModuleHas, ModulePut, PipelineApplied, PipelineApply, PipelineDelete, PipelineDescribe,
     PipelineFile, PipelineList, PipelinePlan,
@@ -342,5 +342,27 @@ fn lanes(status: &PipelineStatus) -> String {
             ));
         }
     }
+    text.push_str(&metrics(status));
     text
+}
+
+/// What the modules count, a line each.
+fn metrics(status: &PipelineStatus) -> String {
+    let mut rows = Vec::new();
+    for (node, metrics) in &status.metrics {
+        for (name, metric) in metrics {
+            let told = match metric {
+                Metric::Counter { value } => value.to_string(),
+                Metric::Histogram { count: 0, .. } => "no values".to_string(),
+                Metric::Histogram { count, sum, .. } => {
+                    format!("{count} values, mean {:.3}", sum / *count as f64)
+                }
+            };
+            rows.push(vec![node.clone(), name.clone(), told]);
+        }
+    }
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", output::table(&["NODE", "METRIC", "VALUE"], &rows)),
+    }
 }

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use model::Digest;
+
 /// A file of the example: its path in the repository and its bytes.
 struct Embedded {
     path: &'static str,
@@ -47,6 +49,20 @@ pub const WEATHER_CSV_ZST: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../examples/flights/data/weather.csv.zst"
 ));
+
+/// Says in a few letters what `write_example` writes.
+pub fn mark() -> String {
+    let example = EXAMPLE.iter().map(|file| (file.path, file.bytes));
+    let mut all = Vec::new();
+    for (path, bytes) in example.chain(crate::module::sdk_files()) {
+        all.extend_from_slice(path.as_bytes());
+        all.extend_from_slice(&bytes.len().to_le_bytes());
+        all.extend_from_slice(bytes);
+    }
+    let mut mark = Digest::of(&all).hex();
+    mark.truncate(12);
+    mark
+}
 
 /// Writes the example and the SDK below `folder`; returns the example's own folder.
 pub fn write_example(folder: &Path) -> io::Result<PathBuf> {

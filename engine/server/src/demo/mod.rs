@@ -135,16 +135,15 @@ fn differences(
     found
 }
 
-/// Where the example's modules are built, so that the second demo need not build them again.
+/// Where the example's modules are built, so that the second demo need not build them again. Another
+/// example or SDK has another folder: files of two of them do not mix.
 pub fn cache_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(home);
     let cache = cache.unwrap_or_else(std::env::temp_dir);
-    cache
-        .join("rustmq")
-        .join(concat!("demo-", env!("CARGO_PKG_VERSION")))
+    cache.join("rustmq").join(format!("demo-{}", embed::mark()))
 }
 
 async fn serve(node: &Node, report: &Report) {

@@ -315,7 +315,7 @@ impl Session {
         };
         let request = bounded(request);
         // What only waits for records must not hold up a stop.
-        let waits = matches!(request, Request::Fetch(_));
+        let waits = matches!(request, Request::Fetch(_) | Request::FetchMany(_));
         let mut work = self.hall.service.call(&self.peer, request);
         if waits {
             let stop = self.hall.stop.clone();
@@ -376,8 +376,10 @@ impl Session {
         mut response: Response,
         more: bool,
     ) -> Result<(), End> {
-        if let Response::Fetched(fetched) = &mut response {
-            fetched.shorten();
+        match &mut response {
+            Response::Fetched(fetched) => fetched.shorten(),
+            Response::FetchedMany(fetched) => fetched.shorten(),
+            _ => {}
         }
         let frame = response
             .encode(api, correlation, more)
@@ -393,10 +395,13 @@ impl Session {
 
 /// What a peer may ask for in one go.
 fn bounded(mut request: Request) -> Request {
-    if let Request::Fetch(fetch) = &mut request {
-        fetch.wait_ms = fetch.wait_ms.min(limits::FETCH_WAIT_MS_MAX);
-        fetch.bytes_max = fetch.bytes_max.min(limits::FETCH_BYTES_MAX);
-    }
+    let (wait_ms, bytes_max) = match &mut request {
+        Request::Fetch(fetch) => (&mut fetch.wait_ms, &mut fetch.bytes_max),
+        Request::FetchMany(fetch) => (&mut fetch.wait_ms, &mut fetch.bytes_max),
+        _ => return request,
+    };
+    *wait_ms = (*wait_ms).min(limits::FETCH_WAIT_MS_MAX);
+    *bytes_max = (*bytes_max).min(limits::FETCH_BYTES_MAX);
     request
 }
 

@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::rows::RowsBuilder;
-use wasm::{Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, OpenContext};
+use model::schema::{Field, FieldType, Schema};
+use model::topic::PayloadCodec;
+use wasm::{
+    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, OpenContext,
+};
 
 use super::*;
 
@@ -18,6 +23,10 @@ fn every_file_of_the_sdk_is_carried() {
     for dir in [
         "sdk-guest",
         "sdk-guest/src",
+        "sdk-guest/src/abi",
+        "sdk-guest/src/native",
+        "sdk-guest/src/rt",
+        "sdk-guest/src/testing",
         "sdk-guest/macros",
         "sdk-guest/macros/src",
         "wit",
@@ -95,8 +104,8 @@ fn open(path: &Path, params: &str, outputs: &[&str]) -> Guest {
     let context = OpenContext {
         params: params.into(),
         inputs: vec!["in".into()],
-        outputs: outputs.iter().map(|o| (*o).to_owned()).collect(),
-        partition: 0,
+        outputs: outputs.iter().map(|o| (*o).into()).collect(),
+        ..OpenContext::default()
     };
     module.open(&context, &Limits::default()).unwrap()
 }
@@ -111,6 +120,8 @@ fn run(guest: &mut Guest, values: &[&str]) -> String {
     let offsets: Vec<u64> = (0..rows.len() as u64).collect();
     let input = Input {
         rows: &rows,
+        columns: None,
+        unwritten: None,
         offsets: &offsets,
         input: 0,
         watermark: 0,
@@ -135,6 +146,9 @@ fn run(guest: &mut Guest, values: &[&str]) -> String {
                     let value = String::from_utf8_lossy(values.value(i));
                     text += &format!("emit {port} {parent} {key}={value}\n");
                 }
+            }
+            Emission::Columns { port, columns, .. } => {
+                text += &format!("columns {port} of {} rows\n", columns.num_rows());
             }
         }
     }
@@ -180,11 +194,9 @@ async fn a_new_module_builds_and_runs() {
 
 #[tokio::test]
 async fn all_shapes_work_through_a_real_component() {
-    let guests = repository().join("tests/guests");
     let mut paths = Vec::new();
     for name in ["doubled", "even", "words", "lanes"] {
-        let built = build_into(&guests.join(name), &guests_target(), &mut |_| {}).await;
-        paths.push(built.unwrap_or_else(|e| panic!("{e}")));
+        paths.push(built(name).await);
     }
     let mut map = open(&paths[0], r#"{"factor":3}"#, &["out"]);
     assert_eq!(
@@ -211,6 +223,145 @@ async fn all_shapes_work_through_a_real_component() {
         run(&mut route, &["5", "50", "6"]),
         "forward 0 [0, 2]\nforward 1 [1]\n"
     );
+}
+
+async fn built(name: &str) -> PathBuf {
+    let guests = repository().join("tests/guests");
+    let built = build_into(&guests.join(name), &guests_target(), &mut |_| {}).await;
+    built.unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn edge(name: &str, fields: &[(&str, FieldType)]) -> Edge {
+    let fields = fields.iter().map(|(name, ty)| Field {
+        name: (*name).to_owned(),
+        ty: *ty,
+    });
+    Edge {
+        name: name.to_owned(),
+        fields: Some(Arc::new(Schema::new(fields.collect()).unwrap())),
+    }
+}
+
+#[tokio::test]
+async fn rows_of_columns_work_through_a_real_component() {
+    let host = Host::new(HostConfig::default()).unwrap();
+    let bytes = fs::read(built("late").await).unwrap();
+    let module = host.load(&bytes, &Grants::default()).unwrap();
+    let has = |name: &str| {
+        let mut imports = module.info().imports.iter();
+        imports.any(|import| import.starts_with(&format!("rustmq:etl/{name}@")))
+    };
+    assert!(has("columns") && has("telemetry") && !has("packed"));
+    let given = [
+        ("due", FieldType::Timestamp),
+        ("delay", FieldType::Int64),
+        ("carrier", FieldType::String),
+    ];
+    let made = [
+        ("carrier", FieldType::String),
+        ("long", FieldType::Bool),
+        ("left", FieldType::Timestamp),
+        ("not_set", FieldType::Int64),
+    ];
+    let context = OpenContext {
+        inputs: vec![edge("in", &given)],
+        outputs: vec![edge("out", &made)],
+        ..OpenContext::default()
+    };
+    let mut guest = module.open(&context, &Limits::default()).unwrap();
+    // whole minutes go into a float; a row per case: on time, long, cancelled, nobody, early
+    let values = [
+        r#"{"carrier":"é","delay":1,"due":0}"#,
+        r#"{"carrier":"AA","delay":90,"due":1000000}"#,
+        r#"{"carrier":"B","due":2}"#,
+        r#"{"delay":2,"due":3}"#,
+        r#"{"carrier":"C","delay":-90,"due":4}"#,
+    ];
+    let mut builder = RowsBuilder::new();
+    for (time, value) in (0..).zip(values) {
+        builder.push(time, Some(b"k"), Some(value.as_bytes()), &[]);
+    }
+    let rows = builder.finish();
+    let schema = context.inputs[0].fields.clone().unwrap();
+    let format = codec::Format::new(PayloadCodec::Json, schema).unwrap();
+    let columns = format
+        .decode(&rows.values, &format.project(|_| true))
+        .columns;
+    let outcome = guest.process(Input {
+        rows: &rows,
+        columns: Some(&columns),
+        unwritten: None,
+        offsets: &[0, 1, 2, 3, 4],
+        input: 0,
+        watermark: 0,
+    });
+    let outcome = outcome.unwrap_or_else(|e| panic!("{e}"));
+    let [
+        Emission::Columns {
+            parents: Some(parents),
+            columns,
+            keys: None,
+            ..
+        },
+    ] = &outcome.emissions[..]
+    else {
+        panic!("one emit of columns: {outcome:?}");
+    };
+    assert_eq!(parents, &[0, 1]);
+    let written = codec::encode_json(columns).unwrap();
+    let written: Vec<_> = written
+        .iter()
+        .flatten()
+        .map(String::from_utf8_lossy)
+        .collect();
+    assert_eq!(
+        written,
+        [
+            r#"{"carrier":"é","long":false,"left":"1970-01-01T00:01:00.000000Z","not_set":null}"#,
+            r#"{"carrier":"AA","long":true,"left":"1970-01-01T01:30:01.000000Z","not_set":null}"#,
+        ]
+    );
+    let refused = outcome
+        .rejections
+        .iter()
+        .map(|r| format!("{:?} {}", r.rows, r.code));
+    assert_eq!(refused.collect::<Vec<_>>(), ["[3] null", "[4] early"]);
+    let metrics = context.metrics.read();
+    assert_eq!(metrics["cancelled"], Metric::Counter { value: 1 });
+    assert!(
+        matches!(&metrics["minutes"], Metric::Histogram { counts, .. } if *counts == [1, 0, 1]),
+        "{metrics:?}"
+    );
+}
+
+/// What is kept of each version comes from here: `RUSTMQ_BLESS=1` keeps the component of this one.
+/// It is built as anybody's module is, with the SDK in its own folder, so it names no other.
+#[tokio::test]
+async fn the_guest_of_conformance_builds_for_this_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = new(dir.path(), "conformance").unwrap();
+    let guest = repository().join("tests/guests/conformance");
+    fs::copy(guest.join("src/lib.rs"), made.join("src/lib.rs")).unwrap();
+    let built = build_into(&made, &guests_target(), &mut |_| {}).await;
+    let path = built.unwrap_or_else(|e| panic!("{e}"));
+    let bytes = fs::read(&path).unwrap();
+    for folder in [dir.path(), &std::env::home_dir().unwrap()] {
+        let folder = folder.to_str().unwrap().as_bytes();
+        let mut places = bytes.windows(folder.len());
+        assert!(
+            !places.any(|place| place == folder),
+            "it names this machine"
+        );
+    }
+    let info = Host::inspect(&bytes).unwrap();
+    assert_eq!(info.built_for(), Some(wasm::world::VERSION));
+    let mut opened = open(&path, r#"{"tag":"t"}"#, &["out", "rest"]);
+    assert_eq!(run(&mut opened, &["forward", "drop"]), "forward 0 [0]\n");
+    let kept = guest.join(format!("released/{}.wasm", wasm::world::VERSION));
+    if std::env::var_os("RUSTMQ_BLESS").is_some() {
+        fs::write(&kept, &bytes).unwrap();
+    }
+    assert!(kept.is_file(), "run this test with RUSTMQ_BLESS=1");
 }
 
 #[tokio::test]

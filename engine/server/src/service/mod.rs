@@ -85,6 +85,7 @@ impl Rooms {
             }
             Request::Produce(ask) => self.produce(ask).await?.into(),
             Request::Fetch(ask) => self.fetch(ask).await?.into(),
+            Request::FetchMany(ask) => self.fetch_many(ask).await.into(),
             Request::Lookup(ask) => self.lookup(ask).await?.into(),
             Request::ProducerOpen(_) => ProducerOpened {
                 id: self.broker.producer_open().await.map_err(reply::propose)?,

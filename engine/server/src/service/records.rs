@@ -5,7 +5,10 @@
 //! Refuses: writing to internal topics from outside.
 
 use model::{PartitionId, TopicLog};
-use protocol::{Fetch, Fetched, Found, Lookup, Produce, Produced, WireError, code, limits};
+use protocol::{
+    Fetch, FetchMany, Fetched, FetchedMany, Found, Lookup, Part, Produce, Produced, WireError,
+    code, limits,
+};
 
 use super::Rooms;
 
@@ -39,17 +42,36 @@ impl Rooms {
             .broker
             .fetch_wait(ask.partition, ask.from, bytes_max, wait_ms)
             .await?;
-        let mut batches = found.batches;
-        batches.truncate(limits::FETCH_BATCHES_MAX as usize);
-        Ok(Fetched {
-            bounds: found.bounds,
-            batches,
-        })
+        Ok(sendable(found))
+    }
+
+    /// What cannot be read of one partition stands beside what can of the others.
+    pub(super) async fn fetch_many(&self, ask: FetchMany) -> FetchedMany {
+        let bytes_max = ask.bytes_max.min(limits::FETCH_BYTES_MAX) as usize;
+        let wait_ms = ask.wait_ms.min(limits::FETCH_WAIT_MS_MAX).into();
+        let wants: Vec<_> = ask.wants.iter().map(|w| (w.partition, w.from)).collect();
+        let found = self.broker.fetch_many(&wants, bytes_max, wait_ms).await;
+        let part = |(partition, outcome): (_, Result<_, model::LogError>)| Part {
+            partition,
+            outcome: outcome.map(sendable).map_err(WireError::from),
+        };
+        FetchedMany {
+            parts: found.into_iter().map(part).collect(),
+        }
     }
 
     pub(super) async fn lookup(&self, ask: Lookup) -> Result<Found, WireError> {
         Ok(Found {
             offset: TopicLog::lookup(&self.broker, ask.partition, ask.at).await?,
         })
+    }
+}
+
+fn sendable(found: broker::Fetched) -> Fetched {
+    let mut batches = found.batches;
+    batches.truncate(limits::FETCH_BATCHES_MAX as usize);
+    Fetched {
+        bounds: found.bounds,
+        batches,
     }
 }

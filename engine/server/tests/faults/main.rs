@@ -5,6 +5,7 @@
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
 //!   that misbehave; `guests` makes them
+//! - `soak` a thousand partitions for a long time: nothing drifts
 //!
 //! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
 //! Invariants: chance comes from a printed seed (`RUSTMQ_SEED`); nothing sleeps but `wait`.
@@ -23,6 +24,7 @@ mod guests;
 mod kill;
 mod ledger;
 mod modules;
+mod soak;
 mod wire;
 
 /// Chance that can be repeated: SplitMix64.

@@ -22,10 +22,10 @@ fn inspect_lists_what_is_there() {
     assert_eq!((info.kind, info.size), (Kind::CoreWithType, bytes.len()));
     assert_eq!(
         info.imports,
-        ["rustmq:etl/data@0.1.0", "rustmq:etl/types@0.1.0"]
+        ["rustmq:etl/data@0.1.1", "rustmq:etl/types@0.1.1"]
     );
-    assert_eq!(info.exports, ["rustmq:etl/module@0.1.0"]);
-    assert_eq!(info.world.as_deref(), Some("rustmq:etl/transform@0.1.0"));
+    assert_eq!(info.exports, ["rustmq:etl/module@0.1.1"]);
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/transform@0.1.1"));
     assert!(info.grants_needed.is_empty() && info.unknown.is_empty());
     let encoded = crate::check::encode(&bytes).unwrap_or_else(|e| panic!("{e}"));
     let info = Host::inspect(&encoded).unwrap_or_else(|e| panic!("{e}"));
@@ -75,14 +75,19 @@ fn imports_that_were_not_granted() {
         ),
         (
             r#"(component (import "rustmq:etl/data@0.2.0" (instance)))"#,
-            "rustmq:etl/data@0.2.0",
-            "offers version 0.1",
+            "built for rustmq:etl 0.2.0 and imports rustmq:etl/data@0.2.0",
+            "offers rustmq:etl 0.1.1",
         ),
         (
             r#"(component (import "rustmq:etl/data@0.1.7" (instance
                  (export "now" (func (result u64))))))"#,
-            "rustmq:etl/data@0.1.7#now",
+            "built for rustmq:etl 0.1.7 and imports rustmq:etl/data@0.1.7#now",
             "build the module with the SDK",
+        ),
+        (
+            r#"(component (import "rustmq:etl/teleport@0.1.9" (instance)))"#,
+            "built for rustmq:etl 0.1.9 and imports rustmq:etl/teleport@0.1.9",
+            "or run a newer server",
         ),
     ] {
         let text = refused(&component(wat));
@@ -93,7 +98,7 @@ fn imports_that_were_not_granted() {
 /// A guest that imports `exit` of WASI, as one built for wasm32-wasip2 may, and calls it.
 fn exiting() -> Vec<u8> {
     let wit = "package test:guest;
-        world guest { import wasi:cli/exit@0.2.4; include rustmq:etl/transform@0.1.0; }
+        world guest { import wasi:cli/exit@0.2.4; include rustmq:etl/transform@0.1.1; }
         package wasi:cli@0.2.4 { interface exit { exit-with-code: func(code: u8); } }";
     let (mut resolve, _) = world::resolve().unwrap_or_else(|e| panic!("{e}"));
     let package = resolve
@@ -143,7 +148,7 @@ fn grants_of_what_does_not_exist() {
 fn a_component_of_another_world() {
     let text = refused(&component("(component)"));
     assert!(
-        text.contains("does not export rustmq:etl/module@0.1.0"),
+        text.contains("does not export rustmq:etl/module@0.1.1"),
         "{text}"
     );
 }

@@ -2,10 +2,16 @@
 //! so that evil can be spelled out; the real SDK is tested in `server`, where it can be built.
 //!
 //! - `good` what a guest can do; `evil` what none can; `load` what is refused before it runs
+//! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
+//! - `released` components of released versions
 
+mod columns;
 mod evil;
 mod good;
 mod load;
+mod packed;
+mod released;
+mod telemetry;
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -23,7 +29,8 @@ fn host() -> &'static Host {
     HOST.get_or_init(|| Host::new(HostConfig::default()).expect("the engine starts"))
 }
 
-/// A core module around the bodies of `open` and `process`, with its component type.
+/// A core module around the bodies of `open` and `process`, with its component type. Its text
+/// says version 0.1.0, where it began.
 fn guest(open: &str, process: &str) -> Vec<u8> {
     typed(&wat(open, process))
 }
@@ -36,7 +43,8 @@ fn typed(wat: &str) -> Vec<u8> {
 }
 
 fn with_section(wat: &str, section: &[u8]) -> Vec<u8> {
-    let mut bytes = wat::parse_str(wat).unwrap_or_else(|e| panic!("{e}"));
+    let wat = wat.replace("@0.1.0", &format!("@{}", world::VERSION));
+    let mut bytes = wat::parse_str(&wat).unwrap_or_else(|e| panic!("{e}"));
     let name = "component-type:test";
     bytes.push(0);
     leb(&mut bytes, 1 + name.len() + section.len());
@@ -137,6 +145,7 @@ fn context() -> OpenContext {
         inputs: vec!["in".into()],
         outputs: vec!["out".into(), "rest".into()],
         partition: 3,
+        ..OpenContext::default()
     }
 }
 
@@ -159,6 +168,8 @@ fn run(guest: &mut Guest, rows: &Rows) -> Result<Outcome, ProcessError> {
     let offsets: Vec<u64> = (100..100 + rows.len() as u64).collect();
     guest.process(Input {
         rows,
+        columns: None,
+        unwritten: None,
         offsets: &offsets,
         input: 0,
         watermark: 1,
@@ -200,6 +211,9 @@ fn text(outcome: &Outcome) -> String {
                     }
                     text.push('\n');
                 }
+            }
+            Emission::Columns { port, columns, .. } => {
+                text += &format!("columns {port} of {} rows\n", columns.num_rows());
             }
         }
     }

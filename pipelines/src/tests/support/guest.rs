@@ -21,6 +21,17 @@ pub(crate) fn broken() -> Vec<u8> {
     encode(&always.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// A guest over typed columns `n: int64` and `s: string`: emits them as they came on port 0, but
+/// traps on a row whose text begins with `t`, and forwards every row on port 1. It counts its `rows`.
+pub(crate) fn columns() -> Vec<u8> {
+    let fields: String = [600u32, 1, 1, 601, 1, 3]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .map(|byte| format!("\\{byte:02x}"))
+        .collect();
+    encode(&COLUMNS.replace("{fields}", &fields))
+}
+
 fn encode(text: &str) -> Vec<u8> {
     let mut bytes = wat::parse_str(text).unwrap_or_else(|e| panic!("{e}"));
     let section = wasm::world::component_type_section().expect("wit/ is valid");
@@ -45,15 +56,15 @@ fn leb(bytes: &mut Vec<u8>, mut number: usize) {
 }
 
 const WAT: &str = r#"(module
-  (import "rustmq:etl/data@0.1.0" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.0" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.0" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.0" "[method]batch.values" (func $values (param i32 i32)))
-  (import "rustmq:etl/data@0.1.0" "[method]outbox.forward"
+  (import "rustmq:etl/data@0.1.1" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.1" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.1" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.1" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.1" "[method]outbox.forward"
     (func $forward (param i32 i32 i32 i32)))
-  (import "rustmq:etl/data@0.1.0" "[method]outbox.reject"
+  (import "rustmq:etl/data@0.1.1" "[method]outbox.reject"
     (func $reject (param i32 i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/data@0.1.0" "[method]outbox.retry"
+  (import "rustmq:etl/data@0.1.1" "[method]outbox.retry"
     (func $retry (param i32 i32 i32 i32 i32 i32 i32 i32)))
   (memory (export "memory") 3)
   (data (i32.const 64) "\01\00\00\00\54\00\00\00\06\00\00\00\5a\00\00\00\0a\00\00\00failedon purpose")
@@ -66,11 +77,11 @@ const WAT: &str = r#"(module
       (i32.sub (i32.const 0) (local.get $align))))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.0#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.1#open") (param $context i32) (result i32)
     {open}
     (call $context_drop (local.get $context))
     (i32.const 0))
-  (func (export "rustmq:etl/module@0.1.0#process") (param $rows i32) (param $out i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
     (local $answer i32) (local $i i32) (local $n i32) (local $count i32) (local $byte i32)
     (global.set $heap (i32.const 4096))
     (call $values (local.get $rows) (i32.const 256))
@@ -105,3 +116,72 @@ const WAT: &str = r#"(module
     (call $batch_drop (local.get $rows))
     (call $outbox_drop (local.get $out))
     (local.get $answer)))"#;
+
+const COLUMNS: &str = r#"(module
+  (import "rustmq:etl/data@0.1.1" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.1" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.1" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.1" "[method]batch.len" (func $len (param i32) (result i32)))
+  (import "rustmq:etl/data@0.1.1" "[method]outbox.forward" (func $forward (param i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "select" (func $select (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "declare" (func $declare (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "get-ints" (func $get_ints (param i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "get-bytes" (func $get_bytes (param i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "set-ints" (func $set_ints (param i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.1" "set-bytes"
+    (func $set_bytes (param i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.1" "counter" (func $counter (param i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.1" "add" (func $add (param i32 i32 i32 i32)))
+  (memory (export "memory") 3)
+  (data (i32.const 512) "{fields}")
+  (data (i32.const 600) "ns")
+  (data (i32.const 610) "rows")
+  (global $heap (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and
+      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+      (i32.sub (i32.const 0) (local.get $align))))
+    (global.set $heap (i32.add (local.get $at) (local.get $size)))
+    (local.get $at))
+  (func (export "rustmq:etl/module@0.1.1#open") (param $context i32) (result i32)
+    (local $answer i32)
+    (call $select (local.get $context) (i32.const 0) (i32.const 512) (i32.const 2) (i32.const 700))
+    (if (i32.load8_u (i32.const 700)) (then (local.set $answer (i32.const 700))))
+    (call $declare (local.get $context) (i32.const 0) (i32.const 512) (i32.const 2)
+      (i32.const 740))
+    (if (i32.load8_u (i32.const 740)) (then (local.set $answer (i32.const 740))))
+    (call $counter (i32.const 610) (i32.const 4) (i32.const 780))
+    (call $context_drop (local.get $context))
+    (local.get $answer))
+  (func (export "rustmq:etl/module@0.1.1#process") (param $rows i32) (param $out i32) (result i32)
+    (local $i i32) (local $n i32) (local $from i32)
+    (global.set $heap (i32.const 4096))
+    (local.set $n (call $len (local.get $rows)))
+    (i64.store (i32.const 824) (i64.extend_i32_u (local.get $n)))
+    (call $add (i32.const 816) (i32.const 1) (i32.const 824) (i32.const 1))
+    (call $get_ints (local.get $rows) (i32.const 0) (i32.const 256))
+    (call $get_bytes (local.get $rows) (i32.const 1) (i32.const 272))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
+        (i32.store (i32.add (i32.const 131072) (i32.shl (local.get $i) (i32.const 2)))
+          (local.get $i))
+        (local.set $from (i32.add (i32.load (i32.const 272)) (i32.shl (local.get $i) (i32.const 2))))
+        (if (i32.lt_u (i32.load (local.get $from)) (i32.load offset=4 (local.get $from)))
+          (then (if (i32.eq (i32.const 116) (i32.load8_u
+              (i32.add (i32.load (i32.const 280)) (i32.load (local.get $from)))))
+            (then unreachable))))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br $next)))
+    (call $emit (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+    (call $set_ints (local.get $out) (i32.const 0) (i32.load (i32.const 256))
+      (i32.load (i32.const 260)) (i32.load (i32.const 264)) (i32.load (i32.const 268)))
+    (call $set_bytes (local.get $out) (i32.const 1) (i32.load (i32.const 272))
+      (i32.load (i32.const 276)) (i32.load (i32.const 280)) (i32.load (i32.const 284))
+      (i32.load (i32.const 288)) (i32.load (i32.const 292)))
+    (call $forward (local.get $out) (i32.const 1) (i32.const 131072) (local.get $n))
+    (call $batch_drop (local.get $rows))
+    (call $outbox_drop (local.get $out))
+    (i32.const 0)))"#;

@@ -1,62 +1,49 @@
 //! What a flight is: the row as the airline reported it, and the row as we want to ask about it.
 //!
-//! Called by the modules `tidy` and `tidy-v2`; plain Rust, tested with plain `cargo test`.
+//! Called by the modules `tidy` and `tidy-v2`, to which both rows are typed columns, and by a
+//! benchmark, to which they are JSON; plain Rust, tested with plain `cargo test`.
 //! Refuses a row that lacks a needed field or whose number, month or hour makes no sense: the
 //! caller turns the fault into a dead letter. "NA" and the empty string mean "not known".
 
-use std::borrow::Cow;
-
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use rustmq::{Row, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A row of `flights.csv` as JSON: every field is text.
-#[derive(Debug, Deserialize)]
+/// A row of `flights.csv`: every field is text but the number of the line.
+#[derive(Debug, Deserialize, Row)]
 pub struct RawFlight<'a> {
     pub row: i64,
-    #[serde(borrow)]
-    pub month: Cow<'a, str>,
-    #[serde(borrow)]
-    pub dep_time: Cow<'a, str>,
-    #[serde(borrow)]
-    pub dep_delay: Cow<'a, str>,
-    #[serde(borrow)]
-    pub arr_delay: Cow<'a, str>,
-    #[serde(borrow)]
-    pub carrier: Cow<'a, str>,
-    #[serde(borrow)]
-    pub flight: Cow<'a, str>,
-    #[serde(borrow)]
-    pub tailnum: Cow<'a, str>,
-    #[serde(borrow)]
-    pub origin: Cow<'a, str>,
-    #[serde(borrow)]
-    pub dest: Cow<'a, str>,
-    #[serde(borrow)]
-    pub distance: Cow<'a, str>,
-    #[serde(borrow)]
-    pub minute: Cow<'a, str>,
-    #[serde(borrow)]
-    pub time_hour: Cow<'a, str>,
+    pub month: &'a str,
+    pub dep_time: &'a str,
+    pub dep_delay: &'a str,
+    pub arr_delay: &'a str,
+    pub carrier: &'a str,
+    pub flight: &'a str,
+    pub tailnum: &'a str,
+    pub origin: &'a str,
+    pub dest: &'a str,
+    pub distance: &'a str,
+    pub minute: &'a str,
+    pub time_hour: &'a str,
 }
 
 /// A flight with types: what was missing is null, what was local is UTC.
-#[derive(Debug, Serialize, PartialEq)]
-pub struct Flight {
+#[derive(Debug, Serialize, Row, PartialEq)]
+pub struct Flight<'a> {
     /// Line of the source, so that order and completeness can be checked at the other end.
     pub row: i64,
     /// Version of the module that made this row.
     pub tidy: i64,
-    pub carrier: String,
+    pub carrier: &'a str,
     pub flight: i64,
-    pub tailnum: Option<String>,
-    pub origin: String,
-    pub dest: String,
+    pub tailnum: Option<&'a str>,
+    pub origin: &'a str,
+    pub dest: &'a str,
     /// Month of the scheduled departure at the airport, 1 to 12.
     pub month: i64,
     pub cancelled: bool,
     /// Scheduled and real departure, UTC.
-    pub sched_dep: String,
-    pub dep: Option<String>,
+    pub sched_dep: Timestamp,
+    pub dep: Option<Timestamp>,
     /// Minutes late at departure and arrival; negative is early.
     pub dep_delay: Option<f64>,
     pub arr_delay: Option<f64>,
@@ -74,55 +61,49 @@ pub struct Fault {
 }
 
 /// Types one row; `tidy` is the version of the module that asks.
-pub fn tidy(raw: &RawFlight<'_>, tidy: i64) -> Result<Flight, Fault> {
-    let sched_dep = scheduled(&raw.time_hour, number("minute", &raw.minute)?)?;
-    let dep_delay = number_or_null("dep_delay", &raw.dep_delay)?;
-    let month = number("month", &raw.month)?;
+pub fn tidy<'a>(raw: &RawFlight<'a>, tidy: i64) -> Result<Flight<'a>, Fault> {
+    let sched_dep = scheduled(raw.time_hour, number("minute", raw.minute)?)?;
+    let dep_delay = number_or_null("dep_delay", raw.dep_delay)?;
+    let month = number("month", raw.month)?;
     if !(1..=12).contains(&month) {
         return Err(fault("range", format!("month is {month}, not 1 to 12")));
     }
-    let dep = dep_delay.map(|minutes| utc(sched_dep + TimeDelta::minutes(minutes)));
     Ok(Flight {
         row: raw.row,
         tidy,
-        carrier: text("carrier", &raw.carrier)?,
-        flight: number("flight", &raw.flight)?,
-        tailnum: known(&raw.tailnum).map(str::to_owned),
-        origin: text("origin", &raw.origin)?,
-        dest: text("dest", &raw.dest)?,
+        carrier: text("carrier", raw.carrier)?,
+        flight: number("flight", raw.flight)?,
+        tailnum: known(raw.tailnum),
+        origin: text("origin", raw.origin)?,
+        dest: text("dest", raw.dest)?,
         month,
-        cancelled: known(&raw.dep_time).is_none(),
-        sched_dep: utc(sched_dep),
-        dep,
+        cancelled: known(raw.dep_time).is_none(),
+        sched_dep,
+        dep: dep_delay.map(|minutes| sched_dep.plus_minutes(minutes)),
         dep_delay: dep_delay.map(|d| d as f64),
-        arr_delay: number_or_null("arr_delay", &raw.arr_delay)?.map(|d| d as f64),
+        arr_delay: number_or_null("arr_delay", raw.arr_delay)?.map(|d| d as f64),
         gain: None,
-        distance: number("distance", &raw.distance)? as f64,
+        distance: number("distance", raw.distance)? as f64,
     })
 }
 
 /// `time_hour` is the hour of the scheduled departure, already in UTC.
-fn scheduled(time_hour: &str, minute: i64) -> Result<DateTime<Utc>, Fault> {
-    let hour = DateTime::parse_from_rfc3339(time_hour)
-        .map_err(|e| fault("time", format!("time_hour {time_hour:?}: {e}")))?;
+fn scheduled(time_hour: &str, minute: i64) -> Result<Timestamp, Fault> {
+    let hour: Timestamp = time_hour
+        .parse()
+        .map_err(|e| fault("time", format!("time_hour: {e}")))?;
     if !(0..60).contains(&minute) {
         return Err(fault("range", format!("minute is {minute}, not 0 to 59")));
     }
-    Ok(hour.to_utc() + TimeDelta::minutes(minute))
-}
-
-fn utc(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+    Ok(hour.plus_minutes(minute))
 }
 
 fn known(text: &str) -> Option<&str> {
     (!text.is_empty() && text != "NA").then_some(text)
 }
 
-fn text(name: &str, value: &str) -> Result<String, Fault> {
-    known(value)
-        .map(str::to_owned)
-        .ok_or_else(|| fault("missing", format!("{name} is missing")))
+fn text<'a>(name: &str, value: &'a str) -> Result<&'a str, Fault> {
+    known(value).ok_or_else(|| fault("missing", format!("{name} is missing")))
 }
 
 fn number(name: &str, value: &str) -> Result<i64, Fault> {
@@ -148,34 +129,35 @@ mod tests {
     fn raw() -> RawFlight<'static> {
         RawFlight {
             row: 7,
-            month: "12".into(),
-            dep_time: "1".into(),
-            dep_delay: "2".into(),
-            arr_delay: "-3".into(),
-            carrier: "UA".into(),
-            flight: "1545".into(),
-            tailnum: "NA".into(),
-            origin: "EWR".into(),
-            dest: "IAH".into(),
-            distance: "1400".into(),
-            minute: "59".into(),
-            time_hour: "2014-01-01T04:00:00Z".into(),
+            month: "12",
+            dep_time: "1",
+            dep_delay: "2",
+            arr_delay: "-3",
+            carrier: "UA",
+            flight: "1545",
+            tailnum: "NA",
+            origin: "EWR",
+            dest: "IAH",
+            distance: "1400",
+            minute: "59",
+            time_hour: "2014-01-01T04:00:00Z",
         }
     }
 
     #[test]
     fn local_times_become_utc_and_missing_values_become_null() {
-        let flight = tidy(&raw(), 1).unwrap();
-        assert_eq!(flight.sched_dep, "2014-01-01T04:59:00Z");
-        assert_eq!(flight.dep.as_deref(), Some("2014-01-01T05:01:00Z"));
+        let row = raw();
+        let flight = tidy(&row, 1).unwrap();
+        assert_eq!(flight.sched_dep, "2014-01-01T04:59:00Z".parse().unwrap());
+        assert_eq!(flight.dep, "2014-01-01T05:01:00Z".parse().ok());
         assert_eq!((flight.tailnum, flight.month), (None, 12));
     }
 
     #[test]
     fn a_flight_that_never_left_is_cancelled() {
         let never = RawFlight {
-            dep_time: "NA".into(),
-            dep_delay: "NA".into(),
+            dep_time: "NA",
+            dep_delay: "NA",
             ..raw()
         };
         let flight = tidy(&never, 1).unwrap();
@@ -189,7 +171,7 @@ mod tests {
     fn nonsense_is_refused_with_its_name() {
         let month = tidy(
             &RawFlight {
-                month: "13".into(),
+                month: "13",
                 ..raw()
             },
             1,
@@ -198,7 +180,7 @@ mod tests {
         assert_eq!(month.message, "month is 13, not 1 to 12");
         let delay = tidy(
             &RawFlight {
-                dep_delay: "late".into(),
+                dep_delay: "late",
                 ..raw()
             },
             1,

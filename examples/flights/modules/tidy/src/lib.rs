@@ -4,7 +4,7 @@ use flight::{Flight, RawFlight};
 use rustmq::Reject;
 
 #[rustmq::map]
-fn tidy(raw: RawFlight<'_>) -> Result<Flight, Reject> {
+fn tidy(raw: RawFlight<'_>) -> Result<Flight<'_>, Reject> {
     flight::tidy(&raw, 1).map_err(|fault| Reject::new(fault.code, fault.message))
 }
 

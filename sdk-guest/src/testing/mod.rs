@@ -2,16 +2,19 @@
 //!
 //! Called by: tests of guests.
 //! Invariants: the same module code and the same loops as in the sandbox; the same rules too: a
-//! rejected or retried row has no output, an error of `process` panics with its message.
+//! rejected or retried row has no output, an error of `process` panics with its message. Rows
+//! read as columns are decoded from JSON as the host decodes them, columns are written as JSON.
 
-use std::collections::BTreeSet;
+mod json;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::batch::{Batch, Context};
 use crate::outbox::Outbox;
 use crate::record::Failure;
-use crate::sys::{self, Call};
-use crate::{Column, Module};
+use crate::sys::{self, Call, Emit, Values};
+use crate::{Column, Level, Module};
 
 /// An input row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,11 +100,16 @@ pub struct Refused {
 }
 
 /// All that came of a batch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
     pub rows: Vec<OutRow>,
     pub rejects: Vec<Refused>,
     pub retries: Vec<Refused>,
+    /// Lines with their values behind them.
+    pub log: Vec<(Level, String)>,
+    pub counters: BTreeMap<String, u64>,
+    /// All values that were observed, in order.
+    pub histograms: BTreeMap<String, Vec<f64>>,
 }
 
 impl Outcome {
@@ -149,6 +157,7 @@ impl Harness {
                 inputs: vec!["in".into()],
                 outputs: vec!["out".into()],
                 partition: 0,
+                said: Rc::default(),
             },
         }
     }
@@ -170,21 +179,49 @@ impl Harness {
 
     /// Opens the module and gives it the rows as one batch. Panics where it fails.
     pub fn run<M: Module>(&self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
+        drop(sys::telemetry::take());
         let mut module = self
             .open::<M>()
             .unwrap_or_else(|f| panic!("the module does not open: {}: {}", f.code, f.message));
         let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
+        let selected = self.context.said.borrow().selected.get(&0).cloned();
+        let decoded = json::decode(&rows, &selected.unwrap_or_default());
+        let kept: Vec<Row> = decoded.good.iter().map(|row| rows[*row].clone()).collect();
         let outbox = sys::Outbox {
-            rows: rows.len(),
+            rows: kept.len(),
             ports: self.context.outputs.len(),
+            said: self.context.said.clone(),
             calls: Rc::default(),
         };
-        let batch = Batch::new(lend(&rows));
+        let mut lent = lend(&kept);
+        lent.typed = decoded.columns;
+        let batch = Batch::new(lent);
         module
             .process(&batch, &mut Outbox(outbox.clone()))
             .unwrap_or_else(|f| panic!("the module fails: {}: {}", f.code, f.message));
         let calls = outbox.calls.take();
-        settle(&self.context.outputs, &rows, calls)
+        let mut outcome = settle(&self.context.outputs, &kept, calls);
+        outcome.renumber(&decoded.good);
+        outcome.rejects.extend(decoded.refused);
+        outcome.rejects.sort_by_key(|refused| refused.row);
+        let heard = sys::telemetry::take();
+        Outcome {
+            log: heard.log,
+            counters: heard.counters,
+            histograms: heard.histograms,
+            ..outcome
+        }
+    }
+}
+
+impl Outcome {
+    /// From numbers of the batch to those of the rows that were given.
+    fn renumber(&mut self, good: &[usize]) {
+        self.rows
+            .iter_mut()
+            .for_each(|row| row.parent = good[row.parent]);
+        let refused = self.rejects.iter_mut().chain(&mut self.retries);
+        refused.for_each(|refused| refused.row = good[refused.row]);
     }
 }
 
@@ -287,38 +324,44 @@ fn out_rows(
                 });
             }
         }
-        Call::Emit {
-            port,
-            parents,
-            keys,
-            values,
-            event_times,
-            headers: set,
-        } => {
-            let owned = |column: &Column, i| column.get(i).map(<[u8]>::to_vec);
-            for (i, parent) in parents.into_iter().map(|row| row as usize).enumerate() {
-                if !stands(parent) {
-                    continue;
-                }
-                let mut headers = rows[parent].headers.clone();
-                for (name, column) in &set {
-                    if let Some(value) = owned(column, i) {
-                        headers.retain(|(known, _)| known != name);
-                        headers.push((name.clone(), value));
-                    }
-                }
-                sent.push(OutRow {
-                    port: ports[usize::from(port)].clone(),
-                    parent,
-                    key: owned(&keys, i),
-                    value: owned(&values, i),
-                    event_time: event_times
-                        .as_ref()
-                        .map_or(rows[parent].event_time, |t| t[i]),
-                    headers,
-                });
+        Call::Emit(emit) => emitted(ports, rows, emit, sent, stands),
+        Call::Reject { .. } | Call::Retry { .. } => {}
+    }
+}
+
+fn emitted(
+    ports: &[String],
+    rows: &[Row],
+    emit: Emit,
+    sent: &mut Vec<OutRow>,
+    stands: &dyn Fn(usize) -> bool,
+) {
+    let owned = |column: &Column, i| column.get(i).map(<[u8]>::to_vec);
+    let parents = emit.parents.iter().map(|row| *row as usize);
+    for (i, parent) in parents.enumerate().filter(|(_, row)| stands(*row)) {
+        let mut headers = rows[parent].headers.clone();
+        for (name, column) in &emit.headers {
+            if let Some(value) = owned(column, i) {
+                headers.retain(|(known, _)| known != name);
+                headers.push((name.clone(), value));
             }
         }
-        Call::Reject { .. } | Call::Retry { .. } => {}
+        sent.push(OutRow {
+            port: ports[usize::from(emit.port)].clone(),
+            parent,
+            key: match &emit.keys {
+                Some(keys) => owned(keys, i),
+                None => rows[parent].key.clone(),
+            },
+            value: match &emit.values {
+                Values::Bytes(values) => owned(values, i),
+                Values::Columns(columns) => Some(json::encode(columns, i)),
+            },
+            event_time: emit
+                .event_times
+                .as_ref()
+                .map_or(rows[parent].event_time, |times| times[i]),
+            headers,
+        });
     }
 }

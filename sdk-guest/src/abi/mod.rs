@@ -1,4 +1,6 @@
-//! The boundary by hand: imports of `rustmq:etl/data@0.1.0` in the canonical ABI.
+//! The boundary by hand: imports of `rustmq:etl` in the canonical ABI.
+//!
+//! - here `data`; `columns` and `telemetry` are the interfaces of that name
 //!
 //! Written out instead of generated, so that a guest does not compile a bindings generator. Every
 //! build of a guest checks these signatures: the encoder compares them with the WIT.
@@ -7,9 +9,13 @@
 //! Invariants: a borrowed handle is dropped before the export returns; memory that the host
 //! allocated through `cabi_realloc` is owned by the `Vec` made of it.
 
-use crate::column::Column;
+mod columns;
+pub(crate) mod telemetry;
 
-#[link(wasm_import_module = "rustmq:etl/data@0.1.0")]
+use crate::column::Column;
+use crate::typed::Validity;
+
+#[link(wasm_import_module = "rustmq:etl/data@0.1.1")]
 unsafe extern "C" {
     #[link_name = "[method]context.params"]
     fn context_params(this: u32, ret: *mut [u32; 2]);
@@ -136,7 +142,7 @@ unsafe fn column(parts: [u32; 6]) -> Column {
         Column {
             offsets: list(offsets, offsets_len),
             data: list(data, data_len),
-            validity: list(validity, validity_len),
+            validity: Validity(list(validity, validity_len)),
         }
     }
 }
@@ -287,14 +293,14 @@ impl Outbox {
                 keys.offsets.len(),
                 keys.data.as_ptr(),
                 keys.data.len(),
-                keys.validity.as_ptr(),
-                keys.validity.len(),
+                keys.validity.0.as_ptr(),
+                keys.validity.0.len(),
                 values.offsets.as_ptr(),
                 values.offsets.len(),
                 values.data.as_ptr(),
                 values.data.len(),
-                values.validity.as_ptr(),
-                values.validity.len(),
+                values.validity.0.as_ptr(),
+                values.validity.0.len(),
             );
         }
     }
@@ -315,8 +321,8 @@ impl Outbox {
                 values.offsets.len(),
                 values.data.as_ptr(),
                 values.data.len(),
-                values.validity.as_ptr(),
-                values.validity.len(),
+                values.validity.0.as_ptr(),
+                values.validity.0.len(),
             );
         }
     }

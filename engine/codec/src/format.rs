@@ -1,0 +1,134 @@
+//! What the values of a topic are: a codec and a schema, as one thing that reads and writes.
+//!
+//! Called by pipelines (typed edges, sinks) and wasm (values that a guest asks for while only
+//! columns hold them). One per edge, cheap to clone, shared between threads.
+//! Invariants: what `encode` writes, `decode` reads back to the same columns; decoding keeps the
+//! row count, and whether a row is good does not depend on the columns asked for.
+//! Refuses: raw values, which have no columns; codecs that are not built yet.
+
+use std::sync::Arc;
+
+use arrow::array::BinaryArray;
+use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use model::schema::Schema;
+use model::topic::PayloadCodec;
+
+use crate::json::{Decoded, EncodeError, JsonDecoder, encode_json};
+
+/// Reads and writes the values of one codec and schema.
+#[derive(Debug, Clone)]
+pub struct Format {
+    codec: PayloadCodec,
+    schema: Arc<Schema>,
+    arrow: SchemaRef,
+    inner: Inner,
+}
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Format) -> bool {
+        self.codec == other.codec
+            && (Arc::ptr_eq(&self.schema, &other.schema) || self.schema == other.schema)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Inner {
+    Json(JsonDecoder),
+}
+
+/// Some of a format's columns, in a chosen order.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    indices: Arc<[usize]>,
+    schema: SchemaRef,
+}
+
+impl Projection {
+    /// The Arrow schema of what is decoded; the same object for every batch.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+impl Format {
+    /// `None` where values of the codec have no columns.
+    pub fn new(codec: PayloadCodec, schema: Arc<Schema>) -> Option<Format> {
+        let inner = match codec {
+            PayloadCodec::Json => Inner::Json(JsonDecoder::new(&schema)),
+            PayloadCodec::Raw | PayloadCodec::Csv | PayloadCodec::Avro | PayloadCodec::Columns => {
+                return None;
+            }
+        };
+        Some(Format {
+            codec,
+            arrow: schema.to_arrow(),
+            schema,
+            inner,
+        })
+    }
+
+    pub fn codec(&self) -> PayloadCodec {
+        self.codec
+    }
+
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// Of all columns; the same object each time.
+    pub fn arrow(&self) -> &SchemaRef {
+        &self.arrow
+    }
+
+    /// The columns that `wanted` says yes to, in the schema's order.
+    pub fn project(&self, mut wanted: impl FnMut(&str) -> bool) -> Projection {
+        let fields = self.schema.fields.iter().enumerate();
+        let indices: Arc<[usize]> = fields
+            .filter(|(_, field)| wanted(&field.name))
+            .map(|(i, _)| i)
+            .collect();
+        let fields = indices.iter().map(|i| self.arrow.fields()[*i].clone());
+        let fields: Vec<_> = fields.collect();
+        let schema = Arc::new(ArrowSchema::new(fields));
+        Projection { indices, schema }
+    }
+
+    /// Decodes columns of this format's own projection.
+    pub fn decode(&self, values: &BinaryArray, columns: &Projection) -> Decoded {
+        match &self.inner {
+            Inner::Json(json) => json.read(values, &columns.indices, columns.schema.clone()),
+        }
+    }
+
+    /// Writes each row; `columns` has the fields of the schema, in its order.
+    ///
+    /// # Errors
+    /// More bytes than one array can hold.
+    pub fn encode(&self, columns: &RecordBatch) -> Result<BinaryArray, EncodeError> {
+        match &self.inner {
+            Inner::Json(_) => encode_json(columns),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let schema =
+            Schema::from_json(&serde_json::json!({"s": "string", "i": "int", "b": "bool"}));
+        let schema = Arc::new(schema.expect("it is a schema"));
+        let format = Format::new(PayloadCodec::Json, schema).expect("json has columns");
+        let text = br#"{"s":"a","i":1,"b":true}"#.as_slice();
+        let values = BinaryArray::from_vec(vec![text]);
+        let all = format.decode(&values, &format.project(|_| true));
+        assert_eq!(format.encode(&all.columns).expect("it is small"), values);
+        let some = format.project(|name| name != "i");
+        let decoded = format.decode(&values, &some);
+        assert!(Arc::ptr_eq(decoded.columns.schema_ref(), some.schema()));
+        assert_eq!(decoded.columns.num_columns(), 2);
+    }
+}

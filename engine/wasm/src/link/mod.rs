@@ -1,0 +1,161 @@
+//! The host's side of `wit/`: context, batch and outbox as host-owned resources, one file an
+//! interface.
+//!
+//! - `data` rows as bytes; `columns` rows as typed columns; `packed` both for languages that box
+//! - `telemetry` log and metrics
+//!
+//! Called by: `host` (one linker an engine).
+//! Invariants: columns cross with one copy; lists from a guest are read where they lie, during the
+//! call; no function blocks, none leaves the process.
+//! Refuses: a resource outside the call it was lent for, text that is not UTF-8, bad indices.
+
+mod columns;
+mod data;
+mod packed;
+mod telemetry;
+
+use arrow::array::{ArrayRef, BinaryArray};
+use arrow::buffer::ScalarBuffer;
+use arrow::record_batch::RecordBatch;
+use codec::Format;
+use model::rows::Rows;
+use model::schema::Field;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, WasmStr};
+use wasmtime::{Engine, Result};
+
+use crate::column::ColumnOut;
+use crate::deadline::Clock;
+use crate::error::bad;
+use crate::fields::Fields;
+use crate::guest::{Edge, OpenContext};
+use crate::limits::Limiter;
+use crate::outbox::Outbox;
+use crate::telemetry::Telemetry;
+use crate::world::{COLUMNS, DATA, PACKED, TELEMETRY, TYPES};
+
+/// Phantom types of the three resources; at most one of each is alive, so the number says nothing.
+pub(crate) enum ContextHandle {}
+pub(crate) enum BatchHandle {}
+pub(crate) enum OutboxHandle {}
+
+/// The batch that a call works on.
+pub(crate) struct Lent {
+    pub(crate) rows: Rows,
+    /// How the values are written when they are asked for, while only columns hold them.
+    pub(crate) unwritten: Option<(RecordBatch, Format)>,
+    /// The columns that the module selected, in its order.
+    pub(crate) columns: Vec<ArrayRef>,
+    pub(crate) offsets: ScalarBuffer<u64>,
+    pub(crate) input: u16,
+    pub(crate) watermark: i64,
+}
+
+/// What belongs to one store.
+pub(crate) struct State {
+    pub(crate) limiter: Limiter,
+    pub(crate) clock: Clock,
+    pub(crate) context: OpenContext,
+    pub(crate) opening: bool,
+    pub(crate) fields: Fields,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) lent: Option<Lent>,
+    pub(crate) outbox: Outbox,
+}
+
+type Cx<'a> = StoreContextMut<'a, State>;
+type This<T> = Resource<T>;
+
+pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    linker.instance(TYPES)?;
+    let mut data = linker.instance(DATA)?;
+    data::context(&mut data)?;
+    data::batch(&mut data)?;
+    data::outbox_rows(&mut data)?;
+    data::outbox_refusals(&mut data)?;
+    let mut columns = linker.instance(COLUMNS)?;
+    columns::open(&mut columns)?;
+    columns::batch(&mut columns)?;
+    columns::outbox(&mut columns)?;
+    let mut packed = linker.instance(PACKED)?;
+    packed::batch(&mut packed)?;
+    packed::outbox(&mut packed)?;
+    packed::outbox_columns(&mut packed)?;
+    let mut telemetry = linker.instance(TELEMETRY)?;
+    telemetry::log(&mut telemetry)?;
+    telemetry::metrics(&mut telemetry)?;
+    Ok(linker)
+}
+
+fn opening<'a>(cx: &'a Cx<'_>) -> Result<&'a OpenContext> {
+    let state = cx.data();
+    if !state.opening {
+        return bad("the context is used outside `open`".into());
+    }
+    Ok(&state.context)
+}
+
+fn lent<'a>(cx: &'a Cx<'_>) -> Result<&'a Lent> {
+    match &cx.data().lent {
+        Some(lent) => Ok(lent),
+        None => bad("the batch is used outside `process`".into()),
+    }
+}
+
+fn outbox<'a>(cx: &'a mut Cx<'_>) -> Result<&'a mut Outbox> {
+    let state = cx.data_mut();
+    if state.lent.is_none() {
+        return bad("the outbox is used outside `process`".into());
+    }
+    Ok(&mut state.outbox)
+}
+
+fn names(edges: &[Edge]) -> Vec<String> {
+    edges.iter().map(|edge| edge.name.clone()).collect()
+}
+
+/// The values, written now if columns alone held them.
+fn values<'a>(cx: &'a mut Cx<'_>) -> Result<&'a BinaryArray> {
+    let Some(lent) = &mut cx.data_mut().lent else {
+        return bad("the batch is used outside `process`".into());
+    };
+    if let Some((columns, format)) = lent.unwritten.take() {
+        lent.rows.values = format
+            .encode(&columns)
+            .or_else(|e| bad(format!("the values cannot be written: {e}")))?;
+    }
+    Ok(&lent.rows.values)
+}
+
+fn header(cx: &Cx<'_>, name: &WasmStr) -> Result<ColumnOut> {
+    let rows = &lent(cx)?.rows;
+    if rows.headers.is_none() {
+        return Ok(ColumnOut::absent(rows.len()));
+    }
+    let column: BinaryArray = rows.header(&name.to_str(cx)?);
+    Ok(ColumnOut::new(&column))
+}
+
+/// A column that the module selected, and as what.
+fn selected<'a>(cx: &'a Cx<'_>, call: &str, column: u16) -> Result<(&'a ArrayRef, &'a Field)> {
+    let lent = lent(cx)?;
+    let fields = cx.data().fields.selected(lent.input);
+    let at = usize::from(column);
+    match (lent.columns.get(at), fields.get(at)) {
+        (Some(array), Some(field)) => Ok((array, field)),
+        _ => bad(format!(
+            "{call}: column {column}, but the module selected {} of input {}",
+            fields.len(),
+            lent.input
+        )),
+    }
+}
+
+/// Text of a guest, cut to what is kept of a message.
+fn text(cx: &Cx<'_>, text: &WasmStr) -> Result<String> {
+    match text.to_str(cx) {
+        Ok(text) => Ok(crate::outbox::cut(&text, crate::limits::MESSAGE_BYTES_MAX)),
+        Err(error) => bad(format!("text that is not UTF-8: {error}")),
+    }
+}

@@ -1,0 +1,253 @@
+//! Columns of fixed width over the boundary: bools, integers and times, floats.
+//!
+//! Called by: `link`.
+//! Invariants: as for byte strings: one copy outward and one inward; a column of a guest has as
+//! many numbers as rows are expected. Bits and numbers of absent rows mean nothing.
+//! Refuses: with a message that names the column and both counts.
+
+use std::sync::Arc;
+
+use arrow::array::TimestampMicrosecondArray;
+use arrow::array::cast::AsArray;
+use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array};
+use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
+
+use crate::column::{nulls, packed, validity};
+use crate::error::bad;
+use crate::list::{FloatList, List};
+
+/// `record bools`
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct BoolsOut {
+    values: List<u8>,
+    validity: List<u8>,
+}
+
+/// `record ints`
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct IntsOut {
+    values: List<i64>,
+    validity: List<u8>,
+}
+
+/// `record floats`
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct FloatsOut {
+    values: List<f64>,
+    validity: List<u8>,
+}
+
+/// `record numbers` of `packed`
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct NumbersOut {
+    values: List<u8>,
+    validity: List<u8>,
+}
+
+impl BoolsOut {
+    pub(crate) fn new(array: &BooleanArray) -> BoolsOut {
+        let bits = array.values().sliced();
+        let bits = bits.slice_with_length(0, array.len().div_ceil(8));
+        BoolsOut {
+            values: List(ScalarBuffer::from(bits)),
+            validity: List(validity(array.nulls())),
+        }
+    }
+}
+
+impl IntsOut {
+    /// Of integers or times; `None` for any other column.
+    pub(crate) fn new(array: &ArrayRef) -> Option<IntsOut> {
+        let values = match array.as_primitive_opt::<Int64Type>() {
+            Some(ints) => ints.values(),
+            None => array
+                .as_primitive_opt::<TimestampMicrosecondType>()?
+                .values(),
+        };
+        Some(IntsOut {
+            values: List(values.clone()),
+            validity: List(validity(array.nulls())),
+        })
+    }
+
+    pub(crate) fn packed(self) -> NumbersOut {
+        NumbersOut {
+            values: packed(self.values.0),
+            validity: self.validity,
+        }
+    }
+}
+
+impl FloatsOut {
+    /// Of floats; integers become floats. `None` for any other column.
+    pub(crate) fn new(array: &ArrayRef) -> Option<FloatsOut> {
+        let values = match array.as_primitive_opt::<Float64Type>() {
+            Some(floats) => floats.values().clone(),
+            None => {
+                let ints = array.as_primitive_opt::<Int64Type>()?.values();
+                ints.iter().map(|n| *n as f64).collect()
+            }
+        };
+        Some(FloatsOut {
+            values: List(values),
+            validity: List(validity(array.nulls())),
+        })
+    }
+
+    pub(crate) fn packed(self) -> NumbersOut {
+        NumbersOut {
+            values: packed(self.values.0),
+            validity: self.validity,
+        }
+    }
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct BoolsIn {
+    values: WasmList<u8>,
+    validity: WasmList<u8>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct IntsIn {
+    values: WasmList<i64>,
+    validity: WasmList<u8>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct FloatsIn {
+    values: FloatList,
+    validity: WasmList<u8>,
+}
+
+/// Integers or floats as their bytes.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct NumbersIn {
+    values: WasmList<u8>,
+    validity: WasmList<u8>,
+}
+
+/// A column of fixed width that a guest hands over.
+pub(crate) trait GuestNumbers {
+    /// Bytes the host will hold for it.
+    fn bytes(&self) -> usize;
+
+    /// Numbers and validity where they lie.
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> (Numbers<'a>, &'a [u8]);
+}
+
+/// Numbers of a guest where they lie.
+#[derive(Clone, Copy)]
+pub(crate) enum Numbers<'a> {
+    Bits(&'a [u8]),
+    /// Of 8 bytes each: integers, or the bits of floats.
+    Words(&'a [u64]),
+    Ints(&'a [i64]),
+    Packed(&'a [u8]),
+}
+
+/// What a column of fixed width is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Width {
+    Bool,
+    Int,
+    Time,
+    Float,
+}
+
+/// Copies a column out of the guest; `rows` rows are expected.
+pub(crate) fn take<T: 'static>(
+    numbers: &impl GuestNumbers,
+    store: &StoreContextMut<'_, T>,
+    what: &str,
+    width: Width,
+    rows: usize,
+) -> wasmtime::Result<ArrayRef> {
+    let (values, bits) = numbers.view(store);
+    let nulls = nulls(what, bits, rows)?;
+    let buffer = match values {
+        Numbers::Bits(bits) if bits.len() == rows.div_ceil(8) => Buffer::from(bits),
+        Numbers::Words(words) if words.len() == rows => Buffer::from_slice_ref(words),
+        Numbers::Ints(ints) if ints.len() == rows => Buffer::from_slice_ref(ints),
+        Numbers::Packed(bytes) if bytes.len() == rows * 8 => Buffer::from(bytes),
+        other => return bad(format!("{what}: {} for {rows} rows", other.count())),
+    };
+    Ok(match width {
+        Width::Bool => Arc::new(BooleanArray::new(
+            BooleanBuffer::new(buffer, 0, rows),
+            nulls,
+        )),
+        Width::Int => Arc::new(Int64Array::new(buffer.into(), nulls)),
+        Width::Time => {
+            let times = TimestampMicrosecondArray::new(buffer.into(), nulls);
+            Arc::new(times.with_timezone("UTC"))
+        }
+        Width::Float => Arc::new(Float64Array::new(buffer.into(), nulls)),
+    })
+}
+
+impl Numbers<'_> {
+    fn count(self) -> String {
+        match self {
+            Numbers::Bits(bits) => format!("{} bytes of bits", bits.len()),
+            Numbers::Words(words) => format!("{} values", words.len()),
+            Numbers::Ints(ints) => format!("{} values", ints.len()),
+            Numbers::Packed(bytes) => format!("{} bytes of values", bytes.len()),
+        }
+    }
+}
+
+impl GuestNumbers for BoolsIn {
+    fn bytes(&self) -> usize {
+        self.values.len() + self.validity.len()
+    }
+
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> (Numbers<'a>, &'a [u8]) {
+        let values = self.values.as_le_slice(store);
+        (Numbers::Bits(values), self.validity.as_le_slice(store))
+    }
+}
+
+impl GuestNumbers for IntsIn {
+    fn bytes(&self) -> usize {
+        self.values.len() * 8 + self.validity.len()
+    }
+
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> (Numbers<'a>, &'a [u8]) {
+        let values = self.values.as_le_slice(store);
+        (Numbers::Ints(values), self.validity.as_le_slice(store))
+    }
+}
+
+impl GuestNumbers for FloatsIn {
+    fn bytes(&self) -> usize {
+        self.values.len() * 8 + self.validity.len()
+    }
+
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> (Numbers<'a>, &'a [u8]) {
+        let values = self.values.bits(store);
+        (Numbers::Words(values), self.validity.as_le_slice(store))
+    }
+}
+
+impl GuestNumbers for NumbersIn {
+    fn bytes(&self) -> usize {
+        self.values.len() + self.validity.len()
+    }
+
+    fn view<'a, T: 'static>(&self, store: &'a StoreContextMut<'_, T>) -> (Numbers<'a>, &'a [u8]) {
+        let values = self.values.as_le_slice(store);
+        (Numbers::Packed(values), self.validity.as_le_slice(store))
+    }
+}

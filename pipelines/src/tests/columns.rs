@@ -1,0 +1,147 @@
+//! Modules over typed columns: decoded once, written late, refused where the schemas do not fit.
+
+use std::collections::BTreeMap;
+
+use wasm::Metric;
+
+use crate::Runtime;
+use crate::tests::support::guest::columns;
+use crate::tests::support::{World, done, text, until};
+
+const SCHEMA: &str = "{ codec: json, schema: { n: int64, s: string } }";
+
+/// A pipeline over topic `in` with module `m`, these nodes behind the source `src`.
+fn yaml(input: &str, nodes: &str) -> String {
+    format!(
+        "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: {{ name: p }}\n\
+         topics:\n  in: {{ value: {input} }}\n  out: {{ value: {SCHEMA} }}\n  \
+         rest: {{ value: json }}\n  bad: {{ partitions: 1 }}\n\
+         modules:\n  m: {{ source: ./m }}\n\
+         policy:\n  batch: {{ rows: 8, wait: 0ms }}\n  on-error: {{ then: {{ dead-letter: bad }} }}\n\
+         nodes:\n  src: {{ kind: source, topic: in, start: earliest }}\n{nodes}"
+    )
+}
+
+async fn apply(world: &World, yaml: &str) -> Result<Runtime, String> {
+    let runtime = world.runtime();
+    let digest = world.module(columns()).await;
+    match world.apply(&runtime, yaml, &[("m", digest)]).await {
+        Ok(_) => Ok(runtime),
+        Err(found) => Err(found.iter().map(|d| format!("{d}\n")).collect()),
+    }
+}
+
+/// What comes out on `out` and `rest`, and the dead letters as `value code node.port`.
+async fn check(nodes: &str, values: &[&str], out: &[&str], rest: &[&str], letters: &[&str]) {
+    let world = World::new();
+    let applied = apply(&world, &yaml(SCHEMA, nodes)).await;
+    let runtime = applied.unwrap_or_else(|e| panic!("{e}"));
+    world.produce("in", 0, values);
+    until(&runtime, done).await;
+    assert_eq!(world.values("out", 0), out);
+    assert_eq!(world.values("rest", 0), rest);
+    let rows = world.log.rows(world.partition("bad", 0));
+    let header = |name: &str, i: usize| text(Some(rows.header(name).value(i)));
+    let letter = |i: usize| {
+        let (code, node) = (header("rustmq.code", i), header("rustmq.node", i));
+        let value = text(rows.record(i).value);
+        format!("{value} {code} {node}.{}", header("rustmq.port", i))
+    };
+    let found: Vec<String> = (0..rows.len()).map(letter).collect();
+    assert_eq!(found, letters);
+    let status = runtime.status().pop().expect("the pipeline runs");
+    let good = values.len() - letters.len();
+    let counted = BTreeMap::from([("rows".to_string(), Metric::Counter { value: good as u64 })]);
+    for (node, metrics) in &status.metrics {
+        assert_eq!(metrics, &counted, "{node}");
+    }
+    let modules: Vec<&String> = status.metrics.keys().collect();
+    assert_eq!(
+        modules,
+        ["v", "w"].split_at(usize::from(!nodes.contains("  v: "))).1
+    );
+}
+
+const ROWS: [&str; 6] = [
+    r#"{"s":"one","n":1}"#,
+    r#"{"n": 2, "more": []}"#,
+    r#"{"n":"3"}"#,
+    r#"{"n":4,"s":"trap"}"#,
+    "{",
+    r#"{"s":null,"n":5}"#,
+];
+
+#[tokio::test]
+async fn rows_go_in_and_out_as_columns() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: {} } }\n  \
+                 o: { kind: sink, inputs: [w], topic: out }\n  \
+                 r: { kind: sink, inputs: [w.pass], topic: rest }\n";
+    check(
+        nodes,
+        &ROWS,
+        &[
+            r#"{"n":1,"s":"one"}"#,
+            r#"{"n":2,"s":null}"#,
+            r#"{"n":5,"s":null}"#,
+        ],
+        &[ROWS[0], ROWS[1], ROWS[5]],
+        &[
+            r#"{"n":"3"} schema src.out"#,
+            r#"{"n":4,"s":"trap"} trap w.src"#,
+            "{ schema src.out",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn neighbours_and_expressions_work_on_the_same_columns() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src], outputs: { out: { schema: out }, \
+                 pass: { schema: out } } }\n  \
+                 v: { kind: wasm, module: m, inputs: [w], outputs: { out: {}, pass: {} } }\n  \
+                 f: { kind: filter, inputs: [w.pass], where: \"n > 1\" }\n  \
+                 g: { kind: filter, inputs: [v], where: \"_value_text like '%one%'\" }\n  \
+                 x: { kind: map, inputs: [f], select: { n: n, s: \"coalesce(s, '-')\" } }\n  \
+                 o: { kind: sink, inputs: [x, v.pass], topic: out }\n  \
+                 r: { kind: sink, inputs: [g], topic: rest }\n";
+    check(
+        nodes,
+        &ROWS[..2],
+        &[
+            r#"{"n":1,"s":"one"}"#,
+            r#"{"n":2,"s":"-"}"#,
+            r#"{"n":2,"s":null}"#,
+        ],
+        &[r#"{"n":1,"s":"one"}"#],
+        &[],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn columns_that_are_not_there_are_refused_on_apply() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src], outputs: [out, pass] }\n  \
+                 o: { kind: sink, inputs: [w], topic: rest }\n";
+    let refused = async |input: &str, nodes: &str| {
+        let error = apply(&World::new(), &yaml(input, nodes)).await.err();
+        error.unwrap_or_else(|| "it was applied".into())
+    };
+    let text = refused("json", nodes).await;
+    assert!(
+        text.contains("input `src` has no schema, so it has no columns"),
+        "{text}"
+    );
+    let text = refused("{ codec: json, schema: { s: string } }", nodes).await;
+    assert!(
+        text.contains("`src` has no field `n`; it has s: string"),
+        "{text}"
+    );
+    let narrow = nodes.replace("[out, pass]", "{ out: { schema: { n: int64 } }, pass: {} }");
+    let text = refused(SCHEMA, &narrow).await;
+    assert!(
+        text.contains("output `out` has no field `s`; its schema is n: int64"),
+        "{text}"
+    );
+    assert_eq!(refused(SCHEMA, nodes).await, "it was applied");
+}

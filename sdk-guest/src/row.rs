@@ -1,0 +1,230 @@
+//! Structs as rows of typed columns: what `#[derive(rustmq::Row)]` implements, and for which fields.
+//!
+//! Called by: code that the derive generates, `rt`.
+//! Invariants: a struct's fields are the columns, in order; a field that is no `Option` refuses
+//! rows where it is null; text and bytes are borrowed from the column.
+
+use std::borrow::Cow;
+
+use crate::batch::Batch;
+use crate::column::Column;
+use crate::outbox::Outbox;
+use crate::record::Reject;
+use crate::time::Timestamp;
+use crate::typed::{Bools, Columnar, Field, FieldType, Floats, Ints};
+
+/// A struct that can be read from typed columns. `#[derive(rustmq::Row)]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not read from columns",
+    note = "put `#[derive(rustmq::Row)]` on it"
+)]
+pub trait FromColumns<'a>: Sized {
+    #[doc(hidden)]
+    type Columns;
+    const FIELDS: &'static [Field];
+    #[doc(hidden)]
+    fn fetch(rows: &Batch) -> Self::Columns;
+    #[doc(hidden)]
+    fn read(columns: &'a Self::Columns, row: usize) -> Result<Self, Reject>;
+}
+
+/// A struct that can be written as typed columns. `#[derive(rustmq::Row)]` implements it.
+pub trait ToColumns: Sized {
+    #[doc(hidden)]
+    type Columns;
+    const FIELDS: &'static [Field];
+    #[doc(hidden)]
+    fn columns(rows: usize) -> Self::Columns;
+    #[doc(hidden)]
+    fn write(self, columns: &mut Self::Columns);
+    #[doc(hidden)]
+    fn set(columns: &Self::Columns, out: &mut Outbox);
+}
+
+/// A type that a field of a row may have.
+#[diagnostic::on_unimplemented(
+    message = "a field of a row cannot be `{Self}`",
+    note = "fields are bool, i64, i32, u32, f64, text (&str, String, Cow<str>), bytes (&[u8], \
+            Vec<u8>), rustmq::Timestamp, or an Option of one of these"
+)]
+pub trait Cell<'a>: Sized {
+    #[doc(hidden)]
+    type Column: Columnar;
+    const KIND: FieldType;
+    #[doc(hidden)]
+    fn read(column: &'a Self::Column, row: usize) -> Result<Self, Unfit>;
+    #[doc(hidden)]
+    fn write(self, column: &mut Self::Column);
+}
+
+/// Why a cell is not what the field wants.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    Null,
+    Range(i64),
+}
+
+impl<'a, T: Cell<'a>> Cell<'a> for Option<T> {
+    type Column = T::Column;
+    const KIND: FieldType = T::KIND;
+
+    #[inline(always)]
+    fn read(column: &'a Self::Column, row: usize) -> Result<Option<T>, Unfit> {
+        match T::read(column, row) {
+            Ok(value) => Ok(Some(value)),
+            Err(Unfit::Null) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    #[inline(always)]
+    fn write(self, column: &mut Self::Column) {
+        match self {
+            Some(value) => value.write(column),
+            None => column.push_null(),
+        }
+    }
+}
+
+macro_rules! fixed {
+    ($($ty:ty, $column:ty, $kind:ident, |$from:ident| $read:expr, |$to:ident| $write:expr;)*) => {$(
+        impl<'a> Cell<'a> for $ty {
+            type Column = $column;
+            const KIND: FieldType = FieldType::$kind;
+
+            #[inline(always)]
+            fn read(column: &'a $column, row: usize) -> Result<$ty, Unfit> {
+                let $from = column.get(row).ok_or(Unfit::Null)?;
+                $read
+            }
+
+            #[inline(always)]
+            fn write(self, column: &mut $column) {
+                let $to = self;
+                column.push(Some($write));
+            }
+        }
+    )*};
+}
+
+fixed! {
+    bool, Bools, Bool, |b| Ok(b), |b| b;
+    i64, Ints, Int64, |n| Ok(n), |n| n;
+    i32, Ints, Int64, |n| n.try_into().map_err(|_| Unfit::Range(n)), |n| n.into();
+    u32, Ints, Int64, |n| n.try_into().map_err(|_| Unfit::Range(n)), |n| n.into();
+    f64, Floats, Float64, |n| Ok(n), |n| n;
+    Timestamp, Ints, Timestamp, |n| Ok(Timestamp::from_micros(n)), |t| t.micros();
+}
+
+macro_rules! borrowed {
+    ($($ty:ty, $column:ty, $kind:ident, |$from:ident| $read:expr, |$to:ident| $write:expr;)*) => {$(
+        impl<'a> Cell<'a> for $ty {
+            type Column = $column;
+            const KIND: FieldType = FieldType::$kind;
+
+            #[inline(always)]
+            fn read(column: &'a $column, row: usize) -> Result<$ty, Unfit> {
+                let $from = column.get(row).ok_or(Unfit::Null)?;
+                Ok($read)
+            }
+
+            #[inline(always)]
+            fn write(self, column: &mut $column) {
+                let $to = &self;
+                column.push(Some($write));
+            }
+        }
+    )*};
+}
+
+borrowed! {
+    &'a str, Texts, String, |t| t, |t| t;
+    String, Texts, String, |t| t.to_owned(), |t| t;
+    Cow<'a, str>, Texts, String, |t| Cow::Borrowed(t), |t| t;
+    &'a [u8], Column, Bytes, |b| b, |b| b;
+    Vec<u8>, Column, Bytes, |b| b.to_vec(), |b| b;
+    Cow<'a, [u8]>, Column, Bytes, |b| Cow::Borrowed(b), |b| b;
+}
+
+/// A column of text: byte strings of which each was seen to be UTF-8.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Texts(Column);
+
+impl Texts {
+    #[inline(always)]
+    fn get(&self, row: usize) -> Option<&str> {
+        // SAFETY: every row was checked when the column was fetched, or pushed as text
+        self.0
+            .get(row)
+            .map(|bytes| unsafe { std::str::from_utf8_unchecked(bytes) })
+    }
+
+    #[inline(always)]
+    fn push(&mut self, text: Option<&str>) {
+        self.0.push(text.map(str::as_bytes));
+    }
+
+    /// Panics where a row is not UTF-8, which no column of strings has.
+    fn checked(column: Column) -> Texts {
+        let ascii = column.bytes().iter().fold(0, |all, byte| all | byte) < 0x80;
+        if !ascii {
+            for row in column.iter().flatten() {
+                assert!(std::str::from_utf8(row).is_ok(), "a text that is not UTF-8");
+            }
+        }
+        Texts(column)
+    }
+}
+
+impl Columnar for Texts {
+    fn fetch(rows: &Batch, column: u16) -> Texts {
+        Texts::checked(rows.bytes(column))
+    }
+
+    fn set(&self, out: &mut Outbox, column: u16) {
+        out.set_bytes(column, &self.0);
+    }
+
+    fn reserve(&mut self, rows: usize) {
+        self.0.reserve(rows);
+    }
+
+    #[inline(always)]
+    fn push_null(&mut self) {
+        self.0.push(None);
+    }
+}
+
+/// Reads a field of a row for the derive.
+#[doc(hidden)]
+#[inline(always)]
+pub fn cell<'a, T: Cell<'a>>(
+    column: &'a T::Column,
+    row: usize,
+    name: &'static str,
+) -> Result<T, Reject> {
+    T::read(column, row).map_err(|unfit| unfit.reject(name))
+}
+
+impl Unfit {
+    #[cold]
+    fn reject(self, name: &str) -> Reject {
+        match self {
+            Unfit::Null => Reject::new("null", format!("field `{name}` is null")),
+            Unfit::Range(number) => {
+                let text = format!("field `{name}` is {number}, which its type cannot hold");
+                Reject::new("range", text)
+            }
+        }
+    }
+}
+
+/// Makes room in an output's column for the derive.
+#[doc(hidden)]
+pub fn room<C: Columnar>(rows: usize) -> C {
+    let mut column = C::default();
+    column.reserve(rows);
+    column
+}

@@ -1,0 +1,152 @@
+//! The exported functions' other half, on WebAssembly.
+//!
+//! Called by: code of [`crate::export!`].
+//! Invariants: one thread, entered once at a time; the answer's memory lives until the next call.
+
+use std::alloc::{Layout, alloc, handle_alloc_error, realloc as grow};
+use std::cell::{Cell, UnsafeCell};
+
+use crate::batch::{Batch, Context};
+use crate::outbox::Outbox;
+use crate::record::Failure;
+use crate::{Module, sys};
+
+/// The opened module and the memory of its last answer.
+pub struct Slot<M> {
+    module: UnsafeCell<Option<M>>,
+    answer: UnsafeCell<Answer>,
+}
+
+// SAFETY: a guest has one thread, and the host enters it once at a time
+unsafe impl<M> Sync for Slot<M> {}
+
+/// `result<_, failure>` as the canonical ABI lays it out; the texts live until the next call.
+#[repr(C)]
+struct Answer {
+    is_error: u32,
+    code: *const u8,
+    code_len: usize,
+    message: *const u8,
+    message_len: usize,
+    texts: Option<Failure>,
+}
+
+thread_local! {
+    /// Handle of the outbox while `process` runs: where a panic leaves its last words.
+    static OUTBOX: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+impl<M: Module> Slot<M> {
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Slot<M> {
+        Slot {
+            module: UnsafeCell::new(None),
+            answer: UnsafeCell::new(Answer {
+                is_error: 0,
+                code: std::ptr::null(),
+                code_len: 0,
+                message: std::ptr::null(),
+                message_len: 0,
+                texts: None,
+            }),
+        }
+    }
+
+    pub fn open(&self, context: u32) -> *const u8 {
+        run_constructors();
+        std::panic::set_hook(Box::new(last_words));
+        let context = Context(sys::Context::new(context));
+        let opened = M::open(&context).map(|module| {
+            // SAFETY: one thread, entered once at a time
+            unsafe { *self.module.get() = Some(module) }
+        });
+        drop(context);
+        sys::telemetry::tell();
+        self.answer(opened)
+    }
+
+    pub fn process(&self, rows: u32, out: u32) -> *const u8 {
+        let batch = Batch::new(sys::Rows::new(rows));
+        let mut outbox = Outbox(sys::Outbox::new(out));
+        // SAFETY: one thread, entered once at a time
+        let done = match unsafe { &mut *self.module.get() } {
+            Some(module) => {
+                OUTBOX.set(Some(out));
+                let done = module.process(&batch, &mut outbox);
+                OUTBOX.set(None);
+                done
+            }
+            None => Err(Failure::new("open", "the module was not opened")),
+        };
+        drop((batch, outbox));
+        sys::telemetry::tell();
+        self.answer(done)
+    }
+
+    fn answer(&self, result: Result<(), Failure>) -> *const u8 {
+        // SAFETY: one thread; the host has read the last answer before it enters again
+        let answer = unsafe { &mut *self.answer.get() };
+        answer.texts = result.err();
+        answer.is_error = u32::from(answer.texts.is_some());
+        if let Some(failure) = &answer.texts {
+            answer.code = failure.code.as_ptr();
+            answer.code_len = failure.code.len();
+            answer.message = failure.message.as_ptr();
+            answer.message_len = failure.message.len();
+        }
+        (&raw const *answer).cast()
+    }
+}
+
+fn last_words(panic: &std::panic::PanicHookInfo<'_>) {
+    let Some(outbox) = OUTBOX.get() else { return };
+    let said = panic.payload_as_str().unwrap_or("a panic without text");
+    let place = panic.location().map(|at| {
+        // no paths of the machine it was built on
+        let file = at
+            .file()
+            .rsplit_once("/src/")
+            .map_or(at.file(), |(_, file)| file);
+        format!(" (at {file}:{})", at.line())
+    });
+    let message = format!("panic: {said}{}", place.unwrap_or_default());
+    sys::reject(outbox, &[], "panic", &message);
+}
+
+/// The linker's constructors, once. Naming them also keeps the linker from wrapping every
+/// export in a call of them.
+fn run_constructors() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    unsafe extern "C" {
+        fn __wasm_call_ctors();
+    }
+    // SAFETY: synthesized by the linker, without arguments
+    DONE.call_once(|| unsafe { __wasm_call_ctors() });
+}
+
+/// `cabi_realloc`.
+///
+/// # Safety
+/// Called by the host as the canonical ABI says.
+pub unsafe fn realloc(old: *mut u8, old_len: usize, align: usize, new_len: usize) -> *mut u8 {
+    if new_len == 0 {
+        return align as *mut u8;
+    }
+    // SAFETY: align is a power of two by the ABI; `old` came from here with this layout
+    unsafe {
+        let layout = Layout::from_size_align_unchecked(new_len, align);
+        let memory = if old_len == 0 {
+            alloc(layout)
+        } else {
+            grow(
+                old,
+                Layout::from_size_align_unchecked(old_len, align),
+                new_len,
+            )
+        };
+        if memory.is_null() {
+            handle_alloc_error(layout);
+        }
+        memory
+    }
+}

@@ -1,0 +1,241 @@
+//! Rows of typed columns, natively through the harness: JSON in, columns, JSON out.
+
+extern crate rustmq_sdk as rustmq;
+
+use std::borrow::Cow;
+
+use rustmq::testing::{Harness, Outcome, Row, run};
+use rustmq::{
+    Batch, Context, Failure, Field, FieldType, Floats, Meta, Module, Outbox, Port, Raw, Record,
+    Reject, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(rustmq::Row)]
+struct Flight<'a> {
+    carrier: &'a str,
+    dep_delay: Option<f64>,
+    ts: Timestamp,
+    #[row(rename = "type")]
+    kind: Option<Cow<'a, str>>,
+}
+
+#[derive(rustmq::Row)]
+struct Late<'a> {
+    carrier: &'a str,
+    hours: f64,
+    due: Timestamp,
+    known: bool,
+}
+
+#[rustmq::map]
+fn late(row: Flight<'_>) -> Result<Option<Late<'_>>, Reject> {
+    let minutes = row
+        .dep_delay
+        .ok_or_else(|| Reject::new("delay", "no delay"))?;
+    Ok((minutes > 15.0).then(|| Late {
+        carrier: row.carrier,
+        hours: minutes / 60.0,
+        due: row.ts.plus_minutes(minutes as i64),
+        known: row.kind.is_some_and(|kind| kind != "?"),
+    }))
+}
+
+const FLIGHTS: [&str; 7] = [
+    r#"{"carrier":"UA","dep_delay":90,"ts":"2013-01-01T05:00:00Z","type":"A320"}"#,
+    r#"{"carrier":"AA","dep_delay":1.5,"ts":0}"#,
+    r#"{"dep_delay":16,"ts":0}"#,
+    r#"{"carrier":"AA","ts":0}"#,
+    r#"{"carrier":7,"dep_delay":20,"ts":0}"#,
+    "not json",
+    r#"{"carrier":"é","dep_delay":30,"ts":0,"extra":[]}"#,
+];
+
+/// Outputs of a module as text: `parent key=value`, then `! row code: message`.
+fn text(outcome: &Outcome) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in &outcome.rows {
+        let key = row
+            .key
+            .as_deref()
+            .map_or("-".into(), String::from_utf8_lossy);
+        lines.push(format!("{}{} {key}={}", row.port, row.parent, row.text()));
+    }
+    for refused in &outcome.rejects {
+        lines.push(format!(
+            "! {} {}: {}",
+            refused.row, refused.code, refused.message
+        ));
+    }
+    lines
+}
+
+#[test]
+fn a_map_reads_columns_and_makes_columns() {
+    assert_eq!(
+        text(&run::<late>(FLIGHTS)),
+        [
+            r#"out0 -={"carrier":"UA","hours":1.5,"due":"2013-01-01T06:30:00.000000Z","known":true}"#,
+            r#"out6 -={"carrier":"é","hours":0.5,"due":"1970-01-01T00:30:00.000000Z","known":false}"#,
+            "! 2 null: field `carrier` is null",
+            "! 3 delay: no delay",
+            "! 4 schema: field `carrier` (String): found 7",
+            "! 5 schema: not a JSON object: expected ident at line 1 column 2",
+        ]
+    );
+}
+
+#[derive(Deserialize, rustmq::Row)]
+struct Params {
+    factor: i32,
+}
+
+#[derive(rustmq::Row)]
+struct Number {
+    n: i32,
+    data: Option<Vec<u8>>,
+}
+
+/// A row with all that a record can have, out of plain text.
+#[rustmq::flat_map]
+fn count(text: &str, params: &Params, meta: Meta<'_>) -> Vec<Record<Number>> {
+    let number = |n: usize| Number {
+        n: n as i32 * params.factor,
+        data: (n > 1).then(|| vec![0xff; n]),
+    };
+    let time = meta.event_time();
+    (0..text.len())
+        .map(|n| match n {
+            0 => Record::new(number(n)),
+            1 => Record::new(number(n)).key("own").event_time(time + 1),
+            _ => Record::new(number(n)).to("rest").header("n", n.to_string()),
+        })
+        .collect()
+}
+
+#[test]
+fn records_of_rows_say_more() {
+    let harness = Harness::new().params(&serde_json::json!({"factor": 2}));
+    let rows = [Row::new("abc").key("k").event_time(5), Row::new("d")];
+    let outcome = harness.outputs(["out", "rest"]).run::<count>(rows);
+    assert_eq!(
+        text(&outcome),
+        [
+            r#"out0 k={"n":0,"data":null}"#,
+            r#"out0 own={"n":2,"data":null}"#,
+            r#"out1 -={"n":0,"data":null}"#,
+            r#"rest0 k={"n":4,"data":"//8="}"#,
+        ]
+    );
+    let times: Vec<i64> = outcome.rows.iter().map(|row| row.event_time).collect();
+    assert_eq!(times, [5, 6, 0, 5]);
+    assert_eq!(outcome.rows[3].headers, [("n".to_owned(), b"2".to_vec())]);
+}
+
+/// JSON in, columns out.
+#[rustmq::map]
+fn typed(row: Params) -> Number {
+    Number {
+        n: row.factor,
+        data: None,
+    }
+}
+
+#[derive(Serialize)]
+struct Plain {
+    n: i64,
+}
+
+/// Columns in, JSON out.
+#[rustmq::map]
+fn plain(row: Number) -> Plain {
+    Plain {
+        n: i64::from(row.n) + 1,
+    }
+}
+
+#[test]
+fn either_side_may_be_json() {
+    assert_eq!(
+        text(&run::<typed>([r#"{"factor":3}"#])),
+        [r#"out0 -={"n":3,"data":null}"#]
+    );
+    assert_eq!(text(&run::<plain>([r#"{"n":3}"#])), [r#"out0 -={"n":4}"#]);
+    let far = run::<plain>([r#"{"n":3000000000}"#]);
+    let message = "field `n` is 3000000000, which its type cannot hold";
+    assert_eq!(text(&far), [format!("! 0 range: {message}")]);
+}
+
+#[rustmq::filter]
+fn small(row: Number) -> bool {
+    row.n < 10
+}
+
+#[derive(Port)]
+enum Size {
+    Small,
+    Large,
+}
+
+#[rustmq::route]
+fn sizes(row: Number) -> Result<Size, Reject> {
+    match row.n {
+        n if n < 0 => Err(Reject::new("negative", n)),
+        n if n < 10 => Ok(Size::Small),
+        _ => Ok(Size::Large),
+    }
+}
+
+#[rustmq::flat_map]
+fn halves<'a>(row: Flight<'a>) -> impl Iterator<Item = Raw<&'a str>> {
+    let first = row.carrier.chars().next().map_or(0, char::len_utf8);
+    let (left, right) = row.carrier.split_at(first);
+    [left, right].into_iter().map(Raw)
+}
+
+#[test]
+fn rows_are_passed_on_as_they_came() {
+    let rows = [r#"{"n":3,"more":1}"#, r#"{"n":30}"#, r#"{"n":-1}"#];
+    let kept = run::<small>(rows);
+    assert_eq!(
+        text(&kept),
+        [r#"out0 -={"n":3,"more":1}"#, r#"out2 -={"n":-1}"#]
+    );
+    let routed = Harness::new()
+        .outputs(["small", "large"])
+        .run::<sizes>(rows);
+    assert_eq!(
+        text(&routed),
+        [
+            r#"small0 -={"n":3,"more":1}"#,
+            r#"large1 -={"n":30}"#,
+            "! 2 negative: -1"
+        ]
+    );
+    assert_eq!(text(&run::<halves>(FLIGHTS))[..2], ["out0 -=U", "out0 -=A"]);
+}
+
+/// The level below: whole columns.
+struct Doubled;
+
+impl Module for Doubled {
+    fn open(context: &Context) -> Result<Doubled, Failure> {
+        context.select(0, &[Field::new("x", FieldType::Float64)])?;
+        context.declare(0, &[Field::new("x", FieldType::Float64)])?;
+        Ok(Doubled)
+    }
+
+    fn process(&mut self, rows: &Batch, out: &mut Outbox) -> Result<(), Failure> {
+        let values = rows.floats(0);
+        let doubled: Vec<f64> = values.values().iter().map(|x| x * 2.0).collect();
+        out.emit_columns(0, None);
+        out.set_floats(0, &Floats::from(doubled));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_module_of_whole_columns() {
+    let out = run::<Doubled>([r#"{"x":1}"#, r#"{"x":2.5}"#]);
+    assert_eq!(out.texts("out"), [r#"{"x":2.0}"#, r#"{"x":5.0}"#]);
+}
