@@ -1,34 +1,36 @@
 //! Durable records per second, beside the raw disk.
 //!
-//! `producers-N`: N producers in this process, each with one batch of `BATCH_RECORDS` in flight,
-//! each batch acknowledged after its sync. `quic-N`: the same through a node's native door, each
-//! producer on a stream of its own.
+//! `producers-N`: N producers in this process, each with one request in flight, a record of 1 KiB,
+//! acknowledged after its sync. `quic-N`: the same through a node's native door, each producer on
+//! a stream of its own. `io_uring-N`: as `producers-N`, written by the WAL's other writer.
 //! Baseline: one thread writes the same N encoded batches in one piece and syncs, again and
-//! again: the batching of a log that misses no chance, without anything around it.
-//! `per_sync` is how many records of ours one sync covered.
+//! again: the batching of a log that misses no chance and hands nothing over. `threads` is our
+//! speed over that of N threads with one request in flight each and a writer that takes all that
+//! wait, the least that a log for real producers does.
+//! `per_sync` is how many records of ours one sync covered, `writer` what wrote them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use benches::disk::RawDisk;
 use benches::rig::{self, Bare, Result, Whole};
-use benches::{Case, Options, Unit};
+use benches::{Case, Options, Unit, median};
 use broker::Broker;
-use model::{Batch, Codec, PartitionId};
+use model::{Batch, PartitionId};
 use protocol::{Produce, Response};
-use storage::Store;
+use storage::{Store, StoreConfig, WalWriterKind};
 use tokio::task::JoinSet;
 
-/// Records of one batch: what a producer that lingers a little sends.
-const BATCH_RECORDS: usize = 100;
+/// Bytes of a record's value; a request is one record.
+const RECORD_BYTES: usize = 1 << 10;
 
 fn main() -> Result<()> {
     let (options, runtime) = rig::begin()?;
     for producers in [1, 8, 64] {
-        for (kind, quic) in [("producers", false), ("quic", true)] {
-            let case = format!("{kind}-{producers}");
+        for way in ["producers", "io_uring", "quic"] {
+            let case = format!("{way}-{producers}");
             if options.wants(&case) {
-                runtime.block_on(measure(case, producers, quic, &options))?;
+                runtime.block_on(measure(case, producers, way, &options))?;
             }
         }
     }
@@ -77,7 +79,7 @@ impl Target {
                             let Response::Produced(_) = sent.await? else {
                                 return Err("the node did not answer with an offset".into());
                             };
-                            records += BATCH_RECORDS as u64;
+                            records += 1;
                         }
                         Ok(records)
                     });
@@ -101,24 +103,29 @@ async fn produce(
     let mut records = 0;
     while Instant::now() < until {
         broker.produce(partition, batch.clone()).await?;
-        records += BATCH_RECORDS as u64;
+        records += 1;
     }
     Ok(records)
 }
 
-async fn measure(name: String, producers: u32, quic: bool, options: &Options) -> Result<()> {
+async fn measure(name: String, producers: u32, way: &str, options: &Options) -> Result<()> {
     let folder = rig::folder()?;
-    let target = if quic {
+    let target = if way == "quic" {
         Target::Whole(Box::new(Whole::start(folder.path(), producers).await?))
     } else {
-        Target::Bare(Bare::open(folder.path(), producers, false).await?)
+        let mut config = StoreConfig::new(folder.path());
+        if way == "io_uring" {
+            config.wal_writer = WalWriterKind::IoUring;
+        }
+        Target::Bare(Bare::open_with(config, producers, false).await?)
     };
-    let batch = rig::batch(BATCH_RECORDS, Codec::None)?;
+    let batch = rig::record(RECORD_BYTES)?;
     let group: Arc<[u8]> = batch.to_bytes().repeat(producers as usize).into();
-    let group_records = BATCH_RECORDS as u64 * u64::from(producers);
+    let group_records = u64::from(producers);
     let mut raw = RawDisk::create(folder.path())?;
     let mut case = Case::new("append", name, Unit::RecordsPerSecond);
     let (mut syncs, mut total) = (0, 0);
+    let mut shared = Vec::new();
     for _ in 0..options.runs() {
         let before = target.store().status().syncs;
         let (records, took) = target.turn(&batch, options.turn()).await?;
@@ -129,15 +136,21 @@ async fn measure(name: String, producers: u32, quic: bool, options: &Options) ->
 
         let (group, turn) = (Arc::clone(&group), options.turn());
         let turned = tokio::task::spawn_blocking(move || {
-            let done = raw.turn(&group, turn);
-            (raw, done)
+            let whole = raw.turn(&group, turn);
+            let one = &group[..group.len() / producers as usize];
+            let shared = raw.shared_turn(one, producers as usize, turn);
+            (raw, whole, shared)
         });
-        let (back, done) = turned.await?;
+        let (back, whole, with_threads) = turned.await?;
         raw = back;
-        let (count, took) = done?;
+        let (count, took) = whole?;
         case.baseline((count * group_records) as f64 / took.as_secs_f64());
+        let (count, took) = with_threads?;
+        shared.push(count as f64 / took.as_secs_f64());
     }
+    case.number("threads", case.value() / median(&shared));
     case.number("per_sync", total as f64 / syncs.max(1) as f64);
+    case.field("writer", target.store().status().wal_writer);
     case.field("batch_bytes", batch.size());
     case.print();
     match target {

@@ -85,12 +85,17 @@ impl Case {
         self.fields.push((name, digits(value)));
     }
 
+    /// Ours.
+    pub fn value(&self) -> f64 {
+        median(&self.ours)
+    }
+
     /// Our speed over the baseline's.
     pub fn ratio(&self) -> Option<f64> {
         if self.baseline.is_empty() {
             return None;
         }
-        let (ours, baseline) = (median(&self.ours), median(&self.baseline));
+        let (ours, baseline) = (self.value(), median(&self.baseline));
         Some(if self.unit.less_is_better() {
             baseline / ours
         } else {
@@ -103,7 +108,7 @@ impl Case {
         let Case {
             name, case, unit, ..
         } = self;
-        let value = digits(median(&self.ours));
+        let value = digits(self.value());
         let mut text = format!("bench {name} {case} value={value} unit={}", unit.text());
         if let Some(ratio) = self.ratio() {
             let baseline = digits(median(&self.baseline));

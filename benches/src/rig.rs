@@ -64,6 +64,13 @@ pub fn batch(records: usize, codec: Codec) -> Result<Batch> {
     Ok(Batch::encode(&rows.finish(), codec, None)?)
 }
 
+/// A batch of one record whose value has so many bytes.
+pub fn record(bytes: usize) -> Result<Batch> {
+    let mut rows = RowsBuilder::new();
+    rows.push(0, None, Some(&vec![b'x'; bytes]), &[]);
+    Ok(Batch::encode(&rows.finish(), Codec::None, None)?)
+}
+
 /// A topic's specification: this many partitions, tiered only when asked.
 fn spec(partitions: u32) -> TopicSpec {
     TopicSpec {
@@ -83,7 +90,12 @@ pub struct Bare {
 impl Bare {
     /// With one topic of `partitions` partitions. A topic that is not `tiered` stays in the WAL.
     pub async fn open(dir: &Path, partitions: u32, tiered: bool) -> Result<Bare> {
-        let metadata = Metadata::open(&dir.join("meta")).await?;
+        Bare::open_with(StoreConfig::new(dir), partitions, tiered).await
+    }
+
+    /// The same over a store of one's own making.
+    pub async fn open_with(config: StoreConfig, partitions: u32, tiered: bool) -> Result<Bare> {
+        let metadata = Metadata::open(&config.dir.join("meta")).await?;
         let command = Command::TopicCreate {
             name: "bench".to_string(),
             spec: TopicSpec {
@@ -97,7 +109,7 @@ impl Bare {
             return Err("the catalog did not answer with a topic".into());
         };
         let configs = broker::partition_configs(&model::CatalogView::catalog(&metadata));
-        let store = Store::open(StoreConfig::new(dir), configs).await?;
+        let store = Store::open(config, configs).await?;
         let catalog = Arc::new(metadata);
         let broker = Broker::open(store.clone(), catalog, BrokerConfig::default()).await?;
         let partitions = (0..partitions)

@@ -135,7 +135,7 @@ impl Broker {
     }
 
     /// The same from many partitions at once, until one of them has something: what those have
-    /// that have something, in the order named. `bytes_max` is for all together.
+    /// that have something. `bytes_max` is for all together, and at most doubled by the last.
     pub async fn fetch_many(
         &self,
         wants: &[(PartitionId, Offset)],

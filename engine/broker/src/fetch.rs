@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use futures::future::select_all;
+use futures::future::{FutureExt, select_all};
+use futures::stream::{self, StreamExt};
 use model::{Batch, Bounds, LogError, Offset, PartitionId};
 use storage::Store;
 use tokio::sync::watch;
@@ -22,6 +23,10 @@ use crate::commit::Counted;
 pub const FETCH_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX;
 /// Longest wait of one fetch.
 pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
+/// Partitions that one fetch of many reads at a time.
+const READS_MAX: usize = 8;
+/// Once something is there, it waits no longer for partitions that the tier is slow to give.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// The answer to a fetch.
 #[derive(Clone, Debug)]
@@ -104,36 +109,47 @@ async fn read_many(
     bytes_max: usize,
 ) -> Vec<(PartitionId, Result<Fetched, LogError>)> {
     let (mut found, mut room) = (Vec::new(), bytes_max);
-    for (p, from) in wants {
-        if room == 0 {
-            break;
+    let patience = Instant::now() + SLOW;
+    let is_idle = |(p, from): &(PartitionId, Offset)| {
+        store.bounds(*p).is_ok_and(|bounds| bounds.end == *from)
+    };
+    let due = wants.iter().filter(|want| !is_idle(want));
+    let reads: Vec<_> = due
+        .map(|want| read_new(store, *want, bytes_max).boxed())
+        .collect();
+    let mut reads = stream::iter(reads).buffer_unordered(READS_MAX);
+    while room > 0 {
+        let read = match found.is_empty() {
+            true => reads.next().await,
+            false => timeout_at(patience, reads.next()).await.unwrap_or(None),
+        };
+        let Some((p, outcome)) = read else { break };
+        if let Ok(fetched) = &outcome {
+            let bytes: usize = fetched.batches.iter().map(Batch::size).sum();
+            room = room.saturating_sub(bytes);
         }
-        match read_new(store, *p, *from, room).await {
-            Ok(None) => {}
-            Ok(Some(fetched)) => {
-                let bytes: usize = fetched.batches.iter().map(Batch::size).sum();
-                room = room.saturating_sub(bytes);
-                found.push((*p, Ok(fetched)));
-            }
-            Err(error) => found.push((*p, Err(error))),
+        let is_something = outcome
+            .as_ref()
+            .map_or(true, |fetched| !fetched.batches.is_empty());
+        if is_something {
+            found.push((p, outcome));
         }
     }
     found
 }
 
-/// What is there from `from` on, if anything.
+/// What one partition has from an offset on.
 async fn read_new(
     store: &Store,
-    p: PartitionId,
-    from: Offset,
+    (p, from): (PartitionId, Offset),
     bytes_max: usize,
-) -> Result<Option<Fetched>, LogError> {
-    let bounds = check_range(store, p, from)?;
-    if bounds.end == from {
-        return Ok(None);
-    }
-    let batches = store.read(p, from, bytes_max).await?;
-    Ok((!batches.is_empty()).then_some(Fetched { batches, bounds }))
+) -> (PartitionId, Result<Fetched, LogError>) {
+    let bounds = match check_range(store, p, from) {
+        Ok(bounds) => bounds,
+        Err(error) => return (p, Err(error)),
+    };
+    let batches = store.read(p, from, bytes_max).await;
+    (p, batches.map(|batches| Fetched { batches, bounds }))
 }
 
 /// Resolves when the end of `p` is greater than `offset`.

@@ -1,16 +1,22 @@
 //! The disk as the WAL sees it: the one seam through which it creates, writes, syncs and reads.
 //!
-//! Called by: `wal`, `tier::objects`, tests (with a disk that fails on purpose).
-//! Invariants: a file that has its final name has a durable head and a durable name; a write or
-//! sync that failed is reported once and never tried again here.
+//! Called by: `wal`, `tier`, tests (with a disk that fails on purpose).
+//! Invariants: bytes are durable after a sync of their file, names after a sync of their folder,
+//! and nothing else is; a write or sync that failed is reported once and never tried again here.
 //! Refuses: short reads and writes (they become errors).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
+
+use crate::config::WalWriterKind;
+use ring::{Judged, Ring};
+
+pub(crate) mod ring;
 
 /// Most slices one `pwritev` takes (IOV_MAX).
 const SLICES_MAX: usize = 1024;
@@ -21,48 +27,86 @@ pub(crate) trait DiskFile: Send + Sync {
     fn write_all_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
     /// Makes what was written durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
+    /// Both at once, where that is one call.
+    fn joined(&self) -> Option<&dyn JoinedFile> {
+        None
+    }
     fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
-    /// Cuts the file at `position` and gives it `capacity` bytes of zeros again.
-    fn cut(&self, position: u64, capacity: u64) -> io::Result<()>;
+}
+
+/// A file whose write and sync are handed over together.
+pub(crate) trait JoinedFile {
+    /// As `write_all_at` and then `sync`.
+    fn write_synced_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
 }
 
 /// Where the files of the WAL come from.
 pub(crate) trait Disk: Send + Sync {
-    /// Makes a preallocated file that begins with `head`; it appears whole or not at all.
+    /// Makes a preallocated file that begins with `head`, in place of one that has its name.
     fn create(&self, path: &Path, capacity: u64, head: &[u8]) -> io::Result<Box<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Names of the files in a folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Removes the file, durably.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes durable what was created, renamed and removed in a folder.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// What writes, for status and benchmarks.
+    fn writer(&self) -> &'static str;
 }
 
 /// The operating system's file system.
-pub(crate) struct RealDisk;
+pub(crate) struct RealDisk {
+    ring: Option<Arc<Ring>>,
+}
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    ring: Option<Arc<Ring>>,
+}
+
+impl RealDisk {
+    /// With the writer that was asked for; where the kernel refuses io_uring, with the plain one.
+    pub(crate) fn new(writer: WalWriterKind) -> RealDisk {
+        let ring = match writer {
+            // Measured (benches/append): a thread that waits for its sync anyway gains nothing
+            // from handing it over, and the kernel's own hand-over costs.
+            WalWriterKind::Auto | WalWriterKind::Plain => None,
+            WalWriterKind::IoUring => match Ring::new() {
+                Ok(ring) => Some(Arc::new(ring)),
+                Err(error) => {
+                    tracing::info!(%error, "the kernel refuses io_uring: the WAL is written without");
+                    None
+                }
+            },
+        };
+        RealDisk { ring }
+    }
+
+    fn file(&self, file: File) -> Box<dyn DiskFile> {
+        let ring = self.ring.clone();
+        Box::new(RealFile { file, ring })
+    }
+}
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path, capacity: u64, head: &[u8]) -> io::Result<Box<dyn DiskFile>> {
-        let temporary = path.with_extension("tmp");
-        let made = create_temporary(&temporary, capacity, head);
-        let file = match made {
-            Ok(file) => file,
-            Err(error) => {
-                // Gives the space back; the error that matters is the first one.
-                let _ = std::fs::remove_file(&temporary);
-                return Err(error);
-            }
-        };
-        std::fs::rename(&temporary, path)?;
-        sync_parent(path)?;
-        Ok(Box::new(RealFile(file)))
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        allocate(&file, capacity)?;
+        file.write_all_at(head, 0)?;
+        file.sync_all()?;
+        Ok(self.file(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        Ok(self.file(file))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -73,23 +117,24 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)?;
-        sync_parent(path)
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
-}
 
-fn create_temporary(path: &Path, capacity: u64, head: &[u8]) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)?;
-    allocate(&file, capacity)?;
-    file.write_all_at(head, 0)?;
-    file.sync_all()?;
-    Ok(file)
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)
+    }
+
+    fn writer(&self) -> &'static str {
+        match &self.ring {
+            Some(ring) if !ring.is_broken() => "io_uring",
+            _ => "plain",
+        }
+    }
 }
 
 /// Takes the space now, so that a full disk shows before anything is promised.
@@ -108,7 +153,7 @@ impl DiskFile for RealFile {
         let mut position = position;
         while !rest.is_empty() {
             let now = rest.len().min(SLICES_MAX);
-            let written = match rustix::io::pwritev(&self.0, &rest[..now], position) {
+            let written = match rustix::io::pwritev(&self.file, &rest[..now], position) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => written,
                 Err(rustix::io::Errno::INTR) => continue,
@@ -121,21 +166,42 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn joined(&self) -> Option<&dyn JoinedFile> {
+        let ring = self.ring.as_ref().filter(|ring| !ring.is_broken());
+        ring.map(|_| self as &dyn JoinedFile)
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()> {
-        self.0.read_exact_at(bytes, position)
+        self.file.read_exact_at(bytes, position)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
+}
 
-    fn cut(&self, position: u64, capacity: u64) -> io::Result<()> {
-        self.0.set_len(position)?;
-        allocate(&self.0, capacity)?;
-        self.0.sync_all()
+impl JoinedFile for RealFile {
+    fn write_synced_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        let (first, mut last) = slices.split_at_mut(slices.len().saturating_sub(SLICES_MAX));
+        let first_len: usize = first.iter().map(|slice| slice.len()).sum();
+        if !first.is_empty() {
+            self.write_all_at(first, position)?;
+        }
+        let position = position + first_len as u64;
+        let judged = match &self.ring {
+            Some(ring) => ring.write_synced(&self.file, last, position),
+            None => None,
+        };
+        // What the kernel did not take was not tried.
+        let Judged::Short(written) = judged.unwrap_or(Ok(Judged::Short(0)))? else {
+            return Ok(());
+        };
+        IoSlice::advance_slices(&mut last, written);
+        self.write_all_at(last, position + written as u64)?;
+        self.sync()
     }
 }
 

@@ -25,7 +25,7 @@ mod tests;
 mod tier;
 mod wal;
 
-pub use config::{CompactionConfig, PartitionConfig, StoreConfig, StoreOptions};
+pub use config::{CompactionConfig, PartitionConfig, StoreConfig, StoreOptions, WalWriterKind};
 pub use error::{OpenError, TierError};
 pub use log::{Entry, Pending, Store};
 pub use snapshot::Snapshot;

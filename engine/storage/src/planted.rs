@@ -19,6 +19,8 @@ pub(crate) enum Bug {
     AckBeforeSync,
     /// Every third sync is left out.
     SyncSkipped,
+    /// Of a write and its sync that were handed over together, only the write's end is looked at.
+    CompletionNotChecked,
     /// A failed sync is tried again, and believed.
     SyncRetried,
     /// Readers see records before the sync, waiters are answered after it.
@@ -31,6 +33,14 @@ pub(crate) enum Bug {
     PartitionNotSummed,
     /// Recovery goes on behind a hole.
     HoleSkipped,
+    /// An entry counts whatever entry it was written behind.
+    PreviousNotChecked,
+    /// What is left of a torn tail is not overwritten before the log goes on.
+    TornTailKept,
+    /// A new segment is used before its name is durable.
+    NameNotSynced,
+    /// Segments are removed without a sync between them.
+    RemovalsNotSynced,
     /// `synced_to` never moves within a segment.
     SyncedToStale,
     /// `synced_to` counts what is written and not synced.
@@ -88,6 +98,24 @@ pub(crate) fn planted_nth(bug: Bug, nth: u64) -> bool {
     }
     COUNT.set(COUNT.get() + 1);
     COUNT.get().is_multiple_of(nth)
+}
+
+/// Work that another thread will do, with the bug that is planted on this one.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    work
+}
+
+#[cfg(test)]
+pub(crate) fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let bug = PLANTED.get();
+    move || {
+        let before = PLANTED.replace(bug);
+        let done = work();
+        PLANTED.set(before);
+        done
+    }
 }
 
 /// Plants a bug, or none, on this thread; makes salts follow from `seed`.

@@ -23,6 +23,8 @@ pub struct StoreStatus {
     pub batches: u64,
     pub written_bytes: u64,
     pub syncs: u64,
+    /// `plain` or `io_uring`.
+    pub wal_writer: &'static str,
     /// Since when appends are refused because there is no room for them, if they are.
     pub full_ms: Option<u64>,
     /// Batches in memory, and most bytes of them.

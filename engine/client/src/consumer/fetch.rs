@@ -4,7 +4,8 @@
 //! its own, so that it holds up nobody; `lanes` shares the partitions out. Called by: `Consumer`.
 //! Invariants: batches of a partition are handed over in order, and its next fetch begins where
 //! the last one ended; who was served is named last next time, so that none starves; passing
-//! trouble is waited out, bounded by `retry_timeout`. Records that retention removed before they
+//! trouble is waited out, bounded by `retry_timeout`, and holds up only the partition it is with.
+//! Records that retention removed before they
 //! were read are skipped, and said.
 
 use std::time::Duration;
@@ -76,9 +77,14 @@ impl Round {
     /// Reads on from these positions until `stop`.
     pub(super) fn begin(self, positions: Vec<Position>, stop: &CancellationToken) {
         for positions in lanes(positions) {
+            let read = |position| Read {
+                position,
+                trouble: None,
+            };
             let lane = Lane {
                 round: self.clone(),
-                positions,
+                reads: positions.into_iter().map(read).collect(),
+                trouble: None,
             };
             tokio::spawn(lane.run(stop.clone()));
         }
@@ -115,13 +121,41 @@ fn lanes(positions: Vec<Position>) -> Vec<Vec<Position>> {
 struct Lane {
     round: Round,
     /// Who was served last stands last.
-    positions: Vec<Position>,
+    reads: Vec<Read>,
+    /// Of the lane as a whole: the server cannot be reached.
+    trouble: Option<Trouble>,
 }
 
-/// Since when something does not succeed, and how long to wait before it is tried again.
+/// A partition being read.
+struct Read {
+    position: Position,
+    /// Until it is over the others are read without this one.
+    trouble: Option<Trouble>,
+}
+
+/// Something does not succeed: since when, and when it is tried again.
+#[derive(Clone, Copy)]
 struct Trouble {
     since: Instant,
     pause: Duration,
+    until: Instant,
+}
+
+impl Trouble {
+    /// After one more failure; `None` if it is not passing, or has lasted for too long.
+    fn again(before: Option<Trouble>, error: &ClientError, patience: Duration) -> Option<Trouble> {
+        let now = Instant::now();
+        let (since, pause) = before.map_or((now, BACKOFF), |before| {
+            (before.since, (before.pause * 2).min(BACKOFF_MAX))
+        });
+        let is_passing = error.advice() == Advice::Retry && now - since < patience;
+        let until = now + pause;
+        is_passing.then_some(Trouble {
+            since,
+            pause,
+            until,
+        })
+    }
 }
 
 impl Lane {
@@ -134,58 +168,71 @@ impl Lane {
 
     async fn read_on(&mut self) {
         let mut channel = None;
-        let mut trouble: Option<Trouble> = None;
         while self.say_ends().await {
-            let error = match self.fetch(&mut channel).await {
-                Ok(parts) => self.take(parts).await,
+            let asked = Instant::now();
+            match self.fetch(&mut channel, asked).await {
+                Ok(parts) => self.take(parts, asked).await,
                 Err(error) => {
                     channel = None;
-                    Some((self.positions[0].partition, error))
+                    if !self.wait_out(error).await {
+                        return;
+                    }
                 }
-            };
-            let Some((partition, error)) = error else {
-                trouble = None;
-                continue;
-            };
-            let Trouble { since, pause } = trouble.take().unwrap_or_else(|| Trouble {
-                since: Instant::now(),
-                pause: BACKOFF,
-            });
-            let is_passing = error.advice() == Advice::Retry;
-            if !is_passing || since.elapsed() >= self.round.retry_timeout {
-                return self.say(partition, What::Failed(error)).await;
             }
-            tracing::debug!(%partition, %error, "fetch will be tried again");
-            tokio::time::sleep(pause).await;
-            let pause = (pause * 2).min(BACKOFF_MAX);
-            trouble = Some(Trouble { since, pause });
         }
     }
 
     /// Lets go partitions that are read to their end. False when none is left.
     async fn say_ends(&mut self) -> bool {
-        let (ended, rest) = self.positions.iter().partition(|p| p.is_at_end());
-        self.positions = rest;
-        let ended: Vec<Position> = ended;
-        for position in ended {
-            self.say(position.partition, What::End).await;
+        let is_ended = |read: &mut Read| read.position.is_at_end();
+        let ended: Vec<Read> = self.reads.extract_if(.., is_ended).collect();
+        for read in ended {
+            self.say(read.position.partition, What::End).await;
         }
-        !self.positions.is_empty()
+        !self.reads.is_empty()
     }
 
-    async fn fetch(&self, channel: &mut Option<Channel>) -> Result<Vec<Part>, ClientError> {
+    /// Nothing of the lane can be read. False when it is given up.
+    async fn wait_out(&mut self, error: ClientError) -> bool {
+        let partition = self.reads[0].position.partition;
+        self.trouble = Trouble::again(self.trouble, &error, self.round.retry_timeout);
+        let Some(trouble) = self.trouble else {
+            self.say(partition, What::Failed(error)).await;
+            return false;
+        };
+        tracing::debug!(%partition, %error, "fetch will be tried again");
+        tokio::time::sleep_until(trouble.until).await;
+        true
+    }
+
+    /// What those have that are not in trouble, or are to be tried again.
+    async fn fetch(
+        &self,
+        channel: &mut Option<Channel>,
+        now: Instant,
+    ) -> Result<Vec<Part>, ClientError> {
+        let (mut wants, mut wait) = (Vec::new(), Duration::from_millis(self.round.wait_ms.into()));
+        for Read { position, trouble } in &self.reads {
+            match trouble.map(|trouble| trouble.until) {
+                Some(until) if until > now => wait = wait.min(until - now),
+                _ => wants.push(Want {
+                    partition: position.partition,
+                    from: position.next,
+                }),
+            }
+        }
+        if wants.is_empty() {
+            tokio::time::sleep(wait).await;
+            return Ok(Vec::new());
+        }
         let channel = match channel {
             Some(channel) => channel,
             None => channel.insert(self.round.client.channel().await?),
         };
-        let want = |position: &Position| Want {
-            partition: position.partition,
-            from: position.next,
-        };
         let fetch = FetchMany {
-            wants: self.positions.iter().map(want).collect(),
+            wants,
             bytes_max: self.round.bytes_max,
-            wait_ms: self.round.wait_ms,
+            wait_ms: wait.as_millis() as u32,
         };
         match channel.send(fetch).await?.await? {
             Response::FetchedMany(FetchedMany { parts }) => Ok(parts),
@@ -193,61 +240,75 @@ impl Lane {
         }
     }
 
-    /// Hands over what came. The first error is what to wait for, or to fail by.
-    async fn take(&mut self, parts: Vec<Part>) -> Option<(PartitionId, ClientError)> {
-        let mut first = None;
+    /// Hands over what came; one that fails does not hold up the others.
+    async fn take(&mut self, parts: Vec<Part>, asked: Instant) {
+        self.trouble = None;
         for Part { partition, outcome } in parts {
-            let Some(at) = self.positions.iter().position(|p| p.partition == partition) else {
-                let error = format!("partition {partition} was not asked for");
-                return Some((partition, ClientError::Unexpected(error)));
+            let is_it = |read: &Read| read.position.partition == partition;
+            // Not asked for: nobody waits for it.
+            let Some(at) = self.reads.iter().position(is_it) else {
+                continue;
             };
-            let error = match outcome {
-                Ok(Fetched { batches, .. }) => {
-                    self.hand_over(at, batches).await;
-                    None
-                }
-                Err(error) => self.refused(at, error).await.err(),
-            };
-            first = first.or(error.map(|error| (partition, error)));
+            match outcome {
+                Ok(Fetched { batches, .. }) => self.hand_over(at, batches).await,
+                Err(error) => self.refused(at, error).await,
+            }
         }
-        first
+        // Of those asked, who is not put off anew does well.
+        for read in &mut self.reads {
+            read.trouble = read.trouble.filter(|trouble| trouble.until > asked);
+        }
     }
 
     async fn hand_over(&mut self, at: usize, batches: Vec<Batch>) {
         let Some(last) = batches.last() else {
             return;
         };
-        let mut position = self.positions.remove(at);
-        let from = position.next;
-        position.next = last.next_offset().max(from);
-        self.positions.push(position);
-        self.say(position.partition, What::Batches { batches, from })
-            .await;
+        let mut read = self.reads.remove(at);
+        let Position {
+            partition, next, ..
+        } = read.position;
+        read.position.next = last.next_offset().max(next);
+        self.reads.push(read);
+        let from = next;
+        self.say(partition, What::Batches { batches, from }).await;
+    }
+
+    async fn refused(&mut self, at: usize, error: WireError) {
+        let error = ClientError::Refused(error);
+        let Err(error) = self.skip_lost(at, error).await else {
+            return;
+        };
+        let read = &mut self.reads[at];
+        let partition = read.position.partition;
+        read.trouble = Trouble::again(read.trouble, &error, self.round.retry_timeout);
+        if read.trouble.is_some() {
+            return tracing::debug!(%partition, %error, "fetch will be tried again");
+        }
+        self.reads.remove(at);
+        self.say(partition, What::Failed(error)).await;
     }
 
     /// What was removed cannot be read: goes on with what is kept.
-    async fn refused(&mut self, at: usize, error: WireError) -> Result<(), ClientError> {
-        let error = ClientError::Refused(error);
+    async fn skip_lost(&mut self, at: usize, error: ClientError) -> Result<(), ClientError> {
         if error.code() != code::OUT_OF_RANGE {
             return Err(error);
         }
-        let position = &mut self.positions[at];
-        let partition = position.partition;
-        let earliest = self
-            .round
-            .client
-            .lookup(partition, Lookup::Earliest)
-            .await?;
-        if earliest <= position.next {
+        let Position {
+            partition, next, ..
+        } = self.reads[at].position;
+        let client = &self.round.client;
+        let earliest = client.lookup(partition, Lookup::Earliest).await?;
+        if earliest <= next {
             return Err(error);
         }
         tracing::warn!(
             %partition,
-            from = position.next,
+            from = next,
             to = earliest,
             "records were removed, by retention or a trim, before they were read"
         );
-        position.next = earliest;
+        self.reads[at].position.next = earliest;
         Ok(())
     }
 

@@ -336,7 +336,10 @@ impl Consumer {
                 held.ended = true;
                 Ok(())
             }
-            What::Failed(error) => Err(error),
+            What::Failed(error) => {
+                held.ended = true;
+                Err(error)
+            }
         }
     }
 

@@ -46,7 +46,7 @@ pub struct Fetched {
 }
 
 /// Read from many partitions at once: answered as soon as one of them has something, at the
-/// latest after `wait_ms`. `bytes_max` is for all together; who is named first is served first.
+/// latest after `wait_ms`. `bytes_max` is for all together; who is named first is read first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FetchMany {
     pub wants: Vec<Want>,
@@ -60,7 +60,7 @@ pub struct Want {
     pub from: Offset,
 }
 
-/// Of the partitions that have something, in the order in which they were named.
+/// Of the partitions that have something.
 #[derive(Clone, Debug)]
 pub struct FetchedMany {
     pub parts: Vec<Part>,
@@ -73,7 +73,7 @@ pub struct Part {
     pub outcome: Result<Fetched, WireError>,
 }
 
-/// What a frame has room for beside batches is generous: errors of all partitions fit.
+/// Beside batches a frame has room for what names the partitions, and for errors.
 const FRAME_ROOM: usize = FRAME_BYTES_MAX - (512 << 10);
 
 impl Fetched {

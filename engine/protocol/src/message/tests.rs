@@ -256,21 +256,7 @@ fn requests_come_through() {
 }
 
 #[test]
-fn replies_come_through() {
-    check_reply(
-        Api::Hello,
-        Welcome {
-            version: 1,
-            server: "rustmq 0".to_owned(),
-        }
-        .into(),
-    );
-    let produced = Produced {
-        base_offset: 1 << 40,
-        append_time_us: -1,
-        duplicate: true,
-    };
-    check_reply(Api::Produce, produced.into());
+fn fetched_comes_through() {
     let bounds = Bounds { start: 3, end: 9 };
     check_reply(
         Api::Fetch,
@@ -299,6 +285,24 @@ fn replies_come_through() {
         part(Ok(fetched)),
     ];
     check_reply(Api::FetchMany, FetchedMany { parts }.into());
+}
+
+#[test]
+fn replies_come_through() {
+    check_reply(
+        Api::Hello,
+        Welcome {
+            version: 1,
+            server: "rustmq 0".to_owned(),
+        }
+        .into(),
+    );
+    let produced = Produced {
+        base_offset: 1 << 40,
+        append_time_us: -1,
+        duplicate: true,
+    };
+    check_reply(Api::Produce, produced.into());
     check_reply(
         Api::ProducerOpen,
         ProducerOpened {

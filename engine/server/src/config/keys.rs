@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use storage::StoreOptions;
+use storage::{StoreOptions, WalWriterKind};
 
 use super::{FileConfig, check_url, parse_address};
 
@@ -23,6 +23,7 @@ pub(super) enum Takes {
     Url(At<String>),
     /// A table of strings; only in the file.
     Options(fn(&mut FileConfig) -> &mut StoreOptions),
+    Writer(At<WalWriterKind>),
     /// Bytes: a number or `"64MiB"`.
     Bytes(At<u64>),
     /// The same, and 0 means without.
@@ -75,6 +76,8 @@ pub(super) const KEYS: &[Key] = keys! {
         url: Url(storage.url), "where cold data is kept: file://, s3:// or gs:// [DATA_DIR/tier]";
         options: Options(storage.options),
             "a table of strings for the object store: aws_region, aws_endpoint, …";
+        wal_writer: Writer(storage.wal_writer),
+            "how the log is written: auto, plain or io_uring [auto: plain]";
         segment_bytes: Bytes(storage.segment_bytes), "size of a file of the log [64MiB]";
         wal_bytes_max: Bytes(storage.wal_bytes_max),
             "above it partitions are tiered early, so that the log gets smaller [1GiB]";
@@ -144,6 +147,7 @@ impl Key {
                 check_url(url)?;
                 *at(config) = Some(url.to_string());
             }
+            Takes::Writer(at) => *at(config) = Some(text(given)?.parse()?),
             Takes::Options(_) => return Err(expected("a table", given)),
             Takes::Bytes(at) => *at(config) = Some(above_0(unit(given, parse_bytes, SIZE)?)?),
             Takes::BytesOrNone(at) => *at(config) = Some(unit(given, parse_bytes, SIZE)?),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use file::FileConfig;
 use keys::{Given, KEYS, Takes};
-use storage::StoreOptions;
+use storage::{StoreOptions, WalWriterKind};
 
 /// Where the node listens unless it is told otherwise: this machine only.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
@@ -43,6 +43,8 @@ pub struct StorageConfig {
     pub url: Option<String>,
     /// handed to the object store as they are: endpoint, region, keys, …
     pub options: StoreOptions,
+    /// `auto`, `plain` or `io_uring`
+    pub wal_writer: Option<WalWriterKind>,
     pub segment_bytes: Option<u64>,
     pub wal_bytes_max: Option<u64>,
     pub tail_bytes_max: Option<u64>,

@@ -61,6 +61,7 @@ fn every_key_is_read_from_the_file_and_the_environment_and_stands_in_the_help() 
             Takes::Path(_) => "/x",
             Takes::Url(_) => "s3://x",
             Takes::Options(_) => continue,
+            Takes::Writer(_) => "io_uring",
             Takes::Bytes(_) | Takes::BytesOrNone(_) => "64MiB",
             Takes::Millis(_) => "10s",
             Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_) => "7",
@@ -107,11 +108,15 @@ fn every_complaint_has_its_place() {
             "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
              storage, tier, cache, limits",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
-             segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, tier_bytes, \
-             tier_age_ms",
+             wal_writer, segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, \
+             tier_bytes, tier_age_ms",
             "node.toml:4:16: error: `8 cats` is not a size; write bytes, or a number with KiB, \
              MiB, GiB, TiB",
         ],
+    );
+    check_file(
+        "[storage]\nwal_writer = \"fast\"\n",
+        &["node.toml:2:14: error: `fast` is not a WAL writer; known: auto, plain, io_uring"],
     );
     check_file(
         "http = 7\n",

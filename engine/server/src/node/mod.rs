@@ -72,6 +72,7 @@ impl NodeConfig {
             tier_options: storage.options.clone(),
             node: node.to_string(),
             epoch,
+            wal_writer: storage.wal_writer.unwrap_or(defaults.wal_writer),
             segment_bytes: storage.segment_bytes.unwrap_or(defaults.segment_bytes),
             wal_bytes_max: budget.disk.log_pressure,
             wal_bytes_limit: budget.disk.log,

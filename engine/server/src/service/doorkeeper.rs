@@ -29,7 +29,7 @@ impl Service for Doorkeeper {
         match request {
             // appends are admitted at the first poll, in the order of the stream
             Request::Produce(_) => Box::pin(answer(rooms, request)),
-            Request::Fetch(_) | Request::Sql(_) => {
+            Request::Fetch(_) | Request::FetchMany(_) | Request::Sql(_) => {
                 let stop = peer.stop.clone();
                 Box::pin(async move {
                     tokio::select! {

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use client::io::{FrameReader, FrameWriter, ReadError};
 use client::{Channel, Client, ClientConfig, ProducerConfig, Record, Transport};
 use model::{Batch, Codec, Lookup, PartitionId, RowsBuilder};
-use protocol::{Advice, Hello, Produce, Request, Response};
+use protocol::{Advice, FetchMany, Hello, Produce, Request, Response, Want};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt;
 
 use crate::bad_input::answers;
-use crate::support::{Server, World};
+use crate::support::{Server, World, wait};
 
 fn batch(values: &[&str]) -> Batch {
     let mut rows = RowsBuilder::new();
@@ -59,13 +59,17 @@ impl Raw {
         raw
     }
 
-    /// Bytes there, an answer back; `None` when the server hangs up.
-    async fn ask(&mut self, bytes: Bytes) -> Result<Option<Response>, ReadError> {
+    async fn send(&mut self, bytes: Bytes) -> std::io::Result<()> {
         let FrameWriter::Io(to) = &mut self.writer else {
             unreachable!("it was made over TCP")
         };
         to.write_all(&bytes).await?;
-        to.flush().await?;
+        to.flush().await
+    }
+
+    /// Bytes there, an answer back; `None` when the server hangs up.
+    async fn ask(&mut self, bytes: Bytes) -> Result<Option<Response>, ReadError> {
+        self.send(bytes).await?;
         let frame = self.reader.next().await?;
         Ok(frame.map(|frame| Response::decode(&frame).unwrap()))
     }
@@ -138,6 +142,50 @@ async fn corrupt_bytes_hurt_only_their_sender() {
     let values = world.run(&["consume", "t", "--format", "raw"]).ok().out;
     assert_eq!(values, "a\nflip me\ny\nz\n");
     tokio::task::block_in_place(|| answers(&world, &mut server));
+    server.stop();
+}
+
+/// Long polls under way.
+fn waiting(server: &Server) -> u64 {
+    let (code, page) = tokio::task::block_in_place(|| server.http("GET /v1/status", ""));
+    assert_eq!(code, 200, "{page}");
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    page["broker"]["fetches_waiting"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_polls_end_with_their_peer() {
+    let world = World::new();
+    let server = world.serve();
+    let is_waiting = |polls| {
+        let server = &server;
+        move || (waiting(server) == polls).then_some(())
+    };
+    let client = native(&world, Transport::Quic);
+    let client = Client::connect(client).await.unwrap();
+    let spec = model::TopicSpec::default();
+    let topic = client.topic_create("t", spec, true).await.unwrap();
+    let want = Want {
+        partition: PartitionId { topic, index: 0 },
+        from: 0,
+    };
+    let many = FetchMany {
+        wants: vec![want; 100],
+        bytes_max: 1,
+        wait_ms: 30_000,
+    };
+    let channel = client.channel().await.unwrap();
+    let _answer = channel.send(many.clone()).await.unwrap();
+    wait::until("the poll of a QUIC client", is_waiting(1));
+    client.close().await;
+    wait::until("its end", is_waiting(0));
+
+    let mut raw = Raw::connect(&world, &server).await;
+    let many = Request::from(many).encode(1).unwrap();
+    raw.send(many.to_bytes()).await.unwrap();
+    wait::until("the poll of a TCP client", is_waiting(1));
+    drop(raw);
+    wait::until("its end", is_waiting(0));
     server.stop();
 }
 

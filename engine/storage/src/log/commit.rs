@@ -6,6 +6,7 @@
 //! Refuses: to go on after a failed write or sync: those waiters hear "unknown".
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,6 +69,8 @@ pub(crate) struct Committer {
     /// Wakes the tier when a partition has this much for it.
     pub tier_bytes: u64,
     pub tier_wake: Arc<Notify>,
+    /// Wakes it too when the WAL is larger than this.
+    pub wal_bytes_max: u64,
     /// Something was written after the last mark.
     pub needs_mark: bool,
     /// What the next group may hope for.
@@ -238,6 +241,9 @@ impl Committer {
         match rolled {
             Ok(segment) => {
                 self.segments.push(segment);
+                if self.segments.bytes() > self.wal_bytes_max {
+                    self.tier_wake.notify_one();
+                }
                 self.needs_mark = false;
                 if let Some(time) = self.room.has_room(Instant::now()) {
                     self.counters.set_full(None);
@@ -278,12 +284,20 @@ impl Committer {
         if staged.is_empty() {
             return Ok(());
         }
-        let staged = std::mem::take(staged);
         self.needs_mark = true;
+        let (now, after_sync) = split_by_durability(std::mem::take(staged));
+        if now.is_empty() && self.wal.is_joined() {
+            let synced = self.timed(WalWriter::write_synced);
+            if let Err(error) = synced {
+                return Err(lost(after_sync, format!("a write to it failed: {error}")));
+            }
+            self.answer(after_sync);
+            return Ok(());
+        }
         if let Err(error) = self.wal.write() {
+            let staged = now.into_iter().chain(after_sync);
             return Err(lost(staged, format!("a write to it failed: {error}")));
         }
-        let (now, after_sync) = split_by_durability(staged);
         #[cfg(test)]
         let (now, after_sync) = plant_early(now, after_sync);
         now.into_iter().for_each(|staged| self.done(staged));
@@ -293,20 +307,31 @@ impl Committer {
         if let Err(error) = self.sync() {
             return Err(lost(after_sync, error.0));
         }
-        self.gather.hoped = self.queue.waiting().0 + after_sync.len();
-        after_sync.into_iter().for_each(|staged| self.done(staged));
+        self.answer(after_sync);
         Ok(())
+    }
+
+    /// Tells those whose entries are durable now; they are hoped to come back.
+    fn answer(&mut self, staged: Vec<Staged>) {
+        self.gather.hoped = self.queue.waiting().0 + staged.len();
+        staged.into_iter().for_each(|staged| self.done(staged));
     }
 
     fn sync(&mut self) -> Result<(), Failed> {
         if self.wal.is_synced() {
             return Ok(());
         }
+        self.timed(WalWriter::sync)
+            .map_err(|error| Failed(format!("a sync of it failed: {error}")))
+    }
+
+    /// Counts a sync and notes how long it takes.
+    fn timed(&mut self, sync: impl FnOnce(&mut WalWriter) -> io::Result<()>) -> io::Result<()> {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
-        let synced = self.wal.sync();
+        let synced = sync(&mut self.wal);
         self.gather.sync = begun.elapsed();
-        synced.map_err(|error| Failed(format!("a sync of it failed: {error}")))
+        synced
     }
 
     /// Makes known in the WAL itself that all before is durable.
@@ -428,7 +453,7 @@ fn split_by_durability(staged: Vec<Staged>) -> (Vec<Staged>, Vec<Staged>) {
     (now, after_sync)
 }
 
-fn lost(staged: Vec<Staged>, reason: String) -> Failed {
+fn lost(staged: impl IntoIterator<Item = Staged>, reason: String) -> Failed {
     for staged in staged {
         refuse(staged.work, &LogError::Unknown(reason.clone()));
     }

@@ -156,6 +156,8 @@ pub(crate) struct Inner {
     tier_wake: Arc<Notify>,
     /// One at a time gives segments back.
     reclaiming: tokio::sync::Mutex<()>,
+    /// One at a time makes room under pressure.
+    relieving: tokio::sync::Mutex<()>,
     /// Held from reading batches until what is written again of them is durable: the later of
     /// two writes of a batch counts, so it must be the newer one.
     moving: tokio::sync::Mutex<()>,
@@ -383,6 +385,7 @@ impl Store {
             written_bytes: inner.counters.bytes.load(Relaxed),
             syncs: inner.counters.syncs.load(Relaxed),
             full_ms: inner.counters.full_ms(),
+            wal_writer: inner.disk.writer(),
             tail_bytes: inner.tail.bytes() as u64,
             tail_bytes_max: inner.config.tail_bytes_max as u64,
             cache: inner.tier.blocks.status(),

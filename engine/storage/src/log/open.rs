@@ -32,12 +32,13 @@ const MANIFESTS_AT_ONCE: usize = 16;
 
 impl Store {
     /// Opens the store in `config.dir` with the partitions the catalog knows. A torn tail is
-    /// cut; damage to what was durable is an error that names it, and nothing is changed.
+    /// left behind; damage to what was durable is an error that names it, and nothing is changed.
     pub async fn open(
         config: StoreConfig,
         partitions: Vec<PartitionConfig>,
     ) -> Result<Store, OpenError> {
-        Store::open_with(config, partitions, Arc::new(RealDisk), None).await
+        let disk = Arc::new(RealDisk::new(config.wal_writer));
+        Store::open_with(config, partitions, disk, None).await
     }
 
     /// As `open`, over a given disk and tier.
@@ -57,7 +58,7 @@ impl Store {
         let recovered = {
             let (disk, dir) = (Arc::clone(&disk), wal_dir.clone());
             let segment_bytes = config.segment_bytes;
-            let recover = move || recover(&*disk, &dir, segment_bytes);
+            let recover = move || recover(&disk, &dir, segment_bytes);
             match tokio::task::spawn_blocking(recover).await {
                 Ok(recovered) => recovered?,
                 Err(error) => {
@@ -80,7 +81,7 @@ impl Store {
         tier: Tier,
     ) -> Result<(Store, Committer), OpenError> {
         let manifests = manifests(&tier, &partitions).await?;
-        let recovered = recover(&*disk, &config.dir.join("wal"), config.segment_bytes)?;
+        let recovered = recover(&disk, &config.dir.join("wal"), config.segment_bytes)?;
         let (inner, committer) = assemble(config, partitions, manifests, (disk, tier), recovered)?;
         let inner = Arc::new(inner);
         Ok((Store { inner }, committer))
@@ -229,17 +230,18 @@ fn assemble(
         segments,
         head,
         sequences,
-        cut,
+        torn,
         entries,
         partitions: found,
     } = recovered;
     let partitions = whole(partitions, manifests, found)?;
-    if let Some(cut) = cut {
-        tracing::warn!(path = %cut.path.display(), at = cut.at, "a torn tail was cut");
+    if let Some(torn) = torn {
+        let path = torn.path.display();
+        tracing::warn!(%path, at = torn.at, "a torn tail, never confirmed, was left behind");
     }
     tracing::debug!(entries, segments = segments.len(), "the WAL was read back");
     let wal_dir = config.dir.join("wal");
-    let wal = WalWriter::new(Arc::clone(&disk), wal_dir, config.segment_bytes, head);
+    let wal = WalWriter::new(wal_dir, config.segment_bytes, head);
     let inner = Inner {
         disk,
         partitions: Arc::new(partitions),
@@ -250,6 +252,7 @@ fn assemble(
         tier,
         tier_wake: Arc::new(Notify::new()),
         reclaiming: tokio::sync::Mutex::new(()),
+        relieving: tokio::sync::Mutex::new(()),
         moving: tokio::sync::Mutex::new(()),
         writer: Mutex::new(None),
         tier_loop: Mutex::new(None),
@@ -299,6 +302,7 @@ fn committer(inner: &Inner, wal: WalWriter, sequences: BTreeMap<u32, u64>) -> Co
         idle: Duration::from_millis(inner.config.idle_mark_ms),
         tier_bytes: inner.config.tier_bytes,
         tier_wake: Arc::clone(&inner.tier_wake),
+        wal_bytes_max: inner.config.wal_bytes_max,
         needs_mark: false,
         gather: Gather::default(),
         blocks: inner.tier.blocks.clone(),

@@ -8,7 +8,7 @@
 
 mod rewritten;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -393,6 +393,28 @@ impl Partition {
             .collect()
     }
 
+    /// Untiered batches that stand in this segment.
+    pub(crate) fn slots_in(&self, segment: u64) -> Vec<Slot> {
+        let state = self.lock();
+        let is_in = |slot: &&Slot| slot.location.segment.head.id == segment;
+        state.index.iter().filter(is_in).cloned().collect()
+    }
+
+    /// Adds the bytes of its untiered batches to those of the segments they stand in.
+    pub(crate) fn bytes_by_segment(&self, bytes: &mut BTreeMap<u64, u64>) {
+        for slot in &self.lock().index {
+            let segment = slot.location.segment.head.id;
+            *bytes.entry(segment).or_default() += u64::from(slot.location.size);
+        }
+    }
+
+    /// Whether any of its untiered batches stands in this segment or in one before it.
+    pub(crate) fn holds(&self, segment: u64) -> bool {
+        let state = self.lock();
+        let mut segments = state.index.iter().map(|slot| slot.location.segment.head.id);
+        segments.any(|id| id <= segment)
+    }
+
     /// The batch of a place if it is still in memory, as it was written there.
     pub(crate) fn in_memory(&self, slot: &Slot) -> Option<Batch> {
         let state = self.lock();
@@ -406,12 +428,11 @@ impl Partition {
         state.tail.get(at).filter(is_same).cloned()
     }
 
-    /// Untiered bytes, and append time and WAL segment of the oldest untiered batch.
-    pub(crate) fn untiered(&self) -> (u64, Option<(i64, u64)>) {
+    /// Untiered bytes, and append time of the oldest untiered batch.
+    pub(crate) fn untiered(&self) -> (u64, Option<i64>) {
         let state = self.lock();
         let oldest = state.index.front();
-        let oldest = oldest.map(|slot| (slot.append_time_us, slot.location.segment.head.id));
-        (state.index_bytes, oldest)
+        (state.index_bytes, oldest.map(|slot| slot.append_time_us))
     }
 
     pub(crate) fn view(&self) -> View {

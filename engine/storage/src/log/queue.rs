@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::{Batch, Durability, LogError, ShardEpoch};
 use tokio::sync::{Notify, oneshot, watch};
@@ -25,9 +26,13 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// A group of this size is worth a sync of its own.
 const GATHER_BYTES_MAX: usize = 1 << 20;
 /// Syncs quicker than this are not worth waiting for company.
-const GATHER_SYNC_MIN: Duration = Duration::from_micros(400);
-/// Pauses of a sixteenth of a sync, so a group grows for a quarter of one at most.
-const GATHER_PAUSES_MAX: u32 = 4;
+const GATHER_SYNC_MIN: Duration = Duration::from_micros(40);
+/// A group grows for half of a sync at most, and only while something comes within an eighth.
+const GATHER_PARTS: u32 = 2;
+const PAUSE_PARTS: u32 = 8;
+/// Before the writer sleeps it looks again and again for so long: who was just answered is back
+/// sooner than a sleeping thread is awake.
+const SPIN_MAX: Duration = Duration::from_micros(50);
 
 type Reply = oneshot::Sender<Result<(), LogError>>;
 
@@ -89,6 +94,8 @@ pub(crate) struct Queue {
     bytes_max: usize,
     state: Mutex<State>,
     wake: Condvar,
+    /// `State::works`' length, to be looked at without the lock.
+    arrived: AtomicUsize,
     room: Notify,
     failure: watch::Sender<Option<String>>,
 }
@@ -173,6 +180,7 @@ impl Queue {
             bytes_max,
             state: Mutex::new(state),
             wake: Condvar::new(),
+            arrived: AtomicUsize::new(0),
             room: Notify::new(),
             failure: watch::Sender::new(None),
         }
@@ -238,6 +246,7 @@ impl Queue {
 
     /// The next group for the writer; `idle` bounds the wait for one.
     pub(crate) fn take(&self, idle: Option<Duration>, gather: Gather) -> Taken {
+        self.spin(gather);
         let mut state = self.lock();
         while state.works.is_empty() {
             if state.closed {
@@ -251,6 +260,7 @@ impl Queue {
         }
         state = self.gather(state, gather);
         let group = take_group(&mut state);
+        self.arrived.store(state.works.len(), Ordering::Relaxed);
         drop(state);
         self.room.notify_waiters();
         Taken::Group(group)
@@ -279,6 +289,18 @@ impl Queue {
         (state, slept)
     }
 
+    /// Looks for the first of those who were just answered.
+    fn spin(&self, gather: Gather) {
+        if gather.hoped == 0 {
+            return;
+        }
+        let begun = Instant::now();
+        let longest = SPIN_MAX.min(gather.sync / GATHER_PARTS);
+        while self.arrived.load(Ordering::Relaxed) == 0 && begun.elapsed() < longest {
+            std::hint::spin_loop();
+        }
+    }
+
     /// Lets the group grow as long as works keep coming.
     fn gather<'a>(
         &self,
@@ -288,21 +310,25 @@ impl Queue {
         if gather.hoped <= 1 || gather.sync < GATHER_SYNC_MIN {
             return state;
         }
-        let pause = gather.sync / 16;
-        for _ in 0..GATHER_PAUSES_MAX {
+        let begun = Instant::now();
+        let longest = gather.sync / GATHER_PARTS;
+        loop {
             let before = state.works.len();
-            if before >= gather.hoped || state.bytes >= GATHER_BYTES_MAX || state.closed {
-                break;
+            let is_enough = before >= gather.hoped || state.bytes >= GATHER_BYTES_MAX;
+            let rest = longest.saturating_sub(begun.elapsed());
+            if is_enough || state.closed || rest.is_zero() {
+                return state;
             }
+            let pause = rest.min(gather.sync / PAUSE_PARTS);
             (state, _) = self.sleep(state, gather.hoped, Some(pause));
             if state.works.len() == before {
-                break;
+                return state;
             }
         }
-        state
     }
 
     fn wake(&self, state: MutexGuard<'_, State>) {
+        self.arrived.store(state.works.len(), Ordering::Relaxed);
         let is_due = state.wake_at > 0 && state.works.len() >= state.wake_at;
         drop(state);
         if is_due {

@@ -470,7 +470,8 @@ mod faults {
         assert_eq!(store.status().wal_segments, 1);
         store.close().await.unwrap();
         let wal = bench.dir.path().join("wal");
-        let recovered = crate::wal::recovery::recover(&bench.disk, &wal, 8 << 10).unwrap();
+        let disk: Arc<dyn crate::io::Disk> = Arc::new(bench.disk.clone());
+        let recovered = crate::wal::recovery::recover(&disk, &wal, 8 << 10).unwrap();
         assert_eq!(recovered.sequences[&0], 40, "shards go on counting");
         let store = bench.open().await;
         assert_eq!(
@@ -549,6 +550,55 @@ mod faults {
         let store = open().await.unwrap();
         assert_eq!((dump(&store, P0).await, dump(&store, P1).await), before);
         assert_eq!(append(&store, P1, 1, "goes on").await, 5);
+    }
+
+    /// A thousand idle partitions with one small batch each, beside a busy one: the WAL keeps to
+    /// its size, and the idle ones neither lose anything nor become a thousand tiny objects.
+    #[tokio::test]
+    async fn many_idle_partitions_do_not_pin_the_wal() {
+        for tier in [true, false] {
+            let bench = Bench::new();
+            let mut config = config(bench.dir.path());
+            config.segment_bytes = 256 << 10;
+            config.wal_bytes_max = 16 * config.segment_bytes;
+            config.tier_age_ms = u64::MAX;
+            let idle = |index| PartitionId::new(TopicId(2), index);
+            let mut partitions = partitions();
+            partitions.extend((0..1_000).map(|index| {
+                let mut partition = PartitionConfig::new(idle(index), "idle");
+                partition.tier = tier;
+                partition
+            }));
+            let open = || {
+                let tier = bench.objects.tier(&config);
+                let disk = Arc::new(bench.disk.clone());
+                Store::open_with(config.clone(), partitions.clone(), disk, Some(tier))
+            };
+            let store = open().await.unwrap();
+            for index in 0..1_000 {
+                append(&store, idle(index), 1, "idle").await;
+            }
+            let mut most = 0;
+            for round in 0..40 {
+                for _ in 0..8 {
+                    append(&store, P0, 10, &"x".repeat(6_000)).await;
+                }
+                store.tier_due().await.unwrap();
+                let status = store.status();
+                if round > 10 {
+                    most = status.wal_bytes.max(most);
+                }
+            }
+            assert!(most <= config.wal_bytes_max, "{most}, tier: {tier}");
+            let objects = bench.objects.paths("data").await;
+            assert!(objects < 100, "{objects} objects, tier: {tier}");
+            store.close().await.unwrap();
+            let store = open().await.unwrap();
+            for index in 0..1_000 {
+                let text = dump(&store, idle(index)).await;
+                assert_eq!(text.lines().count(), 1, "partition {index}: {text}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -15,11 +15,11 @@ use model::{LogError, PartitionId};
 use super::partition::Partition;
 use super::parts::{Done, Job, Part, Weighed, hold, jobs};
 use super::read::load;
+use super::reclaim::Pressed;
 use super::{Inner, Store};
 use crate::error::TierError;
 use crate::status::TierReport;
 use crate::tier::manifest::Manifest;
-use crate::wal::Segment;
 
 /// Batches of one object are at most this many times `tier_bytes`.
 const OBJECT_FACTOR: u64 = 2;
@@ -209,30 +209,21 @@ impl Store {
         Ok(())
     }
 
-    /// Whether something makes this partition due.
-    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<u64>) -> bool {
+    /// Whether something makes this partition due. Under pressure a little of it is better
+    /// written again than made an object of its own, where that frees the segment as well.
+    fn is_due(&self, partition: &Partition, now_us: i64, pressed: Option<Pressed>) -> bool {
         let config = &self.inner.config;
         let (bytes, oldest) = partition.untiered();
-        let Some((append_time_us, segment)) = oldest else {
+        let Some(append_time_us) = oldest else {
             return false;
         };
         let age_ms = now_us.saturating_sub(append_time_us) / 1_000;
+        let is_pressed =
+            |pressed: Pressed| bytes >= pressed.little && partition.holds(pressed.until);
         partition.config().tier
             && (bytes >= config.tier_bytes
                 || age_ms >= i64::try_from(config.tier_age_ms).unwrap_or(i64::MAX)
-                || pressed.is_some_and(|pressed| segment <= pressed))
-    }
-
-    /// The oldest segment if the WAL is larger than it should be, or finds no room.
-    fn pressed_segment(&self) -> Option<u64> {
-        let segments = &self.inner.segments;
-        let is_full = self.inner.counters.full_ms().is_some();
-        if segments.bytes() <= self.inner.config.wal_bytes_max && !is_full {
-            return None;
-        }
-        // What is dead goes by itself.
-        let is_live = |segment: &&Arc<Segment>| !segment.is_dead();
-        segments.with(|segments| segments.iter().find(is_live).map(|s| s.head.id))
+                || pressed.is_some_and(is_pressed))
     }
 
     /// Whether it comes along when others of its topic share an object, so that ages fall into
@@ -241,13 +232,13 @@ impl Store {
         let (_, oldest) = partition.untiered();
         let half_us = i64::try_from(self.inner.config.tier_age_ms).unwrap_or(i64::MAX) / 2;
         let half_us = half_us.saturating_mul(1_000);
-        let is_old = |(append_time_us, _)| now_us.saturating_sub(append_time_us) >= half_us;
+        let is_old = |append_time_us: i64| now_us.saturating_sub(append_time_us) >= half_us;
         partition.config().tier && oldest.is_some_and(is_old)
     }
 
     /// What is due, and what comes along.
     fn due(&self, now_us: i64) -> Vec<Job> {
-        let pressed = self.pressed_segment();
+        let pressed = self.pressed();
         let (mut due, mut joining) = (Vec::new(), Vec::new());
         let all = self.inner.partitions.all().into_values();
         for partition in all.filter(|partition| !partition.is_parked()) {
@@ -280,13 +271,8 @@ impl Store {
         if first_error.is_none() {
             first_error = self.merge_due().await.err();
         }
-        // A disk that is too full to write again must not keep from giving back.
-        let moved = match self.pressed_segment() {
-            Some(_) => self.move_leftovers().await,
-            None => Ok(()),
-        };
         self.reclaim().await?;
-        moved?;
+        self.relieve().await?;
         self.delete_retired(RETIRED_GRACE).await;
         self.collect_due().await;
         self.inner.tier.blocks.expire();

@@ -5,6 +5,7 @@
 //! entry is whole or absent; what `synced_to` of a valid entry covers was durable.
 //! Refuses: writing after a failed write or sync; opening over corruption.
 
+mod damage;
 pub(crate) mod entry;
 pub(crate) mod reader;
 pub(crate) mod recovery;
@@ -12,8 +13,10 @@ pub(crate) mod segment;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod every_byte;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use entry::{Control, Kind};
-pub(crate) use segment::{Location, Segment};
+pub(crate) use segment::{Location, Segment, remove_segments};
 pub(crate) use writer::{RollError, WalWriter};

@@ -26,8 +26,8 @@ pub(crate) fn read_batch(
     let mut bytes = vec![0u8; location.size as usize];
     location
         .segment
-        .file
-        .read_exact_at(&mut bytes, location.at)
+        .file()
+        .and_then(|file| file.read_exact_at(&mut bytes, location.at))
         .map_err(|error| damage(error.to_string()))?;
     let batch = Batch::decode(Bytes::from(bytes)).map_err(|error| damage(error.to_string()))?;
     // The stamp is outside of the batch's own checksum.

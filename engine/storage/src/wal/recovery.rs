@@ -1,10 +1,11 @@
-//! Reads the WAL back when a store opens: what is whole is kept, a torn tail is cut, and damage
-//! to what was durable is named.
+//! Reads the WAL back when a store opens: what is whole is kept, a torn tail is left behind, and
+//! damage to what was durable is named.
 //!
 //! Called by: `Store::open`, on a thread that may block.
 //! Invariants: what is kept is a prefix; damage below what a later valid entry (or a later
 //! segment) calls durable is corruption; what is kept but not known durable is written and
-//! synced again before anything is built on it.
+//! synced again before anything is built on it; a torn tail is overwritten with a durable mark,
+//! so that what is left of it can never become whole again.
 //! Refuses: corruption, missing segments, heads that belong elsewhere.
 
 use std::collections::BTreeMap;
@@ -12,15 +13,19 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use model::compaction::Compacted;
 use model::{Batch, Offset, PartitionId, Producer};
 
+use super::damage::{After, is_zero, later, valid_at};
 use super::entry::{self, Control, ENTRY_HEAD_LEN, EntryHead, Kind};
-use super::segment::{Location, SEGMENT_HEAD_LEN, Segment, SegmentHead, segment_id, segment_path};
-use super::writer::{Head, create_segment, salt};
+use super::segment::{
+    Location, OpenFiles, SEGMENT_HEAD_LEN, Segment, SegmentHead, create_segment, is_draft,
+    segment_id, segment_path,
+};
+use super::writer::{Head, salt, sealed};
 use crate::error::OpenError;
-use crate::io::Disk;
+use crate::io::{Disk, DiskFile};
 use crate::planted::{Bug, planted};
 use crate::tier::manifest::{PRODUCER_MARKS_MAX, ProducerMark, last_marks};
 
@@ -82,9 +87,9 @@ impl FoundBatch {
     }
 }
 
-/// A torn tail that was cut off.
+/// A torn tail: what began there was never confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cut {
+pub(crate) struct Torn {
     pub path: PathBuf,
     pub at: u64,
 }
@@ -95,7 +100,7 @@ pub(crate) struct Recovered {
     pub partitions: BTreeMap<PartitionId, Found>,
     /// Next sequence of each shard.
     pub sequences: BTreeMap<u32, u64>,
-    pub cut: Option<Cut>,
+    pub torn: Option<Torn>,
     pub entries: u64,
 }
 
@@ -111,78 +116,71 @@ struct Scan {
 
 /// Opens the WAL in `dir`, making its first segment if there is none.
 pub(crate) fn recover(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     segment_bytes: u64,
 ) -> Result<Recovered, OpenError> {
-    let ids = segment_ids(disk, dir)?;
-    if ids.is_empty() {
-        return start(disk, dir, segment_bytes);
-    }
-    let segments = open_segments(disk, dir, &ids)?;
-    let mut scan = Scan::default();
-    let mut previous = segments[0].head.previous;
-    let last = segments.len() - 1;
-    for (segment, next) in segments.iter().zip(&segments[1..]) {
-        let limit = next.head.base.saturating_sub(segment.head.base);
-        let bytes = read_segment(segment, limit)?;
-        let end = scan.segment(segment, &bytes, previous)?;
-        if end.at as u64 != limit || end.previous != next.head.previous {
-            return Err(scan.corrupt(segment, &bytes, end.at, "an entry is damaged or missing"));
-        }
-        previous = end.previous;
-        scan.synced_to = next.head.base;
-    }
-    let segment = &segments[last];
-    let bytes = read_segment(segment, segment.capacity)?;
-    scan.synced_to = scan
-        .synced_to
-        .max(segment.head.base + SEGMENT_HEAD_LEN as u64);
-    let end = scan.segment(segment, &bytes, previous)?;
-    let cut = scan.settle_tail(segment, &bytes, end.at)?;
-    let head = Head {
-        segment: Arc::clone(segment),
-        at: end.at as u64,
-        previous: end.previous,
+    let files = OpenFiles::new(Arc::clone(disk));
+    let ids = segment_ids(&**disk, dir)?;
+    let Some(first) = ids.first() else {
+        return start(&files, dir, segment_bytes);
     };
-    let Scan {
-        partitions,
-        sequences,
-        entries,
-        ..
-    } = scan;
-    Ok(Recovered {
-        segments,
-        head,
-        partitions,
-        sequences,
-        cut,
-        entries,
-    })
+    let segments = heads(&files, &**disk, dir, &ids, *first)?;
+    let mut scan = Scan::default();
+    let (previous, buffer) = scan.sealed(&**disk, &segments)?;
+    scan.tail(&**disk, segments, previous, buffer)
+}
+
+/// The segments' heads; names the first that is missing or damaged.
+fn heads(
+    files: &Arc<OpenFiles>,
+    disk: &dyn Disk,
+    dir: &Path,
+    ids: &[u64],
+    first: u64,
+) -> Result<Vec<Arc<Segment>>, OpenError> {
+    let mut segments = Vec::with_capacity(ids.len());
+    for (number, (id, due)) in ids.iter().zip(first..).enumerate() {
+        let reason = match head_of(files, dir, *id) {
+            _ if *id != due => "the segment is missing, and later ones exist".to_owned(),
+            Ok(segment) => {
+                segments.push(segment);
+                continue;
+            }
+            Err(HeadError::Open(error)) => return Err(error),
+            Err(HeadError::Bad(reason)) => reason,
+        };
+        let rest = ids[number..].iter();
+        let rest = rest.filter_map(|id| head_of(files, dir, *id).ok());
+        let place = (segment_path(dir, due), reason);
+        return Err(bad_head(disk, &segments, place, &rest.collect::<Vec<_>>()));
+    }
+    Ok(segments)
 }
 
 /// The first segment of a new WAL.
-fn start(disk: &dyn Disk, dir: &Path, segment_bytes: u64) -> Result<Recovered, OpenError> {
+fn start(files: &Arc<OpenFiles>, dir: &Path, segment_bytes: u64) -> Result<Recovered, OpenError> {
     let head = SegmentHead {
         id: 0,
         base: 0,
         salt: salt(),
         previous: 0,
     };
-    let segment = create_segment(disk, dir, head, segment_bytes, 0)
-        .map_err(|error| OpenError::io("create", &segment_path(dir, 0), error))?;
+    let create = |error| OpenError::io("create", &segment_path(dir, 0), error);
+    let segment = create_segment(files, dir, head, segment_bytes, 0).map_err(create)?;
+    let file = segment.file().map_err(create)?;
     let segment = Arc::new(segment);
-    let at = SEGMENT_HEAD_LEN as u64;
     Ok(Recovered {
         segments: vec![Arc::clone(&segment)],
         head: Head {
             segment,
-            at,
+            file,
+            at: SEGMENT_HEAD_LEN as u64,
             previous: 0,
         },
         partitions: BTreeMap::new(),
         sequences: BTreeMap::new(),
-        cut: None,
+        torn: None,
         entries: 0,
     })
 }
@@ -196,61 +194,94 @@ fn segment_ids(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, OpenError> {
     {
         if let Some(id) = segment_id(&name) {
             ids.push(id);
-        } else if name.ends_with(".tmp") {
+        } else if is_draft(&name) {
             let path = dir.join(&name);
             disk.remove(&path)
                 .map_err(|error| OpenError::io("remove", &path, error))?;
         }
     }
     ids.sort_unstable();
-    for pair in ids.windows(2) {
-        if pair[1] != pair[0] + 1 {
-            return Err(OpenError::Corrupt {
-                path: segment_path(dir, pair[0] + 1),
-                position: 0,
-                reason: "the segment is missing, and later ones exist".to_owned(),
-                lost: String::new(),
-            });
-        }
-    }
     Ok(ids)
 }
 
-fn open_segments(disk: &dyn Disk, dir: &Path, ids: &[u64]) -> Result<Vec<Arc<Segment>>, OpenError> {
-    let open = |id: &u64| {
-        let path = segment_path(dir, *id);
-        let io = |error| OpenError::io("read", &path, error);
-        let corrupt = |reason: &str| OpenError::Corrupt {
-            path: path.clone(),
-            position: 0,
-            reason: reason.to_owned(),
-            lost: String::new(),
-        };
-        let file = disk.open(&path).map_err(io)?;
-        let capacity = file.len().map_err(io)?;
-        let mut bytes = [0u8; SEGMENT_HEAD_LEN];
-        match file.read_exact_at(&mut bytes, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(corrupt("the file is shorter than a segment's head"));
-            }
-            other => other.map_err(io)?,
-        }
-        let head = SegmentHead::decode(&bytes).map_err(corrupt)?;
-        if head.id != *id {
-            return Err(corrupt(&format!("it is the file of segment {}", head.id)));
-        }
-        Ok(Arc::new(Segment::new(head, path.clone(), capacity, file)))
-    };
-    ids.iter().map(open).collect()
+/// Why a segment's head was not read.
+enum HeadError {
+    Open(OpenError),
+    Bad(String),
 }
 
-fn read_segment(segment: &Segment, limit: u64) -> Result<Bytes, OpenError> {
-    let mut bytes = vec![0u8; segment.capacity.min(limit) as usize];
-    segment
-        .file
-        .read_exact_at(&mut bytes, 0)
+/// A segment as its head says; its file is open only meanwhile.
+fn head_of(files: &Arc<OpenFiles>, dir: &Path, id: u64) -> Result<Arc<Segment>, HeadError> {
+    let path = segment_path(dir, id);
+    let io = |error| HeadError::Open(OpenError::io("read", &path, error));
+    let bad = |reason: &str| HeadError::Bad(reason.to_owned());
+    let file = files.open(&path).map_err(io)?;
+    let capacity = file.len().map_err(io)?;
+    let mut bytes = [0u8; SEGMENT_HEAD_LEN];
+    match file.read_exact_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(bad("the file is shorter than a segment's head"));
+        }
+        read => read.map_err(io)?,
+    }
+    let head = SegmentHead::decode(&bytes).map_err(bad)?;
+    if head.id != id {
+        return Err(bad(&format!("it is the file of segment {}", head.id)));
+    }
+    let segment = Segment::new(head, path, capacity, Arc::clone(files));
+    Ok(Arc::new(segment))
+}
+
+/// Names a segment whose head is gone, and what is lost with it: what lies between the segments
+/// `before` and the ones after.
+fn bad_head(
+    disk: &dyn Disk,
+    before: &[Arc<Segment>],
+    (path, reason): (PathBuf, String),
+    after: &[Arc<Segment>],
+) -> OpenError {
+    let mut scan = Scan::default();
+    let mut previous = before.first().map_or(0, |segment| segment.head.previous);
+    for segment in before {
+        let Ok(bytes) = read_whole(disk, segment) else {
+            break;
+        };
+        let Ok(end) = scan.segment(segment, &bytes, previous) else {
+            break;
+        };
+        previous = end.previous;
+    }
+    let mut rest = After::default();
+    rest.take_all(after.iter(), |segment| read_whole(disk, segment).ok());
+    OpenError::Corrupt {
+        path,
+        position: 0,
+        reason,
+        lost: rest.lost(|partition| scan.end_of(partition)),
+    }
+}
+
+fn read_whole(disk: &dyn Disk, segment: &Segment) -> Result<Bytes, OpenError> {
+    let file = open(disk, segment)?;
+    read_segment(&*file, segment, u64::MAX, BytesMut::new())
+}
+
+fn open(disk: &dyn Disk, segment: &Segment) -> Result<Box<dyn DiskFile>, OpenError> {
+    disk.open(&segment.path)
+        .map_err(|error| OpenError::io("read", &segment.path, error))
+}
+
+/// Reads a segment's first `limit` bytes into the buffer.
+fn read_segment(
+    file: &dyn DiskFile,
+    segment: &Segment,
+    limit: u64,
+    mut buffer: BytesMut,
+) -> Result<Bytes, OpenError> {
+    buffer.resize(segment.capacity.min(limit) as usize, 0);
+    file.read_exact_at(&mut buffer, 0)
         .map_err(|error| OpenError::io("read", &segment.path, error))?;
-    Ok(Bytes::from(bytes))
+    Ok(buffer.freeze())
 }
 
 /// Where the valid entries of a segment end.
@@ -259,53 +290,67 @@ struct End {
     previous: u32,
 }
 
-/// The entry at `at`, if it is whole and belongs there.
-fn valid_at(segment: &SegmentHead, bytes: &[u8], at: usize) -> Option<(EntryHead, u32)> {
-    let head_bytes = bytes.get(at..at + ENTRY_HEAD_LEN)?.try_into().ok()?;
-    let (head, crc) = EntryHead::decode(head_bytes)?;
-    if head.segment != segment.id || head.position != segment.base + at as u64 {
-        return None;
-    }
-    let entry = bytes.get(at..at + head.length as usize)?;
-    entry::checksum_holds(segment.salt, entry, crc).then_some((head, crc))
-}
-
-/// Valid entries anywhere after `from`, each taken on its own.
-fn later<'a>(
-    segment: &'a SegmentHead,
-    bytes: &'a Bytes,
-    from: usize,
-) -> impl Iterator<Item = (usize, EntryHead)> + 'a {
-    let mut at = from;
-    std::iter::from_fn(move || {
-        while at + ENTRY_HEAD_LEN <= bytes.len() {
-            at += skip_zeros(&bytes[at..]);
-            let here = at;
-            if let Some((head, _)) = valid_at(segment, bytes, here) {
-                at += head.length as usize;
-                return Some((here, head));
-            }
-            at += 8;
-        }
-        None
-    })
-}
-
-/// Bytes of zeros in front, in large steps: an unused rest is most of a fresh segment.
-fn skip_zeros(bytes: &[u8]) -> usize {
-    static ZEROS: [u8; 4096] = [0; 4096];
-    bytes
-        .chunks_exact(ZEROS.len())
-        .take_while(|chunk| **chunk == ZEROS)
-        .count()
-        * ZEROS.len()
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes[skip_zeros(bytes)..].iter().all(|byte| *byte == 0)
-}
-
 impl Scan {
+    /// Takes all segments but the last, each of which must be whole. Answers the checksum of the
+    /// last entry, and a buffer to go on with.
+    fn sealed(
+        &mut self,
+        disk: &dyn Disk,
+        segments: &[Arc<Segment>],
+    ) -> Result<(u32, BytesMut), OpenError> {
+        let mut previous = segments[0].head.previous;
+        let mut buffer = BytesMut::new();
+        for (number, next) in segments.iter().enumerate().skip(1) {
+            let segment = &segments[number - 1];
+            let limit = next.head.base.saturating_sub(segment.head.base);
+            let bytes = read_segment(&*open(disk, segment)?, segment, limit, buffer)?;
+            let end = self.segment(segment, &bytes, previous)?;
+            if end.at as u64 != limit || end.previous != next.head.previous {
+                let place = (&segments[number - 1..], end.at);
+                return Err(self.corrupt(disk, place, &bytes, "an entry is damaged or missing"));
+            }
+            previous = end.previous;
+            self.synced_to = next.head.base;
+            buffer = bytes.try_into_mut().unwrap_or_default();
+        }
+        Ok((previous, buffer))
+    }
+
+    /// Takes the last segment, whose tail may be torn, and settles it.
+    fn tail(
+        mut self,
+        disk: &dyn Disk,
+        segments: Vec<Arc<Segment>>,
+        previous: u32,
+        buffer: BytesMut,
+    ) -> Result<Recovered, OpenError> {
+        let segment = Arc::clone(&segments[segments.len() - 1]);
+        let file: Arc<dyn DiskFile> = Arc::from(open(disk, &segment)?);
+        let bytes = read_segment(&*file, &segment, segment.capacity, buffer)?;
+        let begin = segment.head.base + SEGMENT_HEAD_LEN as u64;
+        self.synced_to = self.synced_to.max(begin);
+        let mut end = self.segment(&segment, &bytes, previous)?;
+        self.check_tail(disk, &segment, &bytes, end.at)?;
+        let torn = self
+            .settle_tail(&segment, &*file, &bytes, &mut end)
+            .map_err(|error| OpenError::io("repair", &segment.path, error))?;
+        segment.hold(Arc::clone(&file));
+        let head = Head {
+            segment,
+            file,
+            at: end.at as u64,
+            previous: end.previous,
+        };
+        Ok(Recovered {
+            head,
+            partitions: self.partitions,
+            sequences: self.sequences,
+            torn,
+            entries: self.entries,
+            segments,
+        })
+    }
+
     /// Takes all valid entries from the segment's beginning.
     fn segment(
         &mut self,
@@ -318,7 +363,8 @@ impl Scan {
             previous,
         };
         while let Some((head, crc)) = valid_at(&segment.head, bytes, end.at) {
-            if head.previous != end.previous && !planted(Bug::HoleSkipped) {
+            let is_checked = !planted(Bug::HoleSkipped) && !planted(Bug::PreviousNotChecked);
+            if head.previous != end.previous && is_checked {
                 break;
             }
             let entry = bytes.slice(end.at..end.at + head.length as usize);
@@ -429,76 +475,98 @@ impl Scan {
         }
     }
 
-    /// Decides what the bytes after the last valid entry are: nothing, a torn tail, or damage.
-    fn settle_tail(
-        &mut self,
-        segment: &Segment,
+    fn end_of(&self, partition: PartitionId) -> Offset {
+        let found = self.partitions.get(&partition);
+        found.map_or(0, |found| found.end)
+    }
+
+    /// Refuses a tail whose damage cannot be that of a power cut.
+    fn check_tail(
+        &self,
+        disk: &dyn Disk,
+        segment: &Arc<Segment>,
         bytes: &Bytes,
         at: usize,
-    ) -> Result<Option<Cut>, OpenError> {
+    ) -> Result<(), OpenError> {
         let position = segment.head.base + at as u64;
-        let durable = later(&segment.head, bytes, at).any(|(_, head)| head.synced_to > position);
-        if (durable || self.synced_to > position) && !planted(Bug::DamageCut) {
+        let mut claims = later(&segment.head, bytes, at).map(|(_, head)| head.synced_to);
+        let is_durable = self.synced_to > position || claims.any(|to| to > position);
+        if is_durable && !planted(Bug::DamageCut) {
             let reason = "an entry that was known durable is damaged";
-            return Err(self.corrupt(segment, bytes, at, reason));
+            let place = (std::slice::from_ref(segment), at);
+            return Err(self.corrupt(disk, place, bytes, reason));
         }
-        let io = |error| OpenError::io("repair", &segment.path, error);
+        Ok(())
+    }
+
+    /// Makes what is kept durable, and what is left of a torn tail unusable for ever.
+    fn settle_tail(
+        &self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        bytes: &Bytes,
+        end: &mut End,
+    ) -> io::Result<Option<Torn>> {
+        let at = end.at;
         let known = (self.synced_to.saturating_sub(segment.head.base) as usize).min(at);
         if known < at {
             // The process before may have seen a sync fail: the page cache then shows bytes
             // the disk never got, and calls them clean.
             let mut slices = [IoSlice::new(&bytes[known..at])];
-            segment
-                .file
-                .write_all_at(&mut slices, known as u64)
-                .map_err(io)?;
-            segment.file.sync().map_err(io)?;
+            file.write_all_at(&mut slices, known as u64)?;
+            file.sync()?;
         }
         if is_zero(&bytes[at..]) {
             return Ok(None);
         }
-        segment.file.cut(at as u64, segment.capacity).map_err(io)?;
-        Ok(Some(Cut {
+        // Where no mark fits, no entry can begin.
+        if bytes.len() - at >= ENTRY_HEAD_LEN && !planted(Bug::TornTailKept) {
+            let position = segment.head.base + at as u64;
+            let (mark, crc) = sealed(
+                EntryHead {
+                    length: ENTRY_HEAD_LEN as u32,
+                    kind: Kind::Mark,
+                    position,
+                    segment: segment.head.id,
+                    synced_to: position,
+                    sequence: 0,
+                    shard: 0,
+                    epoch: 0,
+                    previous: end.previous,
+                    count: 0,
+                },
+                segment.head.salt,
+            );
+            file.write_all_at(&mut [IoSlice::new(&mark)], at as u64)?;
+            file.sync()?;
+            *end = End {
+                at: at + ENTRY_HEAD_LEN,
+                previous: crc,
+            };
+        }
+        Ok(Some(Torn {
             path: segment.path.clone(),
             at: at as u64,
         }))
     }
 
-    fn corrupt(&self, segment: &Segment, bytes: &Bytes, at: usize, reason: &str) -> OpenError {
+    /// Names the damage in the first of `segments`, as far as what comes after it tells.
+    fn corrupt(
+        &self,
+        disk: &dyn Disk,
+        (segments, at): (&[Arc<Segment>], usize),
+        bytes: &Bytes,
+        reason: &str,
+    ) -> OpenError {
+        let mut after = After::default();
+        after.take(&segments[0].head, bytes, at);
+        let rest = segments[1..].iter();
+        after.take_all(rest, |segment| read_whole(disk, segment).ok());
         OpenError::Corrupt {
-            path: segment.path.clone(),
+            path: segments[0].path.clone(),
             position: at as u64,
             reason: reason.to_owned(),
-            lost: self.lost(&segment.head, bytes, at),
-        }
-    }
-
-    /// Which offsets the damage took, as far as later entries of the segment tell.
-    fn lost(&self, segment: &SegmentHead, bytes: &Bytes, at: usize) -> String {
-        let mut firsts: BTreeMap<PartitionId, Offset> = BTreeMap::new();
-        for (at, head) in later(segment, bytes, at) {
-            if head.kind != Kind::Batches {
-                continue;
-            }
-            let entry = bytes.slice(at..at + head.length as usize);
-            for part in entry::parts(&entry, head.count).unwrap_or_default() {
-                if let Ok(batch) = Batch::decode(part.batch) {
-                    firsts.entry(part.partition).or_insert(batch.base_offset());
-                }
-            }
-        }
-        let gaps: Vec<String> = firsts
-            .into_iter()
-            .filter_map(|(partition, first)| {
-                let end = self.partitions.get(&partition).map_or(0, |found| found.end);
-                (first > end)
-                    .then(|| format!("partition {partition} offsets {end} to {}", first - 1))
-            })
-            .collect();
-        if gaps.is_empty() {
-            String::new()
-        } else {
-            format!("; lost: {}", gaps.join(", "))
+            lost: after.lost(|partition| self.end_of(partition)),
         }
     }
 }

@@ -18,8 +18,8 @@ use super::entry::{
     self, Control, ENTRY_HEAD_LEN, EntryHead, Kind, PART_HEAD_LEN, checksum_start, entry_len,
     padded, part_head,
 };
-use super::segment::{Location, SEGMENT_HEAD_LEN, Segment, SegmentHead, segment_path};
-use crate::io::Disk;
+use super::segment::{Location, SEGMENT_HEAD_LEN, Segment, SegmentHead, create_segment};
+use crate::io::DiskFile;
 use crate::planted::{Bug, planted, planted_nth};
 
 /// Bodies up to this size are copied beside their heads: cheaper than one more slice.
@@ -43,6 +43,7 @@ enum Piece {
 /// Where a WAL goes on after recovery.
 pub(crate) struct Head {
     pub segment: Arc<Segment>,
+    pub file: Arc<dyn DiskFile>,
     /// From the file's first byte.
     pub at: u64,
     /// The crc of the last entry.
@@ -50,10 +51,11 @@ pub(crate) struct Head {
 }
 
 pub(crate) struct WalWriter {
-    disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
     segment: Arc<Segment>,
+    /// Of `segment`.
+    file: Arc<dyn DiskFile>,
     /// Next byte in the segment's file, staged entries counted.
     at: u64,
     /// First staged byte in the segment's file.
@@ -68,18 +70,13 @@ pub(crate) struct WalWriter {
 }
 
 impl WalWriter {
-    pub(crate) fn new(
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
-        segment_bytes: u64,
-        head: Head,
-    ) -> WalWriter {
+    pub(crate) fn new(dir: PathBuf, segment_bytes: u64, head: Head) -> WalWriter {
         let position = head.segment.head.base + head.at;
         WalWriter {
-            disk,
             dir,
             segment_bytes,
             segment: head.segment,
+            file: head.file,
             at: head.at,
             staged_at: head.at,
             previous: head.previous,
@@ -232,6 +229,28 @@ impl WalWriter {
 
     /// Writes all that is staged.
     pub(crate) fn write(&mut self) -> io::Result<()> {
+        self.put(|file, slices, at| file.write_all_at(slices, at))
+    }
+
+    /// Whether a write and its sync can be handed over together.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.file.joined().is_some()
+    }
+
+    /// Writes all that is staged and makes it durable.
+    pub(crate) fn write_synced(&mut self) -> io::Result<()> {
+        self.put(|file, slices, at| match file.joined() {
+            Some(joined) => joined.write_synced_at(slices, at),
+            None => file.write_all_at(slices, at).and_then(|()| file.sync()),
+        })?;
+        self.synced_to = self.written_to;
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        write: impl FnOnce(&dyn DiskFile, &mut [IoSlice<'_>], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         if self.pieces.is_empty() {
             return Ok(());
         }
@@ -243,9 +262,7 @@ impl WalWriter {
                 Piece::Body(body) => IoSlice::new(body),
             })
             .collect();
-        self.segment
-            .file
-            .write_all_at(&mut slices, self.staged_at)?;
+        write(&*self.file, &mut slices, self.staged_at)?;
         self.pieces.clear();
         self.scratch.clear();
         self.staged_at = self.at;
@@ -257,13 +274,9 @@ impl WalWriter {
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if !self.is_synced() {
             let is_skipped = planted_nth(Bug::SyncSkipped, 3);
-            let synced = if is_skipped {
-                Ok(())
-            } else {
-                self.segment.file.sync()
-            };
+            let synced = if is_skipped { Ok(()) } else { self.file.sync() };
             match synced {
-                Err(_) if planted(Bug::SyncRetried) => self.segment.file.sync()?,
+                Err(_) if planted(Bug::SyncRetried) => self.file.sync()?,
                 synced => synced?,
             }
             self.synced_to = self.written_to;
@@ -281,12 +294,22 @@ impl WalWriter {
             salt: salt(),
             previous: self.previous,
         };
-        let segment = create_segment(&*self.disk, &self.dir, head, self.segment_bytes, length)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RollError::Full,
-                _ => RollError::Failed(format!("cannot create a WAL segment: {error}")),
-            })?;
+        let cannot = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RollError::Full,
+            _ => RollError::Failed(format!("cannot create a WAL segment: {error}")),
+        };
+        let segment = create_segment(
+            self.segment.files(),
+            &self.dir,
+            head,
+            self.segment_bytes,
+            length,
+        )
+        .map_err(cannot)?;
+        let file = segment.file().map_err(cannot)?;
+        self.segment.release();
         self.segment = Arc::new(segment);
+        self.file = file;
         self.at = SEGMENT_HEAD_LEN as u64;
         self.staged_at = self.at;
         self.synced_to = self.position();
@@ -304,18 +327,12 @@ pub(crate) fn control_json(control: &Control) -> Vec<u8> {
     serde_json::to_vec(control).expect("a control entry has only numbers and lists")
 }
 
-/// Makes the file of a segment with room for an entry of `length` bytes.
-pub(crate) fn create_segment(
-    disk: &dyn Disk,
-    dir: &std::path::Path,
-    head: SegmentHead,
-    segment_bytes: u64,
-    length: usize,
-) -> io::Result<Segment> {
-    let capacity = segment_bytes.max((SEGMENT_HEAD_LEN + length) as u64);
-    let path = segment_path(dir, head.id);
-    let file = disk.create(&path, capacity, &head.encode())?;
-    Ok(Segment::new(head, path, capacity, file))
+/// An entry that is nothing but its head, with its crc; and that crc.
+pub(crate) fn sealed(head: EntryHead, salt: u64) -> ([u8; ENTRY_HEAD_LEN], u32) {
+    let mut bytes = head.encode();
+    let crc = crc32c::crc32c_append(checksum_start(salt), &bytes[8..]);
+    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    (bytes, crc)
 }
 
 /// A number nobody outside can foresee; the standard hasher is keyed from the system's randomness.

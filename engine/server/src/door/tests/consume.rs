@@ -1,9 +1,11 @@
 //! The consumer, outside of groups.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use client::{Client, ConsumerConfig, ProducerConfig, Record, Start};
 use model::ids::Offset;
+use protocol::{WireError, code};
 
 use super::support::{BOTH, FakeBroker, FakeLog, Rig};
 
@@ -71,6 +73,34 @@ async fn all_partitions_are_read_to_where_they_ended() {
         };
         assert_eq!(read(&client, nothing).await, [vec![], vec![]]);
     }
+}
+
+#[tokio::test]
+async fn a_partition_that_fails_holds_up_no_other() {
+    let rig = Rig::new();
+    let log = FakeLog::new(9, []);
+    let door = rig.open(&Arc::new(FakeBroker(Arc::clone(&log)))).await;
+    let client = rig.client(&door, client::Transport::Auto).await;
+    let producer = client.producer(ProducerConfig::default()).await.unwrap();
+    for index in 0..9 {
+        let record = Record::value(format!("{index}"));
+        producer.send_to("t", index, record).await.unwrap();
+    }
+    producer.flush().await.unwrap();
+    // Partitions 0 and 8 share a lane.
+    let passing = || WireError::retry(code::UNAVAILABLE, "made up");
+    log.refuse(0, [passing(), passing()]);
+    log.refuse(3, [WireError::fix(code::NOT_FOUND, "gone")]);
+    let mut consumer = client.consumer(ConsumerConfig::all(["t"])).await.unwrap();
+    let (mut came, mut failed) = (BTreeSet::new(), Vec::new());
+    while came.len() < 8 || failed.is_empty() {
+        match consumer.next().await {
+            Ok(delivery) => drop(came.insert(delivery.unwrap().partition.index)),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    assert_eq!(came, (0..9).filter(|index| *index != 3).collect());
+    assert_eq!(failed, ["gone"]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use client::io::{FrameReader, FrameWriter};
 use client::state::ServerState;
@@ -14,6 +15,7 @@ use model::topic::{Topic, TopicSpec};
 use protocol::*;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::door::state_dir::Announced;
 use crate::door::tls::Identity;
@@ -204,6 +206,8 @@ pub struct FakeLog {
 struct State {
     logs: BTreeMap<u32, Log>,
     faults: VecDeque<Fault>,
+    /// What a partition answers instead of records, one fetch each.
+    refusals: BTreeMap<u32, VecDeque<WireError>>,
     producers: u64,
 }
 
@@ -225,6 +229,12 @@ impl FakeLog {
             state: Mutex::new(state),
             moved: watch::Sender::new(0),
         })
+    }
+
+    /// Refuses fetches of a partition, one with each.
+    pub fn refuse(&self, index: u32, errors: impl IntoIterator<Item = WireError>) {
+        let mut state = self.state.lock().unwrap();
+        state.refusals.entry(index).or_default().extend(errors);
     }
 
     /// The values of a partition, in order.
@@ -292,19 +302,22 @@ impl FakeLog {
         }
     }
 
-    fn read(&self, ask: &Fetch) -> Vec<Batch> {
-        let state = self.state.lock().unwrap();
-        let batches = state
-            .logs
-            .get(&ask.partition.index)
-            .map(|log| log.batches.clone());
-        let wanted = |batch: &Batch| batch.next_offset() > ask.from;
-        batches
-            .unwrap_or_default()
-            .into_iter()
-            .filter(wanted)
-            .take(2)
-            .collect()
+    /// Two batches, a refusal, or nothing.
+    fn read(&self, want: &Want) -> Option<Part> {
+        let (partition, index) = (want.partition, want.partition.index);
+        let bounds = self.bounds(index);
+        let mut state = self.state.lock().unwrap();
+        let refusal = state.refusals.get_mut(&index).and_then(VecDeque::pop_front);
+        if let Some(error) = refusal {
+            let outcome = Err(error);
+            return Some(Part { partition, outcome });
+        }
+        let wanted = |batch: &&Batch| batch.next_offset() > want.from;
+        let batches = state.logs.get(&index)?.batches.iter().filter(wanted);
+        let batches: Vec<Batch> = batches.take(2).cloned().collect();
+        let outcome = Ok(Fetched { bounds, batches });
+        let is_some = outcome.as_ref().is_ok_and(|f| !f.batches.is_empty());
+        is_some.then_some(Part { partition, outcome })
     }
 
     fn describe(&self, name: String) -> TopicDescription {
@@ -340,16 +353,20 @@ impl FakeLog {
                 // A service that dies takes its stream along.
                 Err(None) => Box::pin(async { panic!("made up: the stream breaks here") }),
             },
-            Request::Fetch(ask) => {
+            Request::FetchMany(ask) => {
                 let log = Arc::clone(self);
                 Box::pin(async move {
                     let mut moved = log.moved.subscribe();
+                    let wait = Duration::from_millis(ask.wait_ms.into());
+                    let deadline = Instant::now() + wait;
                     loop {
-                        let (batches, bounds) = (log.read(&ask), log.bounds(ask.partition.index));
-                        if !batches.is_empty() {
-                            return Reply::One(Fetched { bounds, batches }.into());
+                        let parts: Vec<_> =
+                            ask.wants.iter().filter_map(|want| log.read(want)).collect();
+                        let is_over = !parts.is_empty()
+                            || timeout_at(deadline, moved.changed()).await.is_err();
+                        if is_over {
+                            return Reply::One(FetchedMany { parts }.into());
                         }
-                        moved.changed().await.unwrap();
                     }
                 })
             }

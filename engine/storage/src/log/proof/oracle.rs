@@ -90,12 +90,14 @@ impl Oracle {
         ))
     }
 
-    /// After a restart: finds out which of the unknown entries are there, and checks all.
-    pub(super) fn settle(&mut self, seen: &[Seen; PARTITIONS]) -> Result<(), String> {
+    /// After a restart: finds out which of the unknown entries are there, and checks all. Answers
+    /// how many they are.
+    pub(super) fn settle(&mut self, seen: &[Seen; PARTITIONS]) -> Result<usize, String> {
         let ends = |log: &[Vec<u64>; PARTITIONS]| [log[0].len() as u64, log[1].len() as u64];
         let want = [0, 1].map(|p: usize| seen[p].start + seen[p].values.len() as u64);
         let mut unknown = std::mem::take(&mut self.unknown).into_iter();
         let acked = ends(&self.log);
+        let mut found = 0;
         while ends(&self.log) != want {
             let Some(sent) = unknown.next() else {
                 return Err(format!(
@@ -104,12 +106,13 @@ impl Oracle {
                 ));
             };
             self.acked(sent);
+            found += 1;
         }
         for (partition, seen) in seen.iter().enumerate() {
             self.check_start(partition, seen.start)?;
             self.check_values(partition, seen)?;
             self.starts[partition] = (seen.start, seen.start);
         }
-        Ok(())
+        Ok(found)
     }
 }

@@ -4,6 +4,7 @@
 //! Refuses (answers what is wrong): whatever the oracle does not allow, a store that does not
 //! open without damage, damage below what is known durable that is not named.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::pin::pin;
@@ -21,8 +22,10 @@ use super::super::{Entry, Store};
 use super::oracle::{Oracle, PARTITIONS, Seen, Sent};
 use crate::config::StoreConfig;
 use crate::error::OpenError;
-use crate::tests::disk::SimDisk;
+use crate::io::Disk;
+use crate::tests::disk::{Fired, SimDisk};
 use crate::tier::tests::FaultyStore;
+use crate::wal::entry::{ENTRY_HEAD_LEN, PART_HEAD_LEN, entry_len, padded};
 use crate::wal::recovery::recover;
 
 const IDS: [PartitionId; PARTITIONS] = [P0, P1];
@@ -40,7 +43,7 @@ pub(super) struct Report {
     pub refused: u64,
     pub crashes: u64,
     pub restarts: u64,
-    pub faults: u64,
+    pub fired: Fired,
     pub flips: u64,
     pub segments_freed: u64,
     /// Of all files at the end.
@@ -55,7 +58,7 @@ impl Report {
         self.refused += other.refused;
         self.crashes += other.crashes;
         self.restarts += other.restarts;
-        self.faults += other.faults;
+        self.fired.add(&other.fired);
         self.flips += other.flips;
         self.segments_freed += other.segments_freed;
     }
@@ -65,17 +68,17 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "acked={} unknown={} full={} refused={} crashes={} restarts={} faults={} flips={} \
-             segments_freed={}",
+            "acked={} unknown={} full={} refused={} crashes={} restarts={} flips={} \
+             segments_freed={} faults: {}",
             self.acked,
             self.unknown,
             self.full,
             self.refused,
             self.crashes,
             self.restarts,
-            self.faults,
             self.flips,
-            self.segments_freed
+            self.segments_freed,
+            self.fired
         )
     }
 }
@@ -114,9 +117,16 @@ struct Run {
     report: Report,
     /// Numbers the entries, so that every record is another.
     next: u64,
+    /// Of the text that makes an entry come out even, by rows and least width.
+    widths: BTreeMap<(u64, usize), usize>,
     /// Shard 0 goes on at least here.
     sequence: u64,
+    /// What nobody heard of: after a restart the first few of them are there.
+    unanswered: Vec<Request>,
 }
+
+/// One atomic entry as a client sends it: partition, batch, and the values in it.
+type Request = Vec<(usize, Batch, Vec<u64>)>;
 
 /// A store while its process lives.
 struct Life {
@@ -133,12 +143,14 @@ pub(super) fn run(seed: u64) -> Result<Report, String> {
     let mut run = Run {
         rng: Rng(seed),
         config,
-        disk: SimDisk::default(),
+        disk: SimDisk::joined(seed % 2 == 1),
         objects: FaultyStore::default(),
         oracle: Oracle::default(),
         report: Report::default(),
         next: 0,
+        widths: BTreeMap::new(),
         sequence: 0,
+        unanswered: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(async {
@@ -156,6 +168,16 @@ pub(super) fn run(seed: u64) -> Result<Report, String> {
 fn number(value: &[u8]) -> u64 {
     let text = std::str::from_utf8(value).unwrap();
     text.split_once('.').unwrap().0.parse().unwrap()
+}
+
+fn encoded(first: u64, rows: u64, text: usize) -> Batch {
+    let text = "x".repeat(text);
+    let mut builder = RowsBuilder::new();
+    for number in first..first + rows {
+        let value = format!("{number:08}.{text}");
+        builder.push(number as i64, None, Some(value.as_bytes()), &[]);
+    }
+    Batch::encode(&builder.finish(), Codec::None, None).unwrap()
 }
 
 /// The answer, if it is there.
@@ -195,7 +217,8 @@ impl Run {
         let opened = Store::open_stepped(self.config.clone(), partitions(), disk, tier).await;
         let (store, writer) = opened.map_err(|error| format!("it does not open: {error}"))?;
         let seen = [self.read(&store, 0).await?, self.read(&store, 1).await?];
-        self.oracle.settle(&seen)?;
+        let found = self.oracle.settle(&seen)?;
+        self.unanswered.drain(..found);
         let sequence = writer.sequences.get(&0).copied().unwrap_or(0);
         if sequence < self.sequence {
             let before = self.sequence;
@@ -242,16 +265,28 @@ impl Run {
     }
 
     async fn live(&mut self, life: &mut Life) -> Result<(), String> {
-        let steps = self.rng.of(&[3, 10, 20, 40]);
-        let (fault, at) = (self.rng.below(6), self.rng.below(steps));
+        let lost = std::mem::take(&mut self.unanswered);
+        if !lost.is_empty() && self.rng.chance(60) {
+            match self.rng.chance(50) {
+                true => self.send_again(life, lost)?,
+                false => self.fill_hole(life, &lost[0])?,
+            }
+            if self.rng.chance(50) {
+                return Ok(());
+            }
+        }
+        let steps = self.rng.of(&[1, 3, 10, 20, 40]);
+        let (fault, at) = (self.rng.below(7), self.rng.below(steps));
         let faults = Arc::clone(&self.disk.faults);
         if fault == 3 {
-            faults.power.store(self.rng.below(40) as i64, SeqCst);
+            let changes = self.rng.of(&[6, 40]);
+            faults.power.store(self.rng.below(changes) as i64, SeqCst);
         }
         for step in 0..steps {
             match fault {
                 1 if step == at => faults.next_sync_fails.store(true, SeqCst),
                 2 => faults.write_fails.store(step == at, SeqCst),
+                6 => faults.write_is_full.store(step == at, SeqCst),
                 4 | 5 => faults.is_full.store((at..at + 6).contains(&step), SeqCst),
                 _ => {}
             }
@@ -260,6 +295,9 @@ impl Run {
             if !life.failed {
                 self.sequence = life.writer.sequences.get(&0).copied().unwrap_or(0);
             }
+        }
+        if self.rng.chance(10) {
+            self.empty(life).await;
         }
         for partition in 0..PARTITIONS {
             let seen = self.read(&life.store, partition).await?;
@@ -292,42 +330,107 @@ impl Run {
         }
     }
 
+    /// Numbered records. Their values have one width, and their entries whole multiples of a
+    /// mark's length, so that entries of different lives often begin and end at the same bytes.
     fn batch(&mut self, base: Offset, rows: u64) -> (Batch, Vec<u64>) {
-        let text = "x".repeat(self.rng.of(&[0, 8, 40, 300, 700]));
-        let mut builder = RowsBuilder::new();
-        let mut values = Vec::new();
-        for _ in 0..rows {
-            // Of one width, so that entries of different lives often lie alike.
-            let value = format!("{:08}.{text}", self.next);
-            builder.push(self.next as i64, None, Some(value.as_bytes()), &[]);
-            values.push(self.next);
-            self.next += 1;
-        }
-        let batch = Batch::encode(&builder.finish(), Codec::None, None).unwrap();
+        let text = self.rng.of(&[0, 40, 300, 700]);
+        let first = self.next;
+        self.next += rows;
+        let text = match self.widths.get(&(rows, text)) {
+            Some(width) => *width,
+            None => {
+                let is_even = |width: &usize| {
+                    let size = encoded(first, rows, *width).size();
+                    (PART_HEAD_LEN + padded(size)).is_multiple_of(ENTRY_HEAD_LEN)
+                };
+                let width = (text..).find(is_even).unwrap();
+                self.widths.insert((rows, text), width);
+                width
+            }
+        };
+        let batch = encoded(first, rows, text);
+        let values = (first..first + rows).collect();
         (batch.stamped(base, ShardEpoch(0), 7), values)
     }
 
     /// A few entries that wait for the same write.
     fn append(&mut self, life: &mut Life) -> Result<(), String> {
-        let mut waiting: Vec<(Pending, Sent)> = Vec::new();
+        let mut ends = IDS.map(|id| life.store.log_end(id).unwrap());
+        let mut requests = Vec::new();
         for _ in 0..1 + self.rng.below(4) {
             let chosen: &[usize] = self.rng.of(&[&[0], &[1], &[0, 1], &[1, 0]]);
-            let (mut batches, mut parts) = (Vec::new(), Vec::new());
+            let mut request = Vec::new();
             for partition in chosen {
-                let base = life.store.log_end(IDS[*partition]).unwrap();
                 let rows = 1 + self.rng.below(3);
-                let (batch, values) = self.batch(base, rows);
-                batches.push((IDS[*partition], batch));
-                parts.push((*partition, values));
+                let (batch, values) = self.batch(ends[*partition], rows);
+                ends[*partition] += rows;
+                request.push((*partition, batch, values));
             }
-            match life.store.enqueue(Entry::new(batches)) {
-                Ok(pending) => waiting.push((pending, Sent { parts })),
+            requests.push(request);
+        }
+        self.send(life, requests)
+    }
+
+    /// Clients try again, byte for byte, the first of what they heard nothing of.
+    fn send_again(&mut self, life: &mut Life, mut lost: Vec<Request>) -> Result<(), String> {
+        lost.truncate(1 + self.rng.below(lost.len() as u64) as usize);
+        let mut ends = IDS.map(|id| life.store.log_end(id).unwrap());
+        let mut follows = |request: &&Request| {
+            request.iter().all(|(partition, batch, _)| {
+                let end = std::mem::replace(&mut ends[*partition], batch.next_offset());
+                batch.base_offset() == end
+            })
+        };
+        // What a full disk refused in between was never written.
+        let fitting = lost.iter().take_while(&mut follows).count();
+        lost.truncate(fitting);
+        self.send(life, lost)
+    }
+
+    /// A record that with recovery's mark takes just the place of a lost entry: what may be left
+    /// of the next one begins where it ends.
+    fn fill_hole(&mut self, life: &mut Life, lost: &Request) -> Result<(), String> {
+        let length = entry_len(lost.iter().map(|(_, batch, _)| batch.size()));
+        let fits = |batch: &Batch| ENTRY_HEAD_LEN + entry_len([batch.size()].into_iter()) == length;
+        let first = self.next;
+        let Some(batch) = (0..length).map(|text| encoded(first, 1, text)).find(fits) else {
+            return Ok(());
+        };
+        self.next += 1;
+        let partition = lost[0].0;
+        let base = life.store.log_end(IDS[partition]).unwrap();
+        let batch = batch.stamped(base, ShardEpoch(0), 7);
+        self.send(life, vec![vec![(partition, batch, vec![first])]])
+    }
+
+    /// Trims all until no segment has a batch: then only a checkpoint knows how the shard goes on.
+    async fn empty(&mut self, life: &mut Life) {
+        for _ in 0..8 {
+            (0..PARTITIONS).for_each(|partition| self.trim_one(life, partition, Offset::MAX));
+            let store = life.store.clone();
+            let freed = with_turns(life, store.reclaim()).await;
+            self.report.segments_freed += freed.unwrap_or(0);
+        }
+    }
+
+    fn send(&mut self, life: &mut Life, requests: Vec<Request>) -> Result<(), String> {
+        let mut waiting: Vec<(Pending, Request)> = Vec::new();
+        for request in requests {
+            let batches = request.iter();
+            let batches = batches.map(|(partition, batch, _)| (IDS[*partition], batch.clone()));
+            match life.store.enqueue(Entry::new(batches.collect())) {
+                Ok(pending) => waiting.push((pending, request)),
                 Err(error) if life.failed => drop(error),
                 Err(error) => return Err(format!("an append was refused: {error}")),
             }
         }
         life.turn();
-        for (pending, sent) in waiting {
+        for (pending, request) in waiting {
+            let parts = request.iter();
+            let parts = parts.map(|(partition, _, values)| (*partition, values.clone()));
+            let sent = Sent {
+                parts: parts.collect(),
+            };
             match now(pending) {
                 Some(Ok(())) => {
                     self.report.acked += 1;
@@ -336,6 +439,7 @@ impl Run {
                 Some(Err(LogError::Unknown(_))) => {
                     self.report.unknown += 1;
                     self.oracle.unknown(sent);
+                    self.unanswered.push(request);
                 }
                 Some(Err(LogError::DiskFull)) => self.report.full += 1,
                 Some(Err(LogError::Unavailable(_))) => self.report.refused += 1,
@@ -393,18 +497,24 @@ impl Run {
             life.turn();
         }
         drop(life);
-        self.report.faults += self.disk.faults.fired.load(SeqCst);
         let files = self.disk.clone();
         if is_dark || self.rng.chance(60) {
             self.report.crashes += 1;
             let block = self.rng.of(&[8, 64, 512]);
             let percent = self.rng.of(&[0, 25, 50, 90, 100]);
-            self.disk = files.crashed_in(block, || self.rng.chance(percent));
+            // Or only what changed first is lost, and all that came after it is there.
+            let mut hole: Option<u64> = self.rng.of(&[None, None, Some(1), Some(4)]);
+            let mut is_kept = || match &mut hole {
+                None => self.rng.chance(percent),
+                Some(rest) => std::mem::replace(rest, rest.saturating_sub(1)) == 0,
+            };
+            self.disk = files.crashed_in(block, &mut is_kept);
         } else {
             // Only the process ended: the page cache still has what the disk may not.
             self.report.restarts += 1;
             self.disk = self.disk.restarted();
         }
+        self.report.fired.add(&files.faults.fired.lock().unwrap());
     }
 
     /// Flips bits below what is known durable: each must be named.
@@ -435,6 +545,7 @@ impl Run {
                 disk.put(other, bytes);
             }
             self.report.flips += 1;
+            let disk: Arc<dyn Disk> = Arc::new(disk);
             match recover(&disk, Path::new("/proof/wal"), SEGMENT_BYTES) {
                 Err(OpenError::Corrupt { path: named, .. }) if named == *path => {}
                 other => {
