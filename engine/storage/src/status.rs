@@ -44,6 +44,8 @@ pub struct StoreStatus {
     pub tier_breaker: BreakerStatus,
     /// Small objects that became part of larger ones since the store was opened.
     pub tier_merged: u64,
+    /// Objects that the partitions' lists name; what several share counts once.
+    pub tier_objects: u64,
     pub partitions: Vec<PartitionStatus>,
 }
 
@@ -109,6 +111,7 @@ pub struct PartitionStatus {
     pub end: Offset,
     /// Where the tier's part ends.
     pub cold_end: Offset,
+    /// Objects that its list names, those it shares too.
     pub objects: u64,
     pub cold_bytes: u64,
     /// In the WAL, not in the tier.

@@ -74,6 +74,19 @@ fn changes_come_through() {
             .into(),
         );
     }
+    let trimmed = PartitionTrimmed {
+        index: 1,
+        start_before: 2,
+        start: 3,
+        end: 4,
+    };
+    check_reply(
+        Api::TopicTrim,
+        TopicTrimmed {
+            partitions: vec![trimmed],
+        }
+        .into(),
+    );
     check_request(
         GroupDelete {
             group: "g".to_owned(),
@@ -311,19 +324,6 @@ fn replies_come_through() {
         Api::TopicAlter,
         TopicAltered {
             topic: topic.clone(),
-        }
-        .into(),
-    );
-    let trimmed = PartitionTrimmed {
-        index: 1,
-        start_before: 2,
-        start: 3,
-        end: 4,
-    };
-    check_reply(
-        Api::TopicTrim,
-        TopicTrimmed {
-            partitions: vec![trimmed],
         }
         .into(),
     );

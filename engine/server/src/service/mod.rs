@@ -142,30 +142,18 @@ impl Rooms {
     }
 
     async fn tier(&self, topic: Option<String>) -> Result<Tiered, WireError> {
-        let partitions: Vec<_> = match topic {
-            None => vec![None],
+        let moved = match topic {
+            None => self.store.tier(None).await,
             Some(name) => {
                 let topic = self.topic_named(&name)?;
-                (0..topic.spec.partitions)
-                    .map(|index| Some(model::PartitionId::new(topic.id, index)))
-                    .collect()
+                let ids = (0..topic.spec.partitions).map(|p| model::PartitionId::new(topic.id, p));
+                self.store.tier_of(&ids.collect::<Vec<_>>()).await
             }
         };
-        let mut total = storage::TierReport::default();
-        for partition in partitions {
-            let report = self.store.tier(partition).await.map_err(|error| {
-                WireError::retry(
-                    code::UNAVAILABLE,
-                    format!("tiering did not finish: {error}"),
-                )
-            })?;
-            total.partitions += report.partitions;
-            total.objects += report.objects;
-            total.records += report.records;
-            total.batch_bytes += report.batch_bytes;
-            total.object_bytes += report.object_bytes;
-            total.segments_freed += report.segments_freed;
-        }
+        let total = moved.map_err(|error| {
+            let message = format!("tiering did not finish: {error}");
+            WireError::retry(code::UNAVAILABLE, message)
+        })?;
         Ok(Tiered {
             report: serde_json::to_value(total).map_err(reply::bug)?,
         })

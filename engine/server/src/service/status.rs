@@ -68,7 +68,7 @@ impl Rooms {
             wal_bytes: store.wal_bytes,
             wal_segments: store.wal_segments,
             tiered_records: store.partitions.iter().map(cold).sum(),
-            objects: store.partitions.iter().map(|p| p.objects).sum(),
+            objects: store.tier_objects,
             groups: broker.groups as u64,
             pipelines: self
                 .pipeline_list()

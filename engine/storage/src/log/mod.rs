@@ -30,7 +30,7 @@ mod retention_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -170,6 +170,17 @@ pub(crate) struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     tier_loop: Mutex<Option<tokio::task::JoinHandle<()>>>,
     compaction_loop: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Inner {
+    /// Objects that the lists name, shared ones once.
+    fn tier_objects(&self) -> u64 {
+        let all = self.partitions.all().into_values();
+        let lists: Vec<_> = all.map(|partition| partition.cold()).collect();
+        let objects = lists.iter().flat_map(|cold| &cold.objects);
+        let paths: HashSet<&str> = objects.map(|object| object.path.as_str()).collect();
+        paths.len() as u64
+    }
 }
 
 impl Drop for Inner {
@@ -404,6 +415,7 @@ impl Store {
                 .or_else(|| partitions.iter().find_map(|p| p.tier_failure.clone())),
             tier_breaker: inner.tier.pace.status(),
             tier_merged: inner.tier.merged(),
+            tier_objects: inner.tier_objects(),
             partitions,
         }
     }

@@ -38,11 +38,13 @@ pub(super) struct Weighed {
 }
 
 /// Who moves alone and who together: `due` must, `joining` come along where others of their
-/// topic share an object anyway. One object takes at most `bytes_max` of several.
+/// topic share an object anyway. One object takes at most `bytes_max` of several; who has as much
+/// alone moves alone, until nothing is left.
 pub(super) fn jobs(due: Vec<Weighed>, joining: Vec<Weighed>, bytes_max: u64) -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
     let mut topics: BTreeMap<TopicId, BTreeMap<PartitionId, Weighed>> = BTreeMap::new();
-    let is_small = |one: &Weighed| one.bytes < SHARE_BYTES_MAX;
+    let small_max = SHARE_BYTES_MAX.min(bytes_max);
+    let is_small = |one: &Weighed| one.bytes < small_max;
     for one in due {
         let id = one.partition.id();
         match is_small(&one) {
@@ -320,5 +322,8 @@ mod tests {
         let due = (0..300).map(|index| weighed(1, index, small)).collect();
         let many = jobs(due, vec![], u64::MAX);
         assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [256, 44]);
+        let due = vec![weighed(1, 0, 10), weighed(1, 1, 9), weighed(1, 2, 1)];
+        let few = jobs(due, vec![], 10);
+        assert_eq!(few.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -35,10 +35,23 @@ impl Store {
     /// Moves all closed ranges of one partition, or of all, to the tier now. Of all, small ones
     /// of a topic share an object.
     pub async fn tier(&self, p: Option<PartitionId>) -> Result<TierReport, TierError> {
-        let partitions: Vec<Arc<Partition>> = match p {
-            Some(p) => vec![self.partition(p)?],
-            None => self.inner.partitions.all().into_values().collect(),
-        };
+        match p {
+            Some(p) => self.tier_of(&[p]).await,
+            None => {
+                let all = self.inner.partitions.all().into_values();
+                self.tier_now(all.collect()).await
+            }
+        }
+    }
+
+    /// As `tier`, of some partitions.
+    pub async fn tier_of(&self, ids: &[PartitionId]) -> Result<TierReport, TierError> {
+        let partitions = ids.iter().map(|id| self.partition(*id));
+        let partitions: Result<Vec<Arc<Partition>>, LogError> = partitions.collect();
+        self.tier_now(partitions?).await
+    }
+
+    async fn tier_now(&self, partitions: Vec<Arc<Partition>>) -> Result<TierReport, TierError> {
         let partitions = partitions.into_iter();
         let partitions = partitions.filter(|partition| partition.config().tier);
         let due = partitions.map(weighed).collect();

@@ -104,6 +104,7 @@ async fn small_partitions_of_a_topic_share_an_object() {
     for id in ALL {
         assert_eq!(named(&store, id).await, data[1..]);
     }
+    assert_eq!(store.status().tier_objects, 2);
     store.close().await.unwrap();
     let store = bench.open().await;
     assert_eq!(dump_all(&store).await, before, "each reads its own");
