@@ -130,7 +130,7 @@ impl EntryHead {
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(
         bytes[at..at + 4]
             .try_into()
@@ -138,7 +138,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     )
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(
         bytes[at..at + 8]
             .try_into()

@@ -1,8 +1,9 @@
 //! A checkpoint of the WAL in a file of its own: all that the entries before a place say, so that
 //! opening reads only what follows. It is a help and never the truth.
 //!
-//! File `checkpoint`: magic `RMQCKP01`, length of the JSON u64, the JSON (`Json`), 64 bytes a
-//! batch in the order of the partitions (base u64, next u64, largest timestamp i64, append time
+//! File `checkpoint`: magic `RMQCKP01`, length of the JSON u64, the JSON (`Json`), 40 bytes a
+//! segment (id u64, base u64, salt u64, capacity u64, crc of the entry before u32, zero u32), 64
+//! bytes a batch in the order of the partitions (base u64, next u64, largest timestamp i64, append time
 //! i64, segment u64, byte in its file u64, size u32, records u32, 1 if a producer numbered it
 //! u32, epoch u32), crc32c of all that u32. Numbers are little-endian.
 //!
@@ -21,6 +22,7 @@ use model::compaction::Compacted;
 use model::{Offset, PartitionId, ShardEpoch};
 use serde::{Deserialize, Serialize};
 
+use super::entry::{u32_at, u64_at};
 use super::recovery::{Found, FoundBatch, head_of};
 use super::segment::{Location, OpenFiles, Segment, SegmentHead, segment_path};
 use super::writer::Place;
@@ -30,6 +32,7 @@ use crate::tier::manifest::ProducerMark;
 
 const NAME: &str = "checkpoint";
 const MAGIC: [u8; 8] = *b"RMQCKP01";
+const SEGMENT_LEN: usize = 40;
 const ROW_LEN: usize = 64;
 /// A larger one is not written, and not read: it holds three million batches.
 pub(crate) const SAVED_BYTES_MAX: usize = 256 << 20;
@@ -52,18 +55,10 @@ pub(crate) struct Saved {
 struct Json {
     /// Segment, byte in its file, and checksum of the entry before.
     place: (u64, u64, u32),
-    segments: Vec<JsonSegment>,
+    /// So many rows come first.
+    segments: u64,
     sequences: Vec<(u32, u64)>,
     partitions: Vec<JsonPartition>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct JsonSegment {
-    id: u64,
-    base: u64,
-    salt: u64,
-    previous: u32,
-    capacity: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,17 +104,10 @@ impl Saved {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let segments = self.segments.iter().map(|segment| JsonSegment {
-            id: segment.head.id,
-            base: segment.head.base,
-            salt: segment.head.salt,
-            previous: segment.head.previous,
-            capacity: segment.capacity,
-        });
         let place = &self.place;
         let json = Json {
             place: (place.segment.head.id, place.at, place.previous),
-            segments: segments.collect(),
+            segments: self.segments.len() as u64,
             sequences: self
                 .sequences
                 .iter()
@@ -133,10 +121,15 @@ impl Saved {
             .values()
             .map(|found| found.batches.len())
             .sum();
-        let mut out = Vec::with_capacity(16 + json.len() + rows * ROW_LEN + 4);
+        let mut out = Vec::with_capacity(
+            20 + json.len() + self.segments.len() * SEGMENT_LEN + rows * ROW_LEN,
+        );
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&(json.len() as u64).to_le_bytes());
         out.extend_from_slice(&json);
+        for segment in &self.segments {
+            put_segment(&mut out, segment);
+        }
         for found in self.partitions.values() {
             found
                 .batches
@@ -160,17 +153,12 @@ impl Saved {
         let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
         let (json, rows) = rest.split_at_checked(length).ok_or("it is too short")?;
         let json: Json = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let segment = |saved: &JsonSegment| {
-            let head = SegmentHead {
-                id: saved.id,
-                base: saved.base,
-                salt: saved.salt,
-                previous: saved.previous,
-            };
-            let path = segment_path(dir, saved.id);
-            Arc::new(Segment::new(head, path, saved.capacity, Arc::clone(files)))
-        };
-        let segments: Vec<Arc<Segment>> = json.segments.iter().map(segment).collect();
+        let length = usize::try_from(json.segments).unwrap_or(usize::MAX);
+        let length = length.saturating_mul(SEGMENT_LEN);
+        let (heads, rows) = rows.split_at_checked(length).ok_or("it is too short")?;
+        let segment = |row| Arc::new(segment(row, files, dir));
+        let (heads, _) = heads.as_chunks::<SEGMENT_LEN>();
+        let segments: Vec<Arc<Segment>> = heads.iter().map(segment).collect();
         let first = segments.first().map_or(0, |segment| segment.head.id);
         let by_id = |id: u64| segments.get(usize::try_from(id.checked_sub(first)?).ok()?);
         let mut rows = rows.chunks(ROW_LEN);
@@ -279,6 +267,26 @@ fn json_partition((id, found): (&PartitionId, &Found)) -> JsonPartition {
     }
 }
 
+fn put_segment(out: &mut Vec<u8>, segment: &Segment) {
+    let head = &segment.head;
+    for number in [head.id, head.base, head.salt, segment.capacity] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&head.previous.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+}
+
+fn segment(row: &[u8; SEGMENT_LEN], files: &Arc<OpenFiles>, dir: &Path) -> Segment {
+    let head = SegmentHead {
+        id: u64_at(row, 0),
+        base: u64_at(row, 8),
+        salt: u64_at(row, 16),
+        previous: u32_at(row, 32),
+    };
+    let path = segment_path(dir, head.id);
+    Segment::new(head, path, u64_at(row, 24), Arc::clone(files))
+}
+
 fn put_row(out: &mut Vec<u8>, base: Offset, batch: &FoundBatch) {
     let location = &batch.location;
     out.extend_from_slice(&base.to_le_bytes());
@@ -299,27 +307,19 @@ fn row_batch<'a>(
     segment: impl Fn(u64) -> Option<&'a Arc<Segment>>,
 ) -> Option<(Offset, FoundBatch)> {
     let row: &[u8; ROW_LEN] = row.try_into().ok()?;
-    let u64_at = |at: usize| {
-        let bytes = row[at..at + 8].try_into();
-        u64::from_le_bytes(bytes.expect("eight bytes were sliced"))
-    };
-    let u32_at = |at: usize| {
-        let bytes = row[at..at + 4].try_into();
-        u32::from_le_bytes(bytes.expect("four bytes were sliced"))
-    };
     let batch = FoundBatch {
-        next: u64_at(8),
-        records: u32_at(52),
-        max_timestamp: u64_at(16).cast_signed(),
-        append_time_us: u64_at(24).cast_signed(),
+        next: u64_at(row, 8),
+        records: u32_at(row, 52),
+        max_timestamp: u64_at(row, 16).cast_signed(),
+        append_time_us: u64_at(row, 24).cast_signed(),
         producer: None,
-        is_numbered: u32_at(56) != 0,
-        epoch: ShardEpoch(u32_at(60)),
+        is_numbered: u32_at(row, 56) != 0,
+        epoch: ShardEpoch(u32_at(row, 60)),
         location: Location {
-            segment: Arc::clone(segment(u64_at(32))?),
-            at: u64_at(40),
-            size: u32_at(48),
+            segment: Arc::clone(segment(u64_at(row, 32))?),
+            at: u64_at(row, 40),
+            size: u32_at(row, 48),
         },
     };
-    Some((u64_at(0), batch))
+    Some((u64_at(row, 0), batch))
 }
