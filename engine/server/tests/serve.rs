@@ -62,7 +62,14 @@ fn a_compacted_topic_keeps_the_newest_value_of_each_key() {
     let times = ["--tombstone-retention", "1h", "--retention", "30d"];
     let all = [&create[..], &["--no-tier"], &times].concat();
     world.run(&all).ok();
-    world.run(&["topic", "describe", "balances"]).ok();
+    let described = world.run(&["topic", "describe", "balances"]).ok().out;
+    for line in [
+        "retention:        30d",
+        "compact:          true",
+        "tombstones stand: 1h",
+    ] {
+        assert!(described.contains(line), "{line}: {described}");
+    }
     let keyless = world.run_with_input(&["produce", "balances"], b"{\"v\":1}\n");
     keyless.fails(1, "key");
 

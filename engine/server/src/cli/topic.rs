@@ -193,31 +193,7 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
     if session.json() {
         return written(output::print(&output::json(&description_json(&found))));
     }
-    let spec = &found.topic.spec;
-    let unlimited = || "unlimited".to_string();
-    let mut text = output::fields(&[
-        ("name", found.topic.name.clone()),
-        ("id", found.topic.id.to_string()),
-        ("value", spec.codec.to_string()),
-        (
-            "schema",
-            spec.schema
-                .as_ref()
-                .map_or("none".to_string(), ToString::to_string),
-        ),
-        ("schema version", found.topic.schema_version.to_string()),
-        ("durability", spec.durability.to_string()),
-        (
-            "retention",
-            spec.retention_ms
-                .map_or_else(unlimited, |ms| format!("{ms} ms")),
-        ),
-        (
-            "retention bytes",
-            spec.retention_bytes.map_or_else(unlimited, output::bytes),
-        ),
-        ("tier", spec.tier.to_string()),
-    ]);
+    let mut text = output::fields(&settings(&found.topic));
     text.push('\n');
     let rows: Vec<Vec<String>> = found
         .partitions
@@ -245,6 +221,43 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
     ];
     text.push_str(&output::table(&columns, &rows));
     written(output::print(&text))
+}
+
+/// What a topic is set to, for people.
+fn settings(topic: &ModelTopic) -> Vec<(&'static str, String)> {
+    let spec = &topic.spec;
+    let unlimited = || "unlimited".to_string();
+    let schema = spec.schema.as_ref();
+    let mut settings = vec![
+        ("name", topic.name.clone()),
+        ("id", topic.id.to_string()),
+        ("value", spec.codec.to_string()),
+        (
+            "schema",
+            schema.map_or("none".to_string(), ToString::to_string),
+        ),
+        ("schema version", topic.schema_version.to_string()),
+        ("durability", spec.durability.to_string()),
+        (
+            "retention",
+            spec.retention_ms.map_or_else(unlimited, output::time_ms),
+        ),
+        (
+            "retention bytes",
+            spec.retention_bytes.map_or_else(unlimited, output::bytes),
+        ),
+        ("tier", spec.tier.to_string()),
+        ("compact", spec.compact.to_string()),
+    ];
+    if spec.compact {
+        let stands = spec
+            .tombstone_retention_ms
+            .unwrap_or(model::topic::TOMBSTONE_RETENTION_MS_DEFAULT);
+        settings.push(("tombstones stand", output::time_ms(stands)));
+        let lag = spec.min_compaction_lag_ms.unwrap_or_default();
+        settings.push(("compaction lag", output::time_ms(lag)));
+    }
+    settings
 }
 
 /// One flat object, the same for the listing, the description and the HTTP door.

@@ -75,6 +75,21 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", units[unit])
 }
 
+/// A time for people, as they would write it: in the largest unit that says it exactly.
+pub fn time_ms(ms: u64) -> String {
+    let units = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ];
+    let exact = units.iter().find(|(_, len)| ms > 0 && ms % len == 0);
+    exact.map_or_else(
+        || format!("{ms}ms"),
+        |(unit, len)| format!("{}{unit}", ms / len),
+    )
+}
+
 /// Results to standard output.
 pub fn print(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -95,6 +110,13 @@ pub fn json(value: &impl serde::Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_said_as_people_write_them() {
+        let times = [0, 1_500, 90_000, 3_600_000, 604_800_000, 86_400_001];
+        let said = times.map(time_ms).join(" ");
+        assert_eq!(said, "0ms 1500ms 90s 1h 7d 86400001ms");
+    }
 
     #[test]
     fn tables_align_and_hide_control_characters() {
