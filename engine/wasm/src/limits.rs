@@ -34,10 +34,12 @@ pub const LOG_VALUES_MAX: usize = 64;
 pub const DESCRIBE_BYTES_MAX: usize = 256 << 10;
 /// Most imports and exports of a module that are listed.
 pub const NAMES_MAX: usize = 2000;
+/// A few calls of the outbox, so that passing a batch on costs no more than it brought.
+pub const OUTPUT_BYTES_OF_CALLS: usize = 1 << 10;
 /// Output that is always allowed, whatever the amplification says, in bytes.
 pub const OUTPUT_BYTES_FLOOR: usize = 1 << 20;
 /// What the host needs for each row and for each array that a call makes, beside its bytes.
-pub const ROW_BYTES: usize = 16;
+pub const ROW_BYTES: usize = 8;
 pub const COLUMN_BYTES: usize = 256;
 /// Frames of a guest's stack that are kept in a trap.
 pub const FRAMES_MAX: usize = 16;

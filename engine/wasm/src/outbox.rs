@@ -19,8 +19,8 @@ use wasmtime::{Error, Result};
 use crate::error::{Fault, bad};
 use crate::fields::{Declared, Place};
 use crate::limits::{
-    CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits, MESSAGE_BYTES_MAX,
-    OUTPUT_BYTES_FLOOR, ROW_BYTES,
+    CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits,
+    MESSAGE_BYTES_MAX, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
 };
 
 /// One call of `forward` or `emit`.
@@ -137,7 +137,7 @@ impl Outbox {
         limits: &Limits,
     ) {
         let written = columns.map_or(0, |columns| written_bytes(columns, None));
-        let by_ratio = (rows.bytes() + written)
+        let by_ratio = (rows.bytes() + written + OUTPUT_BYTES_OF_CALLS)
             .saturating_mul(limits.output_ratio_max)
             .max(OUTPUT_BYTES_FLOOR);
         *self = Outbox {
@@ -345,6 +345,7 @@ impl Outbox {
             ));
         }
         debug_assert_eq!(Some(column.len()), self.last_rows("set-header").ok());
+        self.charge(column.len().saturating_mul(name.len() + 8))?;
         let headers = match (&mut self.last, self.outcome.emissions.last_mut()) {
             (Last::Columns(building), _) => &mut building.headers,
             (_, Some(Emission::Emit { headers, .. })) => headers,

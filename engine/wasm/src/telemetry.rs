@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use crate::limits::{
-    HISTOGRAM_BOUNDS_MAX, LOG_LINE_BYTES_BESIDE, LOG_LINE_BYTES_MAX, Limits, METRIC_NAME_BYTES_MAX, TOLD_MAX,
+    HISTOGRAM_BOUNDS_MAX, LOG_LINE_BYTES_BESIDE, LOG_LINE_BYTES_MAX, Limits, METRIC_NAME_BYTES_MAX,
+    TOLD_MAX,
 };
 use crate::outbox::cut;
 

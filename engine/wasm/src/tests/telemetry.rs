@@ -178,13 +178,26 @@ fn lines_go_to_the_log_below_a_rate() {
         format!("(if (i32.eqz (call $enabled (i32.const 0))) (then unreachable)) {LOG} {LOG}");
     tracing::subscriber::with_default(lines.clone(), || {
         let limits = Limits {
-            log_bytes_per_s: 12,
+            log_bytes_per_s: 140,
             ..Limits::default()
         };
-        let guest = opened("", &process, &Metrics::default(), &limits);
+        let metrics = Metrics::default();
+        let guest = opened("", &process, &metrics, &limits);
         run(&mut guest.expect("it opens"), &rows()).expect("a good call");
+        // the next instance has what this one left
+        let again = opened("", &process, &metrics, &limits);
+        run(&mut again.expect("it opens"), &rows()).expect("a good call");
+        // an empty line costs what stands around it
+        let empty = "(call $log (i32.const 4) (i32.const 720) (i32.const 0) (i32.const 760)
+            (i32.const 0))";
+        let none = Limits {
+            log_bytes_per_s: 0,
+            ..Limits::default()
+        };
+        let empty = opened("", empty, &Metrics::default(), &none);
+        run(&mut empty.expect("it opens"), &rows()).expect("a good call");
     });
-    // 12 bytes each: the second has no room in this second
+    // 12 bytes each and 128 beside them: the second has no room in this second
     let line = "INFO message=one two k=v  pipeline=p node=n lane=3";
     assert_eq!(*lines.0.lock().expect("whole"), [line]);
     let mut silent = guest(
