@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use arrow::array::BinaryArray;
 use arrow::record_batch::RecordBatch;
-use codec::Format;
+use codec::{EncodeError, Format};
 use model::ids::Offset;
-use model::rows::Rows;
+use model::rows::{Rows, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
@@ -98,6 +98,14 @@ impl Program {
     }
 }
 
+/// What is on one port.
+#[derive(Clone, Default)]
+pub(crate) struct Made {
+    pub pieces: Vec<Chunk>,
+    /// Of the pieces, about.
+    bytes: usize,
+}
+
 /// One call of a node: where it stands and what it has so far.
 pub(crate) struct Call<'a> {
     pub node: usize,
@@ -110,8 +118,10 @@ pub(crate) struct Call<'a> {
     pub inputs: &'a [Option<&'a Format>],
     pub outputs: &'a [Option<&'a Format>],
     pub report: &'a mut Report,
+    /// Bytes on one port, of all calls for one batch.
+    pub port_bytes_max: usize,
     /// Pieces of each port, in order.
-    pub ports: &'a mut [Vec<Chunk>],
+    pub ports: &'a mut [Made],
 }
 
 /// The rows of one call of the guest.
@@ -131,7 +141,7 @@ impl Call<'_> {
         // A stack instead of recursion: the left half is worked first.
         let mut ranges = vec![(0usize, chunk.len())];
         while let Some((from, len)) = ranges.pop() {
-            if len == 0 || self.stopped() {
+            if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
                 continue;
             }
             if warm.guest.is_none() {
@@ -160,48 +170,53 @@ impl Call<'_> {
                 input,
                 watermark: i64::MIN,
             };
-            match guest.process(given) {
+            let error = match guest.process(given) {
                 Ok(outcome) => {
                     let given = Given {
                         input,
                         chunk: &part,
                     };
-                    self.outcome(warm, &given, outcome)?;
-                    warm.earn(len as u32);
+                    match self.kept(warm, &given, outcome)? {
+                        None => {
+                            warm.earn(len as u32);
+                            continue;
+                        }
+                        Some(too_much) => too_much,
+                    }
                 }
                 Err(ProcessError::Failed { code, message }) => {
                     self.report.fault(format!("{code}: {message}"));
                     self.failed(chunk, from, len, code, message);
+                    continue;
                 }
-                Err(error) => {
-                    warm.guest = None;
-                    self.report.fault(error.to_string());
-                    if len > 1 {
-                        let half = len / 2;
-                        ranges.push((from + half, len - half));
-                        ranges.push((from, half));
-                    } else {
-                        self.lethal(warm, chunk, from, &error);
-                    }
-                }
+                Err(error) => error,
+            };
+            warm.guest = None;
+            self.report.fault(error.to_string());
+            if len > 1 {
+                let half = len / 2;
+                ranges.push((from + half, len - half));
+                ranges.push((from, half));
+            } else {
+                self.lethal(warm, chunk, from, &error);
             }
         }
         Ok(())
     }
 
-    fn stopped(&self) -> bool {
-        matches!(
-            &self.report.cut,
-            Some(Cut {
-                why: Why::Stop { .. },
-                ..
-            })
-        )
+    /// Whether the lane stops before all these rows; what comes before the stop is still worked,
+    /// also for the inputs that follow.
+    fn stopped(&self, origins: &[u32]) -> bool {
+        let stop = |cut: &&Cut| matches!(cut.why, Why::Stop { .. });
+        let cut = self.report.cut.as_ref().filter(stop);
+        cut.is_some_and(|cut| origins.iter().all(|origin| *origin >= cut.origin))
     }
 
     fn stop(&mut self, chunk: &Chunk, row: usize, message: String) {
+        // the rows behind this one are not worked, and they may have come from earlier ones
+        let rest = chunk.origins[row..].iter().copied();
         self.report.cut(Cut {
-            origin: chunk.origins[row],
+            origin: rest.min().unwrap_or_default(),
             why: Why::Stop { message },
         });
     }
@@ -274,6 +289,31 @@ impl Call<'_> {
             };
             self.report.rejects.push(reject);
         }
+    }
+
+    /// Takes what a call said; all or nothing of it. Returns the limit that its rows went over.
+    fn kept(
+        &mut self,
+        warm: &mut Warm,
+        given: &Given<'_>,
+        outcome: Outcome,
+    ) -> Result<Option<ProcessError>, OperatorError> {
+        let (rejects, cut) = (self.report.rejects.len(), self.report.cut.clone());
+        let size = |port: &Made| (port.pieces.len(), port.bytes);
+        let before: Vec<(usize, usize)> = self.ports.iter().map(size).collect();
+        let Err(error) = self.outcome(warm, given, outcome) else {
+            return Ok(None);
+        };
+        let Some(limit) = too_much(&error) else {
+            return Err(error);
+        };
+        self.report.rejects.truncate(rejects);
+        self.report.cut = cut;
+        for (port, (len, bytes)) in self.ports.iter_mut().zip(before) {
+            port.pieces.truncate(len);
+            port.bytes = bytes;
+        }
+        Ok(Some(limit))
     }
 
     fn outcome(
@@ -360,8 +400,13 @@ impl Call<'_> {
                     emissions.next();
                 }
             }
+            let columns = match &emission {
+                Emission::Columns { columns, .. } => columns.get_array_memory_size(),
+                _ => 0,
+            };
             let (port, made) = self.emitted(warm, given, emission, bad)?;
-            self.ports[usize::from(port)].push(made);
+            let bytes = made.rows.bytes() + columns;
+            self.ports[usize::from(port)].push(made, bytes, self.port_bytes_max)?;
         }
         Ok(())
     }
@@ -441,6 +486,34 @@ impl Call<'_> {
             },
         }
     }
+}
+
+impl Made {
+    /// Refuses what could not be joined with what is here.
+    fn push(&mut self, piece: Chunk, bytes: usize, bytes_max: usize) -> Result<(), RowsError> {
+        self.bytes += bytes;
+        if self.bytes > bytes_max {
+            return Err(RowsError::Overflow {
+                column: "rows of an output",
+                bytes: self.bytes as u64,
+            });
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
+}
+
+/// The limit that an outcome went over, if that is why it cannot be taken.
+fn too_much(error: &OperatorError) -> Option<ProcessError> {
+    let limit = match error {
+        OperatorError::Rows(RowsError::Overflow { .. }) => i32::MAX as u64,
+        OperatorError::Encode(EncodeError::TooLarge { bytes_max, .. }) => *bytes_max as u64,
+        _ => return None,
+    };
+    Some(ProcessError::Limit {
+        what: "bytes on one output for one batch",
+        limit,
+    })
 }
 
 /// The emitted rows whose parents are bad.

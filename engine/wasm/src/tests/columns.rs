@@ -319,6 +319,28 @@ fn values_that_only_columns_hold_are_written_when_asked_for() {
 }
 
 #[test]
+fn floats_that_are_not_finite_are_null() {
+    let process = "(f64.store (i32.const 1200) (f64.const nan))
+        (f64.store (i32.const 1208) (f64.const 1.5))
+        (call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 800) (i32.const 2))
+        (call $set_floats (local.get $out) (i32.const 2) (i32.const 1200) (i32.const 2)
+          (i32.const 0) (i32.const 0))
+        (f64.store (i32.const 1200) (f64.const -inf))
+        (call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 800) (i32.const 2))
+        (call $set_packed_floats (local.get $out) (i32.const 2) (i32.const 1200) (i32.const 16)
+          (i32.const 0) (i32.const 0))";
+    let outcome = run_on(&mut opened(process), &batch(3)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(outcome.emissions.len(), 2);
+    for emission in &outcome.emissions {
+        let Emission::Columns { columns, .. } = emission else {
+            panic!("columns: {emission:?}");
+        };
+        let expected: ArrayRef = Arc::new(Float64Array::from(vec![None, Some(1.5)]));
+        assert_eq!(columns.column(2), &expected);
+    }
+}
+
+#[test]
 fn what_the_host_makes_of_columns_counts() {
     let each =
         "(call $emit (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";

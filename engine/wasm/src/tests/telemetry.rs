@@ -106,6 +106,13 @@ fn numbers_count_when_the_call_was_good() {
     let mut dying = guest(&format!("{TELL} unreachable"), &metrics);
     run(&mut dying, &rows()).expect_err("it dies");
     assert_eq!(told(&metrics), (3, vec![1, 1, 1], 55.5));
+    // nor does what an `open` counts that fails
+    let open = format!(
+        "{BOTH} (call $add (i32.const 600) (i32.const 1) (i32.const 608) (i32.const 1))
+         (local.set $answer (i32.const 800))"
+    );
+    assert!(opened(&open, "", &metrics, &Limits::default()).is_err());
+    assert_eq!(told(&metrics).0, 3);
     // another instance goes on where the first was
     run(&mut guest(TELL, &metrics), &rows()).expect("a good call");
     assert_eq!(told(&metrics), (6, vec![2, 2, 2], 111.0));
