@@ -2,7 +2,8 @@
 //!
 //! Called by: `stage::run`. Invariants: one row out per row in, in order; time and headers stay;
 //! the selected columns go on typed, and are written only where somebody needs the bytes; a float
-//! that is not finite is null, as it is when it is written. A row on which an expression fails is reported and left out.
+//! that is not finite is null, as it is when it is written. A row on which an expression fails is
+//! reported and left out.
 
 use std::sync::Arc;
 

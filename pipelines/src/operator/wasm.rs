@@ -144,22 +144,14 @@ impl Call<'_> {
             if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
                 continue;
             }
-            if warm.guest.is_none() {
-                match self.program.guest(self.lane, &warm.metrics) {
-                    Ok(guest) => warm.guest = Some(guest),
-                    Err(message) => {
-                        self.report.fault(message.clone());
-                        self.stop(
-                            chunk,
-                            from,
-                            format!("the module cannot be opened again: {message}"),
-                        );
-                        continue;
-                    }
+            let guest = match self.alive(warm) {
+                Ok(guest) => guest,
+                Err(message) => {
+                    self.report.fault(message.clone());
+                    let message = format!("the module cannot be opened again: {message}");
+                    self.stop(chunk, from, message);
+                    continue;
                 }
-            }
-            let Some(guest) = &mut warm.guest else {
-                continue;
             };
             let part = chunk.slice(from, len);
             let given = Input {
@@ -202,6 +194,15 @@ impl Call<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The lane's guest, opened again if it died.
+    fn alive<'w>(&self, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
+        let guest = match warm.guest.take() {
+            Some(guest) => guest,
+            None => self.program.guest(self.lane, &warm.metrics)?,
+        };
+        Ok(warm.guest.insert(guest))
     }
 
     /// Whether the lane stops before all these rows; what comes before the stop is still worked,
