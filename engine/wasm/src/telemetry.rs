@@ -69,10 +69,10 @@ impl Metrics {
         numbers.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn may_log(&self, bytes: u64, per_s: u64) -> Taken {
+    fn may_log(&self, bytes: u64, per_s: u64, now: Instant) -> Taken {
         let budget = self.0.log.lock();
         let mut budget = budget.unwrap_or_else(PoisonError::into_inner);
-        budget.take(bytes, per_s, Instant::now())
+        budget.take(bytes, per_s, now)
     }
 }
 
@@ -191,7 +191,8 @@ impl Telemetry {
         }
         let line = cut(&line, LOG_LINE_BYTES_MAX);
         let bytes = line.len() as u64 + LOG_LINE_BYTES_BESIDE;
-        let taken = self.metrics.may_log(bytes, self.log_bytes_per_s);
+        let (per_s, now) = (self.log_bytes_per_s, Instant::now());
+        let taken = self.metrics.may_log(bytes, per_s, now);
         let Labels {
             pipeline,
             node,
@@ -405,6 +406,20 @@ mod tests {
         check(500, 49, (true, Some(1)));
         check(9000, 100, (true, None));
         check(9000, 101, (false, None));
+    }
+
+    #[test]
+    fn instances_share_a_budget_and_a_level_that_is_off_takes_none() {
+        let (now, metrics) = (Instant::now(), Metrics::default());
+        let limits = Limits {
+            log_bytes_per_s: 200,
+            ..Limits::default()
+        };
+        let mut telemetry = Telemetry::new(Labels::default(), metrics.clone(), &limits);
+        // nobody listens here
+        telemetry.log(Level::TRACE, "x", &[]);
+        assert!(metrics.may_log(200, 200, now).granted);
+        assert!(!telemetry.metrics.may_log(1, 200, now).granted);
     }
 
     #[test]

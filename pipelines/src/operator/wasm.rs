@@ -300,8 +300,7 @@ impl Call<'_> {
         outcome: Outcome,
     ) -> Result<Option<ProcessError>, OperatorError> {
         let (rejects, cut) = (self.report.rejects.len(), self.report.cut.clone());
-        let size = |port: &Made| (port.pieces.len(), port.bytes);
-        let before: Vec<(usize, usize)> = self.ports.iter().map(size).collect();
+        let before: Vec<(usize, usize)> = self.ports.iter().map(Made::size).collect();
         let Err(error) = self.outcome(warm, given, outcome) else {
             return Ok(None);
         };
@@ -310,9 +309,8 @@ impl Call<'_> {
         };
         self.report.rejects.truncate(rejects);
         self.report.cut = cut;
-        for (port, (len, bytes)) in self.ports.iter_mut().zip(before) {
-            port.pieces.truncate(len);
-            port.bytes = bytes;
+        for (port, before) in self.ports.iter_mut().zip(before) {
+            port.back_to(before);
         }
         Ok(Some(limit))
     }
@@ -490,8 +488,19 @@ impl Call<'_> {
 }
 
 impl Made {
+    /// Pieces and bytes, for [`Made::back_to`].
+    pub fn size(&self) -> (usize, usize) {
+        (self.pieces.len(), self.bytes)
+    }
+
+    /// Drops what was pushed since.
+    pub fn back_to(&mut self, (pieces, bytes): (usize, usize)) {
+        self.pieces.truncate(pieces);
+        self.bytes = bytes;
+    }
+
     /// Refuses what could not be joined with what is here.
-    fn push(&mut self, piece: Chunk, bytes: usize, bytes_max: usize) -> Result<(), RowsError> {
+    pub fn push(&mut self, piece: Chunk, bytes: usize, bytes_max: usize) -> Result<(), RowsError> {
         self.bytes += bytes;
         if self.bytes > bytes_max {
             return Err(RowsError::Overflow {

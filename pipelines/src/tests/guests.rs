@@ -196,6 +196,20 @@ fn rows_that_find_no_room_on_an_output_are_rejected() {
 }
 
 #[test]
+fn of_a_call_that_finds_no_room_nothing_is_kept() {
+    let rows = chunk(&["aaaa"]);
+    let piece = rows.rows.bytes();
+    let mut made = Made::default();
+    assert!(made.push(rows.clone(), piece, 2 * piece).is_ok());
+    let before = made.size();
+    assert!(made.push(rows.clone(), piece, 2 * piece).is_ok());
+    assert!(made.push(rows.clone(), piece, 2 * piece).is_err());
+    made.back_to(before);
+    assert_eq!(made.pieces.len(), 1);
+    assert!(made.push(rows, piece, 2 * piece).is_ok());
+}
+
+#[test]
 fn a_lane_that_stops_has_worked_all_that_it_commits() {
     let kills = crate::limits::BREAKER_ROWS_MAX as usize;
     let chunks = [chunk(&["a", "b", "t", "c"]), chunk(&["x", "y", "z"])];
