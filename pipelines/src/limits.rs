@@ -37,6 +37,9 @@ pub const COMMITS_IN_FLIGHT_MAX: usize = 4;
 pub const FETCH_BYTES_MAX: usize = 4 << 20;
 /// Rows that may kill the guest before a lane's breaker opens; see `stage::run`.
 pub const BREAKER_ROWS_MAX: u32 = 32;
+/// Most bytes of rows that a module puts on one output for one batch, in all its calls together:
+/// what arrays can hold.
+pub const PORT_BYTES_MAX: usize = i32::MAX as usize;
 /// Good rows that win back one of `BREAKER_ROWS_MAX`.
 pub const BREAKER_ROWS_PER_CREDIT: u32 = 100;
 /// First and longest wait after a log error that says "try again", in milliseconds.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::ids::{Digest, Offset};
 use serde::{Deserialize, Serialize};
@@ -19,25 +19,55 @@ pub struct PipelineStatus {
     /// The newest generation that was started.
     pub generation: u64,
     pub lanes: Vec<LaneStatus>,
-    /// What modules count, by node and name, summed up over the lanes since they started.
+    /// What modules count, by node and name, summed up over the lanes, since each lane's generation
+    /// took over.
     #[serde(default)]
     pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
 }
 
-/// The numbers of one lane's modules, by node: they outlive an instance and a generation.
+/// The numbers of one lane's modules: they outlive an instance, and end with their generation, so
+/// that a trial counts apart from what runs and no name stays behind.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Numbers(Arc<Mutex<BTreeMap<String, Metrics>>>);
+pub(crate) struct Numbers(Arc<Mutex<Generations>>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    /// The one that is known to work.
+    adopted: u64,
+    /// By generation and node.
+    metrics: BTreeMap<(u64, String), Metrics>,
+}
 
 impl Numbers {
-    pub fn of(&self, node: &str) -> Metrics {
-        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.entry(node.to_string()).or_default().clone()
+    pub fn of(&self, generation: u64, node: &str) -> Metrics {
+        let key = (generation, node.to_string());
+        self.lock().metrics.entry(key).or_default().clone()
+    }
+
+    /// The numbers of this generation are the lane's from now on.
+    pub fn adopt(&self, generation: u64) {
+        let mut all = self.lock();
+        all.adopted = generation;
+        all.metrics.retain(|(of, _), _| *of >= generation);
+    }
+
+    /// A generation that was not taken.
+    pub fn forget(&self, generation: u64) {
+        let mut all = self.lock();
+        let adopted = all.adopted;
+        all.metrics
+            .retain(|(of, _), _| *of == adopted || *of != generation);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds them to those of other lanes.
     pub fn sum(&self, into: &mut BTreeMap<String, BTreeMap<String, Metric>>) {
-        let nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (node, metrics) in nodes.iter() {
+        let all = self.lock();
+        let adopted = |((of, _), _): &(&(u64, String), &Metrics)| *of == all.adopted;
+        for ((_, node), metrics) in all.metrics.iter().filter(adopted) {
             for (name, metric) in metrics.read() {
                 let known = into.entry(node.clone()).or_default().entry(name);
                 known.and_modify(|sum| sum.merge(&metric)).or_insert(metric);

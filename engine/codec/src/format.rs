@@ -2,13 +2,14 @@
 //!
 //! Called by pipelines (typed edges, sinks) and wasm (values that a guest asks for while only
 //! columns hold them). One per edge, cheap to clone, shared between threads.
-//! Invariants: what `encode` writes, `decode` reads back to the same columns; decoding keeps the
+//! Invariants: what `encode` writes, `decode` reads back to the same columns (floats are finite, see
+//! [`finite`]); decoding keeps the
 //! row count, and whether a row is good does not depend on the columns asked for.
 //! Refuses: raw values, which have no columns; codecs that are not built yet.
 
 use std::sync::Arc;
 
-use arrow::array::BinaryArray;
+use arrow::array::{BinaryArray, Float64Array};
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use model::schema::Schema;
@@ -112,9 +113,27 @@ impl Format {
     }
 }
 
+/// Floats with null for what is infinite or no number, which JSON cannot say: so columns that are
+/// never written are the same as those that are.
+pub fn finite(floats: &Float64Array) -> Float64Array {
+    if floats.values().iter().all(|value| value.is_finite()) {
+        return floats.clone();
+    }
+    floats.iter().map(|v| v.filter(|v| v.is_finite())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floats_that_are_not_finite_are_null() {
+        let floats = [Some(1.0), None, Some(f64::NAN), Some(f64::NEG_INFINITY)];
+        let floats = finite(&Float64Array::from_iter(floats));
+        let expected = Float64Array::from_iter([Some(1.0), None, None, None]);
+        assert_eq!(floats, expected);
+        assert_eq!(finite(&floats), expected);
+    }
 
     #[test]
     fn what_is_written_is_read_back() {

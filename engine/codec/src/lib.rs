@@ -12,5 +12,5 @@ mod format;
 pub mod json;
 pub mod time;
 
-pub use format::{Format, Projection};
+pub use format::{Format, Projection, finite};
 pub use json::{BytesAs, DecodeError, Decoded, EncodeError, JsonDecoder, JsonEncoder, encode_json};

@@ -3,7 +3,8 @@
 //! Called by: `link::columns` (fills it), `guest` (which columns a batch must bring), `outbox` (what
 //! an emitted column may be).
 //! Invariants: what is selected is in the input's schema, what is declared fits the output's; a
-//! value goes from one type into another only without loss: see `goes_into`.
+//! value goes from one type into another only without loss, but for integers beyond 2^53 that are
+//! taken as floats: see `goes_into`.
 //! Refuses: with a failure for the module's author: what was asked for, and what there is.
 
 use std::sync::Arc;
@@ -51,7 +52,8 @@ fn refusal<T>(code: &'static str, message: String) -> Result<T, Refusal> {
     Err(Refusal { code, message })
 }
 
-/// Whether values of one type may be taken as another, without loss.
+/// Whether values of one type may be taken as another: without loss, but that an integer beyond
+/// 2^53 (in either direction) becomes the nearest float.
 fn goes_into(from: FieldType, to: FieldType) -> bool {
     from == to
         || matches!(

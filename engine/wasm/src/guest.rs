@@ -7,9 +7,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::ArrayRef;
 use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use codec::Format;
 use model::ids::{Digest, Offset};
@@ -178,8 +178,8 @@ impl Module {
         let answer = guarded(&mut store, |store| open.call(store, (handle,)))?;
         let state = store.data_mut();
         state.opening = false;
-        state.telemetry.keep();
         answer_of(answer)?;
+        state.telemetry.keep();
         let ports = context.outputs.len();
         let live = Live { store, process };
         Ok(Guest {
@@ -280,10 +280,8 @@ impl Guest {
             _ => Vec::new(),
         };
         let unwritten = input.unwritten.zip(input.columns);
-        let given = rows.bytes() + unwritten.map_or(0, |(_, columns)| bytes_of(columns));
-        state
-            .outbox
-            .begin(rows.len(), given, self.ports, &self.limits);
+        let outbox = &mut state.outbox;
+        outbox.begin(rows, input.columns, self.ports, &self.limits);
         state.lent = Some(Lent {
             rows: rows.clone(),
             unwritten: unwritten.map(|(format, columns)| (columns.clone(), format.clone())),
@@ -305,6 +303,7 @@ impl Guest {
                 } = store.data_mut();
                 if let Err(failed) = answer_of(answer) {
                     telemetry.forget();
+                    *outbox = Outbox::default();
                     return Err(failed);
                 }
                 match outbox.finish() {
@@ -372,19 +371,6 @@ fn pick(
         }
     };
     Ok(indices.iter().map(|i| columns.column(*i).clone()).collect())
-}
-
-/// Bytes of the columns' values, about.
-fn bytes_of(columns: &RecordBatch) -> usize {
-    let one = |array: &ArrayRef| match array.data_type() {
-        DataType::Utf8 | DataType::Binary => {
-            let data = array.to_data();
-            let offsets = &data.buffers()[0].typed_data::<i32>()[data.offset()..];
-            (offsets[array.len()] - offsets[0]) as usize + 4 * array.len()
-        }
-        _ => 8 * array.len(),
-    };
-    columns.columns().iter().map(one).sum()
 }
 
 fn answer_of((answer,): Answer) -> Result<(), ProcessError> {

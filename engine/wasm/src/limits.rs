@@ -21,6 +21,8 @@ pub const HEADERS_PER_EMIT_MAX: usize = 64;
 pub const HEADER_NAME_BYTES_MAX: usize = 255;
 /// Longest line of a module in the log, in bytes.
 pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
+/// What a line costs beside its text: time, level, pipeline, node and lane.
+pub const LOG_LINE_BYTES_BESIDE: u64 = 128;
 /// Longest name of a counter or histogram in bytes, most bounds.
 pub const METRIC_NAME_BYTES_MAX: usize = 64;
 pub const HISTOGRAM_BOUNDS_MAX: usize = 32;
@@ -32,8 +34,13 @@ pub const LOG_VALUES_MAX: usize = 64;
 pub const DESCRIBE_BYTES_MAX: usize = 256 << 10;
 /// Most imports and exports of a module that are listed.
 pub const NAMES_MAX: usize = 2000;
+/// A few calls of the outbox, so that passing a batch on costs no more than it brought.
+pub const OUTPUT_BYTES_OF_CALLS: usize = 1 << 10;
 /// Output that is always allowed, whatever the amplification says, in bytes.
 pub const OUTPUT_BYTES_FLOOR: usize = 1 << 20;
+/// What the host needs for each row and for each array that a call makes, beside its bytes.
+pub const ROW_BYTES: usize = 8;
+pub const COLUMN_BYTES: usize = 256;
 /// Frames of a guest's stack that are kept in a trap.
 pub const FRAMES_MAX: usize = 16;
 
@@ -66,9 +73,10 @@ pub struct Limits {
     pub deadline_ms: u64,
     /// The same for instantiation and `open`.
     pub open_deadline_ms: u64,
-    /// Bytes that one call may emit at most.
+    /// Bytes that one call may emit at most: what the host makes of it, so that keys and headers
+    /// that rows inherit and names of fields count for each row.
     pub output_bytes_max: usize,
-    /// Bytes of log a second, in each lane.
+    /// Bytes of log a second, in each lane; each line costs [`LOG_LINE_BYTES_BESIDE`] more.
     pub log_bytes_per_s: u64,
     /// Counters and histograms.
     pub metrics: usize,

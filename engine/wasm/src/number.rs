@@ -2,7 +2,8 @@
 //!
 //! Called by: `link`.
 //! Invariants: as for byte strings: one copy outward and one inward; a column of a guest has as
-//! many numbers as rows are expected. Bits and numbers of absent rows mean nothing.
+//! many numbers as rows are expected. Bits and numbers of absent rows mean nothing. A float of a
+//! guest that is infinite or no number is null, as it is where rows are written.
 //! Refuses: with a message that names the column and both counts.
 
 use std::sync::Arc;
@@ -193,7 +194,7 @@ pub(crate) fn take<T: 'static>(
             let times = TimestampMicrosecondArray::new(buffer.into(), nulls);
             Arc::new(times.with_timezone("UTC"))
         }
-        Width::Float => Arc::new(Float64Array::new(buffer.into(), nulls)),
+        Width::Float => Arc::new(codec::finite(&Float64Array::new(buffer.into(), nulls))),
     })
 }
 

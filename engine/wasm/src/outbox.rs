@@ -2,21 +2,25 @@
 //!
 //! Called by: `link` (fills it), `guest` (hands it to pipelines).
 //! Invariants: every row index is below the batch's length, every port below the outputs' count,
-//! every emitted column has one entry per parent; bytes held stay below the call's budget.
+//! every emitted column has one entry per parent; what the host will make of a call, inherited
+//! keys and headers and the names of fields included, stays below its budget.
 //! Refuses: bad indices, ports and lengths with a message (the guest is trapped), floods by limit.
 
 use std::sync::Arc;
 
+use arrow::array::cast::AsArray;
 use arrow::array::{Array, ArrayRef, BinaryArray, new_null_array};
 use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use model::rows::Rows;
 use wasmtime::{Error, Result};
 
 use crate::error::{Fault, bad};
 use crate::fields::{Declared, Place};
 use crate::limits::{
-    CODE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits, MESSAGE_BYTES_MAX,
-    OUTPUT_BYTES_FLOOR,
+    CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits,
+    MESSAGE_BYTES_MAX, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
 };
 
 /// One call of `forward` or `emit`.
@@ -101,10 +105,19 @@ struct Building {
     headers: Vec<(String, BinaryArray)>,
 }
 
+/// What a call was given.
+#[derive(Debug)]
+struct Batch {
+    rows: Rows,
+    columns: Option<RecordBatch>,
+}
+
 /// The outbox resource while a call runs.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     outcome: Outcome,
+    /// The batch, which rows are forwarded of and inherit from.
+    batch: Option<Batch>,
     rows: usize,
     ports: usize,
     bytes: usize,
@@ -116,12 +129,23 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn begin(&mut self, rows: usize, bytes_in: usize, ports: usize, limits: &Limits) {
-        let by_ratio = bytes_in
+    pub(crate) fn begin(
+        &mut self,
+        rows: &Rows,
+        columns: Option<&RecordBatch>,
+        ports: usize,
+        limits: &Limits,
+    ) {
+        let written = columns.map_or(0, |columns| written_bytes(columns, None));
+        let by_ratio = (rows.bytes() + written + OUTPUT_BYTES_OF_CALLS)
             .saturating_mul(limits.output_ratio_max)
             .max(OUTPUT_BYTES_FLOOR);
         *self = Outbox {
-            rows,
+            rows: rows.len(),
+            batch: Some(Batch {
+                rows: rows.clone(),
+                columns: columns.cloned(),
+            }),
             ports,
             bytes_max: by_ratio.min(limits.output_bytes_max),
             ..Outbox::default()
@@ -130,14 +154,15 @@ impl Outbox {
 
     pub(crate) fn finish(&mut self) -> Result<Outcome> {
         self.close()?;
-        Ok(std::mem::take(&mut self.outcome))
+        Ok(std::mem::take(self).outcome)
     }
 
     /// Nothing more is set on the last emit.
     fn close(&mut self) -> Result<()> {
         if let Last::Columns(building) = std::mem::take(&mut self.last) {
-            // a column of nulls costs the guest no byte, but the host its room
-            self.charge(building.null_bytes())?;
+            let parents = building.parents.as_deref();
+            let keys = building.keys.is_none();
+            self.charge(building.late_bytes() + self.inherited(parents, keys))?;
             self.outcome.emissions.push(building.finish()?);
         }
         Ok(())
@@ -155,6 +180,16 @@ impl Outbox {
             }));
         }
         Ok(())
+    }
+
+    /// What new rows get of their parents: headers, and keys where they have none of their own.
+    fn inherited(&self, parents: Option<&[u32]>, keys: bool) -> usize {
+        let Some(Batch { rows, .. }) = &self.batch else {
+            return 0;
+        };
+        let keys = if keys { rows.key_bytes(parents) } else { 0 };
+        let made = parents.map_or(self.rows, <[u32]>::len);
+        (keys + rows.header_bytes(parents)) as usize + made * ROW_BYTES
     }
 
     pub(crate) fn port(&self, call: &str, port: u16) -> Result<()> {
@@ -181,6 +216,12 @@ impl Outbox {
 
     pub(crate) fn forward(&mut self, port: u16, rows: Vec<u32>) -> Result<()> {
         self.close()?;
+        if let Some(batch) = &self.batch {
+            let columns = batch.columns.as_ref();
+            let written = columns.map_or(0, |columns| written_bytes(columns, Some(&rows)));
+            let taken = batch.rows.taken_bytes(&rows) as usize;
+            self.charge(taken + written + rows.len() * ROW_BYTES)?;
+        }
         let forward = Emission::Forward { port, rows };
         self.outcome.emissions.push(forward);
         Ok(())
@@ -194,6 +235,7 @@ impl Outbox {
         values: BinaryArray,
     ) -> Result<()> {
         self.close()?;
+        self.charge(self.inherited(Some(&parents), false))?;
         self.last = Last::Emit;
         self.outcome.emissions.push(Emission::Emit {
             port,
@@ -214,6 +256,8 @@ impl Outbox {
         declared: Arc<Declared>,
     ) -> Result<()> {
         self.close()?;
+        // an array costs the host its room even if it has no rows
+        self.charge(declared.schema.fields().len() * COLUMN_BYTES)?;
         self.last = Last::Columns(Box::new(Building {
             port,
             rows: parents.as_ref().map_or(self.rows, Vec::len),
@@ -227,23 +271,24 @@ impl Outbox {
         Ok(())
     }
 
-    /// Rows of the last emit of columns, which `call` wants to add to.
-    pub(crate) fn columns_rows(&self, call: &str) -> Result<usize> {
+    fn building(&self, call: &str) -> Result<&Building> {
         match &self.last {
-            Last::Columns(building) => Ok(building.rows),
+            Last::Columns(building) => Ok(building),
             _ => bad(format!("{call}: there is no emit of columns before it")),
         }
     }
 
+    /// Rows of the last emit of columns, which `call` wants to add to.
+    pub(crate) fn columns_rows(&self, call: &str) -> Result<usize> {
+        Ok(self.building(call)?.rows)
+    }
+
     /// The field that `call` sets, and the rows it must have.
     pub(crate) fn column(&self, call: &str, column: u16) -> Result<(&Place, usize)> {
-        let rows = self.columns_rows(call)?;
-        let Last::Columns(building) = &self.last else {
-            return bad(format!("{call}: there is no emit of columns before it"));
-        };
+        let building = self.building(call)?;
         let at = usize::from(column);
         match (building.declared.fields.get(at), building.arrays.get(at)) {
-            (Some(place), Some(None)) => Ok((place, rows)),
+            (Some(place), Some(None)) => Ok((place, building.rows)),
             (Some(place), _) => bad(format!("{call}: field `{}` was set already", place.name)),
             _ => bad(format!(
                 "{call}: column {column}, but {} were declared for port {}",
@@ -253,13 +298,12 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn set_column(&mut self, column: u16, array: ArrayRef) -> Result<()> {
+    pub(crate) fn set_column(&mut self, column: u16, array: ArrayRef) {
         if let Last::Columns(building) = &mut self.last
             && let Some(place) = building.arrays.get_mut(usize::from(column))
         {
             *place = Some(array);
         }
-        Ok(())
     }
 
     pub(crate) fn set_keys(&mut self, keys: BinaryArray) {
@@ -301,6 +345,7 @@ impl Outbox {
             ));
         }
         debug_assert_eq!(Some(column.len()), self.last_rows("set-header").ok());
+        self.charge(column.len().saturating_mul(name.len() + 8))?;
         let headers = match (&mut self.last, self.outcome.emissions.last_mut()) {
             (Last::Columns(building), _) => &mut building.headers,
             (_, Some(Emission::Emit { headers, .. })) => headers,
@@ -345,11 +390,12 @@ impl Outbox {
 }
 
 impl Building {
-    /// Room for the columns that were not set.
-    fn null_bytes(&self) -> usize {
-        let set = self.arrays.iter().flatten().count();
-        let columns = self.declared.schema.fields().len();
-        self.rows.saturating_mul(8 * (columns - set))
+    /// What is made of the columns beside the bytes that were set: nulls, and each field's name and
+    /// punctuation once a row when the rows are written.
+    fn late_bytes(&self) -> usize {
+        let fields = self.declared.schema.fields().iter();
+        let row: usize = fields.map(field_bytes).sum();
+        self.rows.saturating_mul(row)
     }
 
     /// The columns in the order of the output's schema; what was not set is null.
@@ -381,6 +427,30 @@ impl Building {
             headers: self.headers,
         })
     }
+}
+
+/// What a field costs in each row that is written, beside the bytes of text.
+fn field_bytes(field: &FieldRef) -> usize {
+    field.name().len() + 8
+}
+
+/// About what the chosen rows of columns take when they are written; `None`: all.
+fn written_bytes(columns: &RecordBatch, rows: Option<&[u32]>) -> usize {
+    let len = rows.map_or(columns.num_rows(), <[u32]>::len);
+    let row: usize = columns.schema_ref().fields().iter().map(field_bytes).sum();
+    let text = |array: &ArrayRef| {
+        let offsets = match array.data_type() {
+            DataType::Utf8 => array.as_string::<i32>().value_offsets(),
+            DataType::Binary => array.as_binary::<i32>().value_offsets(),
+            _ => return 0,
+        };
+        let cell = |row: usize| (offsets[row + 1] - offsets[row]) as usize;
+        match rows {
+            Some(rows) => rows.iter().map(|row| cell(*row as usize)).sum(),
+            None => (offsets[len] - offsets[0]) as usize,
+        }
+    };
+    len.saturating_mul(row) + columns.columns().iter().map(text).sum::<usize>()
 }
 
 /// At most `max` bytes of a text, cut between characters.

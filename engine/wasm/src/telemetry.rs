@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use crate::limits::{
-    HISTOGRAM_BOUNDS_MAX, LOG_LINE_BYTES_MAX, Limits, METRIC_NAME_BYTES_MAX, TOLD_MAX,
+    HISTOGRAM_BOUNDS_MAX, LOG_LINE_BYTES_BESIDE, LOG_LINE_BYTES_MAX, Limits, METRIC_NAME_BYTES_MAX,
+    TOLD_MAX,
 };
 use crate::outbox::cut;
 
@@ -28,10 +29,16 @@ pub struct Labels {
     pub lane: u32,
 }
 
-/// Numbers of a module in one lane. Cheap to clone; clones are the same numbers, so that they
-/// outlive an instance.
+/// Numbers of a module in one lane, and what it may still log. Cheap to clone; clones are the same
+/// numbers, so that they outlive an instance.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Arc<Mutex<BTreeMap<String, Metric>>>);
+pub struct Metrics(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    numbers: Mutex<BTreeMap<String, Metric>>,
+    log: Mutex<Budget>,
+}
 
 /// One number, or the spread of many.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,7 +65,14 @@ impl Metrics {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Metric>> {
         // plain numbers: whole even if a writer panicked
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let numbers = self.0.numbers.lock();
+        numbers.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_log(&self, bytes: u64, per_s: u64, now: Instant) -> Taken {
+        let budget = self.0.log.lock();
+        let mut budget = budget.unwrap_or_else(PoisonError::into_inner);
+        budget.take(bytes, per_s, now)
     }
 }
 
@@ -87,7 +101,7 @@ impl Metric {
                     *count = count.saturating_add(*more);
                 }
                 *count = count.saturating_add(*others);
-                *sum += added;
+                *sum = finite(*sum + added);
             }
             _ => {}
         }
@@ -113,14 +127,19 @@ impl Metric {
         else {
             return;
         };
-        if value.is_nan() {
+        if !value.is_finite() {
             return;
         }
         let bucket = bounds.partition_point(|bound| *bound < value);
         counts[bucket] = counts[bucket].saturating_add(1);
         *count = count.saturating_add(1);
-        *sum += value;
+        *sum = finite(*sum + value);
     }
+}
+
+/// The nearest number that can be written as JSON.
+fn finite(sum: f64) -> f64 {
+    sum.clamp(f64::MIN, f64::MAX)
 }
 
 /// What one instance tells.
@@ -132,14 +151,14 @@ pub(crate) struct Telemetry {
     /// By id.
     names: Vec<String>,
     /// What the running call added, by id.
-    pending: Vec<(u32, Told)>,
+    pending: Vec<(u32, Addition)>,
     /// Additions and values in there.
     told: usize,
-    budget: Budget,
+    log_bytes_per_s: u64,
 }
 
 #[derive(Debug)]
-enum Told {
+enum Addition {
     Added(u64),
     Observed(Vec<f64>),
 }
@@ -153,12 +172,15 @@ impl Telemetry {
             names: Vec::new(),
             pending: Vec::new(),
             told: 0,
-            budget: Budget::new(limits.log_bytes_per_s),
+            log_bytes_per_s: limits.log_bytes_per_s,
         }
     }
 
-    /// Logs a line, unless too many were logged lately.
+    /// Logs a line, if its level is kept and not too many were logged lately.
     pub(crate) fn log(&mut self, level: Level, message: &str, values: &[&str]) {
+        if !enabled(level) {
+            return;
+        }
         let mut line = String::new();
         plain(message, &mut line);
         for pair in values.chunks(2) {
@@ -168,7 +190,9 @@ impl Telemetry {
             plain(pair.get(1).copied().unwrap_or_default(), &mut line);
         }
         let line = cut(&line, LOG_LINE_BYTES_MAX);
-        let taken = self.budget.take(line.len() as u64, Instant::now());
+        let bytes = line.len() as u64 + LOG_LINE_BYTES_BESIDE;
+        let (per_s, now) = (self.log_bytes_per_s, Instant::now());
+        let taken = self.metrics.may_log(bytes, per_s, now);
         let Labels {
             pipeline,
             node,
@@ -232,12 +256,12 @@ impl Telemetry {
 
     pub(crate) fn add(&mut self, id: u32, amount: u64) {
         self.told += 1;
-        self.pending.push((id, Told::Added(amount)));
+        self.pending.push((id, Addition::Added(amount)));
     }
 
     pub(crate) fn observe(&mut self, id: u32, values: Vec<f64>) {
         self.told += values.len() + 1;
-        self.pending.push((id, Told::Observed(values)));
+        self.pending.push((id, Addition::Observed(values)));
     }
 
     /// The call returned ok: what it added counts.
@@ -252,10 +276,10 @@ impl Telemetry {
                 continue;
             };
             match (metric, told) {
-                (Metric::Counter { value }, Told::Added(amount)) => {
+                (Metric::Counter { value }, Addition::Added(amount)) => {
                     *value = value.saturating_add(amount);
                 }
-                (histogram, Told::Observed(values)) => {
+                (histogram, Addition::Observed(values)) => {
                     values
                         .into_iter()
                         .for_each(|value| histogram.observe(value));
@@ -320,9 +344,8 @@ fn plain(text: &str, out: &mut String) {
 }
 
 /// Bytes of log a second: a bucket that holds one second's worth.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Budget {
-    per_s: u64,
     left: u64,
     at: Option<Instant>,
     dropped: u64,
@@ -335,22 +358,16 @@ struct Taken {
 }
 
 impl Budget {
-    fn new(per_s: u64) -> Budget {
-        Budget {
-            per_s,
-            left: per_s,
-            at: None,
-            dropped: 0,
-        }
-    }
-
-    fn take(&mut self, bytes: u64, now: Instant) -> Taken {
-        let passed = self
-            .at
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let earned = (passed.as_secs_f64() * self.per_s as f64) as u64;
-        if earned > 0 || self.at.is_none() {
-            self.left = self.left.saturating_add(earned).min(self.per_s);
+    fn take(&mut self, bytes: u64, per_s: u64, now: Instant) -> Taken {
+        let earned = match self.at {
+            None => per_s,
+            Some(at) => {
+                let passed = now.saturating_duration_since(at);
+                (passed.as_secs_f64() * per_s as f64) as u64
+            }
+        };
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(per_s);
             self.at = Some(now);
         }
         if bytes > self.left {
@@ -371,13 +388,15 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_budget_fills_with_time() {
-        let (start, mut budget) = (Instant::now(), Budget::new(100));
+        let (start, mut budget) = (Instant::now(), Budget::default());
         let mut check = |ms: u64, bytes: u64, want: (bool, Option<u64>)| {
-            let taken = budget.take(bytes, start + Duration::from_millis(ms));
+            let taken = budget.take(bytes, 100, start + Duration::from_millis(ms));
             assert_eq!((taken.granted, taken.dropped), want, "at {ms} ms");
         };
         check(0, 60, (true, None));
@@ -387,6 +406,20 @@ mod tests {
         check(500, 49, (true, Some(1)));
         check(9000, 100, (true, None));
         check(9000, 101, (false, None));
+    }
+
+    #[test]
+    fn instances_share_a_budget_and_a_level_that_is_off_takes_none() {
+        let (now, metrics) = (Instant::now(), Metrics::default());
+        let limits = Limits {
+            log_bytes_per_s: 200,
+            ..Limits::default()
+        };
+        let mut telemetry = Telemetry::new(Labels::default(), metrics.clone(), &limits);
+        // nobody listens here
+        telemetry.log(Level::TRACE, "x", &[]);
+        assert!(metrics.may_log(200, 200, now).granted);
+        assert!(!telemetry.metrics.may_log(1, 200, now).granted);
     }
 
     #[test]
@@ -404,13 +437,20 @@ mod tests {
             assert!(histogram(bounds).is_err());
         }
         let mut metric = histogram(vec![1.0, 2.0]).expect("they ascend");
-        [0.5, 1.0, 1.5, 9.0, f64::NAN]
+        [0.5, 1.0, 1.5, 9.0, f64::NAN, f64::INFINITY]
             .into_iter()
             .for_each(|value| metric.observe(value));
-        let Metric::Histogram { counts, count, .. } = metric else {
+        [f64::MAX, f64::MAX]
+            .into_iter()
+            .for_each(|value| metric.observe(value));
+        metric.merge(&metric.clone());
+        let Metric::Histogram {
+            counts, count, sum, ..
+        } = metric
+        else {
             panic!("a histogram");
         };
-        assert_eq!((counts, count), (vec![2, 1, 1], 4));
+        assert_eq!((counts, count, sum), (vec![4, 2, 6], 12, f64::MAX));
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! `map`: makes JSON objects of selected columns, and may change the key.
 //!
 //! Called by: `stage::run`. Invariants: one row out per row in, in order; time and headers stay;
-//! the selected columns go on typed, and are written only where somebody needs the bytes. A row on
-//! which an expression fails is reported and left out.
+//! the selected columns go on typed, and are written only where somebody needs the bytes; a float
+//! that is not finite is null, as it is when it is written. A row on which an expression fails is
+//! reported and left out.
 
+use std::sync::Arc;
+
+use arrow::array::cast::AsArray;
+use arrow::array::types::Float64Type;
 use arrow::array::{Array, ArrayRef, BinaryArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use arrow::record_batch::RecordBatch;
 use codec::{Format, Projection};
 use expr::Expr;
@@ -27,7 +32,11 @@ pub(crate) fn map(
     let (chunk, values) = evaluate(node, &all, chunk, report)?;
     let mut columns = Vec::with_capacity(select.len());
     for ((field, _), values) in select.iter().zip(&values) {
-        columns.push(cast(values, &field.ty.to_arrow())?);
+        let column = cast(values, &field.ty.to_arrow())?;
+        columns.push(match column.as_primitive_opt::<Float64Type>() {
+            Some(floats) => Arc::new(codec::finite(floats)),
+            None => column,
+        });
     }
     let columns = RecordBatch::try_new(format.arrow().clone(), columns)?;
     let keys = match key {
@@ -122,10 +131,13 @@ pub(crate) fn decode(
     if chunk.unwritten.as_ref() == Some(format) {
         return Ok(chunk);
     }
-    // what comes here with columns was decoded as this format before
+    // what comes here with columns of these types was decoded as this format before, or says the same
     let has = |columns: &RecordBatch| {
-        let mut names = wanted.schema().fields().iter();
-        names.all(|field| columns.schema_ref().index_of(field.name()).is_ok())
+        let same = |field: &FieldRef| {
+            let have = columns.schema_ref().field_with_name(field.name());
+            have.is_ok_and(|have| have.data_type() == field.data_type())
+        };
+        wanted.schema().fields().iter().all(same)
     };
     if chunk.unwritten.is_none() && chunk.columns.as_ref().is_some_and(has) {
         return Ok(chunk);
@@ -146,4 +158,38 @@ pub(crate) fn decode(
         .iter_mut()
         .for_each(|reject| reject.port = Some(port));
     chunk.without(&bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, Int64Array};
+    use model::schema::Schema;
+    use model::topic::PayloadCodec;
+
+    use super::*;
+
+    #[test]
+    fn columns_of_another_type_are_decoded_anew() {
+        let schema = Schema::from_json(&serde_json::json!({"a": "float"}));
+        let schema = Arc::new(schema.expect("it is a schema"));
+        let format = Format::new(PayloadCodec::Json, schema).expect("json has columns");
+        let ints: ArrayRef = Arc::new(Int64Array::from(vec![3]));
+        let value = BinaryArray::from_vec(vec![br#"{"a":3}"#]);
+        let chunk = Chunk {
+            rows: Rows {
+                timestamps: vec![0].into(),
+                keys: BinaryArray::new_null(1),
+                values: value,
+                headers: None,
+            },
+            origins: vec![0],
+            columns: Some(RecordBatch::try_from_iter([("a", ints)]).expect("it is a batch")),
+            unwritten: None,
+        };
+        let wanted = format.project(|_| true);
+        let decoded = decode((0, 0), &format, &wanted, chunk, &mut Report::default());
+        let columns = decoded.expect("it is decoded").columns.expect("columns");
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![3.0]));
+        assert_eq!(columns.column(0), &floats);
+    }
 }

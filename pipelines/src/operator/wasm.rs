@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use arrow::array::BinaryArray;
 use arrow::record_batch::RecordBatch;
-use codec::Format;
+use codec::{EncodeError, Format};
 use model::ids::Offset;
-use model::rows::Rows;
+use model::rows::{Rows, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
@@ -98,6 +98,14 @@ impl Program {
     }
 }
 
+/// What is on one port.
+#[derive(Clone, Default)]
+pub(crate) struct Made {
+    pub pieces: Vec<Chunk>,
+    /// Of the pieces, about.
+    bytes: usize,
+}
+
 /// One call of a node: where it stands and what it has so far.
 pub(crate) struct Call<'a> {
     pub node: usize,
@@ -110,8 +118,10 @@ pub(crate) struct Call<'a> {
     pub inputs: &'a [Option<&'a Format>],
     pub outputs: &'a [Option<&'a Format>],
     pub report: &'a mut Report,
+    /// Bytes on one port, of all calls for one batch.
+    pub port_bytes_max: usize,
     /// Pieces of each port, in order.
-    pub ports: &'a mut [Vec<Chunk>],
+    pub ports: &'a mut [Made],
 }
 
 /// The rows of one call of the guest.
@@ -131,25 +141,17 @@ impl Call<'_> {
         // A stack instead of recursion: the left half is worked first.
         let mut ranges = vec![(0usize, chunk.len())];
         while let Some((from, len)) = ranges.pop() {
-            if len == 0 || self.stopped() {
+            if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
                 continue;
             }
-            if warm.guest.is_none() {
-                match self.program.guest(self.lane, &warm.metrics) {
-                    Ok(guest) => warm.guest = Some(guest),
-                    Err(message) => {
-                        self.report.fault(message.clone());
-                        self.stop(
-                            chunk,
-                            from,
-                            format!("the module cannot be opened again: {message}"),
-                        );
-                        continue;
-                    }
+            let guest = match self.alive(warm) {
+                Ok(guest) => guest,
+                Err(message) => {
+                    self.report.fault(message.clone());
+                    let message = format!("the module cannot be opened again: {message}");
+                    self.stop(chunk, from, message);
+                    continue;
                 }
-            }
-            let Some(guest) = &mut warm.guest else {
-                continue;
             };
             let part = chunk.slice(from, len);
             let given = Input {
@@ -160,48 +162,62 @@ impl Call<'_> {
                 input,
                 watermark: i64::MIN,
             };
-            match guest.process(given) {
+            let error = match guest.process(given) {
                 Ok(outcome) => {
                     let given = Given {
                         input,
                         chunk: &part,
                     };
-                    self.outcome(warm, &given, outcome)?;
-                    warm.earn(len as u32);
+                    match self.kept(warm, &given, outcome)? {
+                        None => {
+                            warm.earn(len as u32);
+                            continue;
+                        }
+                        Some(too_much) => too_much,
+                    }
                 }
                 Err(ProcessError::Failed { code, message }) => {
                     self.report.fault(format!("{code}: {message}"));
                     self.failed(chunk, from, len, code, message);
+                    continue;
                 }
-                Err(error) => {
-                    warm.guest = None;
-                    self.report.fault(error.to_string());
-                    if len > 1 {
-                        let half = len / 2;
-                        ranges.push((from + half, len - half));
-                        ranges.push((from, half));
-                    } else {
-                        self.lethal(warm, chunk, from, &error);
-                    }
-                }
+                Err(error) => error,
+            };
+            warm.guest = None;
+            self.report.fault(error.to_string());
+            if len > 1 {
+                let half = len / 2;
+                ranges.push((from + half, len - half));
+                ranges.push((from, half));
+            } else {
+                self.lethal(warm, chunk, from, &error);
             }
         }
         Ok(())
     }
 
-    fn stopped(&self) -> bool {
-        matches!(
-            &self.report.cut,
-            Some(Cut {
-                why: Why::Stop { .. },
-                ..
-            })
-        )
+    /// The lane's guest, opened again if it died.
+    fn alive<'w>(&self, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
+        let guest = match warm.guest.take() {
+            Some(guest) => guest,
+            None => self.program.guest(self.lane, &warm.metrics)?,
+        };
+        Ok(warm.guest.insert(guest))
+    }
+
+    /// Whether the lane stops before all these rows; what comes before the stop is still worked,
+    /// also for the inputs that follow.
+    fn stopped(&self, origins: &[u32]) -> bool {
+        let stop = |cut: &&Cut| matches!(cut.why, Why::Stop { .. });
+        let cut = self.report.cut.as_ref().filter(stop);
+        cut.is_some_and(|cut| origins.iter().all(|origin| *origin >= cut.origin))
     }
 
     fn stop(&mut self, chunk: &Chunk, row: usize, message: String) {
+        // the rows behind this one are not worked, and they may have come from earlier ones
+        let rest = chunk.origins[row..].iter().copied();
         self.report.cut(Cut {
-            origin: chunk.origins[row],
+            origin: rest.min().unwrap_or_default(),
             why: Why::Stop { message },
         });
     }
@@ -274,6 +290,29 @@ impl Call<'_> {
             };
             self.report.rejects.push(reject);
         }
+    }
+
+    /// Takes what a call said; all or nothing of it. Returns the limit that its rows went over.
+    fn kept(
+        &mut self,
+        warm: &mut Warm,
+        given: &Given<'_>,
+        outcome: Outcome,
+    ) -> Result<Option<ProcessError>, OperatorError> {
+        let (rejects, cut) = (self.report.rejects.len(), self.report.cut.clone());
+        let before: Vec<(usize, usize)> = self.ports.iter().map(Made::size).collect();
+        let Err(error) = self.outcome(warm, given, outcome) else {
+            return Ok(None);
+        };
+        let Some(limit) = too_much(&error) else {
+            return Err(error);
+        };
+        self.report.rejects.truncate(rejects);
+        self.report.cut = cut;
+        for (port, before) in self.ports.iter_mut().zip(before) {
+            port.back_to(before);
+        }
+        Ok(Some(limit))
     }
 
     fn outcome(
@@ -360,8 +399,13 @@ impl Call<'_> {
                     emissions.next();
                 }
             }
+            let columns = match &emission {
+                Emission::Columns { columns, .. } => columns.get_array_memory_size(),
+                _ => 0,
+            };
             let (port, made) = self.emitted(warm, given, emission, bad)?;
-            self.ports[usize::from(port)].push(made);
+            let bytes = made.rows.bytes() + columns;
+            self.ports[usize::from(port)].push(made, bytes, self.port_bytes_max)?;
         }
         Ok(())
     }
@@ -441,6 +485,45 @@ impl Call<'_> {
             },
         }
     }
+}
+
+impl Made {
+    /// Pieces and bytes, for [`Made::back_to`].
+    pub fn size(&self) -> (usize, usize) {
+        (self.pieces.len(), self.bytes)
+    }
+
+    /// Drops what was pushed since.
+    pub fn back_to(&mut self, (pieces, bytes): (usize, usize)) {
+        self.pieces.truncate(pieces);
+        self.bytes = bytes;
+    }
+
+    /// Refuses what could not be joined with what is here.
+    pub fn push(&mut self, piece: Chunk, bytes: usize, bytes_max: usize) -> Result<(), RowsError> {
+        self.bytes += bytes;
+        if self.bytes > bytes_max {
+            return Err(RowsError::Overflow {
+                column: "rows of an output",
+                bytes: self.bytes as u64,
+            });
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
+}
+
+/// The limit that an outcome went over, if that is why it cannot be taken.
+fn too_much(error: &OperatorError) -> Option<ProcessError> {
+    let limit = match error {
+        OperatorError::Rows(RowsError::Overflow { .. }) => i32::MAX as u64,
+        OperatorError::Encode(EncodeError::TooLarge { bytes_max, .. }) => *bytes_max as u64,
+        _ => return None,
+    };
+    Some(ProcessError::Limit {
+        what: "bytes on one output for one batch",
+        limit,
+    })
 }
 
 /// The emitted rows whose parents are bad.

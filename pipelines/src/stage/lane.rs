@@ -89,7 +89,7 @@ struct Opening {
 impl Opening {
     fn start(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Opening {
         let open = stage.clone();
-        let job = tokio::task::spawn_blocking(move || Chain::open(open, lane, numbers));
+        let job = tokio::task::spawn_blocking(move || Chain::open(open, lane, &numbers));
         Opening {
             stage,
             job,
@@ -424,6 +424,9 @@ impl Lane {
                 // that is known to work.
                 let old = self.chain.replace(chain);
                 self.fallback = self.fallback.take().or(old);
+                if self.fallback.is_none() {
+                    self.shared.numbers.adopt(to);
+                }
                 self.tried = None;
                 self.rows_max = None;
                 self.shared.update(|s| {
@@ -445,6 +448,7 @@ impl Lane {
     /// The new generation is not taken; the old one goes on.
     fn declined(&self, to: u64, from: u64, why: String) {
         tracing::warn!(partition = %self.partition, to, from, why, "hand-over rolled back");
+        self.shared.numbers.forget(to);
         let gap_us = self.gap.as_micros() as u64;
         self.shared.update(|s| {
             let offset = s.position;
@@ -599,6 +603,9 @@ impl Lane {
         let old = self
             .fallback
             .take_if(|_| sent.generation == self.chain.as_ref().map_or(0, |c| c.stage.generation));
+        if old.is_some() {
+            self.shared.numbers.adopt(sent.generation);
+        }
         let gap_us = self.gap.as_micros() as u64;
         self.shared.update(|s| {
             s.position = sent.next;

@@ -13,7 +13,8 @@ use model::rows::Rows;
 
 use super::needs::{Typed, typed};
 use super::{Op, Port, Stage, StageNode};
-use crate::operator::wasm::{Call, Tried, Warm};
+use crate::limits::PORT_BYTES_MAX;
+use crate::operator::wasm::{Call, Made, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
 use crate::status::Numbers;
@@ -49,10 +50,10 @@ pub(crate) struct RunError {
 
 impl Chain {
     /// Opens the guests of every node.
-    pub fn open(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Result<Chain, String> {
+    pub fn open(stage: Arc<Stage>, lane: u32, numbers: &Numbers) -> Result<Chain, String> {
         let open = |node: &StageNode| match &node.op {
             Op::Wasm(program) => program
-                .open(lane, numbers.of(&node.name))
+                .open(lane, numbers.of(stage.generation, &node.name))
                 .map(Some)
                 .map_err(|e| format!("node `{}`: {e}", node.name)),
             _ => Ok(None),
@@ -148,7 +149,7 @@ impl Step<'_> {
             _ => None,
         };
         if let (Some(program), Some(warm)) = (wasm, guest) {
-            let mut pieces: Vec<Vec<Chunk>> = vec![Vec::new(); self.node.ports.len()];
+            let mut made = vec![Made::default(); self.node.ports.len()];
             let from = |(node, port): &(usize, usize)| self.stage.port(*node, *port);
             let inputs: Vec<_> = self
                 .node
@@ -166,14 +167,15 @@ impl Step<'_> {
                 inputs: &inputs,
                 outputs: &outputs,
                 report,
-                ports: &mut pieces,
+                port_bytes_max: PORT_BYTES_MAX,
+                ports: &mut made,
             };
             for (input, (node, port)) in self.node.inputs.iter().enumerate() {
                 if let Some(chunk) = ports.get(*node).and_then(|p| p.get(*port)) {
                     call.run(warm, input as u16, chunk)?;
                 }
             }
-            return pieces.iter().map(|pieces| joined(pieces)).collect();
+            return made.iter().map(|made| joined(&made.pieces)).collect();
         }
         let chunk = self.input(ports)?;
         if chunk.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wasm::Metric;
 
 use crate::Runtime;
-use crate::tests::support::guest::columns;
+use crate::tests::support::guest::{columns, columns_counting};
 use crate::tests::support::{World, done, text, until};
 
 const SCHEMA: &str = "{ codec: json, schema: { n: int64, s: string } }";
@@ -117,6 +117,52 @@ async fn neighbours_and_expressions_work_on_the_same_columns() {
         &[],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_float_that_is_not_finite_is_null_before_it_is_written() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: {} } }\n  \
+                 x: { kind: map, inputs: [src], select: { n: n, f: \"1e308 * 10.0 * n\" } }\n  \
+                 g: { kind: filter, inputs: [x], where: \"f is null\" }\n  \
+                 o: { kind: sink, inputs: [w], topic: out }\n  \
+                 r: { kind: sink, inputs: [g], topic: rest }\n";
+    check(
+        nodes,
+        &ROWS[..1],
+        &[r#"{"n":1,"s":"one"}"#],
+        &[r#"{"n":1,"f":null}"#],
+        &[],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn numbers_are_those_of_a_generation() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: {} } }\n  \
+                 o: { kind: sink, inputs: [w], topic: out }\n  \
+                 r: { kind: sink, inputs: [w.pass], topic: rest }\n";
+    let world = World::new();
+    let yaml = yaml(SCHEMA, nodes);
+    let runtime = apply(&world, &yaml).await.unwrap_or_else(|e| panic!("{e}"));
+    let counted = || runtime.status().pop().expect("it runs").metrics["w"].clone();
+    let one = |name: &str, value| BTreeMap::from([(name.to_string(), Metric::Counter { value })]);
+    world.produce("in", 0, &ROWS[..2]);
+    until(&runtime, done).await;
+    assert_eq!(counted(), one("rows", 2));
+    let second = world.module(columns_counting("seen")).await;
+    let applied = world.apply(&runtime, &yaml, &[("m", second)]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    until(&runtime, |lanes| lanes[0].generation == 2).await;
+    // it has committed nothing yet: the numbers are those of the one before
+    assert_eq!(counted(), one("rows", 2));
+    world.produce("in", 0, &ROWS[..1]);
+    until(&runtime, |lanes| {
+        done(lanes) && lanes[0].handovers.len() == 1
+    })
+    .await;
+    assert_eq!(counted(), one("seen", 1));
 }
 
 #[tokio::test]

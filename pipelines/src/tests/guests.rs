@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::operator::wasm::{Call, Made, Program, RetryPolicy};
+use crate::operator::{Chunk, Report};
 use crate::tests::support::guest::{broken, guest, mended};
 use crate::tests::support::{World, done, text, until};
 use crate::{LaneState, LaneStatus, Runtime};
@@ -120,6 +122,100 @@ async fn the_breaker_stops_a_lane_that_only_kills() {
         "{why}"
     );
     assert_eq!(world.values("out", 1), ["fine"]);
+}
+
+/// Rows with these values, which came from the first rows of the batch.
+fn chunk(values: &[&str]) -> Chunk {
+    let mut builder = model::rows::RowsBuilder::new();
+    let mut push = |value: &&str| builder.push(0, None, Some(value.as_bytes()), &[]);
+    values.iter().for_each(&mut push);
+    Chunk {
+        rows: builder.finish(),
+        origins: (0..values.len() as u32).collect(),
+        ..Chunk::empty()
+    }
+}
+
+/// Runs a guest over chunks of its inputs; what it reports, and the values on its output.
+fn called(chunks: &[Chunk], port_bytes_max: usize, kills: usize) -> (Report, Vec<String>) {
+    let module = World::new().host.load(&guest('-', ""), &Default::default());
+    let program = Program {
+        module: module.unwrap_or_else(|e| panic!("{e}")),
+        context: wasm::OpenContext {
+            inputs: vec!["a".into(), "b".into()],
+            outputs: vec!["out".into()],
+            ..Default::default()
+        },
+        limits: Default::default(),
+        retry: RetryPolicy {
+            max: 0,
+            backoff_ms: 1,
+            cap_ms: 1,
+        },
+    };
+    let mut warm = program.open(0, Default::default()).expect("it opens");
+    let (mut report, mut ports) = (Report::default(), vec![Made::default()]);
+    let mut call = Call {
+        node: 0,
+        lane: 0,
+        program: &program,
+        offsets: &[0, 1, 2, 3],
+        tried: None,
+        inputs: &[None, None],
+        outputs: &[None],
+        report: &mut report,
+        port_bytes_max,
+        ports: &mut ports,
+    };
+    for _ in 0..kills {
+        call.run(&mut warm, 0, &chunk(&["t"])).expect("it runs");
+    }
+    call.report.rejects.clear();
+    for (input, chunk) in chunks.iter().enumerate() {
+        call.run(&mut warm, input as u16, chunk).expect("it runs");
+    }
+    let rows = Chunk::concat(&ports[0].pieces).expect("they fit").rows;
+    let values = rows.records().map(|row| text(row.value)).collect();
+    (report, values)
+}
+
+#[test]
+fn rows_that_find_no_room_on_an_output_are_rejected() {
+    let first = chunk(&["aaaa", "bbbb"]);
+    let bytes = first.rows.bytes();
+    let chunks = [first, chunk(&["cccc", "r", "dddd"])];
+    let (report, values) = called(&chunks, bytes, 0);
+    assert_eq!(values, ["aaaa", "bbbb"]);
+    assert_eq!(report.cut, None);
+    let found: Vec<_> = report
+        .rejects
+        .iter()
+        .map(|r| (r.origin, &r.code[..]))
+        .collect();
+    assert_eq!(found, [(0, "limit"), (1, "code"), (2, "limit")]);
+}
+
+#[test]
+fn of_a_call_that_finds_no_room_nothing_is_kept() {
+    let rows = chunk(&["aaaa"]);
+    let piece = rows.rows.bytes();
+    let mut made = Made::default();
+    assert!(made.push(rows.clone(), piece, 2 * piece).is_ok());
+    let before = made.size();
+    assert!(made.push(rows.clone(), piece, 2 * piece).is_ok());
+    assert!(made.push(rows.clone(), piece, 2 * piece).is_err());
+    made.back_to(before);
+    assert_eq!(made.pieces.len(), 1);
+    assert!(made.push(rows, piece, 2 * piece).is_ok());
+}
+
+#[test]
+fn a_lane_that_stops_has_worked_all_that_it_commits() {
+    let kills = crate::limits::BREAKER_ROWS_MAX as usize;
+    let chunks = [chunk(&["a", "b", "t", "c"]), chunk(&["x", "y", "z"])];
+    let (report, values) = called(&chunks, usize::MAX, kills);
+    assert_eq!(report.cut.map(|cut| cut.origin), Some(2));
+    assert_eq!(values, ["a", "b", "x", "y", "z"]);
 }
 
 #[tokio::test]

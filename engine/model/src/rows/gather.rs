@@ -65,15 +65,36 @@ impl Rows {
         })
     }
 
-    /// Bytes of keys and values of the chosen rows, to check a budget before taking them.
+    /// Bytes of keys, values and headers of the chosen rows, to check a budget before taking them.
     /// Rows that are not there count as nothing.
     pub fn taken_bytes(&self, rows: &[u32]) -> u64 {
-        let (keys, values) = (self.keys.value_offsets(), self.values.value_offsets());
-        let len = |offsets: &[i32], row: usize| match offsets.get(row..row + 2) {
-            Some([from, to]) => (to - from) as u64,
+        let values = span_of(self.values.value_offsets(), Some(rows));
+        self.key_bytes(Some(rows)) + values + self.header_bytes(Some(rows))
+    }
+
+    /// Bytes of the keys of the chosen rows; `None`: of all.
+    pub fn key_bytes(&self, rows: Option<&[u32]>) -> u64 {
+        span_of(self.keys.value_offsets(), rows)
+    }
+
+    /// Bytes of the headers of the chosen rows, their names included; `None`: of all.
+    pub fn header_bytes(&self, rows: Option<&[u32]>) -> u64 {
+        let Some(headers) = &self.headers else {
+            return 0;
+        };
+        let (names, values) = (headers.names.offsets(), headers.values.offsets());
+        let between = |ends: &[i32], from: i32, to: i32| ends[to as usize] - ends[from as usize];
+        let entries = |from: i32, to: i32| {
+            let bytes = between(names, from, to) as u64 + between(values, from, to) as u64;
+            bytes + (to - from) as u64 * 8
+        };
+        let Some(rows) = rows else {
+            return entries(headers.rows[0], headers.rows[self.len()]);
+        };
+        let one = |row: &u32| match headers.rows.get(*row as usize..*row as usize + 2) {
+            Some([from, to]) => entries(*from, *to),
             _ => 0,
         };
-        let one = |row: &u32| len(keys, *row as usize) + len(values, *row as usize);
         rows.iter().map(one).sum()
     }
 
@@ -184,6 +205,18 @@ fn join<T: ByteArrayType<Offset = i32>>(
     // SAFETY: as in `gather`: whole cells of valid arrays, offsets that end at `data.len()`,
     // one validity bit a cell.
     Ok(unsafe { GenericByteArray::new_unchecked(offsets, data.into(), nulls) })
+}
+
+/// Bytes of the chosen cells; `None`: of all.
+fn span_of(offsets: &[i32], rows: Option<&[u32]>) -> u64 {
+    let Some(rows) = rows else {
+        return span(offsets) as u64;
+    };
+    let one = |row: &u32| match offsets.get(*row as usize..*row as usize + 2) {
+        Some([from, to]) => (to - from) as u64,
+        _ => 0,
+    };
+    rows.iter().map(one).sum()
 }
 
 /// Bytes from the first to the last offset.

@@ -292,7 +292,8 @@ pub(super) fn set_numbers(
         return bad(format!("{what} was declared as {}", place.given));
     };
     let array = take(values, cx, &what, width, rows)?;
-    outbox_of(cx)?.set_column(column, array)
+    outbox_of(cx)?.set_column(column, array);
+    Ok(())
 }
 
 pub(super) fn set_bytes(cx: &mut Cx<'_>, column: u16, values: &impl GuestColumn) -> Result<()> {
@@ -304,7 +305,8 @@ pub(super) fn set_bytes(cx: &mut Cx<'_>, column: u16, values: &impl GuestColumn)
         FieldType::Bytes => std::sync::Arc::new(values.take(cx, &what, rows)?),
         given => return bad(format!("{what} was declared as {given}")),
     };
-    outbox_of(cx)?.set_column(column, array)
+    outbox_of(cx)?.set_column(column, array);
+    Ok(())
 }
 
 fn what(call: &str, place: &Place) -> String {

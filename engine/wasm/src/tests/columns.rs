@@ -318,6 +318,62 @@ fn values_that_only_columns_hold_are_written_when_asked_for() {
     assert_eq!(keys, values);
 }
 
+#[test]
+fn floats_that_are_not_finite_are_null() {
+    let process = "(f64.store (i32.const 1200) (f64.const nan))
+        (f64.store (i32.const 1208) (f64.const 1.5))
+        (call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 800) (i32.const 2))
+        (call $set_floats (local.get $out) (i32.const 2) (i32.const 1200) (i32.const 2)
+          (i32.const 0) (i32.const 0))
+        (f64.store (i32.const 1200) (f64.const -inf))
+        (call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 800) (i32.const 2))
+        (call $set_packed_floats (local.get $out) (i32.const 2) (i32.const 1200) (i32.const 16)
+          (i32.const 0) (i32.const 0))";
+    let outcome = run_on(&mut opened(process), &batch(3)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(outcome.emissions.len(), 2);
+    for emission in &outcome.emissions {
+        let Emission::Columns { columns, .. } = emission else {
+            panic!("columns: {emission:?}");
+        };
+        let expected: ArrayRef = Arc::new(Float64Array::from(vec![None, Some(1.5)]));
+        assert_eq!(columns.column(2), &expected);
+    }
+}
+
+#[test]
+fn what_the_host_makes_of_columns_counts() {
+    let each =
+        "(call $emit (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
+    let none =
+        "(call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0))";
+    let two = "(call $emit (local.get $out) (i32.const 0) (i32.const 1) (i32.const 800)
+        (i32.const 2))";
+    // the names of fields in each row; an array, even of no rows; the keys of parents
+    for (call, times, key) in [(each, 50, 1), (none, 700, 1), (two, 100, 100_000)] {
+        let key = vec![b'k'; key];
+        let mut builder = RowsBuilder::new();
+        (0..300).for_each(|row| {
+            let key = if row == 1 { &key[..] } else { b"k" };
+            builder.push(row, Some(key), Some(b"v"), &[]);
+        });
+        let (rows, columns) = (builder.finish(), batch(300));
+        let offsets: Vec<u64> = (0..300).collect();
+        let run = |times: usize| {
+            opened(&call.repeat(times)).process(Input {
+                rows: &rows,
+                columns: Some(&columns),
+                unwritten: None,
+                offsets: &offsets,
+                input: 0,
+                watermark: 0,
+            })
+        };
+        run(5).unwrap_or_else(|e| panic!("{e}"));
+        let text = run(times).expect_err("it is too much").to_string();
+        assert!(text.contains("output bytes in one call"), "{call}: {text}");
+    }
+}
+
 fn refused(context: &OpenContext, open: &str) -> String {
     match load(&typed_guest(open, "")).open(context, &Limits::default()) {
         Ok(_) => "it opened".to_owned(),

@@ -260,6 +260,37 @@ fn flooding_the_outbox() {
     );
 }
 
+/// A row with this key and header.
+fn heavy(key: usize, header: usize) -> Rows {
+    let mut builder = RowsBuilder::new();
+    let (key, header) = (vec![b'k'; key], vec![b'h'; header]);
+    builder.push(1, Some(&key), Some(b"v"), &[("h", Some(&header))]);
+    builder.push(2, None, Some(b"v"), &[]);
+    builder.push(3, None, Some(b"v"), &[]);
+    builder.finish()
+}
+
+#[test]
+fn copying_what_a_row_inherits() {
+    let forward = "(call $forward (local.get $out) (i32.const 0) (i32.const 128) (i32.const 1))";
+    let emit = emit("(i32.const 160) (i32.const 3)", 3, 0);
+    let one = (100_000, 100_000);
+    for (call, (key, header)) in [(forward, one), (&emit[..], (0, 100_000))] {
+        // to pass it on is not dear, even if no more comes out than went in
+        let limits = Limits {
+            output_ratio_max: 1,
+            ..Limits::default()
+        };
+        let rows = heavy(key * 20, header * 20);
+        let once = run(&mut open(&guest("", call), &limits), &rows);
+        once.unwrap_or_else(|e| panic!("{e}"));
+        let mut guest = open(&guest("", &call.repeat(100)), &Limits::default());
+        let many = run(&mut guest, &heavy(key, header));
+        let text = many.expect_err("it is too much").to_string();
+        assert!(text.contains("output bytes in one call"), "{text}");
+    }
+}
+
 #[test]
 fn keeping_what_was_lent() {
     let wat = wat("", "").replace("(call $batch_drop (local.get $rows))", "");

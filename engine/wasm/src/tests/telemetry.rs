@@ -106,6 +106,13 @@ fn numbers_count_when_the_call_was_good() {
     let mut dying = guest(&format!("{TELL} unreachable"), &metrics);
     run(&mut dying, &rows()).expect_err("it dies");
     assert_eq!(told(&metrics), (3, vec![1, 1, 1], 55.5));
+    // nor does what an `open` counts that fails
+    let open = format!(
+        "{BOTH} (call $add (i32.const 600) (i32.const 1) (i32.const 608) (i32.const 1))
+         (local.set $answer (i32.const 800))"
+    );
+    assert!(opened(&open, "", &metrics, &Limits::default()).is_err());
+    assert_eq!(told(&metrics).0, 3);
     // another instance goes on where the first was
     run(&mut guest(TELL, &metrics), &rows()).expect("a good call");
     assert_eq!(told(&metrics), (6, vec![2, 2, 2], 111.0));
@@ -174,17 +181,28 @@ fn names_and_bounds_are_refused_with_a_failure() {
 #[test]
 fn lines_go_to_the_log_below_a_rate() {
     let lines = Lines::default();
+    // while there are two, a line of a test beside this one does not decide alone that nobody listens
+    let _second = tracing::Dispatch::new(lines.clone());
     let process =
         format!("(if (i32.eqz (call $enabled (i32.const 0))) (then unreachable)) {LOG} {LOG}");
     tracing::subscriber::with_default(lines.clone(), || {
         let limits = Limits {
-            log_bytes_per_s: 12,
+            log_bytes_per_s: 140,
             ..Limits::default()
         };
         let guest = opened("", &process, &Metrics::default(), &limits);
         run(&mut guest.expect("it opens"), &rows()).expect("a good call");
+        // an empty line costs what stands around it
+        let empty = "(call $log (i32.const 4) (i32.const 720) (i32.const 0) (i32.const 760)
+            (i32.const 0))";
+        let none = Limits {
+            log_bytes_per_s: 0,
+            ..Limits::default()
+        };
+        let empty = opened("", empty, &Metrics::default(), &none);
+        run(&mut empty.expect("it opens"), &rows()).expect("a good call");
     });
-    // 12 bytes each: the second has no room in this second
+    // 12 bytes each and 128 beside them: the second has no room in this second
     let line = "INFO message=one two k=v  pipeline=p node=n lane=3";
     assert_eq!(*lines.0.lock().expect("whole"), [line]);
     let mut silent = guest(

@@ -33,12 +33,18 @@ pub(crate) fn mended() -> Vec<u8> {
 /// A guest over typed columns `n: int64` and `s: string`: emits them as they came on port 0, but
 /// traps on a row whose text begins with `t`, and forwards every row on port 1. It counts its `rows`.
 pub(crate) fn columns() -> Vec<u8> {
+    columns_counting("rows")
+}
+
+/// The same with another name for the counter, of four bytes.
+pub(crate) fn columns_counting(name: &str) -> Vec<u8> {
+    let wat = COLUMNS.replace("\"rows\"", &format!("\"{name}\""));
     let fields: String = [600u32, 1, 1, 601, 1, 3]
         .iter()
         .flat_map(|number| number.to_le_bytes())
         .map(|byte| format!("\\{byte:02x}"))
         .collect();
-    encode(&COLUMNS.replace("{fields}", &fields))
+    encode(&wat.replace("{fields}", &fields))
 }
 
 fn encode(text: &str) -> Vec<u8> {
