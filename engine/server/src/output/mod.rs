@@ -83,7 +83,9 @@ pub fn time_ms(ms: u64) -> String {
         ("m", 60_000),
         ("s", 1_000),
     ];
-    let exact = units.iter().find(|(_, len)| ms > 0 && ms % len == 0);
+    let exact = units
+        .iter()
+        .find(|(_, len)| ms > 0 && ms.is_multiple_of(*len));
     exact.map_or_else(
         || format!("{ms}ms"),
         |(unit, len)| format!("{}{unit}", ms / len),
