@@ -94,7 +94,8 @@ impl Bare {
     }
 
     /// The same over a store of one's own making.
-    pub async fn open_with(config: StoreConfig, partitions: u32, tiered: bool) -> Result<Bare> {
+    pub async fn open_with(mut config: StoreConfig, partitions: u32, tiered: bool) -> Result<Bare> {
+        config.epoch = BrokerConfig::default().epoch;
         let metadata = Metadata::open(&config.dir.join("meta")).await?;
         let command = Command::TopicCreate {
             name: "bench".to_string(),

@@ -113,6 +113,7 @@ impl World {
         let configs = partition_configs(&self.catalog.catalog());
         let config = StoreConfig {
             queue_bytes_max: self.queue_bytes_max,
+            epoch,
             ..StoreConfig::new(self.dir.path())
         };
         let store = Store::open(config, configs).await.unwrap();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Catalog;
-use openraft::error::{Fatal, InitializeError, RaftError};
+use openraft::error::Fatal;
 use openraft::network::RaftNetworkFactory;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use tokio::sync::watch;
@@ -113,15 +113,15 @@ impl Node {
     /// Makes this node a group of its own unless it is in one, and waits until it leads and has
     /// applied all that its log holds.
     pub(crate) async fn lead_alone(&self) -> Result<(), OpenError> {
-        let members = BTreeMap::from([(self.id, Member::default())]);
-        match self.raft.initialize(members).await {
-            Ok(()) => {}
+        let stopped = |fatal: Fatal<NodeId>| OpenError::start(why(&self.store, &fatal));
+        if self.raft.is_initialized().await.map_err(stopped)? {
             // It has led before, and leads at once, unless a crash came before it was elected.
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-                let elected = self.raft.trigger().elect().await;
-                elected.map_err(|fatal| OpenError::start(why(&self.store, &fatal)))?;
-            }
-            Err(error) => return Err(OpenError::start(self.why(&error))),
+            let elected = self.raft.trigger().elect().await;
+            elected.map_err(stopped)?;
+        } else {
+            let members = BTreeMap::from([(self.id, Member::default())]);
+            let founded = self.raft.initialize(members).await;
+            founded.map_err(|error| OpenError::start(self.why(&error)))?;
         }
         match tokio::time::timeout(ALONE_WAIT, self.leads()).await {
             Ok(led) => led.map_err(OpenError::start),

@@ -42,6 +42,21 @@ pub enum OpenError {
     },
     #[error("the tier at {url} does not open: {reason}")]
     Tier { url: String, reason: String },
+    #[error(
+        "the write-ahead log has offsets {base} to {next} of partition {partition} from epoch \
+         {epoch} of its shard, and the catalog is only in epoch {own}: the catalog is older than \
+         the log, as after restoring a part of the data directory; restore both from the same \
+         moment"
+    )]
+    Stale {
+        partition: PartitionId,
+        base: u64,
+        next: u64,
+        /// In which they were written.
+        epoch: ShardEpoch,
+        /// In which the store was to be opened.
+        own: ShardEpoch,
+    },
 }
 
 impl OpenError {

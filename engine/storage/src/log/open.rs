@@ -3,14 +3,15 @@
 //! Called by: whoever composes the broker. Invariants: when it returns, every partition is
 //! whole from its start to its end, partly in the tier and partly in the WAL.
 //! Lists of the tier that an older epoch wrote are claimed for this one first.
-//! Refuses: corruption, gaps between tier and WAL; changes nothing of the WAL then.
+//! Refuses: corruption, gaps between tier and WAL, a log of a later epoch than the catalog's;
+//! changes nothing of the WAL then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use model::{PartitionId, Producer, ProducerTable};
+use model::{PartitionId, Producer, ProducerTable, ShardEpoch};
 use tokio::sync::Notify;
 
 use super::commit::{Committer, Counters};
@@ -87,6 +88,23 @@ impl Store {
         let inner = Arc::new(inner);
         Ok((Store { inner }, committer))
     }
+}
+
+/// Refuses a log that a later life than `own` wrote: its offsets would be given a second time.
+fn stale_check(found: &BTreeMap<PartitionId, Found>, own: ShardEpoch) -> Result<(), OpenError> {
+    for (partition, found) in found {
+        let later = found.batches.iter().find(|(_, batch)| batch.epoch > own);
+        if let Some((base, batch)) = later {
+            return Err(OpenError::Stale {
+                partition: *partition,
+                base: *base,
+                next: batch.next,
+                epoch: batch.epoch,
+                own,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Joins what the WAL and the tier have of each partition.
@@ -240,6 +258,7 @@ fn assemble(
         from,
         partitions: found,
     } = recovered;
+    stale_check(&found, config.epoch)?;
     let partitions = whole(partitions, manifests, found)?;
     if let Some(torn) = torn {
         let path = torn.path.display();

@@ -9,12 +9,12 @@ use model::{LogError, PartitionId, ShardId};
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::TierError;
 use crate::log::tests::{P1, config, dump, partitions};
 use crate::log::{Entry, Store};
 use crate::tests::disk::SimDisk;
 use crate::tier::collect::MANIFESTS_KEPT;
 use crate::tier::twin::Twin;
+use crate::{OpenError, TierError};
 
 /// One broker's machine.
 struct Machine {
@@ -42,6 +42,10 @@ impl Machine {
     }
 
     async fn open(&self, twin: &Twin, epoch: u32) -> Store {
+        self.try_open(twin, epoch).await.unwrap()
+    }
+
+    async fn try_open(&self, twin: &Twin, epoch: u32) -> Result<Store, OpenError> {
         let mut config = config(self.dir.path());
         config.epoch = ShardEpoch(epoch);
         config.node = self.node.to_owned();
@@ -49,8 +53,7 @@ impl Machine {
         (config.tier_backoff_ms, config.tier_backoff_ms_max) = (0, 0);
         let tier = Tier::over(Arc::new(twin.clone()), "twin".into(), &config);
         let disk = Arc::new(self.disk.clone());
-        let open = Store::open_with(config, partitions(), disk, Some(tier));
-        open.await.unwrap()
+        Store::open_with(config, partitions(), disk, Some(tier)).await
     }
 }
 
@@ -223,4 +226,26 @@ async fn an_entry_of_an_older_epoch_is_refused_and_leaves_nothing() {
     assert_eq!(late.advice(), model::Advice::Fenced);
     assert_eq!(store.log_end(P0), Ok(3));
     append_in(&store, P0, 6, "d").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_of_a_later_epoch_than_the_catalogs_is_not_opened() {
+    let (twin, machine) = (Twin::new(1, 0), Machine::new("one"));
+    let stamped = |base| batch(base, 3, "a").stamped(base, ShardEpoch(3), 1);
+    let store = machine.open(&twin, 3).await;
+    let mut entry = Entry::new(vec![(P0, stamped(0)), (P1, stamped(0))]);
+    entry.epoch = ShardEpoch(3);
+    store.enqueue(entry).unwrap().await.unwrap();
+    let crashed = machine.restarted();
+    store.close().await.unwrap();
+    for machine in [crashed, machine] {
+        let refused = machine.try_open(&twin, 2).await.err().unwrap();
+        let OpenError::Stale { epoch, own, .. } = &refused else {
+            panic!("{refused}");
+        };
+        assert_eq!((epoch.0, own.0), (3, 2));
+        assert!(refused.to_string().contains("restore both"), "{refused}");
+        let again = machine.open(&twin, 3).await;
+        assert_eq!(dump(&again, P1).await.lines().count(), 3);
+    }
 }
