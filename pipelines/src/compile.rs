@@ -54,6 +54,8 @@ pub enum Program {
     Route(Vec<Predicate>),
     Sink {
         key: Option<Expr>,
+        /// How the topic's values are written, where those of the edge are written otherwise.
+        format: Option<Format>,
     },
 }
 
@@ -151,6 +153,11 @@ pub(crate) fn compile(
         } else {
             Fields::Unknown
         };
+        if !matches!(node, Node::Wasm(_)) && !are_alike(&edges) {
+            let message = "its inputs have values of different codecs or CSV of different schemas";
+            let advice = "put a `map` behind each, which makes them alike".to_owned();
+            out.error(name.at, message, Some(advice));
+        }
         let mut scope = Scope {
             fields: &edge,
             reader: name,
@@ -220,6 +227,19 @@ fn output_fields(
             fields
         }
     }
+}
+
+/// Whether one way reads the values of all edges of which the fields are known.
+fn are_alike(edges: &[Fields]) -> bool {
+    let known = edges.iter().filter_map(|edge| match edge {
+        Fields::Known(format) => Some(format),
+        Fields::Base | Fields::Unknown => None,
+    });
+    let known: Vec<&Format> = known.collect();
+    known.windows(2).all(|two| match two[0].codec() {
+        PayloadCodec::Csv => two[0] == two[1],
+        codec => two[1].codec() == codec,
+    })
 }
 
 /// The fields that all inputs of a node have with the same type.
@@ -381,6 +401,20 @@ impl Scope<'_, '_> {
             .map(Program::Route)
     }
 
+    /// How values must be written again for a topic, if they must. JSON says its fields' names, so
+    /// one schema's objects are read by another; rows of CSV have the fields of theirs.
+    fn format_of(&self, found: &Found) -> Option<Format> {
+        let (Found::Topic(spec), Fields::Known(given)) = (found, self.fields) else {
+            return None;
+        };
+        let wanted = Format::new(spec.codec, Arc::new(spec.schema.clone()?))?;
+        let is_read = match wanted.codec() {
+            PayloadCodec::Csv => *given == wanted,
+            codec => given.codec() == codec,
+        };
+        (!is_read).then_some(wanted)
+    }
+
     fn sink(&mut self, sink: &Sink, topics: &Topics<'_>) -> Option<Program> {
         let found = topics.check(&sink.topic, self.out);
         if let (
@@ -413,6 +447,8 @@ impl Scope<'_, '_> {
                 self.out.warning(sink.topic.at, message, None);
             }
         }
-        self.key(sink.key.as_ref()).map(|key| Program::Sink { key })
+        let format = self.format_of(&found);
+        self.key(sink.key.as_ref())
+            .map(|key| Program::Sink { key, format })
     }
 }

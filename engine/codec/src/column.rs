@@ -1,6 +1,6 @@
 //! Columns while rows are being decoded into them: every codec's rows end here.
 //!
-//! Called by `json`, `csv`, `avro`. A row is begun, its fields are set in any order, and it is
+//! Called by `json`, `csv`. A row is begun, its fields are set in any order, and it is
 //! ended: kept or dropped as a whole. A field that was not set is null, one set twice has the last.
 //! Invariants: one entry a row; a dropped row is all null and leaves no bytes; data never outgrows
 //! its source by more than what base64 and escapes save, so `i32` offsets suffice.
@@ -12,7 +12,31 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::schema::FieldType;
+
+/// How much of a wrong value a message shows.
+const SHOWN_CHARS_MAX: usize = 40;
+
+/// Columns of all rows, and what was wrong with which.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// As many rows as there were values; all null where the row is in `errors`.
+    pub columns: RecordBatch,
+    /// In row order, at most one a row.
+    pub errors: Vec<(u32, String)>,
+}
+
+/// As much of a wrong value as a message shows.
+pub(crate) fn shown(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
+    if chars.next().is_some() {
+        out.push('…');
+    }
+    out
+}
 
 /// A column under construction, with room for all its rows.
 #[derive(Debug)]
@@ -213,8 +237,22 @@ impl Columns {
         }
     }
 
+    /// All rows, and what was wrong with which, as columns of a schema.
+    pub(crate) fn decoded(
+        self,
+        wanted: &[usize],
+        schema: SchemaRef,
+        rows: usize,
+        errors: Vec<(u32, String)>,
+    ) -> Decoded {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let columns = RecordBatch::try_new_with_options(schema, self.finish(wanted), &options)
+            .expect("every column has one entry a row and its field's type");
+        Decoded { columns, errors }
+    }
+
     /// Arrays in the order wanted; a field may be wanted twice.
-    pub(crate) fn finish(self, wanted: &[usize]) -> Vec<ArrayRef> {
+    fn finish(self, wanted: &[usize]) -> Vec<ArrayRef> {
         let finish = |column: Option<Column>| column.map(Column::finish);
         let arrays: Vec<Option<ArrayRef>> = self.columns.into_iter().map(finish).collect();
         wanted.iter().filter_map(|i| arrays[*i].clone()).collect()

@@ -1,7 +1,7 @@
 //! What the values of a topic are: a codec and a schema, as one thing that reads and writes.
 //!
-//! Called by pipelines (typed edges, sinks) and wasm (values that a guest asks for while only
-//! columns hold them). One per edge, cheap to clone, shared between threads.
+//! Called by pipelines (typed edges, sinks), wasm (values that a guest asks for while only
+//! columns hold them), storage (typed columns of the tier) and sql (hot rows). One per edge, cheap to clone, shared between threads.
 //! Invariants: what `encode` writes, `decode` reads back to the same columns (floats are finite, see
 //! [`finite`]); decoding keeps the
 //! row count, and whether a row is good does not depend on the columns asked for.
@@ -15,7 +15,9 @@ use arrow::record_batch::RecordBatch;
 use model::schema::Schema;
 use model::topic::PayloadCodec;
 
-use crate::json::{Decoded, EncodeError, JsonDecoder, encode_json};
+use crate::column::Decoded;
+use crate::csv::{CsvDecoder, encode_csv};
+use crate::json::{EncodeError, JsonDecoder, encode_json};
 
 /// Reads and writes the values of one codec and schema.
 #[derive(Debug, Clone)]
@@ -36,6 +38,7 @@ impl PartialEq for Format {
 #[derive(Debug, Clone)]
 enum Inner {
     Json(JsonDecoder),
+    Csv(CsvDecoder),
 }
 
 /// Some of a format's columns, in a chosen order.
@@ -57,9 +60,8 @@ impl Format {
     pub fn new(codec: PayloadCodec, schema: Arc<Schema>) -> Option<Format> {
         let inner = match codec {
             PayloadCodec::Json => Inner::Json(JsonDecoder::new(&schema)),
-            PayloadCodec::Raw | PayloadCodec::Csv | PayloadCodec::Avro | PayloadCodec::Columns => {
-                return None;
-            }
+            PayloadCodec::Csv => Inner::Csv(CsvDecoder::new(&schema)),
+            PayloadCodec::Raw | PayloadCodec::Avro | PayloadCodec::Columns => return None,
         };
         Some(Format {
             codec,
@@ -95,10 +97,26 @@ impl Format {
         Projection { indices, schema }
     }
 
+    /// The columns with these numbers, in this order; `None` if the schema does not have one.
+    pub fn columns(&self, indices: &[usize]) -> Option<Projection> {
+        let schema = Arc::new(self.arrow.project(indices).ok()?);
+        let indices = indices.into();
+        Some(Projection { indices, schema })
+    }
+
+    /// All columns.
+    pub fn all(&self) -> Projection {
+        Projection {
+            indices: (0..self.schema.fields.len()).collect(),
+            schema: self.arrow.clone(),
+        }
+    }
+
     /// Decodes columns of this format's own projection.
     pub fn decode(&self, values: &BinaryArray, columns: &Projection) -> Decoded {
         match &self.inner {
             Inner::Json(json) => json.read(values, &columns.indices, columns.schema.clone()),
+            Inner::Csv(csv) => csv.read(values, &columns.indices, columns.schema.clone()),
         }
     }
 
@@ -109,6 +127,7 @@ impl Format {
     pub fn encode(&self, columns: &RecordBatch) -> Result<BinaryArray, EncodeError> {
         match &self.inner {
             Inner::Json(_) => encode_json(columns),
+            Inner::Csv(_) => encode_csv(columns),
         }
     }
 }

@@ -3,14 +3,17 @@
 //! Called by storage (typed columns of the tier), pipelines (edges between nodes) and sql (hot
 //! rows, rendering). Pure: no clock, no files, no tasks.
 //!
-//! Invariants: decoding keeps the row count; one bad row never spoils another; what
-//! [`encode_json`] writes, [`JsonDecoder`] reads back to the same columns.
-//! Refuses: codecs that are not built yet (csv, avro, columns), column types JSON has no form for.
+//! Invariants: decoding keeps the row count; one bad row never spoils another; what a
+//! [`Format`] writes, it reads back to the same columns.
+//! Refuses: codecs that are not built yet (avro, columns), column types a codec has no form for.
 
 mod column;
+mod csv;
 mod format;
 pub mod json;
 pub mod time;
+mod values;
 
+pub use column::Decoded;
 pub use format::{Format, Projection, finite};
-pub use json::{BytesAs, DecodeError, Decoded, EncodeError, JsonDecoder, JsonEncoder, encode_json};
+pub use json::{BytesAs, EncodeError, JsonDecoder, JsonEncoder, encode_json};

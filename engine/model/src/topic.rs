@@ -104,10 +104,12 @@ impl Default for TopicSpec {
 pub enum SpecError {
     #[error("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")]
     Partitions { partitions: u32 },
-    #[error("value codec `{codec}` is not built yet; use `raw` or `json`")]
+    #[error("value codec `{codec}` is not built yet; use `raw`, `json` or `csv`")]
     CodecNotBuilt { codec: PayloadCodec },
-    #[error("a schema needs value codec `json`, not `{codec}`")]
+    #[error("a schema needs value codec `json` or `csv`, not `{codec}`")]
     SchemaWithout { codec: PayloadCodec },
+    #[error("value codec `csv` needs a schema: it says what the fields of a row are")]
+    CsvWithoutSchema,
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("retention of {ms} ms is too short; the least is {RETENTION_MS_MIN} ms")]
@@ -134,11 +136,12 @@ impl TopicSpec {
             });
         }
         match self.codec {
-            PayloadCodec::Raw | PayloadCodec::Json => {}
+            PayloadCodec::Csv if self.schema.is_none() => return Err(SpecError::CsvWithoutSchema),
+            PayloadCodec::Raw | PayloadCodec::Json | PayloadCodec::Csv => {}
             codec => return Err(SpecError::CodecNotBuilt { codec }),
         }
         if let Some(schema) = &self.schema {
-            if self.codec != PayloadCodec::Json {
+            if self.codec == PayloadCodec::Raw {
                 return Err(SpecError::SchemaWithout { codec: self.codec });
             }
             schema.check()?;
@@ -265,14 +268,20 @@ mod tests {
                 codec: PayloadCodec::Avro,
                 ..spec()
             },
-            "value codec `avro` is not built yet; use `raw` or `json`",
+            "value codec `avro` is not built yet; use `raw`, `json` or `csv`",
         );
+        let csv = TopicSpec {
+            codec: PayloadCodec::Csv,
+            ..spec()
+        };
+        let needed = "value codec `csv` needs a schema: it says what the fields of a row are";
+        check(csv, needed);
         check(
             TopicSpec {
                 schema: schema.clone(),
                 ..spec()
             },
-            "a schema needs value codec `json`, not `raw`",
+            "a schema needs value codec `json` or `csv`, not `raw`",
         );
         check(
             TopicSpec {

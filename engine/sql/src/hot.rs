@@ -14,7 +14,7 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use codec::JsonDecoder;
+use codec::Format;
 use datafusion::catalog::Session;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -70,7 +70,7 @@ pub(crate) fn plan(
     kept: &[bool],
     columns: Vec<HotColumn>,
     output: &SchemaRef,
-    decoder: &Option<JsonDecoder>,
+    format: &Option<Format>,
     limit: Option<usize>,
     session: &dyn Session,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
@@ -101,7 +101,7 @@ pub(crate) fn plan(
                 parts: parts.into(),
                 columns: columns.clone(),
                 schema: output.clone(),
-                decoder: decoder.clone(),
+                format: format.clone(),
             }) as Arc<dyn PartitionStream>
         })
         .collect();
@@ -140,7 +140,7 @@ struct HotStream {
     parts: Arc<[Part]>,
     columns: Arc<[HotColumn]>,
     schema: SchemaRef,
-    decoder: Option<JsonDecoder>,
+    format: Option<Format>,
 }
 
 impl fmt::Debug for HotStream {
@@ -156,9 +156,9 @@ impl PartitionStream for HotStream {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (parts, columns) = (self.parts.clone(), self.columns.clone());
-        let (schema, decoder) = (self.schema.clone(), self.decoder.clone());
+        let (schema, format) = (self.schema.clone(), self.format.clone());
         let batches = (0..parts.len())
-            .map(move |index| made(&parts[index], &columns, &schema, decoder.as_ref()));
+            .map(move |index| made(&parts[index], &columns, &schema, format.as_ref()));
         Box::pin(RecordBatchStreamAdapter::new(
             self.schema.clone(),
             stream::iter(batches),
@@ -170,7 +170,7 @@ fn made(
     part: &Part,
     columns: &[HotColumn],
     schema: &SchemaRef,
-    decoder: Option<&JsonDecoder>,
+    format: Option<&Format>,
 ) -> Result<RecordBatch, DataFusionError> {
     let damaged = |detail: String| {
         let detail = format!("batch at offset {}: {detail}", part.batch.base_offset());
@@ -201,7 +201,7 @@ fn made(
         }
         false => Rows::empty(),
     };
-    let typed = typed(&rows, columns, decoder)?;
+    let typed = typed(&rows, columns, format)?;
     let mut next_typed = 0;
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(columns.len());
     for column in columns {
@@ -236,7 +236,7 @@ fn made(
 fn typed(
     rows: &Rows,
     columns: &[HotColumn],
-    decoder: Option<&JsonDecoder>,
+    format: Option<&Format>,
 ) -> Result<Vec<ArrayRef>, DataFusionError> {
     let wanted: Vec<usize> = columns
         .iter()
@@ -245,11 +245,11 @@ fn typed(
             _ => None,
         })
         .collect();
-    match decoder {
-        Some(decoder) if !wanted.is_empty() => {
-            let decoded = decoder
-                .decode_columns(&rows.values, &wanted)
-                .map_err(|e| DataFusionError::External(Box::new(e)))?;
+    match format {
+        Some(format) if !wanted.is_empty() => {
+            let unknown = || DataFusionError::Internal("a column beyond the schema".to_owned());
+            let wanted = format.columns(&wanted).ok_or_else(unknown)?;
+            let decoded = format.decode(&rows.values, &wanted);
             Ok(decoded.columns.columns().to_vec())
         }
         _ => Ok(Vec::new()),

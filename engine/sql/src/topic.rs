@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use codec::JsonDecoder;
+use codec::Format;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -25,7 +25,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use futures::future::try_join_all;
 use model::ids::PartitionId;
-use model::topic::{PayloadCodec, Topic};
+use model::topic::Topic;
 use storage::{Snapshot, Store};
 use tokio::sync::OnceCell;
 
@@ -49,7 +49,7 @@ pub(crate) struct TopicTable {
     name: String,
     partitions: Vec<PartitionId>,
     schema: SchemaRef,
-    decoder: Option<JsonDecoder>,
+    format: Option<Format>,
     store: Store,
     pinned: OnceCell<Vec<Arc<Snapshot>>>,
 }
@@ -62,15 +62,11 @@ impl fmt::Debug for TopicTable {
 
 impl TopicTable {
     pub(crate) fn new(topic: &Topic, store: Store) -> TopicTable {
-        let decoder = topic
-            .spec
-            .schema
-            .as_ref()
-            .filter(|_| topic.spec.codec == PayloadCodec::Json)
-            .map(JsonDecoder::new);
+        let schema = topic.spec.schema.clone().map(Arc::new);
+        let format = schema.and_then(|schema| Format::new(topic.spec.codec, schema));
         let mut fields = base_fields();
-        if let Some(decoder) = &decoder {
-            fields.extend(decoder.schema().fields().iter().cloned());
+        if let Some(format) = &format {
+            fields.extend(format.arrow().fields().iter().cloned());
         }
         TopicTable {
             name: topic.name.clone(),
@@ -81,7 +77,7 @@ impl TopicTable {
                 })
                 .collect(),
             schema: Arc::new(Schema::new(fields)),
-            decoder,
+            format,
             store,
             pinned: OnceCell::new(),
         }
@@ -185,7 +181,7 @@ impl TableProvider for TopicTable {
             &kept,
             columns,
             &output,
-            &self.decoder,
+            &self.format,
             limit,
             session,
         )?);

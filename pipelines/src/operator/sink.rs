@@ -3,9 +3,14 @@
 //! Called by: `stage::run` (keys) and `stage::commit` (batches). Invariants: rows of one key go
 //! to one partition, by murmur2 as Kafka does it; rows without a key go to the partition of the
 //! lane's number modulo the count, so a replay puts them where they were; order is kept in each
-//! partition; no batch is over the limits. A record over the limit is reported (`too-large`).
+//! partition; no batch is over the limits; values are written again where the topic has another
+//! codec than the edge. A record over the limit is reported (`too-large`).
 
-use arrow::array::Array;
+use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::FieldRef;
+use arrow::record_batch::RecordBatch;
+use codec::Format;
 use expr::Expr;
 use model::batch::{Batch, Codec, EncodeError};
 use model::hash::partition_for_key;
@@ -23,7 +28,7 @@ const PAYLOAD_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX / 2;
 /// The rows as the topic gets them.
 pub(crate) fn sink(
     node: usize,
-    key: Option<&Expr>,
+    (key, format): (Option<&Expr>, Option<&Format>),
     chunk: Chunk,
     report: &mut Report,
 ) -> Result<Chunk, OperatorError> {
@@ -41,7 +46,41 @@ pub(crate) fn sink(
             }
         }
     };
-    large(node, chunk.written()?, report)
+    let chunk = match format {
+        None => chunk.written()?,
+        Some(format) => written_as(chunk, format)?,
+    };
+    large(node, chunk, report)
+}
+
+/// With values in the topic's own format, from the columns. A field that is not there is null; a
+/// record without a value stays one.
+fn written_as(chunk: Chunk, format: &Format) -> Result<Chunk, OperatorError> {
+    let column = |field: &FieldRef| {
+        let known = chunk.columns.as_ref();
+        match known.and_then(|columns| columns.column_by_name(field.name())) {
+            Some(column) => cast(column, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), chunk.len())),
+        }
+    };
+    let columns: Result<Vec<ArrayRef>, _> = format.arrow().fields().iter().map(column).collect();
+    let columns = RecordBatch::try_new(format.arrow().clone(), columns?)?;
+    let mut values = format.encode(&columns)?;
+    let before = &chunk.rows.values;
+    if chunk.unwritten.is_none() && before.null_count() > 0 {
+        let value = |row: usize| before.is_valid(row).then(|| values.value(row));
+        values = (0..values.len()).map(value).collect();
+    }
+    let rows = Rows {
+        values,
+        ..chunk.rows
+    };
+    Ok(Chunk {
+        rows,
+        origins: chunk.origins,
+        columns: None,
+        unwritten: None,
+    })
 }
 
 fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {

@@ -151,7 +151,7 @@ not `jsn` (did you mean `json`?)",
         "value: raw, ret",
         "value: avro, ret",
         "\
-p.yaml:8:3: error: topic `bad`: value codec `avro` is not built yet; use `raw` or `json`",
+p.yaml:8:3: error: topic `bad`: value codec `avro` is not built yet; use `raw`, `json` or `csv`",
     );
     check_with(
         "bytes: 1MiB",

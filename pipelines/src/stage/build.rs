@@ -130,12 +130,13 @@ fn node_of(
             format: format.clone(),
             key: key.clone(),
         },
-        (Program::Sink { key }, Node::Sink(sink)) => {
+        (Program::Sink { key, format }, Node::Sink(sink)) => {
             let topic = find(catalog, &sink.topic)?;
             Op::Sink {
                 topic: topic.id,
                 partitions: topic.spec.partitions,
                 key: key.clone(),
+                format: format.clone(),
             }
         }
         (Program::Wasm, Node::Wasm(wasm)) => {

@@ -76,6 +76,8 @@ pub(crate) enum Op {
         topic: TopicId,
         partitions: u32,
         key: Option<Expr>,
+        /// How values are written again, where they must be.
+        format: Option<Format>,
     },
 }
 

@@ -87,6 +87,10 @@ fn used(op: &Op, needs: &[Names]) -> Names {
         .filter(of_fields)
         .map(String::from)
         .collect();
+    if let Op::Sink { format, .. } = op {
+        let fields = format.iter().flat_map(|format| &format.schema().fields);
+        names.extend(fields.map(|field| field.name.clone()));
+    }
     if let Op::Filter(_) | Op::Route(_) = op {
         names.extend(needs.iter().flatten().cloned());
     }

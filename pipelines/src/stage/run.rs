@@ -195,7 +195,10 @@ impl Step<'_> {
                 &chunk,
                 report,
             )?]),
-            Op::Sink { key, .. } => Ok(vec![sink::sink(number, key.as_ref(), chunk, report)?]),
+            Op::Sink { key, format, .. } => {
+                let how = (key.as_ref(), format.as_ref());
+                Ok(vec![sink::sink(number, how, chunk, report)?])
+            }
             Op::Source | Op::Wasm(_) => Ok(Vec::new()),
         }
     }

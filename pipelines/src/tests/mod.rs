@@ -5,6 +5,7 @@
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `support` the log in memory and the world around it
 
+mod codecs;
 mod columns;
 mod guests;
 mod lanes;

@@ -11,34 +11,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, BinaryArray};
 use arrow::datatypes::SchemaRef;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::schema::{FieldType, Schema};
 
 use super::cell::Cell;
 use super::scan::{Fault, Scanner, Value};
-use crate::column::{Column, Columns};
-
-/// How much of a wrong value a message shows.
-const SHOWN_CHARS_MAX: usize = 40;
-
-/// Columns of all rows, and what was wrong with which.
-#[derive(Debug, Clone)]
-pub struct Decoded {
-    /// As many rows as there were values; all null where the row is in `errors`.
-    pub columns: RecordBatch,
-    /// In row order, at most one a row.
-    pub errors: Vec<(u32, String)>,
-}
-
-/// A column was asked for that the schema does not have.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("column {index} asked for, but the schema has {columns} columns")]
-pub struct DecodeError {
-    /// The index asked for, from 0.
-    pub index: usize,
-    /// How many columns the schema has.
-    pub columns: usize,
-}
+use crate::column::{Column, Columns, Decoded, shown};
 
 /// Reads JSON objects by a schema.
 #[derive(Debug, Clone)]
@@ -84,29 +61,8 @@ impl JsonDecoder {
         self.read(values, &all, self.schema.clone())
     }
 
-    /// Decodes the columns asked for, in that order; the others are only checked, so that a row
-    /// is good or bad whatever is asked for.
-    ///
-    /// # Errors
-    /// An index beyond the schema's columns.
-    pub fn decode_columns(
-        &self,
-        values: &BinaryArray,
-        columns: &[usize],
-    ) -> Result<Decoded, DecodeError> {
-        if let Some(index) = columns.iter().copied().find(|i| *i >= self.fields.len()) {
-            return Err(DecodeError {
-                index,
-                columns: self.fields.len(),
-            });
-        }
-        let schema = self
-            .schema
-            .project(columns)
-            .expect("indices are checked above");
-        Ok(self.read(values, columns, Arc::new(schema)))
-    }
-
+    /// Reads the columns wanted, in that order; the others are only checked, so that a row is
+    /// good or bad whatever is asked for.
     pub(crate) fn read(
         &self,
         values: &BinaryArray,
@@ -135,10 +91,7 @@ impl JsonDecoder {
             }
             columns.end_row(row, good);
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(values.len()));
-        let columns = RecordBatch::try_new_with_options(schema, columns.finish(wanted), &options)
-            .expect("every column has one entry a row and its field's type");
-        Decoded { columns, errors }
+        columns.decoded(wanted, schema, values.len(), errors)
     }
 
     /// Reads one object into the row of its columns.
@@ -324,13 +277,4 @@ fn describe(value: Value<'_>) -> String {
         Value::Array(_) => "an array".to_string(),
         Value::Object(_) => "an object".to_string(),
     }
-}
-
-fn shown(text: &str) -> String {
-    let mut chars = text.chars();
-    let mut out: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
-    if chars.next().is_some() {
-        out.push('…');
-    }
-    out
 }

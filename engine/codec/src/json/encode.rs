@@ -13,7 +13,6 @@ use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -24,6 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::scan::plain_until;
 use crate::time::format_rfc3339;
+use crate::values::{Values, push_float, push_int};
 
 /// How bytes become a JSON string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,11 +35,11 @@ pub enum BytesAs {
     TextElseBase64,
 }
 
-/// Why columns cannot be written as JSON.
+/// Why columns cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The type has no JSON form.
-    #[error("column `{column}` of type {data_type} cannot be written as JSON: cast it first")]
+    /// The type has no form in the codec.
+    #[error("column `{column}` of type {data_type} cannot be written: cast it first")]
     Type {
         /// The column's name.
         column: String,
@@ -47,15 +47,15 @@ pub enum EncodeError {
         data_type: DataType,
     },
     /// Arrow refused to convert a column.
-    #[error("column `{column}` cannot be written as JSON: {source}")]
+    #[error("column `{column}` cannot be written: {source}")]
     Convert {
         /// The column's name.
         column: String,
         /// Arrow's reason.
         source: ArrowError,
     },
-    /// The objects together are larger than one array can be.
-    #[error("{rows} rows are more than {bytes_max} bytes of JSON: encode fewer at a time")]
+    /// The values together are larger than one array can be.
+    #[error("{rows} rows are more than {bytes_max} bytes: encode fewer at a time")]
     TooLarge {
         /// Rows in the batch.
         rows: usize,
@@ -70,20 +70,12 @@ pub enum EncodeError {
 /// See [`EncodeError`].
 pub fn encode_json(batch: &RecordBatch) -> Result<BinaryArray, EncodeError> {
     let mut encoder = JsonEncoder::new(batch, BytesAs::Base64)?;
-    let rows = batch.num_rows();
-    let mut offsets = Vec::with_capacity(rows + 1);
-    let mut data = Vec::with_capacity(rows * encoder.row_bytes_guess());
-    offsets.push(0_i32);
-    for row in 0..rows {
-        encoder.row(row, &mut data);
-        let end = i32::try_from(data.len()).map_err(|_| EncodeError::TooLarge {
-            rows,
-            bytes_max: i32::MAX as usize,
-        })?;
-        offsets.push(end);
+    let mut values = Values::new(batch.num_rows(), encoder.row_bytes_guess());
+    for row in 0..batch.num_rows() {
+        encoder.row(row, values.data());
+        values.end_row()?;
     }
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-    Ok(BinaryArray::new(offsets, Buffer::from_vec(data), None))
+    Ok(values.finish())
 }
 
 /// Writes rows of one batch, one at a time, into a buffer of the caller's.
@@ -96,10 +88,10 @@ pub struct JsonEncoder<'a> {
 struct Column<'a> {
     /// `"name":`, with the comma or brace before it.
     lead: Vec<u8>,
-    values: Values<'a>,
+    values: Cells<'a>,
 }
 
-enum Values<'a> {
+enum Cells<'a> {
     Bool(BooleanArray),
     Int(Int64Array),
     Float(Float64Array),
@@ -123,7 +115,7 @@ impl<'a> JsonEncoder<'a> {
             lead.push(b':');
             columns.push(Column {
                 lead,
-                values: Values::of(field, array, bytes)?,
+                values: Cells::of(field, array, bytes)?,
             });
         }
         Ok(JsonEncoder {
@@ -141,7 +133,7 @@ impl<'a> JsonEncoder<'a> {
         array: &'a ArrayRef,
         bytes: BytesAs,
     ) -> Result<JsonEncoder<'a>, EncodeError> {
-        let values = Values::of(field, array, bytes)?;
+        let values = Cells::of(field, array, bytes)?;
         Ok(JsonEncoder {
             columns: vec![Column {
                 lead: Vec::new(),
@@ -174,7 +166,7 @@ impl<'a> JsonEncoder<'a> {
     }
 }
 
-impl<'a> Values<'a> {
+impl<'a> Cells<'a> {
     fn of(field: &'a FieldRef, array: &'a ArrayRef, bytes: BytesAs) -> Result<Self, EncodeError> {
         let convert = |to: &DataType| {
             cast(array, to).map_err(|source| EncodeError::Convert {
@@ -184,61 +176,61 @@ impl<'a> Values<'a> {
         };
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         Ok(match array.data_type() {
-            DataType::Boolean => Values::Bool(array.as_boolean().clone()),
+            DataType::Boolean => Cells::Bool(array.as_boolean().clone()),
             DataType::Int8
             | DataType::Int16
             | DataType::Int32
             | DataType::UInt8
             | DataType::UInt16
             | DataType::UInt32
-            | DataType::Int64 => Values::Int(
+            | DataType::Int64 => Cells::Int(
                 convert(&DataType::Int64)?
                     .as_primitive::<Int64Type>()
                     .clone(),
             ),
-            DataType::Float64 => Values::Float(array.as_primitive::<Float64Type>().clone()),
+            DataType::Float64 => Cells::Float(array.as_primitive::<Float64Type>().clone()),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-                Values::Text(convert(&DataType::Utf8)?.as_string::<i32>().clone())
+                Cells::Text(convert(&DataType::Utf8)?.as_string::<i32>().clone())
             }
             DataType::Binary
             | DataType::LargeBinary
             | DataType::BinaryView
-            | DataType::FixedSizeBinary(_) => Values::Bytes(
+            | DataType::FixedSizeBinary(_) => Cells::Bytes(
                 convert(&DataType::Binary)?.as_binary::<i32>().clone(),
                 bytes,
             ),
             DataType::Timestamp(_, _) => {
                 let array = convert(&utc)?;
-                Values::Time(array.as_primitive::<TimestampMicrosecondType>().clone())
+                Cells::Time(array.as_primitive::<TimestampMicrosecondType>().clone())
             }
-            _ => Values::Other(other(field, array, bytes)?),
+            _ => Cells::Other(other(field, array, bytes)?),
         })
     }
 
     fn write(&mut self, row: usize, out: &mut Vec<u8>) {
         let null = match self {
-            Values::Bool(a) => a.is_null(row),
-            Values::Int(a) => a.is_null(row),
-            Values::Float(a) => a.is_null(row) || !a.value(row).is_finite(),
-            Values::Text(a) => a.is_null(row),
-            Values::Bytes(a, _) => a.is_null(row),
-            Values::Time(a) => a.is_null(row),
-            Values::Other(a) => a.is_null(row),
+            Cells::Bool(a) => a.is_null(row),
+            Cells::Int(a) => a.is_null(row),
+            Cells::Float(a) => a.is_null(row) || !a.value(row).is_finite(),
+            Cells::Text(a) => a.is_null(row),
+            Cells::Bytes(a, _) => a.is_null(row),
+            Cells::Time(a) => a.is_null(row),
+            Cells::Other(a) => a.is_null(row),
         };
         if null {
             out.extend_from_slice(b"null");
             return;
         }
         match self {
-            Values::Bool(a) => {
+            Cells::Bool(a) => {
                 out.extend_from_slice(if a.value(row) { b"true" } else { b"false" });
             }
-            Values::Int(a) => push_int(out, a.value(row)),
-            Values::Float(a) => push_float(out, a.value(row)),
-            Values::Text(a) => push_text(out, a.value(row)),
-            Values::Bytes(a, form) => push_bytes(out, a.value(row), *form),
-            Values::Time(a) => push_time(out, a.value(row)),
-            Values::Other(a) => a.encode(row, out),
+            Cells::Int(a) => push_int(out, a.value(row)),
+            Cells::Float(a) => push_float(out, a.value(row)),
+            Cells::Text(a) => push_text(out, a.value(row)),
+            Cells::Bytes(a, form) => push_bytes(out, a.value(row), *form),
+            Cells::Time(a) => push_time(out, a.value(row)),
+            Cells::Other(a) => a.encode(row, out),
         }
     }
 }
@@ -323,19 +315,4 @@ fn push_time(out: &mut Vec<u8>, micros: i64) {
         out.pop();
         push_int(out, micros);
     }
-}
-
-fn push_int(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn push_float(out: &mut Vec<u8>, number: f64) {
-    // whole numbers of up to 15 digits are most floats there are, and quicker as integers
-    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive())
-    {
-        push_int(out, number as i64);
-        out.extend_from_slice(b".0");
-        return;
-    }
-    out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
 }

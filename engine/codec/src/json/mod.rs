@@ -21,5 +21,5 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{DecodeError, Decoded, JsonDecoder};
+pub use decode::JsonDecoder;
 pub use encode::{BytesAs, EncodeError, JsonEncoder, encode_json};

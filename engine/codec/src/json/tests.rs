@@ -1,11 +1,13 @@
 //! What the JSON codec reads, refuses and writes; round trips; agreement with serde_json.
 
 use super::*;
+use crate::Format;
 use arrow::array::{
     Array, ArrayRef, BinaryArray, StringViewArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::record_batch::RecordBatch;
 use model::schema::{Field, FieldType, Schema};
+use model::topic::PayloadCodec;
 use proptest::option;
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -163,17 +165,17 @@ fn empty_not_utf8_tombstone_and_depth() {
 
 #[test]
 fn projection_keeps_the_verdict() {
-    let decoder = JsonDecoder::new(&schema());
+    let format = Format::new(PayloadCodec::Json, Arc::new(schema())).unwrap();
     let values = BinaryArray::from_vec(vec![br#"{"i":1,"b":"no"}"#.as_slice(), br#"{"i":2}"#]);
-    let decoded = decoder.decode_columns(&values, &[1]).unwrap();
+    let decoded = format.decode(&values, &format.columns(&[1]).unwrap());
     assert_eq!(
         texts(&encode_json(&decoded.columns).unwrap()),
         [r#"{"i":null}"#, r#"{"i":2}"#]
     );
     assert_eq!(decoded.errors.len(), 1);
-    let none = decoder.decode_columns(&values, &[]).unwrap();
+    let none = format.decode(&values, &format.columns(&[]).unwrap());
     assert_eq!((none.columns.num_rows(), none.errors.len()), (2, 1));
-    assert!(decoder.decode_columns(&values, &[9]).is_err());
+    assert!(format.columns(&[9]).is_none());
 }
 
 #[test]

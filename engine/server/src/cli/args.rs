@@ -302,6 +302,8 @@ pub struct TopicCreate {
 pub enum ValueCodec {
     Raw,
     Json,
+    /// Rows with the schema's fields in its order; an empty field is null
+    Csv,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -39,6 +39,7 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
     let codec = match create.value {
         Some(ValueCodec::Raw) => PayloadCodec::Raw,
         Some(ValueCodec::Json) => PayloadCodec::Json,
+        Some(ValueCodec::Csv) => PayloadCodec::Csv,
         None if schema.is_some() => PayloadCodec::Json,
         None => PayloadCodec::Raw,
     };

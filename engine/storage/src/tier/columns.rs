@@ -16,8 +16,8 @@ use arrow::datatypes::{
     DataType, Field, Fields, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt64Type,
 };
 use arrow::error::ArrowError;
-use codec::JsonDecoder;
-use model::{Headers, Offset, PayloadCodec, Rows};
+use codec::Format;
+use model::{Headers, Offset, Rows};
 
 use crate::config::PartitionConfig;
 
@@ -54,32 +54,30 @@ pub(crate) fn schema(config: &PartitionConfig) -> SchemaRef {
         Arc::new(Field::new(VALUE, DataType::Binary, true)),
         Arc::new(Field::new(HEADERS, DataType::List(header_item()), true)),
     ];
-    if let Some(typed) = typed_schema(config) {
+    if let Some(format) = format(config) {
         let is_new = |field: &&Arc<Field>| !BASE.contains(&field.name().as_str());
-        fields.extend(typed.to_arrow().fields().iter().filter(is_new).cloned());
+        fields.extend(format.arrow().fields().iter().filter(is_new).cloned());
     }
     Arc::new(Schema::new(fields))
 }
 
-fn typed_schema(config: &PartitionConfig) -> Option<&model::Schema> {
-    config
-        .schema
-        .as_ref()
-        .filter(|_| config.codec == PayloadCodec::Json)
+/// How values are read that have columns.
+fn format(config: &PartitionConfig) -> Option<Format> {
+    let schema = config.schema.clone()?;
+    Format::new(config.codec, Arc::new(schema))
 }
 
 /// Makes record batches of one partition's rows.
 pub(crate) struct Columns {
     schema: SchemaRef,
-    decoder: Option<JsonDecoder>,
+    format: Option<Format>,
 }
 
 impl Columns {
     pub(crate) fn new(config: &PartitionConfig) -> Columns {
-        let decoder = typed_schema(config).map(JsonDecoder::new);
         Columns {
             schema: schema(config),
-            decoder,
+            format: format(config),
         }
     }
 
@@ -97,8 +95,8 @@ impl Columns {
             Arc::new(rows.values.clone()),
             Arc::new(headers_out(rows)?),
         ];
-        if let Some(decoder) = &self.decoder {
-            let decoded = decoder.decode(&rows.values).columns;
+        if let Some(format) = &self.format {
+            let decoded = format.decode(&rows.values, &format.all()).columns;
             for field in &self.schema.fields()[BASE.len()..] {
                 let column = decoded.column_by_name(field.name()).ok_or_else(|| {
                     ArrowError::SchemaError(format!("no column {} was decoded", field.name()))

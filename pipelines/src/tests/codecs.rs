@@ -1,0 +1,97 @@
+//! Topics of CSV: read and written as columns, and between codecs.
+
+use crate::tests::support::{World, done, text, until};
+
+const JSON: &str = "{ codec: json, schema: { a: int64, b: string } }";
+const CSV: &str = "{ codec: csv, schema: [{ name: a, type: int64 }, { name: b, type: string }] }";
+/// The same fields the other way round, and one more.
+const WIDE: &str = "{ codec: csv, schema: [{ name: b, type: string }, { name: c, type: bool }, \
+                    { name: a, type: float64 }] }";
+
+fn pipeline(input: &str, output: &str, nodes: &str) -> String {
+    format!(
+        "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: {{ name: p }}\n\
+         topics:\n  in: {{ value: {input} }}\n  out: {{ value: {output} }}\n  bad: {{}}\n\
+         policy: {{ batch: {{ rows: 3, wait: 0ms }}, on-error: {{ then: {{ dead-letter: bad }} }} }}\n\
+         nodes:\n  src: {{ kind: source, topic: in, start: earliest }}\n{nodes}"
+    )
+}
+
+const STRAIGHT: &str = "  o: { kind: sink, inputs: [src], topic: out }\n";
+
+/// Values in; what is on `out`, and the dead letters with their messages, out.
+async fn check(yaml: &str, values: &[&str], out: &[&str], letters: &[&str]) {
+    let world = World::new();
+    let runtime = world.runtime();
+    let applied = world.apply(&runtime, yaml, &[]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    world.produce("in", 0, values);
+    until(&runtime, done).await;
+    assert_eq!(world.values("out", 0), out);
+    let rows = world.log.rows(world.partition("bad", 0));
+    let letter = |i: usize| {
+        let message = text(Some(rows.header("rustmq.message").value(i)));
+        format!("{} | {message}", text(rows.record(i).value))
+    };
+    let found: Vec<String> = (0..rows.len()).map(letter).collect();
+    assert_eq!(found, letters);
+}
+
+#[tokio::test]
+async fn csv_goes_through_operators_as_it_is() {
+    let nodes = "  f: { kind: filter, inputs: [src], where: \"a < 10\" }\n  \
+                 o: { kind: sink, inputs: [f], topic: out, key: b }\n";
+    let values = ["1,\"x\"", "20,y", "3,", "4", "5,z\n"];
+    let letters = ["4 | the schema has 2 fields, the row 1"];
+    check(
+        &pipeline(CSV, CSV, nodes),
+        &values,
+        &["1,\"x\"", "3,", "5,z\n"],
+        &letters,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_sink_writes_in_the_codec_of_its_topic() {
+    let json = [r#"{"b":"x, y","a":1}"#, r#"{"a":null,"b":""}"#, "{", "{}"];
+    let letters = ["{ | not JSON: expected `\"` at byte 1"];
+    let csv = ["1,\"x, y\"", ",\"\"", ","];
+    check(&pipeline(JSON, CSV, STRAIGHT), &json, &csv, &letters).await;
+    let wide = ["\"x, y\",,1.0", "\"\",,", ",,"];
+    check(&pipeline(JSON, WIDE, STRAIGHT), &json, &wide, &letters).await;
+    check(&pipeline(CSV, WIDE, STRAIGHT), &csv, &wide, &[]).await;
+    let back = [
+        r#"{"a":1,"b":"x, y"}"#,
+        r#"{"a":null,"b":""}"#,
+        r#"{"a":null,"b":null}"#,
+    ];
+    check(&pipeline(CSV, JSON, STRAIGHT), &csv, &back, &[]).await;
+    let nodes = "  m: { kind: map, inputs: [src], select: { b: \"b\", a: \"a * 2\" } }\n  \
+                 o: { kind: sink, inputs: [m], topic: out }\n";
+    check(
+        &pipeline(JSON, CSV, nodes),
+        &json,
+        &["2,\"x, y\"", ",\"\"", ","],
+        &letters,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn values_of_different_codecs_do_not_meet() {
+    let nodes = "  m: { kind: map, inputs: [src], select: { a: a, b: b } }\n  \
+                 o: { kind: sink, inputs: [src, m], topic: out }\n";
+    let world = World::new();
+    let runtime = world.runtime();
+    let refused = world.apply(&runtime, &pipeline(CSV, CSV, nodes), &[]).await;
+    let found: Vec<String> = refused
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        found[0].contains("its inputs have values of different codecs"),
+        "{found:#?}"
+    );
+}
