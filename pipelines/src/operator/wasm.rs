@@ -339,6 +339,13 @@ impl Call<'_> {
                 continue;
             };
             bad.extend(&retry.rows);
+            if self.program.retry.max == 0 {
+                for row in &retry.rows {
+                    let (code, message) = (retry.code.clone(), retry.message.clone());
+                    self.reject(origins[*row as usize], code.into(), message.into());
+                }
+                continue;
+            }
             let failed = self.failed_before(first) + 1;
             if failed <= self.program.retry.max {
                 let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);

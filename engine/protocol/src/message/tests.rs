@@ -241,6 +241,25 @@ fn requests_come_through() {
     check_request(PipelineList {}.into());
     check_request(PipelineDescribe { name: name() }.into());
     check_request(PipelineDelete { name: name() }.into());
+    check_request(
+        CanaryStart {
+            pipeline: name(),
+            node: name(),
+            module: digest,
+            records: Some(3),
+            time_ms: None,
+        }
+        .into(),
+    );
+    check_request(CanaryShow { pipeline: name() }.into());
+    check_request(
+        CanaryPromote {
+            pipeline: name(),
+            force: true,
+        }
+        .into(),
+    );
+    check_request(CanaryStop { pipeline: name() }.into());
     let (query, format) = ("select 1".to_owned(), SqlFormat::Jsonl);
     check_request(
         Sql {
