@@ -114,15 +114,15 @@ impl<'a> Index<'a> {
     }
 
     /// The rows on a port that came of a record.
-    fn on(&self, port: usize, origin: u32) -> impl ExactSizeIterator<Item = RecordRef<'a>> {
+    fn on(&self, port: usize, origin: u32) -> impl ExactSizeIterator<Item = RecordRef<'a>> + '_ {
         let answer = self.answer;
         let chunk = &answer.ports[port];
         let rows = &self.rows[port];
         let from = rows.partition_point(|row| chunk.origins[*row as usize] < origin);
         let to = rows.partition_point(|row| chunk.origins[*row as usize] <= origin);
         rows[from..to]
-            .to_vec()
-            .into_iter()
+            .iter()
+            .copied()
             .map(move |row| chunk.rows.record(row as usize))
     }
 

@@ -19,6 +19,7 @@ use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
     Emission, Guest, Input, Labels, Limits, Metrics, Module, OpenContext, Outcome, ProcessError,
+    Retry,
 };
 
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
@@ -315,6 +316,15 @@ impl Call<'_> {
         Ok(Some(limit))
     }
 
+    /// Rows that nobody tries again.
+    fn give_up(&mut self, origins: &[u32], retry: Retry) {
+        let message: Arc<str> = retry.message.into();
+        for row in retry.rows {
+            let (code, message) = (retry.code.clone().into(), message.clone());
+            self.reject(origins[row as usize], code, message);
+        }
+    }
+
     fn outcome(
         &mut self,
         warm: &mut Warm,
@@ -340,10 +350,7 @@ impl Call<'_> {
             };
             bad.extend(&retry.rows);
             if self.program.retry.max == 0 {
-                for row in &retry.rows {
-                    let (code, message) = (retry.code.clone(), retry.message.clone());
-                    self.reject(origins[*row as usize], code.into(), message.into());
-                }
+                self.give_up(origins, retry);
                 continue;
             }
             let failed = self.failed_before(first) + 1;

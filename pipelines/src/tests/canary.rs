@@ -203,7 +203,8 @@ async fn a_field_that_differs_is_named() {
     );
     let yaml = "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: { name: p }\n\
          topics:\n  in: { partitions: 1, value: { codec: json, schema: { n: int64, s: string } } }\n  \
-         out: { partitions: 1, value: { codec: json, schema: { n: int64, s: string } } }\n  bad: { partitions: 1 }\n\
+         out: { partitions: 1, value: { codec: json, schema: { n: int64, s: string } } }\n  \
+         bad: { partitions: 1 }\n\
          modules:\n  m: { source: ./m }\n\
          policy:\n  on-error: { then: { dead-letter: bad } }\n\
          nodes:\n  src: { kind: source, topic: in, start: earliest }\n  \

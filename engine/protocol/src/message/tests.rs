@@ -221,6 +221,12 @@ fn requests_come_through() {
     check_request(GroupPositions { group: group() }.into());
     check_request(GroupList {}.into());
     check_request(GroupDescribe { group: group() }.into());
+}
+
+#[test]
+fn requests_about_modules_pipelines_and_sql_come_through() {
+    let name = || "flights".to_owned();
+    let large = vec![b'x'; 100_000];
     let digest = Digest::of(b"module");
     check_request(ModuleHas { digest }.into());
     check_request(
