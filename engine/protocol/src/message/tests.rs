@@ -177,12 +177,11 @@ fn requests_come_through() {
     check_request(TopicList {}.into());
     check_request(TopicDescribe { name: name() }.into());
     check_request(TopicDelete { name: name() }.into());
-    let topics = vec![name()];
     check_request(
         GroupJoin {
             group: group(),
             member: None,
-            topics,
+            topics: vec![name()],
             session_ms: 10_000,
         }
         .into(),
@@ -208,12 +207,12 @@ fn requests_come_through() {
         offset: 8,
         metadata: group(),
     }];
-    let (member, generation) = (Some(member()), Some(3));
+    let member = Some(member());
     check_request(
         GroupCommit {
             group: group(),
             member,
-            generation,
+            generation: Some(3),
             positions,
         }
         .into(),
