@@ -103,7 +103,7 @@ fn a_canary_is_shown_promoted_and_forgotten() {
         promoted.out
     );
     canary(&["show", "p"]).fails(1, "has no canary");
-    let started = canary(&["start", "p", "work", "old.wasm", "--records", "2"]).ok();
+    let started = canary(&["start", "p", "work", "old.wasm", "--records", "3"]).ok();
     assert!(started.err.contains("started"), "{}", started.err);
     produce(&world, "d\ne!\nf\n");
     compared(&world, 3);
