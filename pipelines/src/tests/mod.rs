@@ -3,8 +3,10 @@
 //! - `property` random pipelines, failures and restarts against a plain model
 //! - `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
+//! - `canary` new versions in the shadow of those that run
 //! - `support` the log in memory and the world around it
 
+mod canary;
 mod columns;
 mod guests;
 mod lanes;
