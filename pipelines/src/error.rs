@@ -26,6 +26,39 @@ pub enum StartError {
     Closed,
 }
 
+/// Why there is no canary.
+#[derive(Debug, thiserror::Error)]
+pub enum CanaryError {
+    #[error("no pipeline `{0}` runs")]
+    Unknown(String),
+    #[error("pipeline `{pipeline}` has no node `{node}` that runs a module; it has: {nodes}")]
+    Node {
+        pipeline: String,
+        node: String,
+        nodes: String,
+    },
+    #[error(
+        "module `{module}` also runs in node `{other}`, which would be promoted unseen: give the \
+         two nodes an entry under `modules` each, and apply that first"
+    )]
+    Alias { module: String, other: String },
+    #[error(
+        "the file names module `{module}` by its digest, which a promotion would contradict: put \
+         the new digest into the file and apply it"
+    )]
+    Pinned { module: String },
+    #[error("a canary runs in node `{0}`; stop it first")]
+    Runs(String),
+    #[error("the module cannot be loaded: {0}")]
+    Load(String),
+    #[error("the module does not open in node `{node}`: {why}")]
+    Open { node: String, why: String },
+    #[error("the pipeline was changed meanwhile; try again")]
+    Changed,
+    #[error("no thread for it: {0}")]
+    Thread(std::io::Error),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
     #[error("no pipeline `{0}` runs")]

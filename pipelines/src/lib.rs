@@ -5,12 +5,14 @@
 //! - `plan` what applying it would do: stages, fused nodes, reload class of each change
 //! - `operator` filter, map, route, wasm, sink over chunks of rows
 //! - `stage` one source and what is fused behind it: lanes, commits, dead letters
+//! - `canary` a new version of a module in the shadow of the one that runs
 //! - `prepare`, `runtime` starting, changing and removing pipelines; `status` what they do
 //!
 //! Called by: server (service, command line). Invariants: a stage commits its input position
 //! together with everything it wrote; guests run on worker threads, never in an async task;
 //! every queue is bounded. Refuses: everything `lint` calls an error.
 
+mod canary;
 mod compile;
 pub mod error;
 pub mod graph;
@@ -26,7 +28,9 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-pub use error::{RemoveError, StartError};
+pub use canary::Until;
+pub use canary::report::{CanaryReport, CanaryState, Difference, Example};
+pub use error::{CanaryError, RemoveError, StartError};
 pub use lint::lint;
 pub use plan::{Change, Plan, Previous, Reload, plan};
 pub use prepare::Prepared;

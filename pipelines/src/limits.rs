@@ -47,5 +47,14 @@ pub const LOG_BACKOFF_MS: u64 = 20;
 pub const LOG_BACKOFF_MS_MAX: u64 = 5_000;
 /// Hand-overs a lane remembers for its status.
 pub const HANDOVERS_KEPT_MAX: usize = 16;
+/// Batches that wait for a canary, and the bytes they hold on to; beyond that they are left out.
+pub const CANARY_QUEUE_BATCHES_MAX: usize = 16;
+pub const CANARY_QUEUE_BYTES_MAX: usize = 32 << 20;
+/// How much lower the priority of a canary's thread is.
+pub const CANARY_NICE: i32 = 10;
+/// Examples kept of each difference, bytes of a value in one, rows shown of a record.
+pub const CANARY_EXAMPLES_PER_DIFFERENCE_MAX: usize = 3;
+pub const CANARY_TEXT_BYTES_MAX: usize = 200;
+pub const CANARY_TEXT_ROWS_MAX: usize = 5;
 /// Longest message put into a dead letter's header, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1_000;

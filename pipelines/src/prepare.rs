@@ -157,7 +157,7 @@ async fn modules(
     }
 }
 
-async fn load(deps: &Deps, digest: Digest) -> Result<Module, String> {
+pub(crate) async fn load(deps: &Deps, digest: Digest) -> Result<Module, String> {
     let bytes = deps
         .modules
         .get(digest)

@@ -11,17 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::catalog::PipelineRecord;
 use model::diagnostic::Diagnostic;
-use model::ids::PartitionId;
+use model::ids::{Digest, PartitionId};
 use model::port::{CatalogView, Commit, LogError, Lookup, Modules, Position, TopicLog};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wasm::Metric;
+use wasm::{Metric, Metrics};
 
-use crate::error::{RemoveError, StartError};
+use crate::canary::report::CanaryReport;
+use crate::canary::{Canary, Of, Slot, Until, candidate};
+use crate::error::{CanaryError, RemoveError, StartError};
 use crate::plan::{Previous, Reload, plan};
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
-use crate::spec::types::{Node, Start};
+use crate::spec::types::{ModuleSource, Node, Start};
 use crate::stage::Stage;
 use crate::stage::build::{Parts, stages};
 use crate::stage::lane::{FORGOTTEN, Lane, Order, Shared};
@@ -60,6 +62,7 @@ struct Running {
     spec: Arc<Spec>,
     record: PipelineRecord,
     stages: BTreeMap<String, RunningStage>,
+    canary: Slot,
 }
 
 impl Running {
@@ -70,6 +73,55 @@ impl Running {
             lane.shared.numbers.sum(&mut sums);
         }
         sums
+    }
+
+    /// The module of a node, if a canary of it could be promoted, and a stage that it is part of.
+    fn watched(&self, node: &str, candidate: Digest) -> Result<(Of, Arc<Stage>), CanaryError> {
+        let modules = || {
+            self.spec
+                .nodes
+                .iter()
+                .filter_map(|(name, node)| match node {
+                    Node::Wasm(wasm) => Some((name.value.as_str(), wasm.module.value.as_str())),
+                    _ => None,
+                })
+        };
+        let no_node = || CanaryError::Node {
+            pipeline: self.record.name.clone(),
+            node: node.to_string(),
+            nodes: modules()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let found = modules().find(|(name, _)| *name == node);
+        let (_, alias) = found.ok_or_else(no_node)?;
+        let module = alias.to_string();
+        if let Some((other, _)) = modules().find(|(name, of)| *of == alias && *name != node) {
+            let other = other.to_string();
+            return Err(CanaryError::Alias { module, other });
+        }
+        let source = self.spec.modules.get(alias).map(|def| &def.source.value);
+        if let Some(ModuleSource::Digest(_)) = source {
+            return Err(CanaryError::Pinned { module });
+        }
+        let runs = |lane: &RunningLane| match &*lane.orders.borrow() {
+            Order::Run(stage) => Some(stage.clone()),
+            Order::Stop => None,
+        };
+        let stages = self.stages.values();
+        let mut stages = stages.filter_map(|stage| stage.lanes.first().and_then(runs));
+        let holds = |stage: &Arc<Stage>| stage.nodes.iter().any(|n| n.name == node);
+        let stage = stages.find(holds).ok_or_else(no_node)?;
+        let running = stage.modules.get(alias).copied();
+        let of = Of {
+            node: node.to_string(),
+            alias: module,
+            running: running.ok_or_else(no_node)?,
+            candidate,
+            generation: self.record.generation,
+        };
+        Ok((of, stage))
     }
 }
 
@@ -245,7 +297,12 @@ impl Runtime {
     fn swap(&self, prepared: Prepared, stages: Vec<Arc<Stage>>) -> Vec<RunningStage> {
         let mut running = self.running();
         let name = prepared.record.name.clone();
-        let mut old = running.remove(&name).map(|r| r.stages).unwrap_or_default();
+        let (mut old, canary) = match running.remove(&name) {
+            Some(before) => (before.stages, before.canary),
+            None => Default::default(),
+        };
+        let generation = prepared.record.generation;
+        canary.end(&format!("generation {generation} was applied"));
         let mut kept = BTreeMap::new();
         for stage in stages {
             let known = old
@@ -258,7 +315,7 @@ impl Runtime {
                     }
                     known
                 }
-                None => self.launch(&stage),
+                None => self.launch(&stage, &canary),
             };
             kept.insert(stage.name.clone(), entry);
         }
@@ -266,12 +323,13 @@ impl Runtime {
             spec: prepared.spec,
             record: prepared.record,
             stages: kept,
+            canary,
         };
         running.insert(name, entry);
         old.into_values().collect()
     }
 
-    fn launch(&self, stage: &Arc<Stage>) -> RunningStage {
+    fn launch(&self, stage: &Arc<Stage>, canary: &Slot) -> RunningStage {
         let lanes = (0..stage.partitions).map(|index| {
             let partition = PartitionId::new(stage.topic, index);
             let (orders, receiver) = watch::channel(Order::Run(stage.clone()));
@@ -297,6 +355,7 @@ impl Runtime {
                 status: Arc::new(Mutex::new(status)),
                 changed: self.inner.changed.clone(),
                 numbers: Numbers::default(),
+                canary: canary.clone(),
             };
             let lane = Lane::new(
                 self.inner.deps.log.clone(),
@@ -330,6 +389,7 @@ impl Runtime {
             return Err(RemoveError::Unknown(name.to_string()));
         };
         let mut positions = Vec::new();
+        removed.canary.take();
         for stage in removed.stages.into_values() {
             let forget = stage.lanes.iter().map(|lane| Position {
                 group: stage.group.clone(),
@@ -391,8 +451,66 @@ impl Runtime {
                     .flat_map(|s| s.lanes.iter().map(lane))
                     .collect(),
                 metrics: pipeline.metrics(),
+                canary: pipeline.canary.report(),
             })
             .collect()
+    }
+
+    /// Lets a module run in the shadow of the one that a node runs. Its report is in the status.
+    ///
+    /// # Errors
+    /// There is no such node, or none that could be promoted alone; the module does not load or
+    /// open; another canary runs.
+    pub async fn canary_start(
+        &self,
+        name: &str,
+        node: &str,
+        digest: Digest,
+        until: Until,
+    ) -> Result<(), CanaryError> {
+        let (of, stage) = {
+            let running = self.running();
+            let pipeline = running.get(name);
+            let pipeline = pipeline.ok_or_else(|| CanaryError::Unknown(name.to_string()))?;
+            if pipeline.canary.runs() {
+                let of = pipeline.canary.report().map(|report| report.node);
+                return Err(CanaryError::Runs(of.unwrap_or_default()));
+            }
+            pipeline.watched(node, digest)?
+        };
+        let module = crate::prepare::load(&self.inner.deps, digest).await;
+        let module = module.map_err(CanaryError::Load)?;
+        let number = stage.nodes.iter().position(|n| n.name == node);
+        let program = number.and_then(|number| candidate(&stage, number, &module));
+        let program = program.ok_or(CanaryError::Changed)?;
+        let open = move || program.open(0, Metrics::default()).map(|_| ());
+        let opened = tokio::task::spawn_blocking(open).await;
+        let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));
+        opened.map_err(|why| CanaryError::Open {
+            node: node.to_string(),
+            why,
+        })?;
+        let running = self.running();
+        let pipeline = running.get(name).ok_or(CanaryError::Changed)?;
+        if pipeline.record.generation != of.generation || pipeline.canary.runs() {
+            return Err(CanaryError::Changed);
+        }
+        let changed = self.inner.changed.clone();
+        let canary = Canary::start(of, module, until, changed).map_err(CanaryError::Thread)?;
+        pipeline.canary.put(canary);
+        Ok(())
+    }
+
+    /// What the pipeline's canary found so far.
+    pub fn canary(&self, name: &str) -> Option<CanaryReport> {
+        self.running().get(name)?.canary.report()
+    }
+
+    /// Ends the pipeline's canary and forgets it.
+    pub fn canary_stop(&self, name: &str) -> Option<CanaryReport> {
+        let report = self.running().get(name)?.canary.take();
+        self.inner.changed.send_modify(|version| *version += 1);
+        report
     }
 
     /// Changes whenever a status does.

@@ -11,6 +11,7 @@ use model::ids::{Digest, Offset};
 use serde::{Deserialize, Serialize};
 use wasm::{Metric, Metrics};
 
+use crate::canary::report::CanaryReport;
 use crate::limits::HANDOVERS_KEPT_MAX;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct PipelineStatus {
     /// took over.
     #[serde(default)]
     pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
+    /// A new version in the shadow of one that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryReport>,
 }
 
 /// The numbers of one lane's modules: they outlive an instance, and end with their generation, so

@@ -134,6 +134,10 @@ table! {
     53 PipelineList => Pipelines,
     54 PipelineDescribe => PipelineDescription,
     55 PipelineDelete => PipelineDeleted,
+    56 CanaryStart => CanaryStarted,
+    57 CanaryShow => CanaryShown,
+    58 CanaryPromote => CanaryPromoted,
+    59 CanaryStop => CanaryStopped,
 
     60 Sql => SqlChunk,
 

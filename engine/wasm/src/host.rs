@@ -121,6 +121,11 @@ impl Host {
         self.shared.memory.bytes()
     }
 
+    /// Most that they may take before no new one is opened, in bytes.
+    pub fn memory_bytes_max(&self) -> usize {
+        self.shared.memory.bytes_max()
+    }
+
     /// What a file is, what it imports and exports, and what it would need granted.
     pub fn inspect(bytes: &[u8]) -> Result<ModuleInfo, InspectError> {
         check::inspect(bytes).map(|seen| seen.info)

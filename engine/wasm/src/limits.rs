@@ -166,6 +166,10 @@ impl MemoryInUse {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Bytes in use and the bound, if there is no room for another instance.
     pub(crate) fn full(&self) -> Option<(usize, usize)> {
         let bytes = self.bytes();

@@ -63,6 +63,14 @@ pub(crate) enum Why {
     Stop { message: String },
 }
 
+impl Why {
+    pub fn message(&self) -> &str {
+        match self {
+            Why::Wait { message, .. } | Why::Stop { message } => message,
+        }
+    }
+}
+
 /// Rows before `origin` commit, the rest does not.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cut {
@@ -212,13 +220,13 @@ impl Chunk {
         self.take(&keep)
     }
 
-    /// Only what came from rows before the cut.
-    pub fn before(&self, cut: Option<&Cut>) -> Result<Chunk, OperatorError> {
-        let Some(cut) = cut.filter(|cut| self.origins.iter().any(|o| *o >= cut.origin)) else {
+    /// Only what came from rows before this one.
+    pub fn before(&self, origin: Option<u32>) -> Result<Chunk, OperatorError> {
+        let Some(origin) = origin.filter(|origin| self.origins.iter().any(|o| o >= origin)) else {
             return Ok(self.clone());
         };
         let keep: Vec<u32> = (0..self.len() as u32)
-            .filter(|row| self.origins[*row as usize] < cut.origin)
+            .filter(|row| self.origins[*row as usize] < origin)
             .collect();
         self.take(&keep)
     }

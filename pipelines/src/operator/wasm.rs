@@ -19,6 +19,7 @@ use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
     Emission, Guest, Input, Labels, Limits, Metrics, Module, OpenContext, Outcome, ProcessError,
+    Retry,
 };
 
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
@@ -315,6 +316,15 @@ impl Call<'_> {
         Ok(Some(limit))
     }
 
+    /// Rows that nobody tries again.
+    fn give_up(&mut self, origins: &[u32], retry: Retry) {
+        let message: Arc<str> = retry.message.into();
+        for row in retry.rows {
+            let (code, message) = (retry.code.clone().into(), message.clone());
+            self.reject(origins[row as usize], code, message);
+        }
+    }
+
     fn outcome(
         &mut self,
         warm: &mut Warm,
@@ -339,6 +349,10 @@ impl Call<'_> {
                 continue;
             };
             bad.extend(&retry.rows);
+            if self.program.retry.max == 0 {
+                self.give_up(origins, retry);
+                continue;
+            }
             let failed = self.failed_before(first) + 1;
             if failed <= self.program.retry.max {
                 let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);

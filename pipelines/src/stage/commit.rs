@@ -11,6 +11,7 @@ use model::rows::Rows;
 
 use super::run::Work;
 use super::{Op, Stage, deadletter};
+use crate::canary::Sample;
 use crate::operator::{Cut, Why, sink};
 
 /// A commit and what it means for the lane.
@@ -21,6 +22,8 @@ pub(crate) struct Ready {
     pub next: Offset,
     pub counts: Counts,
     pub cut: Option<Cut>,
+    /// For a canary, once it is committed.
+    pub sample: Option<Sample>,
 }
 
 impl Ready {
@@ -68,6 +71,7 @@ pub(crate) fn ready(stage: &Stage, span: &Span<'_>, work: Work) -> Result<Ready,
             next,
             counts: Counts::default(),
             cut: work.cut,
+            sample: None,
         });
     }
     let mut appends = Vec::new();
@@ -112,5 +116,6 @@ pub(crate) fn ready(stage: &Stage, span: &Span<'_>, work: Work) -> Result<Ready,
         next,
         counts,
         cut: work.cut,
+        sample: work.sample,
     })
 }

@@ -26,6 +26,7 @@ use super::commit::{self, Counts, Ready, Span};
 use super::read::{Input, ReadError, Reader};
 use super::run::Chain;
 use super::{Batching, Stage};
+use crate::canary::{Sample, Slot};
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOG_BACKOFF_MS, LOG_BACKOFF_MS_MAX};
 use crate::operator::Why;
 use crate::operator::wasm::Tried;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub status: Arc<Mutex<LaneStatus>>,
     pub changed: Arc<watch::Sender<u64>>,
     pub numbers: Numbers,
+    pub canary: Slot,
 }
 
 impl Shared {
@@ -131,6 +133,7 @@ struct Sent {
     /// Rows of the batch it is for.
     rows: u32,
     counts: Counts,
+    sample: Option<Sample>,
 }
 
 type Done = (Sent, Result<(), LogError>);
@@ -285,6 +288,7 @@ impl Lane {
                     generation,
                     rows,
                     counts: ready.counts,
+                    sample: ready.sample,
                 };
                 flight.push(&self.log, commit, sent);
                 from = ready.next;
@@ -504,7 +508,9 @@ impl Lane {
         flight: &mut Flight,
     ) -> Result<Once, End> {
         let tried = self.tried;
-        let mut job = tokio::task::spawn_blocking(move || once(chain, &input, from, tried));
+        let watched = self.shared.canary.watches(&chain.stage);
+        let mut job =
+            tokio::task::spawn_blocking(move || once(chain, &input, from, tried, watched));
         let mut failed = None;
         let done = loop {
             tokio::select! {
@@ -600,6 +606,9 @@ impl Lane {
 
     fn committed(&mut self, sent: Sent) {
         self.backoff_ms = LOG_BACKOFF_MS;
+        if let Some(sample) = sent.sample {
+            self.shared.canary.offer(sample);
+        }
         let old = self
             .fallback
             .take_if(|_| sent.generation == self.chain.as_ref().map_or(0, |c| c.stage.generation));
@@ -630,8 +639,14 @@ impl Lane {
 
 type Once = Result<(Ready, Option<String>), String>;
 
-fn once(mut chain: Chain, input: &Input, from: Offset, tried: Option<Tried>) -> (Chain, Once) {
-    let work = match chain.run(&input.rows, &input.offsets, tried) {
+fn once(
+    mut chain: Chain,
+    input: &Input,
+    from: Offset,
+    tried: Option<Tried>,
+    watched: Option<usize>,
+) -> (Chain, Once) {
+    let work = match chain.run(&input.rows, &input.offsets, tried, watched) {
         Ok(work) => work,
         Err(error) => return (chain, Err(error.to_string())),
     };

@@ -6,6 +6,7 @@
 //! Refuses: nothing; a fault of a whole batch is a `RunError` and stops the lane.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use codec::Format;
 use model::ids::Offset;
@@ -13,6 +14,7 @@ use model::rows::Rows;
 
 use super::needs::{Typed, typed};
 use super::{Op, Port, Stage, StageNode};
+use crate::canary::Sample;
 use crate::limits::PORT_BYTES_MAX;
 use crate::operator::wasm::{Call, Made, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
@@ -29,7 +31,6 @@ pub(crate) struct Chain {
 }
 
 /// What one batch came to.
-#[derive(Debug)]
 pub(crate) struct Work {
     /// Rows for the sinks, by the sink's number.
     pub outputs: Vec<(usize, Rows)>,
@@ -38,6 +39,8 @@ pub(crate) struct Work {
     pub cut: Option<Cut>,
     /// A guest failed or died on the way.
     pub fault: Option<String>,
+    /// What the watched node did.
+    pub sample: Option<Sample>,
 }
 
 /// A whole batch could not be worked on.
@@ -76,9 +79,11 @@ impl Chain {
         rows: &Rows,
         offsets: &[Offset],
         tried: Option<Tried>,
+        watched: Option<usize>,
     ) -> Result<Work, RunError> {
         let stage = self.stage.clone();
         let mut report = Report::default();
+        let mut sample = None;
         let mut ports: Vec<Vec<Chunk>> = Vec::with_capacity(stage.nodes.len());
         let mut outputs = Vec::new();
         let all = Chunk {
@@ -97,9 +102,13 @@ impl Chain {
                 offsets,
                 tried,
             };
-            let made = step
-                .run(&all, &ports, &mut self.guests[number], &mut report)
-                .and_then(|chunks| step.typed(chunks, &mut report));
+            let (since, before) = (Instant::now(), report.rejects.len());
+            let made = step.run(&all, &ports, &mut self.guests[number], &mut report);
+            if let (Some(_), Ok(chunks)) = (watched.filter(|w| *w == number), &made) {
+                let rejects = &report.rejects[before..];
+                sample = Some(step.sample(&ports, chunks, rejects, since.elapsed()));
+            }
+            let made = made.and_then(|chunks| step.typed(chunks, &mut report));
             let fail = |source| RunError {
                 node: node.name.clone(),
                 source,
@@ -111,14 +120,19 @@ impl Chain {
             ports.push(made);
         }
         drop(ports);
-        finish(&stage, outputs, report)
+        let mut work = finish(&stage, outputs, report)?;
+        work.sample = sample.map(|sample| Sample {
+            cut: work.cut.as_ref().map(|cut| cut.origin),
+            ..sample
+        });
+        Ok(work)
     }
 }
 
 /// One node at work on one batch.
 struct Step<'a> {
     number: usize,
-    stage: &'a Stage,
+    stage: &'a Arc<Stage>,
     node: &'a StageNode,
     typed: &'a [Typed],
     lane: u32,
@@ -203,6 +217,31 @@ impl Step<'_> {
         }
     }
 
+    /// What the node was given and what it made of it, for a canary. The rows are shared.
+    fn sample(
+        &self,
+        ports: &[Vec<Chunk>],
+        made: &[Chunk],
+        rejects: &[Reject],
+        took: Duration,
+    ) -> Sample {
+        let read = |(node, port): &(usize, usize)| ports.get(*node).and_then(|p| p.get(*port));
+        let inputs = self.node.inputs.iter();
+        Sample {
+            stage: self.stage.clone(),
+            node: self.number,
+            lane: self.lane,
+            inputs: inputs
+                .map(|place| read(place).cloned().unwrap_or_else(Chunk::empty))
+                .collect(),
+            ports: made.to_vec(),
+            rejects: rejects.to_vec(),
+            cut: None,
+            took,
+            offsets: self.offsets.to_vec(),
+        }
+    }
+
     /// Gives each output the typed columns that are needed further on, and no others.
     fn typed(&self, chunks: Vec<Chunk>, report: &mut Report) -> Result<Vec<Chunk>, OperatorError> {
         let mut out = Vec::with_capacity(chunks.len());
@@ -228,7 +267,7 @@ fn format(port: &Port) -> Option<&Format> {
     port.format.as_ref()
 }
 
-fn joined(pieces: &[Chunk]) -> Result<Chunk, OperatorError> {
+pub(crate) fn joined(pieces: &[Chunk]) -> Result<Chunk, OperatorError> {
     match pieces {
         [] => Ok(Chunk::empty()),
         pieces => Chunk::concat(pieces),
@@ -245,10 +284,12 @@ fn finish(
     let cut = report.cut.take();
     let mut kept = Vec::with_capacity(outputs.len());
     for (number, chunk) in outputs {
-        let before = chunk.before(cut.as_ref()).map_err(|source| RunError {
-            node: stage.nodes[number].name.clone(),
-            source,
-        })?;
+        let before = chunk
+            .before(cut.as_ref().map(|cut| cut.origin))
+            .map_err(|source| RunError {
+                node: stage.nodes[number].name.clone(),
+                source,
+            })?;
         if !before.is_empty() {
             kept.push((number, before.rows));
         }
@@ -264,5 +305,6 @@ fn finish(
         rejects,
         cut,
         fault: report.fault,
+        sample: None,
     })
 }

@@ -1,10 +1,12 @@
 //! Pipelines at work over a log in memory.
 //!
 //! - `property` random pipelines, failures and restarts against a plain model
-//! - `columns` modules over typed columns
+//! - `codecs` topics of CSV; `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
+//! - `canary` new versions in the shadow of those that run
 //! - `support` the log in memory and the world around it
 
+mod canary;
 mod codecs;
 mod columns;
 mod guests;

@@ -1,6 +1,6 @@
 //! Pipelines: lint, plan, apply, and looking at them.
 //!
-//! What: admin messages, JSON. Called by: `rustmq pipeline`.
+//! What: admin messages, JSON. Called by: `rustmq pipeline`, `rustmq pipeline canary`.
 //! Invariants: the YAML travels as written, with the environment replaced; diagnostics travel as
 //! data, all of them. Plan, status and description are documents of the `pipelines` room, which
 //! this room does not know: they travel as JSON values.
@@ -102,6 +102,58 @@ pub struct PipelineDelete {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PipelineDeleted {}
 
+/// Lets a stored module run in the shadow of the one that a node runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStart {
+    pub pipeline: String,
+    pub node: String,
+    pub module: Digest,
+    /// Enough, when so many records were compared.
+    pub records: Option<u64>,
+    /// Enough, after so many milliseconds.
+    pub time_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStarted {
+    pub report: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryShow {
+    pub pipeline: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryShown {
+    pub report: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryPromote {
+    pub pipeline: String,
+    /// Also when it failed, or when nothing was compared.
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryPromoted {
+    pub generation: u64,
+    /// The last report.
+    pub report: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStop {
+    pub pipeline: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStopped {
+    /// The last report.
+    pub report: Value,
+}
+
 json_bodies!(
     PipelineLint,
     PipelineLinted,
@@ -115,4 +167,12 @@ json_bodies!(
     PipelineDescription,
     PipelineDelete,
     PipelineDeleted,
+    CanaryStart,
+    CanaryStarted,
+    CanaryShow,
+    CanaryShown,
+    CanaryPromote,
+    CanaryPromoted,
+    CanaryStop,
+    CanaryStopped,
 );

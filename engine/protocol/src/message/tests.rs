@@ -177,12 +177,11 @@ fn requests_come_through() {
     check_request(TopicList {}.into());
     check_request(TopicDescribe { name: name() }.into());
     check_request(TopicDelete { name: name() }.into());
-    let topics = vec![name()];
     check_request(
         GroupJoin {
             group: group(),
             member: None,
-            topics,
+            topics: vec![name()],
             session_ms: 10_000,
         }
         .into(),
@@ -208,12 +207,12 @@ fn requests_come_through() {
         offset: 8,
         metadata: group(),
     }];
-    let (member, generation) = (Some(member()), Some(3));
+    let member = Some(member());
     check_request(
         GroupCommit {
             group: group(),
             member,
-            generation,
+            generation: Some(3),
             positions,
         }
         .into(),
@@ -221,6 +220,12 @@ fn requests_come_through() {
     check_request(GroupPositions { group: group() }.into());
     check_request(GroupList {}.into());
     check_request(GroupDescribe { group: group() }.into());
+}
+
+#[test]
+fn requests_about_modules_pipelines_and_sql_come_through() {
+    let name = || "flights".to_owned();
+    let large = vec![b'x'; 100_000];
     let digest = Digest::of(b"module");
     check_request(ModuleHas { digest }.into());
     check_request(
@@ -241,6 +246,25 @@ fn requests_come_through() {
     check_request(PipelineList {}.into());
     check_request(PipelineDescribe { name: name() }.into());
     check_request(PipelineDelete { name: name() }.into());
+    check_request(
+        CanaryStart {
+            pipeline: name(),
+            node: name(),
+            module: digest,
+            records: Some(3),
+            time_ms: None,
+        }
+        .into(),
+    );
+    check_request(CanaryShow { pipeline: name() }.into());
+    check_request(
+        CanaryPromote {
+            pipeline: name(),
+            force: true,
+        }
+        .into(),
+    );
+    check_request(CanaryStop { pipeline: name() }.into());
     let (query, format) = ("select 1".to_owned(), SqlFormat::Jsonl);
     check_request(
         Sql {

@@ -432,6 +432,8 @@ pub enum Pipeline {
     Describe { name: String },
     /// Stop a pipeline and forget it; its topics stay
     Delete { name: String },
+    #[command(subcommand)]
+    Canary(Canary),
     /// Print the JSON Schema of pipeline files, for editors
     Schema,
     #[command(hide = true)]
@@ -442,6 +444,46 @@ pub enum Pipeline {
     Tap(Unbuilt),
     #[command(hide = true)]
     Dlq(Unbuilt),
+}
+
+/// Try a new version of a module in the shadow of the one that runs
+///
+/// The candidate gets what the node got in each committed batch, on a thread of its own with a lower
+/// priority; what it makes is compared and dropped. It never holds up the pipeline: where it is too
+/// slow, batches are skipped and counted. One canary a pipeline; it ends with the server, and
+/// when the pipeline is applied.
+#[derive(Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  rustmq pipeline canary start flights tidy ./modules/tidy --records 100000
+  rustmq pipeline canary show flights
+  rustmq pipeline canary promote flights
+  rustmq pipeline canary stop flights")]
+pub enum Canary {
+    /// Start one: MODULE is a folder (built) or a .wasm file
+    Start {
+        pipeline: String,
+        node: String,
+        module: PathBuf,
+        /// End after so many compared records
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        records: Option<u64>,
+        /// End after this time, such as 30s
+        #[arg(long = "for", value_name = "TIME", value_parser = values::parse_time)]
+        time: Option<Duration>,
+    },
+    /// Show what differs so far, with the first records of each difference
+    Show { pipeline: String },
+    /// Swap the candidate in between two batches, as an apply would; put it where the file says
+    /// as well, or the next apply brings the old one back
+    Promote {
+        pipeline: String,
+        /// Also when it failed, or has compared nothing
+        #[arg(long)]
+        force: bool,
+    },
+    /// End it and forget it
+    Stop { pipeline: String },
 }
 
 /// Ask SQL over topics, hot and tiered rows alike

@@ -8,6 +8,7 @@
 //! Refuses: commands that are planned but not built, with exit 2.
 
 pub mod args;
+mod canary;
 pub(crate) mod connect;
 mod consume;
 mod exit;

@@ -1,4 +1,4 @@
-//! `rustmq pipeline lint|plan|apply|list|describe|delete|schema`.
+//! `rustmq pipeline lint|plan|apply|list|describe|delete|schema`; `canary` stands in its own file.
 //!
 //! Called by: `cli::run`. Calls: `pipelines` (reading files), `module` (building folders), the
 //! server.
@@ -21,6 +21,7 @@ use protocol::{
 };
 
 use super::args::Pipeline;
+use super::canary;
 use super::connect::{Server, Session};
 use super::exit::{Failure, written};
 use crate::module;
@@ -39,6 +40,7 @@ pub async fn run(command: Pipeline, session: &Session) -> Result<(), Failure> {
             eprintln!("deleted pipeline {name}; its topics stay");
             Ok(())
         }
+        Pipeline::Canary(command) => canary::run(command, session).await,
         Pipeline::Schema => written(output::print(&output::json(&pipelines::json_schema()))),
         Pipeline::Test(_) => Err(Failure::not_built("pipeline test")),
         Pipeline::Dev(_) => Err(Failure::not_built("pipeline dev")),
@@ -233,7 +235,7 @@ async fn upload(server: &Server, local: Local) -> Result<PipelineFile, Failure> 
     })
 }
 
-async fn send(server: &Server, path: &Path) -> Result<Digest, Failure> {
+pub(super) async fn send(server: &Server, path: &Path) -> Result<Digest, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
     let limit = model::limits::MODULE_BYTES_MAX;
@@ -297,7 +299,12 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
         Failure::failed(format!("{message}; use --json"))
     })?;
     match status {
-        Some(status) => text.push_str(&format!("\n{}", lanes(&status))),
+        Some(status) => {
+            text.push_str(&format!("\n{}", lanes(&status)));
+            if let Some(report) = &status.canary {
+                text.push_str(&format!("\ncanary: {}", canary::line(report)));
+            }
+        }
         None => text.push_str("\nit does not run: the server's log says why\n"),
     }
     written(output::print(&text))

@@ -6,6 +6,7 @@
 //! after another (`changing`), so that what was checked is still so when it is done.
 //! Refuses: what the rooms refuse; names of internal topics where users' topics are meant.
 
+mod canary;
 mod doorkeeper;
 mod follow;
 mod groups;
@@ -118,6 +119,10 @@ impl Rooms {
             Request::PipelineList(_) => self.pipeline_list().into(),
             Request::PipelineDescribe(ask) => self.pipeline_describe(&ask.name)?.into(),
             Request::PipelineDelete(ask) => self.pipeline_delete(ask).await?.into(),
+            Request::CanaryStart(ask) => self.canary_start(ask).await?.into(),
+            Request::CanaryShow(ask) => self.canary_show(&ask.pipeline)?.into(),
+            Request::CanaryPromote(ask) => self.canary_promote(ask).await?.into(),
+            Request::CanaryStop(ask) => self.canary_stop(&ask.pipeline)?.into(),
             Request::Sql(ask) => return Ok(Answer::Pieces(self.sql(ask).await?)),
             Request::Tier(ask) => self.tier(ask.topic).await?.into(),
             Request::Status(_) => StatusReport {

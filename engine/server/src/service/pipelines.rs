@@ -120,7 +120,7 @@ impl Rooms {
             modules,
         } = file;
         let topics = topic_names(&spec);
-        let mut record = PipelineRecord {
+        let record = PipelineRecord {
             name: name.clone(),
             generation,
             yaml,
@@ -137,25 +137,38 @@ impl Rooms {
         for (topic, wanted) in missing.collect::<Vec<_>>() {
             self.topic_make(topic, wanted, true).await?;
         }
+        let generation = self.pipeline_put(record, prepared).await?;
+        Ok(PipelineApplied {
+            name,
+            generation,
+            text,
+            diagnostics,
+        })
+    }
+
+    /// Changes the catalog, then the lanes; returns the generation. If they do not start, the catalog
+    /// says again what ran before.
+    pub(super) async fn pipeline_put(
+        &self,
+        record: PipelineRecord,
+        prepared: ::pipelines::Prepared,
+    ) -> Result<u64, WireError> {
+        let name = record.name.clone();
+        let mut generation = record.generation;
         let before = self.catalog().pipeline(&name).cloned();
-        let put = Command::PipelinePut(record.clone());
+        let put = Command::PipelinePut(record);
         if let Outcome::Generation(given) =
             self.metadata.propose(put).await.map_err(reply::propose)?
         {
-            record.generation = given;
+            generation = given;
         }
-        let prepared = prepared.with_generation(record.generation);
+        let prepared = prepared.with_generation(generation);
         if let Err(error) = self.pipelines.start(prepared).await {
             self.pipeline_put_back(&name, before).await;
             let message = format!("pipeline {name} did not start: {error}");
             return Err(WireError::retry(code::UNAVAILABLE, message));
         }
-        Ok(PipelineApplied {
-            name,
-            generation: record.generation,
-            text,
-            diagnostics,
-        })
+        Ok(generation)
     }
 
     /// The catalog says again what runs: the one before, or none.
@@ -212,21 +225,16 @@ impl Rooms {
     }
 
     pub(crate) fn pipeline_describe(&self, name: &str) -> Result<PipelineDescription, WireError> {
-        let catalog = self.catalog();
-        let Some(record) = catalog.pipeline(name) else {
-            let message =
-                format!("pipeline {name} does not exist; `rustmq pipeline list` shows all");
-            return Err(WireError::fix(code::NOT_FOUND, message));
-        };
+        let record = self.pipeline_record(name)?;
         let running = self.pipelines.status();
         let status = running.iter().find(|status| status.name == name);
         Ok(PipelineDescription {
-            name: record.name.clone(),
+            name: record.name,
             generation: record.generation,
             file: PipelineFile {
-                file: record.file.clone(),
-                yaml: record.yaml.clone(),
-                modules: record.modules.clone(),
+                file: record.file,
+                yaml: record.yaml,
+                modules: record.modules,
             },
             status: serde_json::to_value(status).map_err(reply::bug)?,
         })
@@ -276,7 +284,7 @@ fn topic_names(spec: &Spec) -> Vec<String> {
     names.into_iter().collect()
 }
 
-fn refused(diagnostics: Vec<Diagnostic>) -> WireError {
+pub(super) fn refused(diagnostics: Vec<Diagnostic>) -> WireError {
     let first = diagnostics
         .iter()
         .find(|d| d.is_error())

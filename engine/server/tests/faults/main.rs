@@ -4,7 +4,7 @@
 //!   `ledger` is what they know and the checker that holds it against what the server has
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
-//!   that misbehave; `guests` makes them
+//!   that misbehave, `canary` in the shadow of others; `guests` makes them
 //! - `soak` a thousand partitions for a long time: nothing drifts
 //!
 //! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
@@ -18,6 +18,7 @@ mod stores;
 mod support;
 
 mod bad_input;
+mod canary;
 mod clients;
 mod disk;
 mod guests;

@@ -232,7 +232,8 @@ const MEASURES: &[Measure] = &[
         of: |sample| sample.threads,
         unit: 1,
         percent: 100,
-        plus: 16,
+        // Threads for what blocks come with a busy moment and go when they were idle for a while.
+        plus: 64,
     },
     Measure {
         name: "WAL MiB",

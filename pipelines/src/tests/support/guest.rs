@@ -21,6 +21,31 @@ pub(crate) fn broken() -> Vec<u8> {
     encode(&always.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// A guest that loops for ever on `from` instead of `l`, or traps on it.
+pub(crate) fn evil(from: char, traps: bool) -> Vec<u8> {
+    let byte = if traps { 116 } else { 108 };
+    let other = WAT.replace(
+        &format!("(i32.eq (local.get $byte) (i32.const {byte}))"),
+        &format!("(i32.eq (local.get $byte) (i32.const {}))", from as u32),
+    );
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
+/// A guest that sends everything to the second output.
+pub(crate) fn elsewhere() -> Vec<u8> {
+    let second = "(call $forward (local.get $out) (i32.const 1)";
+    let other = WAT.replace("(call $forward (local.get $out) (i32.const 0)", second);
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
+/// The guest over typed columns, but it leaves `n` out.
+pub(crate) fn columns_without_n() -> Vec<u8> {
+    let call = "(call $set_ints (local.get $out) (i32.const 0) (i32.load (i32.const 256))
+      (i32.load (i32.const 260)) (i32.load (i32.const 264)) (i32.load (i32.const 268)))";
+    assert!(COLUMNS.contains(call));
+    encode_columns(&COLUMNS.replace(call, ""))
+}
+
 /// A guest that lets `e` through, on which the others fail.
 pub(crate) fn mended() -> Vec<u8> {
     let never = WAT.replace(
@@ -38,7 +63,10 @@ pub(crate) fn columns() -> Vec<u8> {
 
 /// The same with another name for the counter, of four bytes.
 pub(crate) fn columns_counting(name: &str) -> Vec<u8> {
-    let wat = COLUMNS.replace("\"rows\"", &format!("\"{name}\""));
+    encode_columns(&COLUMNS.replace("\"rows\"", &format!("\"{name}\"")))
+}
+
+fn encode_columns(wat: &str) -> Vec<u8> {
     let fields: String = [600u32, 1, 1, 601, 1, 3]
         .iter()
         .flat_map(|number| number.to_le_bytes())
