@@ -446,3 +446,45 @@ fn formats_of_consume_and_sql() {
         .fails(1, "does not exist");
     server.stop();
 }
+
+#[test]
+fn topics_of_csv_have_columns() {
+    let world = World::new();
+    let config = world.write(
+        "config.toml",
+        "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n",
+    );
+    let server = world.serve_with(&["--config", &config]);
+    let needs = "value codec `csv` needs a schema";
+    world
+        .run(&["topic", "create", "c", "--value", "csv"])
+        .fails(1, needs);
+    let schema = world.write(
+        "schema.json",
+        r#"[{"name": "id", "type": "int64"}, {"name": "said", "type": "string"}]"#,
+    );
+    world
+        .run(&["topic", "create", "c", "--value", "csv", "--schema", &schema])
+        .ok();
+    let produce = |text: &str| {
+        let rows = world.write("rows.csv", text);
+        world.run(&["produce", "c", &rows, "--format", "raw"]).ok();
+    };
+    produce("1,plain\n2,\"a, \"\"b\"\"\"\nthree,bad\n");
+    wait::until("the rows to be tiered", || {
+        let (_, body) = server.http("GET /v1/status", "");
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (status["tiered_records"] == 3).then_some(())
+    });
+    produce("4,\n5,\"\"\n");
+    let query = "select _offset, id, said from c order by _offset";
+    assert_eq!(
+        world.run(&["sql", query]).ok().out,
+        "_offset,id,said\n0,1,plain\n1,2,\"a, \"\"b\"\"\"\n2,,\n3,4,\n4,5,\"\"\n"
+    );
+    assert_eq!(
+        world.run(&["consume", "c", "--format", "raw"]).ok().out,
+        "1,plain\n2,\"a, \"\"b\"\"\"\nthree,bad\n4,\n5,\"\"\n"
+    );
+    server.stop();
+}
