@@ -464,7 +464,9 @@ fn topics_of_csv_have_columns() {
         r#"[{"name": "id", "type": "int64"}, {"name": "said", "type": "string"}]"#,
     );
     world
-        .run(&["topic", "create", "c", "--value", "csv", "--schema", &schema])
+        .run(&[
+            "topic", "create", "c", "--value", "csv", "--schema", &schema,
+        ])
         .ok();
     let produce = |text: &str| {
         let rows = world.write("rows.csv", text);
