@@ -55,7 +55,7 @@ async fn csv_goes_through_operators_as_it_is() {
 #[tokio::test]
 async fn a_sink_writes_in_the_codec_of_its_topic() {
     let json = [r#"{"b":"x, y","a":1}"#, r#"{"a":null,"b":""}"#, "{", "{}"];
-    let letters = ["{ | not JSON: expected `\"` at byte 1"];
+    let letters = ["{ | not JSON: the text ends too early at byte 1"];
     let csv = ["1,\"x, y\"", ",\"\"", ","];
     check(&pipeline(JSON, CSV, STRAIGHT), &json, &csv, &letters).await;
     let wide = ["\"x, y\",,1.0", "\"\",,", ",,"];
