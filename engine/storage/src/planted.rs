@@ -69,6 +69,14 @@ pub(crate) enum Bug {
     OffsetsKeptWhenFull,
     /// What a full disk refused is confirmed.
     FullConfirmed,
+    /// Compaction lets tombstones go with the pass that takes away what they delete.
+    TombstonesGoneAtOnce,
+    /// Compaction of the tier counts on newer records that are not in it, nor durable.
+    UndurableNoted,
+    /// Objects are deleted before the list that no longer names them is put.
+    ObjectsGoneBeforeList,
+    /// A pass of compaction is remembered before it is through.
+    PassRememberedFirst,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use model::{Batch, LogError, PartitionId, TopicId};
+use model::{Batch, LogError, Offset, PartitionId, TopicId};
 use tokio::sync::MutexGuard;
 
 use super::Store;
@@ -127,7 +127,7 @@ impl Step {
             before: part.partition.cold(),
             replaces: part.replaces.clone(),
             marks: if is_new {
-                marks(&part.batches)
+                marks(part)
             } else {
                 Vec::new()
             },
@@ -252,7 +252,7 @@ fn blamed(partitions: Job, error: TierError) -> Vec<(Arc<Partition>, TierError)>
 }
 
 /// Encodes ranges on a thread that may take its time.
-async fn encode(
+pub(super) async fn encode(
     config: Arc<PartitionConfig>,
     ids: Vec<PartitionId>,
     batches: Vec<Vec<Batch>>,
@@ -269,8 +269,9 @@ async fn encode(
     }
 }
 
-/// What must be remembered of idempotent producers when their batches become rows.
-fn marks(batches: &[Batch]) -> Vec<ProducerMark> {
+/// What must be remembered of idempotent producers when their batches become rows. Batches that
+/// compaction wrote again do not say it any more, the partition does.
+fn marks(part: &Part) -> Vec<ProducerMark> {
     let mark = |batch: &Batch| {
         batch.producer().map(|producer| ProducerMark {
             id: producer.id,
@@ -280,7 +281,16 @@ fn marks(batches: &[Batch]) -> Vec<ProducerMark> {
             records: batch.len(),
         })
     };
-    batches.iter().filter_map(mark).collect()
+    let base = part.batches.first().map_or(0, Batch::base_offset);
+    let next = part.batches.last().map_or(0, Batch::next_offset);
+    let (known, _) = part.partition.marks();
+    let known = known.into_iter().map(|mark| (mark.base_offset, mark));
+    let known = known.filter(|(offset, _)| (base..next).contains(offset));
+    let said = part.batches.iter().filter_map(mark);
+    let all: BTreeMap<Offset, ProducerMark> = known
+        .chain(said.map(|mark| (mark.base_offset, mark)))
+        .collect();
+    all.into_values().collect()
 }
 
 #[cfg(test)]
