@@ -30,8 +30,8 @@ use model::{Batch, LogError, Offset, PartitionId};
 use super::partition::{Dirt, Partition};
 use super::queue::{Pending, Work};
 use super::read::load;
-use super::{Inner, Store};
 use super::tiering::PARKED_DOUBLED;
+use super::{Inner, Store};
 use crate::config::CompactionConfig;
 use crate::error::TierError;
 use crate::planted::{Bug, planted};
@@ -88,10 +88,11 @@ impl Store {
         done
     }
 
-    /// Compacts what is worth it.
-    pub(crate) async fn compact_due(&self, now_us: i64) {
+    /// Compacts what is worth it of the partitions that go to the tier, or of the others.
+    async fn compact_due(&self, is_tiered: bool, now_us: i64) {
         for (id, partition) in self.inner.partitions.all() {
-            let Some(compact) = partition.config().compact else {
+            let config = partition.config();
+            let Some(compact) = config.compact.filter(|_| config.tier == is_tiered) else {
                 continue;
             };
             let is_owned = partition.newest_epoch() <= self.inner.tier.epoch;
@@ -150,6 +151,10 @@ impl Store {
                 return Ok(report);
             }
             let (latest, end) = self.note_keys(partition, compacted.end(), until).await?;
+            if end <= compacted.end() && !has_tombstones {
+                // Dropped, or trimmed meanwhile.
+                return Ok(report);
+            }
             let last = last_record(partition, end).await?;
             if planted(Bug::TombstonesGoneAtOnce) {
                 horizon = end;
@@ -316,11 +321,7 @@ impl Store {
         Ok(Some(rewrite.counts()))
     }
 
-    async fn remember(
-        &self,
-        partition: &Partition,
-        compacted: &Compacted,
-    ) -> Result<(), LogError> {
+    async fn remember(&self, partition: &Partition, compacted: &Compacted) -> Result<(), LogError> {
         let (reply, pending) = Pending::new();
         let control = Control::Compacted {
             partition: partition.id(),
@@ -414,14 +415,20 @@ fn broken_off() -> LogError {
     LogError::Unavailable("the compaction was broken off".to_owned())
 }
 
-/// Looks for what is due until the store is gone.
+/// Looks for what is due until the store is gone. What is in the tier may take long, and what is
+/// in the WAL keeps it from its size, so neither waits for the other.
 pub(super) async fn run(inner: Weak<Inner>, tick: Duration) {
+    let tiered = run_of(Weak::clone(&inner), tick, true);
+    futures::join!(tiered, run_of(inner, tick, false));
+}
+
+async fn run_of(inner: Weak<Inner>, tick: Duration, is_tiered: bool) {
     loop {
         tokio::time::sleep(tick).await;
         let Some(inner) = inner.upgrade() else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_us = now.unwrap_or_default().as_micros();
         let now_us = i64::try_from(now_us).unwrap_or(i64::MAX);
-        Store { inner }.compact_due(now_us).await;
+        Store { inner }.compact_due(is_tiered, now_us).await;
     }
 }

@@ -126,11 +126,7 @@ impl Step {
             partition: Arc::clone(&part.partition),
             before: part.partition.cold(),
             replaces: part.replaces.clone(),
-            marks: if is_new {
-                marks(part)
-            } else {
-                Vec::new()
-            },
+            marks: if is_new { marks(part) } else { Vec::new() },
             batch_bytes: part.batches.iter().map(|batch| batch.size() as u64).sum(),
         }
     }

@@ -102,10 +102,10 @@ impl ColdObject {
         }
     }
 
-    /// Most of its bytes that may be of records from `clean_to` on, as far as is known unread.
+    /// Most bytes of its rows that may be from `clean_to` on, as far as is known unread.
     pub(crate) fn dirty_bytes(&self, clean_to: Offset) -> u64 {
         let dirty_rows = self.next.saturating_sub(clean_to).min(self.rows);
-        let share = u128::from(self.bytes()) * u128::from(dirty_rows);
+        let share = u128::from(self.row_bytes) * u128::from(dirty_rows);
         (share / u128::from(self.rows.max(1))) as u64
     }
 
@@ -114,7 +114,10 @@ impl ColdObject {
     pub(crate) fn group_base(&self, number: usize) -> Offset {
         match number {
             0 => self.base,
-            _ => self.groups.get(number).map_or(self.next, |group| group.base),
+            _ => self
+                .groups
+                .get(number)
+                .map_or(self.next, |group| group.base),
         }
     }
 

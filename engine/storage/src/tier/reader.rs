@@ -303,7 +303,9 @@ impl Cursor {
         let offsets = offsets.unwrap_or_else(|| (self.at..self.at + count).collect());
         let is_in_order = offsets.windows(2).all(|two| two[0] < two[1])
             && offsets.first().is_some_and(|first| *first >= self.at);
-        let last = offsets.last().filter(|last| is_in_order && **last < self.end);
+        let last = offsets
+            .last()
+            .filter(|last| is_in_order && **last < self.end);
         let last = last.ok_or("its offsets are not those the manifest says")?;
         let rows_left = self.rows_left.checked_sub(count);
         self.rows_left = rows_left.ok_or("it has more rows than the manifest says")?;

@@ -237,7 +237,13 @@ impl Rewrite {
             error,
         })?;
         let mut out = Vec::new();
-        let encoded = cover::encode(&rows, &offsets.concat(), base..next, newest.codec(), &mut out);
+        let encoded = cover::encode(
+            &rows,
+            &offsets.concat(),
+            base..next,
+            newest.codec(),
+            &mut out,
+        );
         encoded.map_err(|error| RewriteError::Encode {
             offset: next,
             error,

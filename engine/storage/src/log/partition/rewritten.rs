@@ -138,7 +138,7 @@ impl Partition {
             .filter(|object| object.next > state.start)
             .map(|object| {
                 let dirty = object.dirty_bytes(clean_to);
-                let clean = object.bytes() - dirty;
+                let clean = object.row_bytes.saturating_sub(dirty);
                 (object.next, object.append_time, dirty, clean)
             });
         let hot = match is_tiered {
