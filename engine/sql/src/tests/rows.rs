@@ -429,7 +429,7 @@ async fn a_compacted_topic_shows_what_is_left_wherever_it_is() {
     // Hot: the newest a and b, and k3.
     append(40, "k3").await;
     let check = async |sql: &str, answer: &str| {
-        world.check(&sql.replace("T", "\"raw.v1\""), answer).await;
+        world.check(&sql.replace(" T", " \"raw.v1\""), answer).await;
     };
     let all = "n,low,high\n8,2,11";
     let left = "_offset\n2\n5\n6\n7\n8\n9\n10\n11";

@@ -121,12 +121,15 @@ struct Step {
 
 impl Step {
     fn of(part: &Part) -> Step {
-        let is_new = part.replaces.is_none();
+        let before = part.partition.cold();
         Step {
             partition: Arc::clone(&part.partition),
-            before: part.partition.cold(),
             replaces: part.replaces.clone(),
-            marks: if is_new { marks(part) } else { Vec::new() },
+            marks: match part.replaces {
+                None => marks(part, before.end),
+                Some(_) => Vec::new(),
+            },
+            before,
             batch_bytes: part.batches.iter().map(|batch| batch.size() as u64).sum(),
         }
     }
@@ -265,9 +268,10 @@ pub(super) async fn encode(
     }
 }
 
-/// What must be remembered of idempotent producers when their batches become rows. Batches that
-/// compaction wrote again do not say it any more, the partition does.
-fn marks(part: &Part) -> Vec<ProducerMark> {
+/// What must be remembered of idempotent producers when their batches, which follow `from`,
+/// become rows. Batches that compaction wrote again or a trim took away do not say it any more,
+/// the partition does.
+fn marks(part: &Part, from: Offset) -> Vec<ProducerMark> {
     let mark = |batch: &Batch| {
         batch.producer().map(|producer| ProducerMark {
             id: producer.id,
@@ -277,11 +281,10 @@ fn marks(part: &Part) -> Vec<ProducerMark> {
             records: batch.len(),
         })
     };
-    let base = part.batches.first().map_or(0, Batch::base_offset);
-    let next = part.batches.last().map_or(0, Batch::next_offset);
+    let next = part.batches.last().map_or(from, Batch::next_offset);
     let (known, _) = part.partition.marks();
     let known = known.into_iter().map(|mark| (mark.base_offset, mark));
-    let known = known.filter(|(offset, _)| (base..next).contains(offset));
+    let known = known.filter(|(offset, _)| (from..next).contains(offset));
     let said = part.batches.iter().filter_map(mark);
     let all: BTreeMap<Offset, ProducerMark> = known
         .chain(said.map(|mark| (mark.base_offset, mark)))

@@ -132,7 +132,9 @@ impl World {
 }
 
 fn run(keys: usize, steps: Vec<TierStep>) -> u64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     runtime.unwrap().block_on(async {
         let mut world = World::tiered(keys).await;
         for step in steps {
