@@ -102,8 +102,9 @@ fn read_balances(world: &World) -> String {
 
 fn check_balances(out: &str) {
     let values = out.lines().map(|line| {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        (value["id"].as_u64().unwrap(), value["v"].as_u64().unwrap())
+        let value: serde_json::Value = serde_json::from_str(line).expect("it was sent as JSON");
+        let number = |name: &str| value[name].as_u64().expect("it was sent as a number");
+        (number("id"), number("v"))
     });
     let newest: std::collections::BTreeMap<u64, u64> = values.collect();
     let expected = (1..10).map(|id| (id, 19_990 + id)).chain([(0, 20_000)]);
@@ -113,7 +114,8 @@ fn check_balances(out: &str) {
 #[test]
 fn a_compacted_topic_in_the_tier_keeps_the_newest_value_of_each_key() {
     let world = World::new();
-    let config = "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n[compaction]\nage_ms = 1\ndirty_percent = 1\n";
+    let config = "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n\
+                  [compaction]\nage_ms = 1\ndirty_percent = 1\n";
     world.write("node.toml", config);
     let serve = || world.serve_with(&["--config", "node.toml"]);
     let server = serve();

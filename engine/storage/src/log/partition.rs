@@ -311,7 +311,8 @@ impl Partition {
         release(&mut state, start);
     }
 
-    /// The tier has all before `manifest.end`.
+    /// The tier has all before `manifest.end`. What it says with fewer rows than the list before
+    /// is read from there from now on, not from memory.
     pub(crate) fn release_tiered(&self, manifest: Arc<Manifest>) {
         let mut state = self.lock();
         let end = manifest.end;
@@ -322,6 +323,14 @@ impl Partition {
         let gone = before.objects.iter().map(|object| &object.path);
         let gone = gone.filter(|path| !listed.contains(path.as_str()));
         state.retired.extend(gone.map(|path| (now, path.clone())));
+        let range = |object: &ColdObject| (object.path.clone(), object.base, object.next);
+        let known: HashSet<_> = before.objects.iter().map(range).collect();
+        let is_rewritten = |object: &&ColdObject| {
+            object.next <= before.end && !object.is_dense() && !known.contains(&range(object))
+        };
+        let rewritten = cold.objects.iter().filter(is_rewritten);
+        let rewritten_to = rewritten.map(|object| object.next).max();
+        state.rewritten_to = state.rewritten_to.max(rewritten_to.unwrap_or(0));
         release(&mut state, end);
     }
 

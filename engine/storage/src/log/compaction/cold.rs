@@ -180,7 +180,7 @@ impl Store {
         let list = list.ok_or_else(|| not_ours(before))?;
         let put = self.inner.tier.put_manifest(&list).await?;
         let is_ours = put.objects == list.objects;
-        partition.release_rewritten(Arc::new(put), next);
+        partition.release_tiered(Arc::new(put));
         is_ours.then_some(bytes).ok_or_else(|| not_ours(before))
     }
 

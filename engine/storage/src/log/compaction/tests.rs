@@ -94,6 +94,12 @@ fn state(records: &[Record]) -> State {
     map
 }
 
+/// Whether it may stand there for what is gone: its key has a newer record.
+fn is_placeholder(record: &Record, records: &[Record]) -> bool {
+    let is_newer = |other: &Record| other.key == record.key && other.offset > record.offset;
+    record.value.is_none() && records.iter().any(is_newer)
+}
+
 /// A batch of a producer, its records and its base offset.
 type Numbered = (Producer, u32, Offset);
 
@@ -287,7 +293,12 @@ impl World {
                 producer,
             } => self.append(partition, &records, producer).await,
             Step::Compact(partition) => {
-                self.compact(partition).await.unwrap();
+                // What was put and not answered before is taken over first, and begun anew.
+                let mut tries = 0;
+                while let Err(error) = self.compact(partition).await {
+                    tries += 1;
+                    assert!(tries < 4, "{error}");
+                }
                 self.check_clean(partition).await;
             }
             Step::Trim(partition, ahead) => {
@@ -409,7 +420,8 @@ impl World {
         );
         let records = self.read(partition).await;
         for record in &records {
-            assert_eq!(record, &truth.log[record.offset as usize]);
+            let is_true = record == &truth.log[record.offset as usize];
+            assert!(is_true || is_placeholder(record, &records), "{record:?}");
         }
         let in_order = records.windows(2).all(|two| two[0].offset < two[1].offset);
         assert!(in_order, "{records:?}");
@@ -465,7 +477,8 @@ impl World {
         assert!(compacted.end() >= until || until <= start);
         let mut keys = BTreeMap::new();
         let records = self.read(partition).await;
-        for record in records.iter().filter(|record| record.offset < until) {
+        let clean = records.iter().filter(|record| record.offset < until);
+        for record in clean.filter(|record| !is_placeholder(record, &records)) {
             assert_eq!(keys.insert(record.key, record.offset), None, "{records:?}");
         }
     }

@@ -1,19 +1,17 @@
-//! What is written again of a partition: batches at the WAL's head, objects of the tier, and what
-//! only old entries say.
+//! What is written again of a partition: batches at the WAL's head, and what only old entries say.
 //!
 //! Called by: `commit` (a batch was written again), `compaction` (what may be), `reclaim` (what a
-//! checkpoint must say). Invariants: a batch or object written again takes the place of all it
-//! stands for, at once; who looks from then on does not find what stood there. Refuses: nothing;
-//! what was trimmed meanwhile stays trimmed.
+//! checkpoint must say). Invariants: a batch written again takes the place of all it stands for,
+//! at once; readers never go back to what stood there. Refuses: nothing; what was trimmed
+//! meanwhile stays trimmed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::compaction::Compacted;
 use model::{Batch, Offset, Producer};
 
 use super::{Partition, Slot, up_to};
-use crate::tier::manifest::{Manifest, ProducerMark, last_marks};
+use crate::tier::manifest::{ProducerMark, last_marks};
 use crate::wal::{Control, Location};
 
 /// What compaction finds.
@@ -102,13 +100,6 @@ impl Partition {
             });
         }
         controls
-    }
-
-    /// The tier has a list in which what stands before `to` was written again.
-    pub(crate) fn release_rewritten(&self, manifest: Arc<Manifest>, to: Offset) {
-        self.release_tiered(manifest);
-        let mut state = self.lock();
-        state.rewritten_to = state.rewritten_to.max(to);
     }
 
     /// Notes how a run of compaction ended, as `tiered` does of the tier.

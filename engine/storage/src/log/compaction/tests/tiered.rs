@@ -116,9 +116,7 @@ impl World {
         self.step(Step::Restart).await;
         assert!(self.tier(None).await);
         for partition in 0..2 {
-            self.compact(partition).await.unwrap();
-            self.check(partition).await;
-            self.check_clean(partition).await;
+            self.step(Step::Compact(partition)).await;
         }
         self.tier_step(TierStep::Collect).await;
         let ids = PARTITIONS.iter();
@@ -187,4 +185,61 @@ fn planted_bugs_are_found() {
         println!("{bug:?} was found with case {}", cases.get());
         assert!(found.is_err(), "{bug:?} was not found");
     }
+}
+
+/// A new owner opens after so many turns of a pass of the old one: which is refused, has deleted
+/// nothing that counts, and leaves what the new one compacts to the end.
+async fn take_over(turns: u32) -> Result<CompactionReport, LogError> {
+    let mut world = World::tiered(8).await;
+    for round in 0..7 {
+        let records = [(0, false), (1, round % 2 == 0), (round + 2, false)];
+        world.append(0, &records, None).await;
+        assert!(world.tier(Some(0)).await);
+    }
+    let old = world.store.clone();
+    let mut pass = Box::pin(old.compact(P0, 0));
+    let mut done = None;
+    for _ in 0..turns {
+        done = done.or(match futures::poll!(pass.as_mut()) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        });
+        if done.is_some() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut config = world.config.clone();
+    config.epoch = ShardEpoch(1);
+    let disk = SimDisk::default();
+    let new = open(&config, &world.partitions, &disk, &world.twin).await;
+    let done = match done {
+        Some(done) => done,
+        None => world.drive(pass).await,
+    };
+    old.delete_retired(Duration::ZERO).await;
+    let collected = old.collect(Duration::ZERO).await.unwrap();
+    assert_eq!((collected.objects, collected.manifests), (0, 0));
+    (world.config, world.disk, world.store, world.writer) = (config, disk, new.0, new.1);
+    world.check(0).await;
+    world.step(Step::Compact(0)).await;
+    world.tier_step(TierStep::Collect).await;
+    done
+}
+
+#[test]
+fn an_owner_of_an_older_epoch_is_refused_in_the_middle_of_a_pass() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.unwrap();
+    let mut refused = 0;
+    let mut turns = 0;
+    // Until the pass is through before the new owner comes.
+    while let Err(error) = runtime.block_on(take_over(turns)) {
+        assert!(error.to_string().contains("another broker owns"), "{error}");
+        refused += 1;
+        turns = turns * 3 / 2 + 1;
+    }
+    assert!(refused > 5, "{refused}");
 }
