@@ -344,9 +344,9 @@ fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
     let (piped, left, compacted) = (count(&output), count(&newest), stage.compacted());
     eprintln!(
         "kill -9: seed {seed}, {course}: {} records ({} acked, {} unanswered but there), {} lost, \
-         {} doubled, {} reordered; {piped} through the pipeline, changed {} times; {left} left of the compacted copy, {compacted} of it \
-         in the tier compacted; {} topics made; {objects} \
-         objects in the tier",
+         {} doubled, {} reordered; {piped} through the pipeline, changed {} times; \
+         {left} left of the compacted copy, {compacted} of it in the tier compacted; \
+         {} topics made; {objects} objects in the tier",
         verdict.records,
         verdict.acked,
         verdict.unknown_present,

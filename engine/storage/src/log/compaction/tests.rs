@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         2 => (partition.clone(), 0i64..12, blocks)
             .prop_map(|(p, power, b)| Step::PowerCut(p, power, b)),
-        3 => (partition.clone(), 1u8..4).prop_map(|(p, batches)| Step::Read(p, batches)),
+        10 => (partition.clone(), 1u8..9).prop_map(|(p, batches)| Step::Read(p, batches)),
         1 => partition.prop_map(Step::ReadAgain),
     ]
 }
@@ -247,7 +247,11 @@ impl World {
         });
         let batch = Batch::encode(&rows.finish(), Codec::None, producer).unwrap();
         let batch = batch.stamped(base, ShardEpoch(0), self.now_us);
-        let pending = self.store.enqueue(Entry::new(vec![(id, batch)])).unwrap();
+        let entry = Entry {
+            durability: self.partitions[partition].durability,
+            ..Entry::new(vec![(id, batch)])
+        };
+        let pending = self.store.enqueue(entry).unwrap();
         self.drive(pending).await.unwrap();
     }
 

@@ -157,10 +157,10 @@ proptest! {
 
 /// Each bug, and the number of cases it took to find it when this was written.
 const BUGS: [(planted::Bug, u32); 4] = [
-    (planted::Bug::TombstonesGoneAtOnce, 1),
-    (planted::Bug::UndurableNoted, 1),
-    (planted::Bug::ObjectsGoneBeforeList, 1),
-    (planted::Bug::PassRememberedFirst, 1),
+    (planted::Bug::TombstonesGoneAtOnce, 225),
+    (planted::Bug::UndurableNoted, 55),
+    (planted::Bug::ObjectsGoneBeforeList, 47),
+    (planted::Bug::PassRememberedFirst, 22),
 ];
 
 #[test]
