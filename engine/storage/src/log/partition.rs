@@ -323,10 +323,9 @@ impl Partition {
         let gone = before.objects.iter().map(|object| &object.path);
         let gone = gone.filter(|path| !listed.contains(path.as_str()));
         state.retired.extend(gone.map(|path| (now, path.clone())));
-        let range = |object: &ColdObject| (object.path.clone(), object.base, object.next);
-        let known: HashSet<_> = before.objects.iter().map(range).collect();
+        let known: HashSet<_> = before.objects.iter().map(place_of).collect();
         let is_rewritten = |object: &&ColdObject| {
-            object.next <= before.end && !object.is_dense() && !known.contains(&range(object))
+            object.next <= before.end && !object.is_dense() && !known.contains(&place_of(object))
         };
         let rewritten = cold.objects.iter().filter(is_rewritten);
         let rewritten_to = rewritten.map(|object| object.next).max();
@@ -514,6 +513,11 @@ impl Partition {
     pub(crate) fn producers(&self) -> ProducerTable {
         self.lock().producers.clone()
     }
+}
+
+/// Which object stands for which offsets.
+fn place_of(object: &ColdObject) -> (&str, Offset, Offset) {
+    (&object.path, object.base, object.next)
 }
 
 /// Drops index entries that end at or before `before`.
