@@ -6,7 +6,7 @@
 //! Invariants: the newest record of a key stays, unless it is a tombstone (a record without a
 //! value) whose time is over; a tombstone goes only when older values of its key have been gone
 //! for the retention time, so who reads from the start and is not slower than that sees no value
-//! come back; the last record of a pass stays, so that what it leaves is never nothing; a record
+//! come back; the last record of a pass stays where what it leaves must not be nothing; a record
 //! without a key stays. Memory is bounded by the bytes given to [`LatestOffsets`].
 
 use std::collections::HashMap;
@@ -78,8 +78,8 @@ pub struct Fact {
 pub struct Pass {
     /// Of the records that came since the pass before, up to the end of this one.
     pub latest: LatestOffsets,
-    /// The last record below the end.
-    pub last: Offset,
+    /// The last record below the end, where what is left must not be nothing.
+    pub last: Option<Offset>,
     /// Tombstones below this offset go: [`Compacted::horizon_at`].
     pub horizon: Offset,
 }
@@ -91,7 +91,7 @@ impl Pass {
         let newest = self.latest.offsets.get(key);
         let is_newest = newest.is_none_or(|newest| *newest <= fact.offset);
         let is_over = fact.is_tombstone && fact.offset < self.horizon;
-        fact.offset == self.last || (is_newest && !is_over)
+        self.last == Some(fact.offset) || (is_newest && !is_over)
     }
 }
 
@@ -127,6 +127,14 @@ impl Compacted {
         let is_over = |pass: &&Cleaned| pass.at_us.saturating_add(retention_us) <= now_us;
         let over = self.passes.iter().rev().find(is_over);
         over.map_or(0, |pass| pass.end)
+    }
+
+    /// Of two memories of the same partition the one that knows more; both are true.
+    pub fn or(self, other: Compacted) -> Compacted {
+        match (self.end(), self.horizon) < (other.end(), other.horizon) {
+            true => other,
+            false => self,
+        }
     }
 
     /// Whether a pass over what is clean already would let tombstones go.

@@ -68,7 +68,7 @@ pub struct TopicSpec {
     pub retention_ms: Option<u64>,
     /// Above this many bytes per partition the oldest records may be dropped.
     pub retention_bytes: Option<u64>,
-    /// Keep only the last record of each key.
+    /// Keep only the last record of each key, in the log and in the object store.
     pub compact: bool,
     /// How long, in milliseconds, a compacted topic shows a tombstone (a record without a value)
     /// to those who read from the start; Kafka's `delete.retention.ms`. By default a day.
@@ -118,10 +118,6 @@ pub enum SpecError {
     RetentionBytes,
     #[error("{what} is for compacted topics: ask for `compact` too, or leave it out")]
     CompactWithout { what: &'static str },
-    #[error(
-        "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` too (`--no-tier`)"
-    )]
-    CompactTiered,
 }
 
 /// How long a tombstone stands where the topic does not say.
@@ -152,9 +148,6 @@ impl TopicSpec {
         }
         if self.retention_bytes == Some(0) {
             return Err(SpecError::RetentionBytes);
-        }
-        if self.compact && self.tier {
-            return Err(SpecError::CompactTiered);
         }
         let alone = [
             ("tombstone retention", self.tombstone_retention_ms),
@@ -302,18 +295,9 @@ mod tests {
             compact: true,
             tombstone_retention_ms: Some(0),
             min_compaction_lag_ms: Some(1),
-            tier: false,
             ..spec()
         };
         check(compacted.clone(), "ok");
-        check(
-            TopicSpec {
-                tier: true,
-                ..compacted.clone()
-            },
-            "`compact` of a topic that goes to the tier is not built yet; ask for `tier: false` \
-             too (`--no-tier`)",
-        );
         check(
             TopicSpec {
                 compact: false,

@@ -57,10 +57,9 @@ fn records_come_back_after_a_stop_and_after_kill_9() {
 fn a_compacted_topic_keeps_the_newest_value_of_each_key() {
     let world = World::new();
     let server = world.serve();
-    let create = ["topic", "create", "balances", "--compact"];
-    world.run(&create).fails(1, "--no-tier");
+    let create = ["topic", "create", "balances", "--compact", "--no-tier"];
     let times = ["--tombstone-retention", "1h", "--retention", "30d"];
-    let all = [&create[..], &["--no-tier"], &times].concat();
+    let all = [&create[..], &times].concat();
     world.run(&all).ok();
     let described = world.run(&["topic", "describe", "balances"]).ok().out;
     for line in [
@@ -73,41 +72,92 @@ fn a_compacted_topic_keeps_the_newest_value_of_each_key() {
     let keyless = world.run_with_input(&["produce", "balances"], b"{\"v\":1}\n");
     keyless.fails(1, "key");
 
-    // More than a pass begins with, and a last batch that is left alone.
+    produce_balances(&world);
+    wait::until("compaction", || {
+        (read_balances(&world).lines().count() < 10_000).then_some(())
+    });
+    check_balances(&read_balances(&world));
+    server.kill();
+    let server = world.serve();
+    check_balances(&read_balances(&world));
+    server.stop();
+}
+
+/// Ten keys, more records than a pass begins with, and a last batch that is left alone.
+fn produce_balances(world: &World) {
     let line = |n: u64| format!("{{\"id\":{},\"v\":{n},\"pad\":\"{:0200}\"}}\n", n % 10, 0);
     let many: String = (0..20_000).map(line).collect();
-    let send = |text: &str| {
-        let said = world.run_with_input(&["produce", "balances", "--key", "id"], text.as_bytes());
-        said.ok();
-    };
-    send(&many);
-    send(&line(20_000));
+    for text in [many, line(20_000)] {
+        let produce = ["produce", "balances", "--key", "id"];
+        world.run_with_input(&produce, text.as_bytes()).ok();
+    }
+}
+
+fn read_balances(world: &World) -> String {
     let consume = [
         "consume", "balances", "--from", "earliest", "--format", "raw",
     ];
-    let read = || world.run(&consume).ok().out;
-    wait::until("compaction", || {
-        (read().lines().count() < 10_000).then_some(())
+    world.run(&consume).ok().out
+}
+
+fn check_balances(out: &str) {
+    let values = out.lines().map(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).expect("it was sent as JSON");
+        let number = |name: &str| value[name].as_u64().expect("it was sent as a number");
+        (number("id"), number("v"))
     });
-    let check = |out: &str| {
-        let newest: std::collections::BTreeMap<u64, u64> = out
-            .lines()
-            .map(|line| {
-                let value: serde_json::Value = serde_json::from_str(line).unwrap();
-                (value["id"].as_u64().unwrap(), value["v"].as_u64().unwrap())
-            })
-            .collect();
-        let expected = (1..10).map(|id| (id, 19_990 + id)).chain([(0, 20_000)]);
-        assert!(
-            newest
-                .into_iter()
-                .eq(expected.collect::<std::collections::BTreeMap<_, _>>())
-        );
+    let newest: std::collections::BTreeMap<u64, u64> = values.collect();
+    let expected = (1..10).map(|id| (id, 19_990 + id)).chain([(0, 20_000)]);
+    assert_eq!(newest, expected.collect());
+}
+
+#[test]
+fn a_compacted_topic_in_the_tier_keeps_the_newest_value_of_each_key() {
+    let world = World::new();
+    let config = "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n\
+                  [compaction]\nage_ms = 1\ndirty_percent = 1\n";
+    world.write("node.toml", config);
+    let serve = || world.serve_with(&["--config", "node.toml"]);
+    let server = serve();
+    let create = ["topic", "create", "balances", "--compact"];
+    world.run(&create).ok();
+    let described = world.run(&["topic", "describe", "balances"]).ok().out;
+    for line in ["tier:             true", "compact:          true"] {
+        assert!(described.contains(line), "{line}: {described}");
+    }
+    produce_balances(&world);
+    let sql = |query: &str| world.run(&["sql", query]).ok().out;
+    let numbers = "select \"end\", cold_end, compacted_end, cold_records \
+                   from system.partitions where topic = 'balances'";
+    // One row a key, the newest: all is in the tier, and all of it compacted.
+    wait::until("the rows to shrink", || {
+        sql(numbers)
+            .contains("\n20001,20001,20001,10\n")
+            .then_some(())
+    });
+    let (_, body) = server.http("GET /v1/status", "");
+    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status["tiered_records"], 10, "{body}");
+    let newest = "select count(*), min(_offset), max(_offset) from balances";
+    let check = || {
+        assert_eq!(sql(newest).lines().last(), Some("10,19991,20000"));
+        let read = read_balances(&world);
+        assert_eq!(read.lines().count(), 10, "{read}");
+        check_balances(&read);
     };
-    check(&read());
+    check();
     server.kill();
-    let server = world.serve();
-    check(&read());
+    let server = serve();
+    check();
+    let last = format!("{{\"id\":3,\"v\":20001,\"pad\":\"{:0200}\"}}\n", 0);
+    let produce = ["produce", "balances", "--key", "id"];
+    world.run_with_input(&produce, last.as_bytes()).ok();
+    wait::until("one more pass", || {
+        sql(numbers)
+            .contains("\n20002,20002,20002,10\n")
+            .then_some(())
+    });
+    assert!(read_balances(&world).ends_with(&last));
     server.stop();
 }
 

@@ -97,6 +97,8 @@ fn partitions(store: &Store) -> Rows {
             "cold_bytes": p.cold_bytes,
             "hot_bytes": p.hot_bytes,
             "manifest_version": p.manifest_version,
+            "cold_records": p.cold_records,
+            "compacted_end": p.compacted_end,
         })
     });
     let fields = &[
@@ -109,6 +111,8 @@ fn partitions(store: &Store) -> Rows {
         ("cold_bytes", Int64),
         ("hot_bytes", Int64),
         ("manifest_version", Int64),
+        ("cold_records", Int64),
+        ("compacted_end", Int64),
     ];
     (fields, rows.collect())
 }

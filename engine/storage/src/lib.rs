@@ -10,6 +10,7 @@
 #[cfg_attr(not(test), allow(dead_code))]
 mod cache;
 mod config;
+mod cover;
 mod error;
 mod io;
 mod log;

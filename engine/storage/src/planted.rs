@@ -2,7 +2,7 @@
 //! they would find it. In product builds `planted` is the constant `false` and costs nothing.
 //!
 //! Called by: `wal` and `log`, at the places where a mistake would lose data; turned on by
-//! `log::proof` only. Invariants: the switch belongs to one thread, so tests that run beside
+//! `log::proof`, and by the tests of compaction in the tier for what is theirs. Invariants: the switch belongs to one thread, so tests that run beside
 //! it stay sound. Refuses: to exist outside of tests.
 
 #[cfg(test)]
@@ -69,6 +69,14 @@ pub(crate) enum Bug {
     OffsetsKeptWhenFull,
     /// What a full disk refused is confirmed.
     FullConfirmed,
+    /// Compaction lets tombstones go with the pass that takes away what they delete.
+    TombstonesGoneAtOnce,
+    /// Compaction of the tier counts on newer records that are not in it, nor durable.
+    UndurableNoted,
+    /// Objects are deleted before the list that no longer names them is put.
+    ObjectsGoneBeforeList,
+    /// A pass of compaction is remembered before it is through.
+    PassRememberedFirst,
 }
 
 #[cfg(test)]

@@ -114,6 +114,9 @@ pub struct PartitionStatus {
     /// Objects that its list names, those it shares too.
     pub objects: u64,
     pub cold_bytes: u64,
+    /// Their rows. Fewer than offsets where the topic is compacted; what a trim left in an object
+    /// counts too.
+    pub cold_records: u64,
     /// In the WAL, not in the tier.
     pub hot_bytes: u64,
     pub manifest_version: u64,
@@ -121,6 +124,8 @@ pub struct PartitionStatus {
     pub compacted_end: Offset,
     /// Why its last run of the tier failed; it is tried again later.
     pub tier_failure: Option<String>,
+    /// Why it was last not compacted; it is tried again later.
+    pub compaction_failure: Option<String>,
 }
 
 /// What one run of the tier moved.
@@ -154,6 +159,7 @@ pub struct CompactionReport {
     pub passes: u64,
     pub records_before: u64,
     pub records_after: u64,
+    /// Of batches in the WAL and of objects.
     pub bytes_before: u64,
     pub bytes_after: u64,
     /// WAL segments given back.

@@ -237,7 +237,7 @@ pub struct TopicDef {
     #[serde(default)]
     #[schemars(with = "Option<DurabilityDoc>")]
     pub durability: Option<Durability>,
-    /// Keep only the newest record of each key; needs `tier: false`.
+    /// Keep only the newest record of each key, in the log and in the object store.
     #[serde(default)]
     pub compact: Option<bool>,
     /// How long a compacted topic shows that a key was deleted; by default a day.

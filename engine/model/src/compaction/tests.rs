@@ -125,7 +125,7 @@ impl World {
         let horizon = self.compacted.horizon_at(self.now_us, RETENTION);
         let pass = Pass {
             latest,
-            last,
+            last: Some(last),
             horizon,
         };
         let (mut tombstones, before) = (0, self.compacted.end());

@@ -259,7 +259,7 @@ pub struct TopicTrim {
 Examples:
   rustmq topic create orders --partitions 4
   rustmq topic create clicks --retention 7d --retention-bytes 10GiB
-  rustmq topic create balances --compact --no-tier")]
+  rustmq topic create balances --compact --tombstone-retention 7d")]
 pub struct TopicCreate {
     pub name: String,
     /// How many partitions
@@ -281,7 +281,7 @@ pub struct TopicCreate {
     /// Drop the oldest records of a partition above this: 500MiB, 10GiB [default: keep all]
     #[arg(long, value_name = "SIZE", value_parser = values::parse_size_limit)]
     pub retention_bytes: Option<Limit>,
-    /// Keep only the newest record of each key; needs --no-tier
+    /// Keep only the newest record of each key, in the log and in the object store
     #[arg(long)]
     pub compact: bool,
     /// How long a compacted topic shows that a key was deleted [default: 1d]

@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{Given, KEYS, Key, Takes};
-use super::{CacheConfig, LimitsConfig, StorageConfig, TierConfig};
+use super::{CacheConfig, CompactionConfig, LimitsConfig, StorageConfig, TierConfig};
 
 /// What a file says; `None` where it is silent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +25,7 @@ pub struct FileConfig {
     pub data_dir: Option<PathBuf>,
     pub storage: StorageConfig,
     pub tier: TierConfig,
+    pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
 }

@@ -101,6 +101,15 @@ pub(super) const KEYS: &[Key] = keys! {
         collect_ms: Millis(tier.collect_ms), "how often is looked for orphans [10m]";
         orphan_grace_ms: Millis(tier.orphan_grace_ms), "how old an orphan must be to go [1h]";
     }
+    "compaction" {
+        bytes_min: Bytes(compaction.bytes_min),
+            "new bytes of a partition that are worth a pass of compaction [1MiB]";
+        age_ms: Millis(compaction.age_ms), "age at which fewer are, too [10m]";
+        dirty_percent: Percent(compaction.dirty_percent),
+            "if they are so many per cent of all [50]";
+        keys_bytes_max: Bytes(compaction.keys_bytes_max),
+            "memory for the keys of a pass; with more keys it takes several [64MiB]";
+    }
     "cache" {
         memory_bytes: BytesOrNone(cache.memory_bytes),
             "blocks of the tier in memory [1/16 of limits.memory_bytes]";

@@ -32,6 +32,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub storage: StorageConfig,
     pub tier: TierConfig,
+    pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
 }
@@ -65,6 +66,15 @@ pub struct TierConfig {
     pub tick_ms: Option<u64>,
     pub collect_ms: Option<u64>,
     pub orphan_grace_ms: Option<u64>,
+}
+
+/// When compacted topics are compacted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompactionConfig {
+    pub bytes_min: Option<u64>,
+    pub age_ms: Option<u64>,
+    pub dirty_percent: Option<u64>,
+    pub keys_bytes_max: Option<u64>,
 }
 
 /// Blocks of the tier that are kept near.
@@ -202,6 +212,7 @@ fn resolve(
         data_dir,
         storage: file.storage,
         tier: file.tier,
+        compaction: file.compaction,
         cache: file.cache,
         limits: file.limits,
     })

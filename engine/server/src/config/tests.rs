@@ -28,6 +28,9 @@ aws_region = "eu-central-1"
 [tier]
 bytes_per_s = 0
 backoff_ms_max = "2m"
+[compaction]
+bytes_min = "16KiB"
+dirty_percent = 30
 [cache]
 disk_bytes = "2TiB"
 dir = "/mnt/nvme"
@@ -46,6 +49,8 @@ sql_rows_max = 10
     assert_eq!(config.limits.memory_bytes, Some(1 << 30));
     assert_eq!(config.tier.bytes_per_s, Some(0));
     assert_eq!(config.tier.backoff_ms_max, Some(120_000));
+    assert_eq!(config.compaction.bytes_min, Some(16 << 10));
+    assert_eq!(config.compaction.dirty_percent, Some(30));
     assert_eq!(config.cache.disk_bytes, Some(2 << 40));
     assert_eq!(config.cache.dir, Some(PathBuf::from("/mnt/nvme")));
     assert_eq!(config.cache.low_percent, Some(75));
@@ -106,7 +111,7 @@ fn every_complaint_has_its_place() {
         "listne = \"127.0.0.1:1\"\n[storage]\n  urll = 1\n  tier_bytes = \"8 cats\"\n",
         &[
             "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
-             storage, tier, cache, limits",
+             storage, tier, compaction, cache, limits",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
              wal_writer, segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, \
              tier_bytes, tier_age_ms",

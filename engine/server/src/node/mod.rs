@@ -25,7 +25,9 @@ use metadata::Metadata;
 use model::{CatalogView, ShardEpoch};
 use storage::{Store, StoreConfig};
 
-use crate::config::{CacheConfig, Config, LimitsConfig, StorageConfig, TierConfig};
+use crate::config::{
+    CacheConfig, CompactionConfig, Config, LimitsConfig, StorageConfig, TierConfig,
+};
 use crate::door::state_dir::Announced;
 use crate::door::{Door, DoorConfig, tls};
 use crate::http::{self, Http};
@@ -46,6 +48,7 @@ pub struct NodeConfig {
     pub compiler: Option<PathBuf>,
     pub storage: StorageConfig,
     pub tier: TierConfig,
+    pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
 }
@@ -62,6 +65,7 @@ impl NodeConfig {
             compiler: None,
             storage: StorageConfig::default(),
             tier: TierConfig::default(),
+            compaction: CompactionConfig::default(),
             cache: CacheConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -70,6 +74,7 @@ impl NodeConfig {
     fn store(&self, dir: &Path, node: &str, epoch: ShardEpoch, budget: &Budget) -> StoreConfig {
         let defaults = StoreConfig::new(dir);
         let (storage, tier, cache) = (&self.storage, &self.tier, &self.cache);
+        let compaction = &self.compaction;
         StoreConfig {
             tier_url: storage.url.clone(),
             tier_options: storage.options.clone(),
@@ -98,6 +103,17 @@ impl NodeConfig {
             tier_orphan_grace_ms: tier
                 .orphan_grace_ms
                 .unwrap_or(defaults.tier_orphan_grace_ms),
+            compaction_bytes_min: compaction
+                .bytes_min
+                .unwrap_or(defaults.compaction_bytes_min),
+            compaction_age_ms: compaction.age_ms.unwrap_or(defaults.compaction_age_ms),
+            compaction_dirty_percent: compaction
+                .dirty_percent
+                .and_then(|percent| u32::try_from(percent).ok())
+                .unwrap_or(defaults.compaction_dirty_percent),
+            compaction_keys_bytes_max: compaction
+                .keys_bytes_max
+                .map_or(defaults.compaction_keys_bytes_max, size),
             cache_memory_bytes_max: size(budget.memory.cache),
             cache_disk_bytes_max: budget.disk.cache,
             cache_dir: cache.dir.clone(),
@@ -134,6 +150,7 @@ impl From<Config> for NodeConfig {
             compiler: None,
             storage: config.storage,
             tier: config.tier,
+            compaction: config.compaction,
             cache: config.cache,
             limits: config.limits,
         }

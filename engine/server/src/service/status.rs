@@ -49,7 +49,10 @@ impl Rooms {
         let store = self.store.status();
         let broker = self.broker.status();
         let addresses = self.about.addresses.get();
-        let cold = |p: &storage::PartitionStatus| p.cold_end.saturating_sub(p.start);
+        let cold = |p: &storage::PartitionStatus| {
+            let offsets = p.cold_end.saturating_sub(p.start);
+            offsets.min(p.cold_records)
+        };
         NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),

@@ -26,6 +26,7 @@ metadata: { name: copy }
 topics:
   in: { partitions: 3, value: { codec: json, schema: { p: int64, n: int64 } } }
   out: { partitions: 3, value: json }
+  newest: { partitions: 3, value: json, compact: true }
   bad: { partitions: 1, value: raw }
 policy:
   batch: { rows: 64, wait: 1ms }
@@ -34,6 +35,7 @@ nodes:
   in: { kind: source, topic: in, start: earliest }
   some: { kind: filter, inputs: [in], where: \"n % 3 <> 0\" }
   out: { kind: sink, inputs: [some], topic: out }
+  newest: { kind: sink, inputs: [in], topic: newest }
 ";
 
 const GROUP: &str = "g";

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::Chance;
 use crate::clients::{COPY, Scene};
-use crate::ledger::{Scan, check_output};
+use crate::ledger::{Scan, check_newest, check_output};
 use crate::stores::s3::{self, S3};
 use crate::support::{Server, World, wait};
 
@@ -33,6 +33,12 @@ segment_bytes = \"256KiB\"
 tail_bytes_max = \"128KiB\"
 tier_bytes = \"96KiB\"
 tier_age_ms = 700
+";
+const COMPACTION: &str = "\
+[tier]
+tick_ms = 100
+[compaction]
+bytes_min = \"16KiB\"
 ";
 
 const STEADY: u64 = 3;
@@ -57,7 +63,7 @@ impl Stage {
         let options = store.as_ref().map(|store| on_s3(store.port));
         world.write(
             "node.toml",
-            format!("{CONFIG}{}", options.unwrap_or_default()),
+            format!("{CONFIG}{}{COMPACTION}", options.unwrap_or_default()),
         );
         let config = ClientConfig {
             state_dir: Some(world.path("state").join("rustmq")),
@@ -158,13 +164,20 @@ impl Stage {
         });
     }
 
-    /// Objects that the tier holds of the topic `in`.
+    /// Objects that the tier holds.
     fn objects(&self) -> u64 {
-        let out = self
-            .world
-            .run(&["sql", "select sum(objects) from system.partitions"])
-            .ok()
-            .out;
+        self.number("select sum(objects) from system.partitions")
+    }
+
+    /// Offsets that compaction has passed over in the tier.
+    fn compacted(&self) -> u64 {
+        let query = "select sum(least(compacted_end, cold_end)) from system.partitions \
+                     where topic = 'newest'";
+        self.number(query)
+    }
+
+    fn number(&self, query: &str) -> u64 {
+        let out = self.world.run(&["sql", query]).ok().out;
         out.lines()
             .last()
             .and_then(|count| count.parse().ok())
@@ -278,7 +291,8 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
         (ledger.seen.lock().unwrap().len() >= records).then_some(())
     });
     wait::until("the pipeline's output", || {
-        (stage.count("out") >= passing as u64).then_some(())
+        let whole = (passing as u64, records as u64);
+        (stage.count("out") >= whole.0 && stage.count("newest") >= whole.1).then_some(())
     });
     stage.up.send_replace(0);
     stage.join("the members", members);
@@ -287,6 +301,7 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
         .block_on(stage.scene.check_commits(&mut BTreeMap::new()));
     let settled = Settled {
         output: stage.scan("out"),
+        newest: stage.scan("newest"),
         input,
         objects: stage.objects(),
     };
@@ -307,6 +322,8 @@ fn finish(mut stage: Stage, clients: Vec<JoinHandle<()>>, seed: u64, rounds: u64
 struct Settled {
     input: Scan,
     output: Scan,
+    /// The compacted topic, which may be compacted once more meanwhile.
+    newest: Scan,
     objects: u64,
 }
 
@@ -315,6 +332,7 @@ fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
     let Settled {
         input,
         output,
+        newest,
         objects,
     } = settled;
     let again = (stage.scan("in") == input, stage.scan("out") == output);
@@ -322,11 +340,13 @@ fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
     let counted = stage.world.run(&["sql", query]).ok().out;
     let verdict = stage.scene.ledger.check(&input);
     let operated = stage.scene.ledger.operated.lock().unwrap().clone();
-    let piped: usize = output.values().map(Vec::len).sum();
+    let count = |scan: &Scan| scan.values().map(Vec::len).sum::<usize>();
+    let (piped, left, compacted) = (count(&output), count(&newest), stage.compacted());
     eprintln!(
         "kill -9: seed {seed}, {course}: {} records ({} acked, {} unanswered but there), {} lost, \
-         {} doubled, {} reordered; {piped} through the pipeline, changed {} times; {} topics made; {objects} \
-         objects in the tier",
+         {} doubled, {} reordered; {piped} through the pipeline, changed {} times; \
+         {left} left of the compacted copy, {compacted} of it in the tier compacted; \
+         {} topics made; {objects} objects in the tier",
         verdict.records,
         verdict.acked,
         verdict.unknown_present,
@@ -342,6 +362,13 @@ fn judge(stage: &Stage, settled: Settled, seed: u64, course: &str) {
         verdict.faults
     );
     assert_eq!(check_output(&input, &output), None, "seed {seed}");
+    for newest in [newest, stage.scan("newest")] {
+        assert_eq!(check_newest(&input, &newest), None, "seed {seed}");
+    }
+    assert!(
+        left < count(&input) && compacted > 0,
+        "seed {seed}: nothing was compacted"
+    );
     assert_eq!(
         again,
         (true, true),
@@ -377,5 +404,5 @@ fn a_quic_client_is_told_when_a_killed_server_is_back() {
         "noticed by silence only: {:?}",
         began.elapsed()
     );
-    assert_eq!(stage.runtime.block_on(client.topics()).unwrap().len(), 3);
+    assert_eq!(stage.runtime.block_on(client.topics()).unwrap().len(), 4);
 }

@@ -246,6 +246,37 @@ pub fn check_output(input: &Scan, output: &Scan) -> Option<String> {
     None
 }
 
+/// What is wrong with the compacted copy of an input: of each key the newest record, in order,
+/// each where it always was; others may be left.
+pub fn check_newest(input: &Scan, newest: &Scan) -> Option<String> {
+    for (partition, records) in input {
+        let left = newest.get(partition).into_iter().flatten();
+        let mut last = None;
+        let mut values = BTreeMap::new();
+        for (offset, record) in left {
+            if last.is_some_and(|last| last >= *offset) {
+                return Some(format!("newest {partition}/{offset} comes after {last:?}"));
+            }
+            last = Some(*offset);
+            let wanted = records.get(*offset as usize).map(|(_, record)| record);
+            if wanted != Some(record) {
+                return Some(format!(
+                    "newest {partition}/{offset} is {record:?}, not {wanted:?}"
+                ));
+            }
+            values.insert(record.key(), *record);
+        }
+        let all = records
+            .iter()
+            .map(|(_, record)| (record.key(), *record))
+            .collect::<BTreeMap<_, _>>();
+        if values != all {
+            return Some(format!("newest {partition} says {values:?}, not {all:?}"));
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +333,22 @@ mod tests {
         ] {
             assert!(found.contains(part), "{part}: {found}");
         }
+        // Keys of 0 to 6 are their own; 7 and 8 are newer than 0 and 1.
+        let input = scan(&[0, 1, 2, 7, 8]);
+        let newest = |left: &[(u64, u64)]| {
+            let record = |(offset, n): &(u64, u64)| (*offset, Numbered { p: 1, n: *n });
+            let left = BTreeMap::from([(0, left.iter().map(record).collect())]);
+            check_newest(&input, &left).unwrap_or_default()
+        };
+        assert_eq!(newest(&[(2, 2), (3, 7), (4, 8)]), "");
+        assert_eq!(newest(&[(0, 0), (2, 2), (3, 7), (4, 8)]), "");
+        assert!(newest(&[(2, 2), (4, 8)]).contains("says"), "lost");
+        assert!(
+            newest(&[(0, 0), (2, 2), (4, 8)]).contains("says"),
+            "an older one is back"
+        );
+        assert!(newest(&[(2, 2), (4, 8), (3, 7)]).contains("after"));
+        assert!(newest(&[(2, 2), (3, 8), (4, 8)]).contains("not"));
         let out = |numbers| check_output(&scan(&[0, 1, 2, 3, 4]), &scan(numbers));
         assert_eq!(out(&[1, 2, 4]), None);
         assert!(

@@ -28,7 +28,7 @@ use support::World;
 fn config(url: &str, options: &[(&str, String)]) -> String {
     let mut text = format!(
         "[storage]\nurl = \"{url}\"\nsegment_bytes = \"256KiB\"\ntier_bytes = \"64KiB\"\n\
-         tier_age_ms = 1\n[storage.options]\n"
+         tier_age_ms = 1\n[compaction]\nage_ms = 1\n[storage.options]\n"
     );
     for (name, value) in options {
         text.push_str(&format!("{name} = \"{value}\"\n"));

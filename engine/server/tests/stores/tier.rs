@@ -62,6 +62,35 @@ fn check_all(world: &World, records: u64) {
     );
 }
 
+/// Three keys of a hundred values each become three rows in the store.
+fn compacted(world: &World) {
+    world.run(&["topic", "create", "newest", "--compact"]).ok();
+    let line = |n: u64| format!("{{\"key\":{},\"n\":{n}}}\n", n % 3);
+    let file = world.write("keyed", (0..300).map(line).collect::<String>());
+    world
+        .run(&["produce", "newest", &file, "--key", "key"])
+        .ok();
+    let numbers = "select compacted_end, cold_records from system.partitions \
+                   where topic = 'newest'";
+    wait::until("the rows to shrink in the store", || {
+        let out = world.run(&["sql", numbers]).ok().out;
+        (out.lines().last() == Some("300,3")).then_some(())
+    });
+    check_compacted(world);
+}
+
+fn check_compacted(world: &World) {
+    let out = world
+        .run(&["consume", "newest", "--format", "raw"])
+        .ok()
+        .out;
+    let wanted = "{\"key\":0,\"n\":297}\n{\"key\":1,\"n\":298}\n{\"key\":2,\"n\":299}\n";
+    assert_eq!(out, wanted);
+    let query = "select count(*), max(_offset) from newest";
+    let out = world.run(&["sql", query]).ok().out;
+    assert_eq!(out.lines().last(), Some("3,299"), "{out}");
+}
+
 fn round_trip(world: &World, url: &str, options: &[(&str, String)]) {
     world.write("node.toml", config(url, options));
     let server = serve(world);
@@ -73,10 +102,12 @@ fn round_trip(world: &World, url: &str, options: &[(&str, String)]) {
     assert!(shown.contains(url), "{shown}");
     let (_, page) = server.http("GET /v1/status", "");
     check_secret(world, &[&shown, &page]);
+    compacted(world);
     server.stop();
     // The catalog stays; of the records nothing is left on this machine.
     std::fs::remove_dir_all(world.path("data").join("wal")).unwrap();
     let server = serve(world);
+    check_compacted(world);
     check_all(world, RECORDS);
     produce(world, RECORDS, RECORDS + 10);
     check_all(world, RECORDS + 10);

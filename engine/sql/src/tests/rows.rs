@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::SqlError;
 use model::port::LogError;
+use storage::CompactionConfig;
 
 /// Questions that must have the same answers wherever the rows are.
 const QUESTIONS: [(&str, &str); 14] = [
@@ -396,4 +397,79 @@ async fn a_division_by_zero_is_said() {
             "the query failed: divide by zero error",
         )
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_shows_what_is_left_wherever_it_is() {
+    let world = World::new(SqlLimits::default()).await;
+    let topic = world.catalog.topic("raw.v1").unwrap();
+    let mut config = PartitionConfig::of_topic(topic).remove(0);
+    config.compact = Some(CompactionConfig::default());
+    world.store.partition_alter(config).unwrap();
+    let p = world.partition("raw.v1", 0);
+    let append = |seconds: i64, own: &'static str| {
+        let records = [
+            (seconds, Some("a"), b"x".as_slice()),
+            (seconds + 1, Some("b"), b"y"),
+            (seconds + 2, Some(own), b"z"),
+        ];
+        let world = &world;
+        async move { world.append("raw.v1", 0, &records).await }
+    };
+    for (seconds, own) in [(10, "k0"), (20, "k1"), (30, "k2")] {
+        append(seconds, own).await;
+        world.tier().await;
+    }
+    world.store.compact(p, i64::MAX).await.unwrap();
+    let cold = world.store.snapshot(p).await.unwrap().cold;
+    let spans = cold
+        .iter()
+        .map(|object| (object.base, object.next, object.rows));
+    assert_eq!(spans.collect::<Vec<_>>(), [(0, 6, 2), (6, 9, 3)]);
+    // Hot: the newest a and b, and k3.
+    append(40, "k3").await;
+    let check = async |sql: &str, answer: &str| {
+        world.check(&sql.replace(" T", " \"raw.v1\""), answer).await;
+    };
+    let all = "n,low,high\n8,2,11";
+    let left = "_offset\n2\n5\n6\n7\n8\n9\n10\n11";
+    check("select _offset from T order by 1", left).await;
+    check(
+        "select count(*) as n, min(_offset) as low, max(_offset) as high from T",
+        all,
+    )
+    .await;
+    check(
+        "select _offset from T where _offset in (0, 3, 4)",
+        "_offset",
+    )
+    .await;
+    check(
+        "select _offset from T where _offset between 1 and 6 order by 1",
+        "_offset\n2\n5\n6",
+    )
+    .await;
+    check(
+        "select _key from T where _timestamp < '1970-01-01T00:00:23Z' order by 1",
+        "_key\nk0\nk1",
+    )
+    .await;
+    check(
+        "select _offset from T order by _offset limit 2",
+        "_offset\n2\n5",
+    )
+    .await;
+    world.store.trim_durable(p, 4).await.unwrap();
+    check(
+        "select _offset from T where _offset < 7 order by 1",
+        "_offset\n5\n6",
+    )
+    .await;
+    world.tier().await;
+    world.store.compact(p, i64::MAX).await.unwrap();
+    check(
+        "select _offset from T order by 1",
+        "_offset\n5\n8\n9\n10\n11",
+    )
+    .await;
 }

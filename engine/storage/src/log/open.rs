@@ -210,13 +210,14 @@ fn join(id: PartitionId, found: Found, cold: Manifest) -> Result<Beginning, Open
             to: end,
         });
     }
+    let compacted = found.compacted.or(cold.compacted.clone());
     Ok(Beginning {
         start,
         end,
         index,
         cold: Arc::new(cold),
         producers: producer_table(producers.into_values(), found.is_partial),
-        compacted: found.compacted,
+        compacted,
     })
 }
 

@@ -48,8 +48,10 @@ pub(crate) struct Partition {
     newest_epoch: AtomicU32,
     state: Mutex<State>,
     end: watch::Sender<Offset>,
-    /// Held while a range goes to the tier.
+    /// Held while its list in the tier changes.
     pub tiering: tokio::sync::Mutex<()>,
+    /// Held by the one that compacts it, who takes `tiering` now and then.
+    pub compacting: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -69,16 +71,38 @@ struct State {
     /// Objects that left the tier's list, and when.
     retired: Vec<(Instant, String)>,
     /// Since the tier last took something of it.
-    tier_failures: TierFailures,
+    tier_failures: Failures,
+    /// Since it was last compacted.
+    compaction_failures: Failures,
     is_dropped: bool,
 }
 
-/// Runs of the tier that failed one after the other.
+/// Runs that failed one after the other.
 #[derive(Default)]
-struct TierFailures {
+struct Failures {
     count: u32,
     reason: Option<String>,
     again_at: Option<Instant>,
+}
+
+impl Failures {
+    /// Notes how a run ended: after a failure the next one is due after `pause`, which is given
+    /// the number of failures.
+    fn note(&mut self, failure: Option<String>, pause: impl FnOnce(u32) -> Duration) {
+        if failure.is_none() {
+            *self = Failures::default();
+            return;
+        }
+        self.count = self.count.saturating_add(1);
+        self.reason = failure;
+        self.again_at = Instant::now().checked_add(pause(self.count));
+    }
+
+    /// Whether the last one was so lately that it is not yet tried again.
+    fn is_parked(&self) -> bool {
+        self.again_at
+            .is_some_and(|again_at| Instant::now() < again_at)
+    }
 }
 
 /// What a partition begins with after recovery.
@@ -135,7 +159,8 @@ impl Partition {
             compacted,
             rewritten_to: 0,
             retired: Vec::new(),
-            tier_failures: TierFailures::default(),
+            tier_failures: Failures::default(),
+            compaction_failures: Failures::default(),
             is_dropped,
         };
         Partition {
@@ -146,6 +171,7 @@ impl Partition {
             state: Mutex::new(state),
             end: watch::Sender::new(end),
             tiering: tokio::sync::Mutex::new(()),
+            compacting: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -285,7 +311,8 @@ impl Partition {
         release(&mut state, start);
     }
 
-    /// The tier has all before `manifest.end`.
+    /// The tier has all before `manifest.end`. What it says with fewer rows than the list before
+    /// is read from there from now on, not from memory.
     pub(crate) fn release_tiered(&self, manifest: Arc<Manifest>) {
         let mut state = self.lock();
         let end = manifest.end;
@@ -296,26 +323,25 @@ impl Partition {
         let gone = before.objects.iter().map(|object| &object.path);
         let gone = gone.filter(|path| !listed.contains(path.as_str()));
         state.retired.extend(gone.map(|path| (now, path.clone())));
+        let known: HashSet<_> = before.objects.iter().map(place_of).collect();
+        let is_rewritten = |object: &&ColdObject| {
+            object.next <= before.end && !object.is_dense() && !known.contains(&place_of(object))
+        };
+        let rewritten = cold.objects.iter().filter(is_rewritten);
+        let rewritten_to = rewritten.map(|object| object.next).max();
+        state.rewritten_to = state.rewritten_to.max(rewritten_to.unwrap_or(0));
         release(&mut state, end);
     }
 
     /// Notes how a run of the tier ended: after a failure the next one is due after `pause`,
     /// which is given the number of failures.
     pub(crate) fn tiered(&self, failure: Option<String>, pause: impl FnOnce(u32) -> Duration) {
-        let failures = &mut self.lock().tier_failures;
-        if failure.is_none() {
-            *failures = TierFailures::default();
-            return;
-        }
-        failures.count = failures.count.saturating_add(1);
-        failures.reason = failure;
-        failures.again_at = Instant::now().checked_add(pause(failures.count));
+        self.lock().tier_failures.note(failure, pause);
     }
 
     /// Whether the tier failed so lately that it is not yet tried again.
     pub(crate) fn is_parked(&self) -> bool {
-        let again_at = self.lock().tier_failures.again_at;
-        again_at.is_some_and(|again_at| Instant::now() < again_at)
+        self.lock().tier_failures.is_parked()
     }
 
     /// Objects that left the tier's list and are still to be deleted.
@@ -457,10 +483,12 @@ impl Partition {
             cold_end: state.cold.end,
             objects: state.cold.objects.len() as u64,
             cold_bytes: state.cold.objects.iter().map(ColdObject::bytes).sum(),
+            cold_records: state.cold.objects.iter().map(|object| object.rows).sum(),
             hot_bytes: state.index_bytes,
             manifest_version: state.cold.number,
             compacted_end: state.compacted.end(),
             tier_failure: state.tier_failures.reason.clone(),
+            compaction_failure: state.compaction_failures.reason.clone(),
         }
     }
 
@@ -485,6 +513,11 @@ impl Partition {
     pub(crate) fn producers(&self) -> ProducerTable {
         self.lock().producers.clone()
     }
+}
+
+/// Which object stands for which offsets.
+fn place_of(object: &ColdObject) -> (&str, Offset, Offset) {
+    (&object.path, object.base, object.next)
 }
 
 /// Drops index entries that end at or before `before`.

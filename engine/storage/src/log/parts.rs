@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use model::{Batch, LogError, PartitionId, TopicId};
+use model::{Batch, LogError, Offset, PartitionId, TopicId};
 use tokio::sync::MutexGuard;
 
 use super::Store;
@@ -121,16 +121,15 @@ struct Step {
 
 impl Step {
     fn of(part: &Part) -> Step {
-        let is_new = part.replaces.is_none();
+        let before = part.partition.cold();
         Step {
             partition: Arc::clone(&part.partition),
-            before: part.partition.cold(),
             replaces: part.replaces.clone(),
-            marks: if is_new {
-                marks(&part.batches)
-            } else {
-                Vec::new()
+            marks: match part.replaces {
+                None => marks(part, before.end),
+                Some(_) => Vec::new(),
             },
+            before,
             batch_bytes: part.batches.iter().map(|batch| batch.size() as u64).sum(),
         }
     }
@@ -252,7 +251,7 @@ fn blamed(partitions: Job, error: TierError) -> Vec<(Arc<Partition>, TierError)>
 }
 
 /// Encodes ranges on a thread that may take its time.
-async fn encode(
+pub(super) async fn encode(
     config: Arc<PartitionConfig>,
     ids: Vec<PartitionId>,
     batches: Vec<Vec<Batch>>,
@@ -269,8 +268,10 @@ async fn encode(
     }
 }
 
-/// What must be remembered of idempotent producers when their batches become rows.
-fn marks(batches: &[Batch]) -> Vec<ProducerMark> {
+/// What must be remembered of idempotent producers when their batches, which follow `from`,
+/// become rows. Batches that compaction wrote again or a trim took away do not say it any more,
+/// the partition does.
+fn marks(part: &Part, from: Offset) -> Vec<ProducerMark> {
     let mark = |batch: &Batch| {
         batch.producer().map(|producer| ProducerMark {
             id: producer.id,
@@ -280,7 +281,15 @@ fn marks(batches: &[Batch]) -> Vec<ProducerMark> {
             records: batch.len(),
         })
     };
-    batches.iter().filter_map(mark).collect()
+    let next = part.batches.last().map_or(from, Batch::next_offset);
+    let (known, _) = part.partition.marks();
+    let known = known.into_iter().map(|mark| (mark.base_offset, mark));
+    let known = known.filter(|(offset, _)| (from..next).contains(offset));
+    let said = part.batches.iter().filter_map(mark);
+    let all: BTreeMap<Offset, ProducerMark> = known
+        .chain(said.map(|mark| (mark.base_offset, mark)))
+        .collect();
+    all.into_values().collect()
 }
 
 #[cfg(test)]

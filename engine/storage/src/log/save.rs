@@ -87,9 +87,7 @@ impl Store {
         }
         let saved = self.known();
         let to = saved.place.position();
-        let (reply, pending) = Pending::new();
-        inner.queue.put(Work::Sync { reply })?;
-        pending.await?;
+        self.sync().await?;
         let disk = Arc::clone(&inner.disk);
         let dir = inner.config.dir.join("wal");
         let write = carried(move || saved.write(&*disk, &dir));
@@ -103,6 +101,13 @@ impl Store {
         let bytes = bytes.map_or(last.bytes, |bytes| bytes as u64);
         *locked(&inner.saved) = LastSaved { to, bytes };
         Ok(())
+    }
+
+    /// Resolves when all that is written is durable.
+    pub(super) async fn sync(&self) -> Result<(), LogError> {
+        let (reply, pending) = Pending::new();
+        self.inner.queue.put(Work::Sync { reply })?;
+        pending.await
     }
 
     fn known(&self) -> Saved {

@@ -29,7 +29,7 @@ const RETIRED_GRACE: Duration = Duration::from_secs(300);
 const FULL_TICK: Duration = Duration::from_secs(1);
 /// A partition that failed waits as if it had failed so many times more: requests were tried
 /// again before.
-const PARKED_DOUBLED: u32 = 4;
+pub(super) const PARKED_DOUBLED: u32 = 4;
 
 impl Store {
     /// Moves all closed ranges of one partition, or of all, to the tier now. Of all, small ones

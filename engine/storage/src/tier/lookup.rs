@@ -31,9 +31,7 @@ impl Tier {
                         None => continue,
                     }
                 };
-                let next = object.groups.get(number + 1);
-                let next = next.map_or(object.next, |next| next.base);
-                if next <= start || !group.may_reach(timestamp) {
+                if object.group_base(number + 1) <= start || !group.may_reach(timestamp) {
                     continue;
                 }
                 // All of it is late enough: its first row is the first.

@@ -4,17 +4,21 @@
 //! `data/NAME-TOPIC/INDEX/BASE-NEXT-UNIQUE.parquet` for objects of one partition,
 //! `data/NAME-TOPIC/shared/UNIQUE.parquet` for those that several share.
 //! An entry names, besides an object, the row groups of this partition in it and its footer, each
-//! with range and checksum. Format 3 may name objects that partitions share, which who knows
-//! format 2 only would delete; that one, and format 1, whose objects are checked whole, are read.
+//! with range and checksum. It stands for all offsets from its base to its next one, also for
+//! those of records that compaction took away.
+//! Formats: 1, whose objects are checked whole; 2; 3 may name objects that partitions share,
+//! which who knows 2 only would delete; 4 may have offsets without a row, at which who knows 3
+//! only would stop reading. All are read.
 //! Invariants: a manifest is put only where none is (`PutMode::Create`); the highest number
 //! counts; objects stand in offset order and do not overlap, nor do the groups of one.
 //! Refuses: lists with another format, out of order, or for another partition.
 
+use model::compaction::Compacted;
 use model::{Offset, PartitionId, ProducerId, ShardEpoch};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 const FORMAT_OLDEST: u32 = 1;
 /// Batches of producers a manifest remembers; the ones written last stay.
 pub(crate) const PRODUCER_MARKS_MAX: usize = 5_000;
@@ -26,9 +30,9 @@ pub struct ColdObject {
     pub path: String,
     /// Size of the whole object in bytes.
     pub size: u64,
-    /// Offset of the first record.
+    /// The first offset it stands for; there need not be a record,
     pub base: Offset,
-    /// Offset after the last record.
+    /// nor before the offset after the last one.
     pub next: Offset,
     pub rows: u64,
     /// Smallest and largest record timestamp, microseconds since the epoch, UTC.
@@ -85,12 +89,35 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+fn is_default(compacted: &Compacted) -> bool {
+    *compacted == Compacted::default()
+}
+
 impl ColdObject {
     /// Bytes that are this partition's.
     pub fn bytes(&self) -> u64 {
         match self.foot {
             Some(_) => self.groups.iter().map(|group| group.len).sum(),
             None => self.size,
+        }
+    }
+
+    /// Most bytes of its rows that may be from `clean_to` on, as far as is known unread.
+    pub(crate) fn dirty_bytes(&self, clean_to: Offset) -> u64 {
+        let dirty_rows = self.next.saturating_sub(clean_to).min(self.rows);
+        let share = u128::from(self.row_bytes) * u128::from(dirty_rows);
+        (share / u128::from(self.rows.max(1))) as u64
+    }
+
+    /// The first offset that a row group of this partition stands for: the one after the group
+    /// before ends where it begins.
+    pub(crate) fn group_base(&self, number: usize) -> Offset {
+        match number {
+            0 => self.base,
+            _ => self
+                .groups
+                .get(number)
+                .map_or(self.next, |group| group.base),
         }
     }
 
@@ -159,6 +186,9 @@ pub(crate) struct Manifest {
     pub objects: Vec<ColdObject>,
     /// In the order their batches were written.
     pub producers: Vec<ProducerMark>,
+    /// What the passes of compaction over it left. It is in the same list as their last object.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub compacted: Compacted,
     /// The last one of a partition that is gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dropped: bool,
@@ -179,6 +209,7 @@ impl Manifest {
             end: 0,
             objects: Vec::new(),
             producers: Vec::new(),
+            compacted: Compacted::default(),
             dropped: false,
         }
     }
@@ -203,7 +234,7 @@ impl Manifest {
         next
     }
 
-    /// The same list, to be put in a newer epoch.
+    /// The same list, to be put again.
     pub(crate) fn again(&self) -> Manifest {
         Manifest {
             format: FORMAT,
@@ -226,6 +257,38 @@ impl Manifest {
         (next.format, next.number) = (FORMAT, self.number + 1);
         next.objects.splice(range, [object]);
         next
+    }
+
+    /// The list that follows when compaction left one object of a run of them, or nothing. Then
+    /// the neighbour before the run, else the one after it, stands for its offsets too; without
+    /// either there is no such list.
+    pub(crate) fn rewritten(
+        &self,
+        run: std::ops::Range<usize>,
+        object: Option<ColdObject>,
+    ) -> Option<Manifest> {
+        let old = self.objects.get(run.clone())?;
+        let (base, end) = (old.first()?.base, old.last()?.next);
+        let mut next = self.clone();
+        (next.format, next.number) = (FORMAT, self.number + 1);
+        let is_covered = object.is_some();
+        next.objects.splice(run.clone(), object);
+        if is_covered {
+            return Some(next);
+        }
+        match run.start.checked_sub(1) {
+            Some(before) => next.objects.get_mut(before)?.next = end,
+            None => next.objects.first_mut()?.base = base,
+        }
+        Some(next)
+    }
+
+    /// The list that follows when compaction is through.
+    pub(crate) fn compacted(&self, compacted: Compacted) -> Manifest {
+        Manifest {
+            compacted,
+            ..self.again()
+        }
     }
 
     /// The object that holds `offset`, or the first one after it.

@@ -3,14 +3,16 @@
 //! Called by: `log` (a reader of cold offsets, a merge). The footer is parsed once and kept; a row group
 //! is fetched with one request and checked (`fetch`); a reader that goes on where it stopped
 //! finds its decoder where it left it.
-//! Invariants: batches have the offsets the records had; of a shared object only the partition's
-//! own row groups are fetched and decoded; memory is bounded by the row groups.
-//! Refuses: row groups that are not where the manifest says.
+//! Invariants: records have the offsets they had, and batches stand for all offsets between them
+//! (`cover`), so that a reader at an offset without a record finds the batch that goes on after
+//! it; of a shared object only the partition's own row groups are fetched and decoded; memory is
+//! bounded by the row groups.
+//! Refuses: row groups that are not where the manifest says, or have not the rows it says.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::{Batch, Codec, LogError, Offset, PartitionId, Rows, ShardEpoch};
+use model::{Batch, Codec, LogError, Offset, PartitionId, ShardEpoch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
@@ -19,6 +21,7 @@ use super::columns::{self, BASE};
 use super::fetch::{Piece, damaged};
 use super::footer::{Footer, Sparse};
 use super::manifest::{ColdObject, Manifest};
+use crate::cover;
 use crate::error::TierError;
 
 /// Bytes of rows that become one batch.
@@ -62,11 +65,7 @@ impl Tier {
             let batches = batches.await?;
             if !batches.is_empty() {
                 // Who begins a row group at its first offset came from the one before.
-                if object
-                    .groups
-                    .get(group)
-                    .is_some_and(|group| group.base == from)
-                {
+                if object.foot.is_some() && object.group_base(group) == from {
                     self.read_ahead(manifest, &object, group);
                 }
                 return Ok(batches);
@@ -88,7 +87,7 @@ impl Tier {
     }
 
     /// Batches of one row group from `from` on.
-    pub(super) async fn read_group(
+    pub(crate) async fn read_group(
         &self,
         manifest: &Manifest,
         object: &ColdObject,
@@ -107,16 +106,12 @@ impl Tier {
             Some(cursor) => cursor,
             None => self.decoder(&span, from).await?,
         };
-        let end = object
-            .groups
-            .get(group + 1)
-            .map_or(object.next, |group| group.base);
         let of = object.clone();
         let decode = move || take(cursor, &of, epoch, from, bytes_max);
         let decoded = tokio::task::spawn_blocking(decode).await;
         let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
         let (batches, cursor) = decoded.map_err(|reason| damaged(partition, object, reason))?;
-        if let Some(cursor) = cursor.filter(|cursor| cursor.at() < end) {
+        if let Some(cursor) = cursor.filter(|cursor| cursor.rows_left > 0) {
             self.cursors.put(cursor);
         }
         Ok(batches)
@@ -195,6 +190,10 @@ pub(crate) struct Cursor {
     partition: PartitionId,
     path: String,
     at: Offset,
+    /// Where the row groups it reads end,
+    end: Offset,
+    /// and how many of their rows are still to come.
+    rows_left: u64,
     reader: ParquetRecordBatchReader,
 }
 
@@ -255,7 +254,7 @@ impl Cursor {
         let roots = schema.root_schema().get_fields().iter().enumerate();
         let roots = roots.filter(|(_, field)| wanted.contains(&field.name()));
         let mask = ProjectionMask::roots(schema, roots.map(|(index, _)| index));
-        let base = object.groups.get(group).map_or(object.base, |of| of.base);
+        let base = object.group_base(group);
         let skip = if is_dense {
             from.saturating_sub(base)
         } else {
@@ -271,16 +270,19 @@ impl Cursor {
             builder = builder.with_row_groups(groups);
         }
         let reader = builder.build().map_err(|error| error.to_string())?;
+        let own = object.groups.iter().skip(group).take(span.groups);
+        let rows = match object.foot {
+            Some(_) => own.map(|group| group.rows).sum(),
+            None => object.rows,
+        };
         Ok(Cursor {
             partition: span.partition,
             path: object.path.clone(),
             at: base + skip,
+            end: object.group_base(group + span.groups),
+            rows_left: rows.saturating_sub(skip),
             reader,
         })
-    }
-
-    pub(crate) fn at(&self) -> Offset {
-        self.at
     }
 
     /// The next batches, none at the row groups' end.
@@ -290,16 +292,32 @@ impl Cursor {
         epoch: ShardEpoch,
     ) -> Result<Vec<Batch>, String> {
         let Some(batch) = self.reader.next() else {
-            return Ok(Vec::new());
+            return match self.rows_left {
+                0 => Ok(Vec::new()),
+                rows => Err(format!("it ends {rows} rows too early")),
+            };
         };
         let batch = batch.map_err(|error| error.to_string())?;
         let (offsets, rows) = columns::rows_of(&batch)?;
-        let offsets = offsets.unwrap_or_else(|| (self.at..self.at + rows.len() as u64).collect());
+        let count = rows.len() as u64;
+        let offsets = offsets.unwrap_or_else(|| (self.at..self.at + count).collect());
+        let is_in_order = offsets.windows(2).all(|two| two[0] < two[1])
+            && offsets.first().is_some_and(|first| *first >= self.at);
+        let last = offsets
+            .last()
+            .filter(|last| is_in_order && **last < self.end);
+        let last = last.ok_or("its offsets are not those the manifest says")?;
+        let rows_left = self.rows_left.checked_sub(count);
+        self.rows_left = rows_left.ok_or("it has more rows than the manifest says")?;
+        // What follows the last row belongs to it.
+        let next = match self.rows_left {
+            0 => self.end,
+            _ => last + 1,
+        };
+        let range = std::mem::replace(&mut self.at, next)..next;
         let mut out = Vec::new();
-        encode(&rows, &offsets, &mut out)?;
-        if let Some(last) = offsets.last() {
-            self.at = last + 1;
-        }
+        let encoded = cover::encode(&rows, &offsets, range, Codec::None, &mut out);
+        encoded.map_err(|error| error.to_string())?;
         let stamp = |(base, batch): (Offset, Batch)| batch.stamped(base, epoch, object.append_time);
         Ok(out.into_iter().map(stamp).collect())
     }
@@ -322,31 +340,4 @@ fn own_groups(span: &Span<'_>, footer: &Footer) -> Result<Vec<usize>, String> {
         }
     }
     Ok(numbers.collect())
-}
-
-/// Encodes rows as one batch, or as several where they are too large for one.
-fn encode(rows: &Rows, offsets: &[Offset], out: &mut Vec<(Offset, Batch)>) -> Result<(), String> {
-    let (Some(base), Some(last)) = (offsets.first().copied(), offsets.last()) else {
-        return Ok(());
-    };
-    let is_dense = last - base + 1 == offsets.len() as u64;
-    let encoded = if is_dense {
-        Batch::encode(rows, Codec::None, None)
-    } else {
-        let deltas: Vec<u32> = offsets
-            .iter()
-            .map(|offset| (offset - base) as u32)
-            .collect();
-        Batch::encode_sparse(rows, &deltas, Codec::None, None)
-    };
-    match encoded {
-        Ok(batch) => out.push((base, batch)),
-        Err(_) if rows.len() > 1 => {
-            let half = rows.len() / 2;
-            encode(&rows.slice(0, half), &offsets[..half], out)?;
-            encode(&rows.slice(half, rows.len() - half), &offsets[half..], out)?;
-        }
-        Err(error) => return Err(error.to_string()),
-    }
-    Ok(())
 }

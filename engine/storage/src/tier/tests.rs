@@ -1,6 +1,7 @@
 //! What goes to the tier comes back the same; and an object store that fails on purpose.
 
 mod fence;
+mod holes;
 mod manifests;
 mod sharing;
 

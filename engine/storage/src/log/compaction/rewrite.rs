@@ -8,13 +8,12 @@
 //! newer record of its key stands for.
 //! Refuses: batches whose sections do not decode.
 
-use model::compaction::{Fact, KeyHash, Pass};
-use model::{Batch, BatchError, Codec, EncodeError, Offset, Rows, RowsBuilder, RowsError};
+use std::sync::Arc;
 
-/// Offsets without a record at either end of a batch, whose deltas are 32 bits wide.
-const SPAN_MAX: u64 = 1 << 30;
-/// Offsets of one batch, so that what follows its last record fits too.
-const BATCH_SPAN_MAX: u64 = u32::MAX as u64 - SPAN_MAX;
+use model::compaction::{Fact, KeyHash, Pass};
+use model::{Batch, BatchError, EncodeError, Offset, RecordRef, Rows, RowsBuilder, RowsError};
+
+use crate::cover::{self, SPAN_MAX};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RewriteError {
@@ -35,7 +34,7 @@ pub(crate) struct Counts {
 }
 
 pub(crate) struct Rewrite {
-    pass: Pass,
+    pass: Arc<Pass>,
     /// Records before it were trimmed.
     start: Offset,
     /// Where what went in since the last cut begins; none before the first batch.
@@ -61,14 +60,43 @@ struct Part {
     whole: Option<Batch>,
 }
 
-struct Dropped {
-    offset: Offset,
+/// A record that was not kept, which may be needed as a placeholder.
+pub(super) struct Dropped {
+    pub offset: Offset,
+    pub is_tombstone: bool,
     timestamp: i64,
     key: Option<Vec<u8>>,
 }
 
+impl Dropped {
+    pub(super) fn new(record: &RecordRef<'_>, offset: Offset) -> Dropped {
+        Dropped {
+            offset,
+            is_tombstone: record.value.is_none(),
+            timestamp: record.timestamp,
+            key: record.key.map(<[u8]>::to_vec),
+        }
+    }
+
+    /// The record without its value.
+    pub(super) fn rows(&self) -> Rows {
+        let mut rows = RowsBuilder::new();
+        rows.push(self.timestamp, self.key.as_deref(), None, &[]);
+        rows.finish()
+    }
+}
+
+/// What a pass must know of a record.
+pub(super) fn fact(record: &RecordRef<'_>, offset: Offset) -> Fact {
+    Fact {
+        key: record.key.map(KeyHash::of),
+        offset,
+        is_tombstone: record.value.is_none(),
+    }
+}
+
 impl Rewrite {
-    pub(crate) fn new(pass: Pass, start: Offset) -> Rewrite {
+    pub(crate) fn new(pass: Arc<Pass>, start: Offset) -> Rewrite {
         Rewrite {
             pass,
             start,
@@ -111,22 +139,14 @@ impl Rewrite {
                 self.placeholder();
             }
             let record = rows.record(row);
-            let fact = Fact {
-                key: record.key.map(KeyHash::of),
-                offset,
-                is_tombstone: record.value.is_none(),
-            };
+            let fact = fact(&record, offset);
             if offset >= self.start && self.pass.keeps(&fact) {
                 self.counts.tombstones += u64::from(fact.is_tombstone);
                 self.anchor = offset;
                 self.dropped = None;
                 chosen.push(row as u32);
             } else {
-                self.dropped = Some(Dropped {
-                    offset,
-                    timestamp: record.timestamp,
-                    key: record.key.map(<[u8]>::to_vec),
-                });
+                self.dropped = Some(Dropped::new(&record, offset));
             }
         }
         self.take(batch, &rows, &offsets, &mut chosen)?;
@@ -174,11 +194,9 @@ impl Rewrite {
         let Some(dropped) = self.dropped.take() else {
             return;
         };
-        let mut rows = RowsBuilder::new();
-        rows.push(dropped.timestamp, dropped.key.as_deref(), None, &[]);
         self.anchor = dropped.offset;
         self.put(Part {
-            rows: rows.finish(),
+            rows: dropped.rows(),
             offsets: vec![dropped.offset],
             whole: None,
         });
@@ -219,61 +237,27 @@ impl Rewrite {
             error,
         })?;
         let mut out = Vec::new();
-        encode(
+        let encoded = cover::encode(
             &rows,
             &offsets.concat(),
-            (base, next),
+            base..next,
             newest.codec(),
             &mut out,
-        )?;
+        );
+        encoded.map_err(|error| RewriteError::Encode {
+            offset: next,
+            error,
+        })?;
         let stamp =
             |(base, batch): (Offset, Batch)| batch.stamped(base, newest.epoch(), append_time);
         Ok(out.into_iter().map(stamp).collect())
     }
 }
 
-/// Encodes rows as one batch for `base..next`, or as several where they do not fit one.
-fn encode(
-    rows: &Rows,
-    offsets: &[Offset],
-    (base, next): (Offset, Offset),
-    codec: Codec,
-    out: &mut Vec<(Offset, Batch)>,
-) -> Result<(), RewriteError> {
-    let halves = |out: &mut Vec<(Offset, Batch)>| {
-        let half = rows.len() / 2;
-        let (left, right) = offsets.split_at(half);
-        let middle = left[half - 1] + 1;
-        let middle = middle + (right[0] - middle) / 2;
-        encode(&rows.slice(0, half), left, (base, middle), codec, out)?;
-        let rows = rows.slice(half, rows.len() - half);
-        encode(&rows, right, (middle, next), codec, out)
-    };
-    let is_wide = offsets
-        .last()
-        .is_some_and(|last| last - base > BATCH_SPAN_MAX);
-    if is_wide && rows.len() > 1 {
-        return halves(out);
-    }
-    let delta = |offset: &Offset| (offset - base) as u32;
-    let deltas: Vec<u32> = offsets.iter().map(delta).collect();
-    match Batch::encode_compacted(rows, &deltas, delta(&(next - 1)), codec) {
-        Ok(batch) => out.push((base, batch)),
-        Err(_) if rows.len() > 1 => return halves(out),
-        Err(error) => {
-            return Err(RewriteError::Encode {
-                offset: next,
-                error,
-            });
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use model::ShardEpoch;
     use model::compaction::LatestOffsets;
+    use model::{Codec, ShardEpoch};
     use proptest::prelude::*;
 
     use super::*;
@@ -311,7 +295,7 @@ mod tests {
         }
         Pass {
             latest,
-            last,
+            last: Some(last),
             horizon,
         }
     }
@@ -346,7 +330,7 @@ mod tests {
         ) {
             let before = batches(&records, size);
             let judge = pass(&before, horizon);
-            let mut rewrite = Rewrite::new(pass(&before, horizon), 0);
+            let mut rewrite = Rewrite::new(Arc::new(pass(&before, horizon)), 0);
             rewrite.span_max = span_max;
             let mut after = Vec::new();
             for (batch, cut) in before.iter().zip(cuts) {
@@ -394,31 +378,9 @@ mod tests {
     #[test]
     fn a_batch_that_stays_whole_stays_as_it_is() {
         let before = batches(&[(1, true, 0), (2, true, 0), (3, true, 0)], 3);
-        let mut rewrite = Rewrite::new(pass(&before, 0), 0);
+        let mut rewrite = Rewrite::new(Arc::new(pass(&before, 0)), 0);
         rewrite.push(&before[0]).unwrap();
         assert_eq!(rewrite.cut().unwrap(), before);
         assert_eq!(rewrite.cut().unwrap(), vec![]);
-    }
-
-    #[test]
-    fn what_is_too_far_apart_becomes_several_batches() {
-        let rows = batches(&[(1, true, 0), (2, true, 0), (3, true, 0)], 3)[0]
-            .rows()
-            .unwrap();
-        let offsets = [SPAN_MAX, SPAN_MAX * 3 - 1, SPAN_MAX * 4];
-        let mut out = Vec::new();
-        encode(&rows, &offsets, (0, SPAN_MAX * 5), Codec::None, &mut out).unwrap();
-        let stamped = |(base, batch): &(Offset, Batch)| {
-            let batch = batch.clone().stamped(*base, ShardEpoch(0), 0);
-            (
-                batch.base_offset(),
-                batch.next_offset(),
-                batch.offsets().unwrap(),
-            )
-        };
-        let got: Vec<_> = out.iter().map(stamped).collect();
-        let middle = SPAN_MAX * 2;
-        assert_eq!(got[0], (0, middle, vec![SPAN_MAX]));
-        assert_eq!(got[1], (middle, SPAN_MAX * 5, offsets[1..].to_vec()));
     }
 }

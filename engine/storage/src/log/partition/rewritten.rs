@@ -102,30 +102,61 @@ impl Partition {
         controls
     }
 
-    /// What of the untiered batches compaction may look at: not the newest one, nor those that
-    /// are younger than `lag_min`.
+    /// Notes how a run of compaction ended, as `tiered` does of the tier.
+    pub(crate) fn compaction_ended(
+        &self,
+        failure: Option<String>,
+        pause: impl FnOnce(u32) -> Duration,
+    ) {
+        self.lock().compaction_failures.note(failure, pause);
+    }
+
+    /// Whether compaction failed so lately that it is not yet tried again.
+    pub(crate) fn is_compaction_parked(&self) -> bool {
+        self.lock().compaction_failures.is_parked()
+    }
+
+    /// What compaction may look at: objects, and untiered batches that do not go to the tier, but
+    /// for the newest one; nothing from the first one on that is younger than `lag_min`.
     pub(crate) fn dirt(&self, now_us: i64, lag_min: Duration) -> Dirt {
+        let is_tiered = self.config().tier;
         let state = self.lock();
         let lag_us = i64::try_from(lag_min.as_micros()).unwrap_or(i64::MAX);
+        let newest_us = now_us.saturating_sub(lag_us);
         let clean_to = state.compacted.end();
+        let cold = state.cold.objects.iter();
+        let cold = cold
+            .filter(|object| object.next > state.start)
+            .map(|object| {
+                let dirty = object.dirty_bytes(clean_to);
+                let clean = object.row_bytes.saturating_sub(dirty);
+                (object.next, object.append_time, dirty, clean)
+            });
+        let hot = match is_tiered {
+            true => 0,
+            false => state.index.len().saturating_sub(1),
+        };
+        let hot = state.index.range(..hot).map(|slot| {
+            let bytes = u64::from(slot.location.size);
+            let (dirty, clean) = match slot.next <= clean_to {
+                true => (0, bytes),
+                false => (bytes, 0),
+            };
+            (slot.next, slot.append_time_us, dirty, clean)
+        });
         let mut dirt = Dirt {
             until: 0,
             dirty_bytes: 0,
             clean_bytes: 0,
             oldest_us: i64::MAX,
         };
-        let closed = state.index.len().saturating_sub(1);
-        for slot in state.index.range(..closed) {
-            if slot.append_time_us > now_us.saturating_sub(lag_us) {
-                break;
-            }
-            dirt.until = slot.next;
-            let bytes = u64::from(slot.location.size);
-            if slot.next <= clean_to {
-                dirt.clean_bytes += bytes;
-            } else {
-                dirt.dirty_bytes += bytes;
-                dirt.oldest_us = dirt.oldest_us.min(slot.append_time_us);
+        let old = cold.chain(hot).take_while(|(_, at, _, _)| *at <= newest_us);
+        for (next, append_time_us, dirty, clean) in old {
+            dirt.until = next;
+            dirt.dirty_bytes += dirty;
+            dirt.clean_bytes += clean;
+            if dirty > 0 {
+                dirt.oldest_us = dirt.oldest_us.min(append_time_us);
             }
         }
         dirt

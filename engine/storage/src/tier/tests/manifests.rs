@@ -42,7 +42,7 @@ fn manifest_golden_json() {
     };
     let manifest = golden(object);
     let json = concat!(
-        r#"{"format":3,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
+        r#"{"format":4,"partition":{"topic":1,"index":0},"topic":"t","number":1,"#,
         r#""writer":"node-0-1","commit":4,"shard_epoch":9,"start":0,"end":5,"objects":[{"#,
         r#""path":"data/0","size":10,"base":0,"next":5,"rows":5,"min_ts":1,"max_ts":2,"#,
         r#""append_time":3,"row_bytes":50,"crc32c":6,"epoch":9,"group":1,"groups":["#,
@@ -54,15 +54,12 @@ fn manifest_golden_json() {
     assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
     assert_eq!(Manifest::from_json(json.as_bytes(), P0).unwrap(), manifest);
     assert_eq!(manifest.format, FORMAT);
-    let before = json.replacen('3', "2", 1);
-    let read = Manifest::from_json(before.as_bytes(), P0).unwrap();
-    assert_eq!(
-        read,
-        Manifest {
-            format: 2,
-            ..manifest.clone()
-        }
-    );
+    for format in [2, 3] {
+        let before = json.replacen('4', &format.to_string(), 1);
+        let read = Manifest::from_json(before.as_bytes(), P0).unwrap();
+        let expected = manifest.clone();
+        assert_eq!(read, Manifest { format, ..expected });
+    }
     assert_eq!(manifest.objects[0].bytes(), 6);
     let path = Manifest::path(P0, 1);
     assert_eq!(path.as_ref(), "manifests/1/0/00000000000000000001.json");
@@ -148,12 +145,48 @@ fn manifests_out_of_order_are_refused_and_trimmed_ones_shrink() {
     wrong.objects.push(object_of(8, 9));
     check(&wrong, "out of order");
     wrong = Manifest {
-        format: 4,
+        format: 5,
         ..two.clone()
     };
-    check(&wrong, "format 4");
+    check(&wrong, "format 5");
     wrong = Manifest { end: 3, ..two };
     check(&wrong, "objects end at 9");
+}
+
+#[test]
+fn a_compacted_list_has_no_gap_and_says_how_far() {
+    let mut list = Manifest::empty(P0, "t");
+    for base in [0, 5, 10, 15] {
+        list = list.followed_by(0, Some(object_of(base, base + 5)), vec![]);
+    }
+    let left = |base, next, rows| ColdObject {
+        rows,
+        ..object_of(base, next)
+    };
+    let spans = |list: &Manifest| -> Vec<_> {
+        let objects = list.objects.iter();
+        objects.map(|o| (o.base, o.next, o.rows)).collect()
+    };
+    let run = list.rewritten(1..3, Some(left(5, 15, 3))).unwrap();
+    assert_eq!(spans(&run), [(0, 5, 5), (5, 15, 3), (15, 20, 5)]);
+    let gone = run.rewritten(1..2, None).unwrap();
+    assert_eq!(spans(&gone), [(0, 15, 5), (15, 20, 5)]);
+    let first = gone.rewritten(0..1, None).unwrap();
+    assert_eq!(spans(&first), [(0, 20, 5)]);
+    assert_eq!(first.rewritten(0..1, None), None);
+    assert!(!first.objects[0].is_dense());
+    // Of five rows up to 20 two may be from 18 on, and all from 3 on.
+    let dirty = [0, 3, 18, 20].map(|clean_to| first.objects[0].dirty_bytes(clean_to));
+    assert_eq!(dirty, [50, 50, 20, 0]);
+    let mut compacted = model::compaction::Compacted::default();
+    compacted.add(20, 7, 1, 0);
+    let list = first.compacted(compacted.clone());
+    assert_eq!((list.number, list.format), (first.number + 1, FORMAT));
+    let json = String::from_utf8(list.to_json()).unwrap();
+    let end = r#""producers":[],"compacted":{"passes":[{"end":20,"at_us":7}],"tombstones":1,"horizon":0}}"#;
+    assert!(json.ends_with(end), "{json}");
+    assert_eq!(Manifest::from_json(json.as_bytes(), P0).unwrap(), list);
+    assert_eq!(list.followed_by(0, None, vec![]).compacted, compacted);
 }
 
 #[test]
