@@ -29,8 +29,11 @@ use crate::link::{self, State};
 const LOADED_MAX: usize = 16;
 /// Live modules that the pool has room for; each reserves address space, not memory.
 const POOL_INSTANCES: u32 = 512;
-/// Core instances and tables of a component: the module, the shims of its imports.
-const POOL_CORE_PER_INSTANCE: u32 = 4;
+/// Of a module, on average: core instances cost nothing until they are used (one of Python has 40), and
+/// memories and tables reserve address space (one of JavaScript has two memories).
+const POOL_CORE_PER_INSTANCE: u32 = 64;
+const POOL_MEMORIES_PER_INSTANCE: u32 = 2;
+const POOL_TABLES_PER_INSTANCE: u32 = 4;
 const POOL_TABLE_ELEMENTS: usize = Limits::CAPS.table_elements;
 
 #[derive(Debug, Clone)]
@@ -211,10 +214,10 @@ pub(crate) fn engine_config(pool: bool) -> Config {
     config.max_wasm_stack(STACK_BYTES);
     config.native_unwind_info(false);
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
-    // what no guest language needs yet is one thing less to get wrong
+    // what no guest language needs yet is one thing less to get wrong; modules of several memories
+    // are on for wasmtime's own adapters between the parts of a component, and off in `check`
     let off = WasmFeatures::THREADS
         | WasmFeatures::SHARED_EVERYTHING_THREADS
-        | WasmFeatures::MULTI_MEMORY
         | WasmFeatures::MEMORY64
         | WasmFeatures::RELAXED_SIMD
         | WasmFeatures::STACK_SWITCHING
@@ -230,8 +233,8 @@ pub(crate) fn engine_config(pool: bool) -> Config {
         pooling
             .total_component_instances(POOL_INSTANCES)
             .total_core_instances(POOL_INSTANCES * POOL_CORE_PER_INSTANCE)
-            .total_memories(POOL_INSTANCES)
-            .total_tables(POOL_INSTANCES * POOL_CORE_PER_INSTANCE)
+            .total_memories(POOL_INSTANCES * POOL_MEMORIES_PER_INSTANCE)
+            .total_tables(POOL_INSTANCES * POOL_TABLES_PER_INSTANCE)
             .table_elements(POOL_TABLE_ELEMENTS);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
     }

@@ -29,6 +29,7 @@ mod link;
 mod list;
 mod number;
 mod outbox;
+mod section;
 mod telemetry;
 pub mod world;
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values::{self, From, Limit};
+use crate::module::Lang;
 
 const MAIN_EXAMPLES: &str = "\
 Examples:
@@ -384,6 +385,7 @@ pub enum OutputFormat {
 #[command(after_long_help = "\
 Examples:
   rustmq module new tidy
+  rustmq module new tidy --lang python
   rustmq module build tidy
   rustmq module inspect tidy/build/tidy.wasm --json")]
 pub enum Module {
@@ -394,18 +396,14 @@ pub enum Module {
         lang: Lang,
     },
     /// Build a module's folder to DIR/build/NAME.wasm and print that path
+    ///
+    /// Cargo.toml, pyproject.toml or package.json in the folder says the language. Rust needs cargo;
+    /// Python needs python3 with pip and JavaScript needs node with npm: the first build fetches
+    /// componentize-py or componentize-js into DIR/.rustmq/tools, or into RUSTMQ_TOOLS, which modules
+    /// may share.
     Build { dir: PathBuf },
     /// Show what a module imports and exports, its size and digest
     Inspect { file: PathBuf },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Lang {
-    Rust,
-    #[value(hide = true)]
-    Python,
-    #[value(hide = true)]
-    Js,
 }
 
 /// Check, plan, apply and look at pipelines

@@ -7,37 +7,31 @@ use std::path::Path;
 
 use wasm::{Host, ModuleInfo};
 
-use super::args::{Lang, Module};
+use super::args::Module;
 use super::connect::Session;
 use super::exit::{Failure, written};
-use crate::module;
+use crate::module::{self, Lang};
 use crate::output::{self, progress::Progress};
 
 pub async fn run(command: Module, session: &Session) -> Result<(), Failure> {
     match command {
-        Module::New {
-            name,
-            lang: Lang::Rust,
-        } => new(&name, session),
-        Module::New { lang, .. } => {
-            let lang = if lang == Lang::Python { "python" } else { "js" };
-            Err(Failure::not_built(&format!("module new --lang {lang}")))
-        }
+        Module::New { name, lang } => new(&name, lang, session),
         Module::Build { dir } => build(&dir, session).await,
         Module::Inspect { file } => inspect(&file, session),
     }
 }
 
-fn new(name: &str, session: &Session) -> Result<(), Failure> {
+fn new(name: &str, lang: Lang, session: &Session) -> Result<(), Failure> {
     let here = std::env::current_dir()
         .map_err(|error| Failure::failed(format!("cannot use the current folder: {error}")))?;
-    let dir = module::new(&here, name).map_err(Failure::failed)?;
+    let dir = module::new(&here, name, lang).map_err(Failure::failed)?;
     if session.json() {
         return written(output::print(&output::json(
             &serde_json::json!({ "path": dir }),
         )));
     }
-    eprintln!("made {name}/; next: edit {name}/src/lib.rs, then `rustmq module build {name}`");
+    let source = lang.source();
+    eprintln!("made {name}/; next: edit {name}/{source}, then `rustmq module build {name}`");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Guest modules from the author's side: make one, build one.
 //!
 //! - `new` writes a folder with an example, a test and the SDK; `build` makes a component of it
+//! - `lang` the languages
 //! - `compiler` this program as the process that compiles one
 //! - `sdk` the SDK's source, carried in the binary
 //!
@@ -10,12 +11,14 @@
 
 mod build;
 pub(crate) mod compiler;
+mod lang;
 mod new;
 mod sdk;
 
 #[cfg(test)]
 mod tests;
 
-pub use build::{BuildError, TARGET, build, build_into};
+pub use build::{BuildError, TARGET, build, build_into, language};
+pub use lang::Lang;
 pub use new::{NewError, new};
 pub use sdk::sdk_files;
