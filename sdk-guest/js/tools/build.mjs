@@ -13,20 +13,22 @@ import { pathToFileURL } from 'node:url';
 const [main, sdk, wit, out] = process.argv.slice(2);
 
 try {
-  const described = await describe();
   const work = await mkdtemp(join(tmpdir(), 'rustmq-js-'));
   try {
-    await build(join(work, 'module.js'));
+    const bundled = join(work, 'module.js');
+    await bundle(bundled); // first, since its errors show the line
+    const described = await describe();
+    await componentize(bundled);
+    console.log(JSON.stringify(described));
   } finally {
     await rm(work, { recursive: true });
   }
-  console.log(JSON.stringify(described));
 } catch (error) {
   console.error(error?.message ?? String(error));
   process.exitCode = 1;
 }
 
-/** Loads the module natively, which also finds what is wrong with it while errors still have lines. */
+/** Loads the module natively, and asks what it says of itself. */
 async function describe() {
   const { Module } = await import(pathToFileURL(join(sdk, 'module.js')));
   let loaded;
@@ -41,17 +43,20 @@ async function describe() {
   return loaded.default.described;
 }
 
-async function build(bundled) {
+async function bundle(bundled) {
   const { rolldown } = await import('rolldown');
-  const bundle = await rolldown({
+  const made = await rolldown({
     input: join(sdk, 'component.js'),
     external: /^rustmq:/,
     platform: 'neutral',
     resolve: { alias: { 'rustmq-module': main }, mainFields: ['module', 'main'] },
   });
-  await bundle.write({ file: bundled, format: 'esm' });
-  const { componentize } = await import('@bytecodealliance/componentize-js');
-  const { component } = await componentize({
+  await made.write({ file: bundled, format: 'esm' });
+}
+
+async function componentize(bundled) {
+  const tool = await import('@bytecodealliance/componentize-js');
+  const { component } = await tool.componentize({
     sourcePath: bundled,
     witPath: wit,
     worldName: 'transform',

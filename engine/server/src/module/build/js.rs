@@ -23,7 +23,8 @@ const LOCK: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package-lo
 const SCRIPT: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/build.mjs");
 
 const WHAT: &str = "componentize-js 0.23.0 and rolldown";
-const NEEDS: &str = "Node.js 20 or newer with npm (nodejs.org, or your distribution's nodejs and npm)";
+const NEEDS: &str =
+    "Node.js 20 or newer with npm (nodejs.org, or your distribution's nodejs and npm)";
 const REGISTRY: &str = "the npm registry";
 const SETTING: &str = "npm_config_registry";
 
@@ -50,10 +51,7 @@ struct Described {
     ports: Option<Vec<String>>,
 }
 
-pub(super) async fn build(
-    dir: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Built, BuildError> {
+pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let dir = whole(dir)?;
     let manifest = manifest(&dir)?;
     let sdk = whole(&dir.join(&manifest.rustmq.sdk))?;
@@ -82,7 +80,10 @@ pub(super) async fn build(
     if !ran.status.success() {
         return Err(failed(ran.said));
     }
-    let last = ran.answer.split(|b| *b == b'\n').rfind(|line| !line.is_empty());
+    let last = ran
+        .answer
+        .split(|b| *b == b'\n')
+        .rfind(|line| !line.is_empty());
     let described: Described = serde_json::from_slice(last.unwrap_or_default())
         .map_err(|error| failed(format!("build.mjs did not answer: {error}")))?;
     Ok(Built {
@@ -141,9 +142,12 @@ async fn npm(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     let mut installing = command(&program("NPM", "npm"), dir);
-    installing
-        .args(words)
-        .args(["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    installing.args(words).args([
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--loglevel=error",
+    ]);
     let ran = run(installing, NEEDS, progress).await?;
     if ran.status.success() {
         return Ok(());

@@ -43,10 +43,7 @@ struct Described {
     ports: Option<Vec<String>>,
 }
 
-pub(super) async fn build(
-    dir: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Built, BuildError> {
+pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let dir = whole(dir)?;
     let manifest = manifest(&dir)?;
     let sdk = whole(&dir.join(&manifest.sdk))?;
@@ -55,14 +52,24 @@ pub(super) async fn build(
     let mut paths = vec![dir.clone(), sdk.clone()];
     paths.extend(packages);
     let described = describe(&dir, &sdk, &paths, progress).await?;
-    progress(&format!("building {} with {TOOL} {TOOL_VERSION}", dir.display()));
+    progress(&format!(
+        "building {} with {TOOL} {TOOL_VERSION}",
+        dir.display()
+    ));
     let work = tempfile::tempdir().map_err(|error| file("make a folder beside", &dir, error))?;
     let component = work.path().join("component.wasm");
     let mut building = python(&dir, std::slice::from_ref(&tools));
     building
         .args(["-c", "from componentize_py import script; script()", "-d"])
         .arg(sdk.join("../../wit"))
-        .args(["-w", "transform", "componentize", "component", "--stub-wasi", "-o"])
+        .args([
+            "-w",
+            "transform",
+            "componentize",
+            "component",
+            "--stub-wasi",
+            "-o",
+        ])
         .arg(&component);
     for path in &paths {
         building.arg("-p").arg(path);
@@ -159,13 +166,18 @@ async fn describe(
 }
 
 /// The folder with the tool.
-async fn componentize(
-    dir: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<PathBuf, BuildError> {
+async fn componentize(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
     let place = Place::shared(dir, &format!("{TOOL}-{TOOL_VERSION}"));
     let what = format!("{TOOL} {TOOL_VERSION}");
-    install(dir, &place, &what, &[format!("{TOOL}=={TOOL_VERSION}")], &[], progress).await?;
+    install(
+        dir,
+        &place,
+        &what,
+        &[format!("{TOOL}=={TOOL_VERSION}")],
+        &[],
+        progress,
+    )
+    .await?;
     Ok(place.path)
 }
 
@@ -182,7 +194,14 @@ async fn packages(
     let name: String = digest.0[..8].iter().map(|b| format!("{b:02x}")).collect();
     let place = Place::own(dir, &format!("packages-{name}"));
     // wheels of machine code would not run in the sandbox
-    let pure = ["--only-binary", ":all:", "--platform", "any", "--implementation", "py"];
+    let pure = [
+        "--only-binary",
+        ":all:",
+        "--platform",
+        "any",
+        "--implementation",
+        "py",
+    ];
     let pure: Vec<&str> = pure
         .into_iter()
         .chain(["--abi", "none", "--python-version", INSIDE])
@@ -207,7 +226,14 @@ async fn install(
     let draft = place.begin()?;
     let mut installing = python(dir, &[]);
     installing
-        .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--quiet",
+        ])
         .args(["--no-compile", "--target"])
         .arg(draft)
         .args(options)

@@ -49,7 +49,11 @@ pub(super) async fn run(
     needs: &'static str,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Ran, BuildError> {
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let program = command
+        .as_std()
+        .get_program()
+        .to_string_lossy()
+        .into_owned();
     let failed = |error| BuildError::NoProgram {
         program: program.clone(),
         needs,

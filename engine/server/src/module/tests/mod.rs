@@ -108,7 +108,10 @@ async fn build_tells_the_language_by_the_one_manifest() {
         built.unwrap_err().to_string()
     };
     let error = refused().await;
-    assert!(error.contains("holds no Cargo.toml, pyproject.toml or package.json"), "{error}");
+    assert!(
+        error.contains("holds no Cargo.toml, pyproject.toml or package.json"),
+        "{error}"
+    );
     for lang in Lang::ALL {
         let made = new(dir.path(), &format!("{lang:?}").to_lowercase(), lang).unwrap();
         assert_eq!(language(&made).unwrap(), lang);
@@ -116,7 +119,10 @@ async fn build_tells_the_language_by_the_one_manifest() {
     fs::write(dir.path().join("Cargo.toml"), "").unwrap();
     fs::write(dir.path().join("package.json"), "").unwrap();
     let error = refused().await;
-    assert!(error.contains("holds Cargo.toml and package.json"), "{error}");
+    assert!(
+        error.contains("holds Cargo.toml and package.json"),
+        "{error}"
+    );
 }
 
 /// Cargo's target folder of all guests built by tests: their dependencies are compiled once.
