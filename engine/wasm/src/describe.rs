@@ -3,7 +3,8 @@
 //! The section is JSON: `{"name", "version", "params", "ports", "state_schema"}`, of which all but the
 //! first two may be null, which means that nothing is said. Keys that are not known are for later.
 //!
-//! Called by: `check` (reads it), `module build` of languages whose tools cannot write it, `guest` (checks a node's params and outputs by it before `open`).
+//! Called by: `check` (reads it), `module build` (writes it where a language's tools cannot), `guest`
+//! (checks a node's params and outputs by it before `open`).
 //! Invariants: the section says nothing that is believed without a check: sizes are bounded, and a
 //! wrong one harms its own module only.
 //! Refuses: two sections, text that is not this JSON, params and outputs that do not fit.
