@@ -143,14 +143,15 @@ fn a_component_of_several_parts_is_compiled() {
         )
     };
     let lift = r#"(func $say (param "text" string)
-        (canon lift (core func $i "say") (memory $i "memory") (realloc (func $i "realloc"))))"#;
+        (canon lift (core func $i "say") (memory (core memory $i "memory"))
+            (realloc (core func $i "realloc"))))"#;
     let wat = format!(
         r#"(component
           (component $hears {} (core instance $i (instantiate $m)) {lift} (export "say" (func $say)))
           (component $says (import "say" (func $to (param "text" string)))
             (core module $memory (memory (export "memory") 1))
             (core instance $memory (instantiate $memory))
-            (core func $lowered (canon lower (func $to) (memory $memory "memory")))
+            (core func $lowered (canon lower (func $to) (memory (core memory $memory "memory"))))
             {} (core instance $i (instantiate $m
               (with "to" (instance (export "say" (func $lowered))))))
             {lift} (export "say" (func $say)))
