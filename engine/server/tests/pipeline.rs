@@ -56,13 +56,28 @@ nodes:
 #[test]
 fn only_modules_that_a_trusted_key_signed_are_applied() {
     let world = World::new();
-    let released = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/guests/conformance/released");
-    let newest = std::fs::read_dir(released).expect("released modules").flatten();
-    let newest = newest.map(|entry| entry.path()).max().expect("one at least");
+    let released = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/guests/conformance/released"
+    );
+    let newest = std::fs::read_dir(released)
+        .expect("released modules")
+        .flatten();
+    let newest = newest
+        .map(|entry| entry.path())
+        .max()
+        .expect("one at least");
     let plain = std::fs::read(newest).expect("it is readable");
     world.write("module.wasm", &plain);
     let file = world.write("signed.yaml", SIGNED);
-    let key = |name: &str| world.run(&["module", "keygen", name]).ok().out.trim().to_owned();
+    let key = |name: &str| {
+        world
+            .run(&["module", "keygen", name])
+            .ok()
+            .out
+            .trim()
+            .to_owned()
+    };
     let (ours, theirs) = (key("ours.key"), key("theirs.key"));
     assert_ne!(ours, theirs);
     world
@@ -78,7 +93,11 @@ fn only_modules_that_a_trusted_key_signed_are_applied() {
     sign("theirs.key").ok();
     apply().fails(1, &format!("signed by {theirs} only"));
     let once = sign("ours.key").ok().out;
-    assert_eq!(sign("ours.key").ok().out, once, "a second time changes nothing");
+    assert_eq!(
+        sign("ours.key").ok().out,
+        once,
+        "a second time changes nothing"
+    );
     let shown = world.run(&["module", "inspect", "module.wasm"]).ok().out;
     assert!(shown.contains(&ours) && shown.contains(&theirs), "{shown}");
     apply().ok();

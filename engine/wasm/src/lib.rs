@@ -41,8 +41,8 @@ pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
 pub use guest::{Edge, Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
 pub use limits::{COMPILE_CPU_S, COMPILE_MEMORY_BYTES, Limits};
-pub use sign::{PublicKey, SigningKey, Trust};
 pub use outbox::{Emission, Outcome, Rejection, Retry};
+pub use sign::{PublicKey, SigningKey, Trust};
 pub use telemetry::{Labels, Metric, Metrics};
 
 #[cfg(test)]

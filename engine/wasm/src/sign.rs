@@ -52,7 +52,8 @@ impl FromStr for PublicKey {
     type Err = String;
 
     fn from_str(text: &str) -> Result<PublicKey, String> {
-        let wrong = || format!("`{text}` is no public key; it looks like {PUBLIC} and 64 digits, 0 to f");
+        let wrong =
+            || format!("`{text}` is no public key; it looks like {PUBLIC} and 64 digits, 0 to f");
         let digits = text.trim().strip_prefix(PUBLIC).ok_or_else(wrong)?;
         unhex(digits).map(PublicKey).ok_or_else(wrong)
     }
@@ -109,7 +110,9 @@ impl SigningKey {
     /// The file is no WebAssembly, has too many signatures, or one that does not fit.
     pub fn sign(&self, file: &mut Vec<u8>) -> Result<(), String> {
         if signers(file)?.len() == SIGNATURES_MAX {
-            return Err(format!("it has {SIGNATURES_MAX} signatures, and no more fit"));
+            return Err(format!(
+                "it has {SIGNATURES_MAX} signatures, and no more fit"
+            ));
         }
         let signature = self.pair.sign(&message(split(file)?.0));
         let content = [&self.public().0[..], signature.as_ref()].concat();
@@ -147,7 +150,9 @@ pub(crate) fn signers(file: &[u8]) -> Result<Vec<PublicKey>, String> {
         }
         let verified = UnparsedPublicKey::new(&ED25519, key).verify(&message, signature);
         if verified.is_err() {
-            return Err(format!("the signature of {public} does not fit: the file was changed"));
+            return Err(format!(
+                "the signature of {public} does not fit: the file was changed"
+            ));
         }
         keys.push(public);
     }

@@ -84,7 +84,10 @@ fn shown(
         ("event_time", event_time.into()),
         ("headers", headers.collect()),
     ];
-    pairs.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+    pairs
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 /// Text, where it is; else hexadecimal digits.

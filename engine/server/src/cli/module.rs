@@ -60,9 +60,9 @@ async fn test(dir: &Path, session: &Session) -> Result<(), Failure> {
     let failed = tried.iter().filter(|case| !case.diff.is_empty());
     let count = failed.clone().count();
     if session.json() {
-        let cases = tried.iter().map(|case| {
-            serde_json::json!({ "case": case.number, "rows": case.rows, "diff": case.diff })
-        });
+        let cases = tried.iter().map(
+            |case| serde_json::json!({ "case": case.number, "rows": case.rows, "diff": case.diff }),
+        );
         let cases: Vec<_> = cases.collect();
         written(output::print(&output::json(&cases)))?;
     } else {
@@ -119,7 +119,10 @@ fn keygen(file: &Path, session: &Session) -> Result<(), Failure> {
         let json = serde_json::json!({ "path": file, "public": public });
         return written(output::print(&output::json(&json)));
     }
-    eprintln!("wrote the secret key to {}; the public one is", file.display());
+    eprintln!(
+        "wrote the secret key to {}; the public one is",
+        file.display()
+    );
     written(output::print(&format!("{public}\n")))
 }
 

@@ -231,7 +231,10 @@ impl Case {
         let whole = format.project(|_| true);
         let errors = format.decode(&given.rows.values, &whole).errors;
         let bad: BTreeSet<usize> = errors.iter().map(|(row, _)| *row as usize).collect();
-        given = Given::of(&all, (0..all.len()).filter(|row| !bad.contains(row)).collect());
+        given = Given::of(
+            &all,
+            (0..all.len()).filter(|row| !bad.contains(row)).collect(),
+        );
         given.columns = Some(format.decode(&given.rows.values, &whole).columns);
         given.refused = bad;
         Ok(given)
@@ -243,9 +246,18 @@ impl Case {
         for out in &self.out {
             let row = &out.row;
             let headers = row.headers.iter();
-            let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+            let headers = headers
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
             let (key, value) = (row.key.as_ref(), row.value.as_ref());
-            lines.push(out_line(&out.port, out.parent, key, value, row.event_time, &headers));
+            lines.push(out_line(
+                &out.port,
+                out.parent,
+                key,
+                value,
+                row.event_time,
+                &headers,
+            ));
         }
         lines.extend(refusals("rejected", &self.rejects));
         lines.extend(refusals("to be retried", &self.retries));
@@ -266,14 +278,18 @@ impl Case {
             rows.collect()
         };
         let rejects = outcome.rejections.iter();
-        let mut rejects: Vec<_> = rejects.flat_map(|r| refused(&r.rows, &r.code, &r.message)).collect();
+        let mut rejects: Vec<_> = rejects
+            .flat_map(|r| refused(&r.rows, &r.code, &r.message))
+            .collect();
         rejects.extend(given.refused.iter().map(|row| CaseRefused {
             row: *row,
             code: "schema".to_owned(),
             message: String::new(),
         }));
         let retries = outcome.retries.iter();
-        let retries: Vec<_> = retries.flat_map(|r| refused(&r.rows, &r.code, &r.message)).collect();
+        let retries: Vec<_> = retries
+            .flat_map(|r| refused(&r.rows, &r.code, &r.message))
+            .collect();
         let beaten: BTreeSet<usize> = rejects.iter().map(|r| r.row).collect();
         let first = retries.iter().map(|r| r.row).min().unwrap_or(usize::MAX);
         let stands = |row: usize| row < first && !beaten.contains(&row);
@@ -447,15 +463,22 @@ impl Made {
             use arrow::array::Array;
             (!array.is_null(i)).then(|| Bytes::of(array.value(i)))
         };
-        let own = |array: &Option<arrow::array::BinaryArray>, inherited: &Option<Bytes>| match array {
+        let own = |array: &Option<arrow::array::BinaryArray>, inherited: &Option<Bytes>| match array
+        {
             Some(array) => cell(array),
             None => inherited.clone(),
         };
         let mut headers: BTreeMap<String, Bytes> = parent.headers.iter().cloned().collect();
         let set = self.headers.iter();
         headers.extend(set.filter_map(|(name, array)| Some((name.clone(), cell(array)?))));
-        let time = self.times.as_ref().map_or(parent.event_time, |times| times[i]);
-        let (key, value) = (own(&self.keys, &parent.key), own(&self.values, &parent.value));
+        let time = self
+            .times
+            .as_ref()
+            .map_or(parent.event_time, |times| times[i]);
+        let (key, value) = (
+            own(&self.keys, &parent.key),
+            own(&self.values, &parent.value),
+        );
         out_line(port, number, key.as_ref(), value.as_ref(), time, &headers)
     }
 }

@@ -54,12 +54,12 @@ pub struct Timed {
 }
 
 /// Runs the native tests of the module in `dir`, builds it, and runs their cases through the component.
-pub async fn test(
-    dir: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Vec<Tried>, TrialError> {
+pub async fn test(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Tried>, TrialError> {
     let (cases, module) = prepared(dir, Native::Tests, progress).await?;
-    progress(&format!("running {} cases through the component", cases.len()));
+    progress(&format!(
+        "running {} cases through the component",
+        cases.len()
+    ));
     let tried = cases.iter().zip(1..).map(|(case, number)| Tried {
         number,
         rows: case.rows.len(),
@@ -72,10 +72,7 @@ pub async fn test(
 }
 
 /// As [`test`], but for the time that rows take. Cases with retries or without rows are left out.
-pub async fn bench(
-    dir: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Vec<Timed>, TrialError> {
+pub async fn bench(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Timed>, TrialError> {
     let (cases, module) = prepared(dir, Native::Timed, progress).await?;
     progress("timing the component");
     let mut timed = Vec::new();
@@ -88,7 +85,8 @@ pub async fn bench(
             number,
             rows: case.rows.len(),
             native_ns,
-            component_ns: component_ns.map_err(|e| TrialError::Cases(format!("case {number}: {e}")))?,
+            component_ns: component_ns
+                .map_err(|e| TrialError::Cases(format!("case {number}: {e}")))?,
         });
     }
     Ok(timed)

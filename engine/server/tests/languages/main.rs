@@ -39,7 +39,11 @@ fn main() -> ExitCode {
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
     let cases: [(&str, &[Needs], Run); 8] = [
-        ("rust::cases", &[Needs::Program("cargo")], modules::rust_cases),
+        (
+            "rust::cases",
+            &[Needs::Program("cargo")],
+            modules::rust_cases,
+        ),
         (
             "python::the_sdk",
             &[Needs::Program("python3")],
@@ -127,7 +131,9 @@ fn tools() -> PathBuf {
 
 /// What cargo compiles in this world is kept with what it compiles for other guests.
 fn keep_target(world: &support::World) {
-    let target = std::fs::canonicalize(repository()).unwrap().join("target/guests");
+    let target = std::fs::canonicalize(repository())
+        .unwrap()
+        .join("target/guests");
     let config = format!("[build]\ntarget-dir = {:?}\n", target.display().to_string());
     std::fs::create_dir_all(world.path(".cargo")).unwrap();
     std::fs::write(world.path(".cargo/config.toml"), config).unwrap();

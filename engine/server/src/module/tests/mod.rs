@@ -347,16 +347,31 @@ async fn a_guest_for_wasip2_is_taken_as_cargo_built_it() {
         }
         command.output().unwrap()
     };
-    let libdir = run("rustc".as_ref(), &["--print", "target-libdir", "--target", WASI]).stdout;
+    let libdir = run(
+        "rustc".as_ref(),
+        &["--print", "target-libdir", "--target", WASI],
+    )
+    .stdout;
     if !Path::new(String::from_utf8_lossy(&libdir).trim()).is_dir() {
         eprintln!("SKIPPED: there is no {WASI} here: rustup target add {WASI}");
         return;
     }
     let target = guests_target();
     let target = target.to_str().unwrap();
-    let words = ["build", "--release", "--target", WASI, "--target-dir", target];
+    let words = [
+        "build",
+        "--release",
+        "--target",
+        WASI,
+        "--target-dir",
+        target,
+    ];
     let built = run(&cargo, &words);
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
     let bytes = fs::read(guests_target().join(WASI).join("release/late.wasm")).unwrap();
     let host = Host::new(HostConfig::default()).unwrap();
     let module = host.load(&bytes, &Grants::default());
