@@ -11,6 +11,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{Array, BinaryArray};
+use arrow::record_batch::RecordBatch;
 use codec::Format;
 use model::rows::{Rows, RowsBuilder};
 use model::schema::{Field, FieldType, Schema};
@@ -359,7 +361,7 @@ struct Given {
     rows: Rows,
     /// Numbers of the rows in the case.
     numbers: Vec<usize>,
-    columns: Option<arrow::record_batch::RecordBatch>,
+    columns: Option<RecordBatch>,
     offsets: Vec<u64>,
     watermark: i64,
     /// Rows that do not fit the schema.
@@ -408,10 +410,10 @@ impl Given {
 struct Made {
     port: u16,
     parents: Vec<u32>,
-    keys: Option<arrow::array::BinaryArray>,
-    values: Option<arrow::array::BinaryArray>,
+    keys: Option<BinaryArray>,
+    values: Option<BinaryArray>,
     times: Option<Vec<i64>>,
-    headers: Vec<(String, arrow::array::BinaryArray)>,
+    headers: Vec<(String, BinaryArray)>,
 }
 
 impl Made {
@@ -459,12 +461,8 @@ impl Made {
     }
 
     fn line(&self, i: usize, port: &str, number: usize, parent: &CaseRow) -> String {
-        let cell = |array: &arrow::array::BinaryArray| {
-            use arrow::array::Array;
-            (!array.is_null(i)).then(|| Bytes::of(array.value(i)))
-        };
-        let own = |array: &Option<arrow::array::BinaryArray>, inherited: &Option<Bytes>| match array
-        {
+        let cell = |array: &BinaryArray| (!array.is_null(i)).then(|| Bytes::of(array.value(i)));
+        let own = |array: &Option<BinaryArray>, inherited: &Option<Bytes>| match array {
             Some(array) => cell(array),
             None => inherited.clone(),
         };
