@@ -59,8 +59,25 @@ export function run(module, rows, { params, outputs = ['out'] } = {}) {
   runBatch(module, new Batch(host, host), new Outbox(host, host));
   const outcome = host.settle(outputs);
   Object.assign(outcome, { log: sink.lines, counters: sink.counters, histograms: sink.histograms });
-  record(text, outputs, given, outcome);
+  record(module, text, outputs, given, outcome);
   return outcome;
+}
+
+/** How long a case is timed where `RUSTMQ_BENCH` asks for it. */
+const TIMED_MS = 300;
+
+/** What the batch costs, for `rustmq module bench`. */
+function nanosecondsPerRow(module, rows) {
+  let [took, calls] = [0, 0];
+  while (took < TIMED_MS) {
+    const host = new Host(rows);
+    const [batch, out] = [new Batch(host, host), new Outbox(host, host)];
+    const began = performance.now();
+    runBatch(module, batch, out);
+    took += performance.now() - began;
+    calls += 1;
+  }
+  return (took * 1e6) / calls / rows.length;
 }
 
 class Sink {
@@ -202,7 +219,7 @@ class Host {
 }
 
 /** A case for `rustmq module test`, which says where it wants them. */
-function record(params, outputs, rows, outcome) {
+function record(module, params, outputs, rows, outcome) {
   const path = process.env.RUSTMQ_CASES;
   if (!path) return;
   const shown = ({ key, value, eventTime, headers, ...rest }) => ({
@@ -215,6 +232,7 @@ function record(params, outputs, rows, outcome) {
   const given = { params, outputs, rows: rows.map(shown) };
   const { rejects, retries } = outcome;
   const line = { ...given, out: outcome.rows.map(shown), rejects, retries };
+  if (process.env.RUSTMQ_BENCH && rows.length > 0) line.native_ns = nanosecondsPerRow(module, rows);
   appendFileSync(path, `${JSON.stringify(line)}\n`);
 }
 

@@ -24,6 +24,7 @@ use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
 use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
+use crate::sign::Trust;
 
 /// Modules that are kept loaded, newest first.
 const LOADED_MAX: usize = 16;
@@ -47,6 +48,8 @@ pub struct HostConfig {
     /// The program that compiles a module: called with [`compile::ARGUMENT`] it calls
     /// [`compile::answer`]. `None`: modules are compiled in this process, without a limit on time.
     pub compiler: Option<PathBuf>,
+    /// Who must have signed a module.
+    pub trust: Trust,
 }
 
 impl Default for HostConfig {
@@ -56,6 +59,7 @@ impl Default for HostConfig {
             epoch_tick_ms: 5,
             memory_bytes_max: usize::MAX,
             compiler: None,
+            trust: Trust::default(),
         }
     }
 }
@@ -71,6 +75,7 @@ pub(crate) struct Shared {
     linker: Linker<State>,
     cache: Option<Cache>,
     compiler: Option<PathBuf>,
+    trust: Trust,
     loaded: Mutex<VecDeque<Loaded>>,
     pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
@@ -108,6 +113,7 @@ impl Host {
                 linker,
                 cache,
                 compiler: config.compiler,
+                trust: config.trust,
                 loaded: Mutex::default(),
                 memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
@@ -159,6 +165,7 @@ impl Host {
     fn load_new(&self, bytes: &[u8], grants: &Grants) -> Result<Loaded, LoadError> {
         let seen = check::inspect(bytes)?;
         check::admit(&seen.info, grants)?;
+        check::vouched(&seen.info, &self.shared.trust)?;
         let shared = &self.shared;
         let component = self.compile(&seen.info, &seen.component)?;
         let link = |e: wasmtime::Error| LoadError::Link(text(&e));

@@ -11,6 +11,7 @@ run is also a case of `rustmq module test`, which puts the same rows through the
 import json
 import os
 import sys
+import time
 from array import array
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ from . import _telemetry
 from ._batch import Batch, Column, Outbox
 from ._module import run as _run_batch
 from ._record import as_bytes
+
+
+TIMED_NS = 300_000_000
+"""How long a case is timed where `RUSTMQ_BENCH` asks for it."""
 
 
 @dataclass
@@ -95,6 +100,18 @@ def run(module, rows, params=None, outputs=("out",)):
     outcome.log, outcome.counters, outcome.histograms = sink.lines, sink.counters, sink.histograms
     _record(module, params, list(outputs), rows, outcome)
     return outcome
+
+
+def _nanoseconds_per_row(module, rows):
+    """What the batch costs, for `rustmq module bench`."""
+    took, calls = 0, 0
+    while took < TIMED_NS:
+        host = _Host(rows)
+        batch, out = Batch(host, host), Outbox(host, host)
+        began = time.perf_counter_ns()
+        _run_batch(module, batch, out)
+        took, calls = took + time.perf_counter_ns() - began, calls + 1
+    return took / calls / len(rows)
 
 
 class _Sink:
@@ -224,7 +241,7 @@ def _record(module, params, outputs, rows, outcome):
     if not path or main is None or all(value is not module for value in vars(main).values()):
         return  # nobody asks, or it is not the module of module.py
     case = {
-        "module": module.__name__, "params": params, "outputs": outputs,
+        "params": params, "outputs": outputs,
         "rows": [{"key": _shown(r.key), "value": _shown(r.value), "event_time": r.event_time,
                   "headers": _headers(r.headers)} for r in rows],
         "out": [{"port": r.port, "parent": r.parent, "key": _shown(r.key), "value": _shown(r.value),
@@ -232,6 +249,8 @@ def _record(module, params, outputs, rows, outcome):
         "rejects": [vars(refused) for refused in outcome.rejects],
         "retries": [vars(refused) for refused in outcome.retries],
     }
+    if os.environ.get("RUSTMQ_BENCH") and rows:
+        case["native_ns"] = _nanoseconds_per_row(module, rows)
     with open(path, "a", encoding="utf-8") as cases:
         cases.write(json.dumps(case, ensure_ascii=False) + "\n")
 

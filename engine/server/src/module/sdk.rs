@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 29] = files![
+const RUST: [(&str, &[u8]); 30] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
@@ -40,6 +40,7 @@ const RUST: [(&str, &[u8]); 29] = files![
     "sdk-guest/src/rt/slot.rs",
     "sdk-guest/src/rt/take.rs",
     "sdk-guest/src/telemetry.rs",
+    "sdk-guest/src/testing/case.rs",
     "sdk-guest/src/testing/json.rs",
     "sdk-guest/src/testing/mod.rs",
     "sdk-guest/src/time.rs",

@@ -48,6 +48,8 @@ pub struct NodeConfig {
     pub tier: TierConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
+    /// Whose modules are taken.
+    pub trust: wasm::Trust,
 }
 
 impl NodeConfig {
@@ -64,6 +66,7 @@ impl NodeConfig {
             tier: TierConfig::default(),
             cache: CacheConfig::default(),
             limits: LimitsConfig::default(),
+            trust: wasm::Trust::default(),
         }
     }
 
@@ -136,6 +139,7 @@ impl From<Config> for NodeConfig {
             tier: config.tier,
             cache: config.cache,
             limits: config.limits,
+            trust: config.modules.trust(),
         }
     }
 }
@@ -298,6 +302,7 @@ async fn rooms(
         cache_dir,
         memory_bytes_max: size(budget.memory.modules),
         compiler: config.compiler.clone(),
+        trust: config.trust.clone(),
         ..wasm::HostConfig::default()
     })?;
     let deps = pipelines::Deps {

@@ -1,7 +1,7 @@
 //! Modules in Python and JavaScript, with the real tools: made, tested, built, and in one pipeline with
 //! one in Rust.
 //!
-//! - `modules` one language at a time
+//! - `modules` one language at a time, and cases of Rust
 //! - `pipeline` all three in `examples/languages`
 //!
 //! Called by: `cargo test -p rustmq --test languages`, after `.ci/run` or a first build by hand has put
@@ -38,7 +38,12 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 7] = [
+    let cases: [(&str, &[Needs], Run); 8] = [
+        (
+            "rust::cases",
+            &[Needs::Program("cargo")],
+            modules::rust_cases,
+        ),
         (
             "python::the_sdk",
             &[Needs::Program("python3")],
@@ -122,6 +127,16 @@ fn tools() -> PathBuf {
     let home = || PathBuf::from(set("HOME").unwrap_or_default()).join(".cache");
     let cache = set("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
     cache.join("rustmq-ci").join("tools")
+}
+
+/// What cargo compiles in this world is kept with what it compiles for other guests.
+fn keep_target(world: &support::World) {
+    let target = std::fs::canonicalize(repository())
+        .unwrap()
+        .join("target/guests");
+    let config = format!("[build]\ntarget-dir = {:?}\n", target.display().to_string());
+    std::fs::create_dir_all(world.path(".cargo")).unwrap();
+    std::fs::write(world.path(".cargo/config.toml"), config).unwrap();
 }
 
 fn repository() -> PathBuf {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{Said, World, said};
-use crate::{repository, run, tools};
+use crate::{keep_target, repository, run, tools};
 
 pub fn python_sdk() {
     run(
@@ -26,8 +26,49 @@ pub fn js_sdk() {
 }
 
 fn build(world: &World, dir: &str) -> Said {
-    let mut command = world.command(&["module", "build", dir]);
+    with_tools(world, &["module", "build", dir])
+}
+
+fn with_tools(world: &World, words: &[&str]) -> Said {
+    let mut command = world.command(words);
     said(command.env("RUSTMQ_TOOLS", tools()).output().unwrap())
+}
+
+/// A Rust module that does something else in the sandbox: the difference is shown.
+pub fn rust_cases() {
+    let world = World::new();
+    keep_target(&world);
+    world.run(&["module", "new", "tidy"]).ok();
+    let said = world.run(&["module", "test", "tidy"]).ok().out;
+    assert_eq!(
+        said,
+        "1 cases, 2 rows: the component does what the native tests say\n"
+    );
+    let source = world.path("tidy/src/lib.rs");
+    let text = fs::read_to_string(&source).unwrap();
+    let wrong = "9.0 / 5.0 + if cfg!(target_family = \"wasm\") { 33.0 } else { 32.0 }";
+    fs::write(&source, text.replace("9.0 / 5.0 + 32.0", wrong)).unwrap();
+    let said = world.run(&["module", "test", "tidy"]);
+    let expected = "case 1:\n\
+        - row 0 on out: key=- time=0 value={\"sensor\":\"roof\",\"fahrenheit\":68.0}\n\
+        + row 0 on out: key=- time=0 value={\"sensor\":\"roof\",\"fahrenheit\":69.0}\n\
+        1 cases, 2 rows: 1 differ: - native, + component\n";
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (1, expected),
+        "{}",
+        said.err
+    );
+
+    fs::write(&source, text.replace("\"no-value\")", "\"no\")")).unwrap();
+    world
+        .run(&["module", "test", "tidy"])
+        .fails(1, "cargo test fails in");
+    let untested = text.split("#[cfg(test)]").next().unwrap();
+    fs::write(&source, untested).unwrap();
+    world
+        .run(&["module", "test", "tidy"])
+        .fails(1, "ran no module");
 }
 
 /// Made, tested natively, built, inspected; then broken, and the error has its line.
@@ -53,6 +94,18 @@ fn new_test_build(lang: &str, test: (&str, &[&str]), broken: (&str, &str), says:
     assert!(imports.iter().all(ours), "{info}");
     assert_eq!(info["describe"]["name"], "tidy");
     assert_eq!(info["describe"]["version"], "0.1.0");
+
+    let tried = with_tools(&world, &["module", "test", "tidy"]).ok().out;
+    assert_eq!(
+        tried,
+        "1 cases, 2 rows: the component does what the native tests say\n"
+    );
+    let timed = with_tools(&world, &["module", "bench", "tidy", "--json"])
+        .ok()
+        .out;
+    let timed: serde_json::Value = serde_json::from_str(&timed).unwrap();
+    let positive = |name: &str| timed[0][name].as_f64().is_some_and(|ns| ns > 0.0);
+    assert!(positive("native_ns") && positive("component_ns"), "{timed}");
 
     let source = dir.join(broken.0);
     let text = fs::read_to_string(&source).unwrap();

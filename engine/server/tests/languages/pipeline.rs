@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::{World, said};
-use crate::{repository, run, tools};
+use crate::{keep_target, repository, run, tools};
 
 const READINGS: [&str; 4] = [
     r#"{"sensor":"roof","fahrenheit":77,"humidity":50}"#,
@@ -37,10 +37,7 @@ fn example(world: &World) {
         };
         fs::copy(from, world.path(file)).unwrap();
     }
-    let target = fs::canonicalize(&repository).unwrap().join("target/guests");
-    let config = format!("[build]\ntarget-dir = {:?}\n", target.display().to_string());
-    fs::create_dir_all(world.path(".cargo")).unwrap();
-    fs::write(world.path(".cargo/config.toml"), config).unwrap();
+    keep_target(world);
 }
 
 /// Records of a topic, once there are so many.

@@ -18,7 +18,7 @@ use super::{BuildError, Built, read};
 /// What a guest is compiled for: no operating system, so no imports but ours.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
-const NEEDS: &str = "Rust from https://rustup.rs";
+pub(super) const NEEDS: &str = "Rust from https://rustup.rs";
 
 pub(super) async fn build(
     dir: &Path,
@@ -162,7 +162,7 @@ fn rustflags() -> String {
 }
 
 /// A command in the module's folder, without the flags meant for another target.
-fn command(program: &OsString, dir: &Path) -> Command {
+pub(super) fn command(program: &OsString, dir: &Path) -> Command {
     let mut command = run::command(program, dir);
     for flag in [
         "RUSTFLAGS",

@@ -23,7 +23,7 @@ const LOCK: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package-lo
 const SCRIPT: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/build.mjs");
 
 const WHAT: &str = "componentize-js 0.23.0 and rolldown";
-const NEEDS: &str =
+pub(super) const NEEDS: &str =
     "Node.js 20 or newer with npm (nodejs.org, or your distribution's nodejs and npm)";
 const REGISTRY: &str = "the npm registry";
 const SETTING: &str = "npm_config_registry";

@@ -1,7 +1,7 @@
 //! `rustmq module build`: a folder with a module's source becomes a component.
 //!
 //! - `cargo` Rust, `python` and `js` the others, with tools that `tools` installs; `run` a program
-//!   whose lines are passed on
+//!   whose lines are passed on; `native` runs a module's own tests
 //!
 //! Called by: `cli::module`, `cli::pipeline`, the demo, tests, benches.
 //! Invariants: the language is told by the one manifest in the folder; what a program writes passes
@@ -10,6 +10,7 @@
 
 mod cargo;
 mod js;
+mod native;
 mod python;
 mod run;
 mod tools;
@@ -24,6 +25,7 @@ use super::lang::Lang;
 use super::new::is_name;
 
 pub use cargo::TARGET;
+pub(super) use native::{Native, native_tests};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -70,6 +72,12 @@ pub enum BuildError {
     },
     #[error("{program} could not build {}:\n{output}", .dir.display())]
     Failed {
+        program: &'static str,
+        dir: PathBuf,
+        output: String,
+    },
+    #[error("{program} fails in {}:\n{output}", .dir.display())]
+    Tests {
         program: &'static str,
         dir: PathBuf,
         output: String,

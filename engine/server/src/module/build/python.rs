@@ -22,7 +22,7 @@ const TOOL: &str = "componentize-py";
 const TOOL_VERSION: &str = "0.25.1";
 /// The Python inside it, which dependencies are chosen for.
 const INSIDE: &str = "3.14";
-const NEEDS: &str = "Python 3.10 or newer with pip (python.org, or your distribution's python3 and \
+pub(super) const NEEDS: &str = "Python 3.10 or newer with pip (python.org, or your distribution's python3 and \
                      python3-pip)";
 const REGISTRY: &str = "PyPI with pip";
 const SETTING: &str = "PIP_INDEX_URL";

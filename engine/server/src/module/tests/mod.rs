@@ -332,6 +332,55 @@ fn columns_through(module: &Module) {
     );
 }
 
+/// The same guest, built as anybody builds for WASI: cargo makes a component that names WASI, and every
+/// interface of ours in it is still ours.
+#[tokio::test]
+async fn a_guest_for_wasip2_is_taken_as_cargo_built_it() {
+    const WASI: &str = "wasm32-wasip2";
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let late = repository().join("tests/guests/late");
+    let run = |program: &std::ffi::OsStr, words: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(words).current_dir(&late);
+        for flag in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"] {
+            command.env_remove(flag);
+        }
+        command.output().unwrap()
+    };
+    let libdir = run(
+        "rustc".as_ref(),
+        &["--print", "target-libdir", "--target", WASI],
+    )
+    .stdout;
+    if !Path::new(String::from_utf8_lossy(&libdir).trim()).is_dir() {
+        eprintln!("SKIPPED: there is no {WASI} here: rustup target add {WASI}");
+        return;
+    }
+    let target = guests_target();
+    let target = target.to_str().unwrap();
+    let words = [
+        "build",
+        "--release",
+        "--target",
+        WASI,
+        "--target-dir",
+        target,
+    ];
+    let built = run(&cargo, &words);
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let bytes = fs::read(guests_target().join(WASI).join("release/late.wasm")).unwrap();
+    let host = Host::new(HostConfig::default()).unwrap();
+    let module = host.load(&bytes, &Grants::default());
+    let module = module.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(module.info().kind, Kind::Component);
+    assert!(!module.info().stubbed.is_empty(), "{:?}", module.info());
+    columns_through(&module);
+}
+
 /// What is kept of each version comes from here: `RUSTMQ_BLESS=1` keeps the component of this one.
 /// It is built as anybody's module is, with the SDK in its own folder, so it names no other.
 #[tokio::test]
