@@ -8,6 +8,9 @@
 //! both counted, so all that a stage does between its topics; the baseline reads and writes structs
 //! with serde. `cold-start`: a module whose code is cached is loaded, opened and called once, in
 //! milliseconds; the baseline reads and hashes its two files.
+//! `python-…`, `js-…`: forward, filter, copy and json at 1,000 rows from those languages, and
+//! `…-first-batch`, in milliseconds: a module whose code is cached is opened and called once, beside one
+//! in Rust. They need the languages' tools, so they are skipped without `RUSTMQ_TOOLS` and in a smoke run.
 //! N is the rows of a batch, each of about 120 bytes. Counted is the call of the guest with all
 //! columns in and out; building an output batch from them is not.
 //! Baseline: the same work on the same Arrow columns in this process.
@@ -66,7 +69,69 @@ fn main() -> Result<()> {
     if options.wants("cold-start") {
         cold_start(&built(&runtime, "boundary")?, &options)?;
     }
+    for language in ["python", "js"] {
+        from_language(language, &boundary, &runtime, &options)?;
+    }
     Ok(())
+}
+
+fn from_language(
+    language: &str,
+    rust: &Module,
+    runtime: &Runtime,
+    options: &Options,
+) -> Result<()> {
+    let kinds = ["forward", "filter", "copy", "json"];
+    let case = |kind: &str| format!("{language}-{kind}-1000");
+    let first = format!("{language}-first-batch");
+    if !options.wants(&first) && !kinds.iter().any(|kind| options.wants(&case(kind))) {
+        return Ok(());
+    }
+    if options.quick || std::env::var_os("RUSTMQ_TOOLS").is_none() {
+        println!("bench boundary {language}-*: skipped: it needs RUSTMQ_TOOLS and no --quick");
+        return Ok(());
+    }
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("languages")
+        .join(language);
+    let path = runtime.block_on(server::module::build(&dir, &mut |_| {}))?;
+    let module = rust.host().load(&fs::read(path)?, &Grants::default())?;
+    for kind in kinds.into_iter().filter(|kind| options.wants(&case(kind))) {
+        measure(
+            case(kind),
+            kind,
+            &rows(1000),
+            &mut open(&module, kind)?,
+            options,
+        )?;
+    }
+    if options.wants(&first) {
+        let mut line = Case::new("boundary", first, Unit::Milliseconds);
+        let rows = rows(1000);
+        let offsets: Vec<u64> = (0..1000).collect();
+        let millis = |module: &Module| -> Result<f64> {
+            let begun = Instant::now();
+            black_box(open(module, "forward")?.process(input(&rows, &offsets))?);
+            Ok(begun.elapsed().as_secs_f64() * 1000.0)
+        };
+        for _ in 0..options.amount(100, 3) {
+            line.ours(millis(&module)?, 1);
+            line.baseline(millis(rust)?);
+        }
+        line.print();
+    }
+    Ok(())
+}
+
+fn input<'a>(rows: &'a Rows, offsets: &'a [u64]) -> Input<'a> {
+    Input {
+        rows,
+        columns: None,
+        unwritten: None,
+        offsets,
+        input: 0,
+        watermark: 0,
+    }
 }
 
 fn module(host: &Host, runtime: &Runtime, name: &str) -> Result<Module> {
@@ -84,7 +149,7 @@ fn built(runtime: &Runtime, name: &str) -> Result<Vec<u8>> {
 
 fn open(module: &Module, kind: &str) -> Result<Guest> {
     let params = match kind {
-        "forward" | "filter" | "copy" => format!(r#"{{"work":"{kind}"}}"#),
+        "forward" | "filter" | "copy" | "json" => format!(r#"{{"work":"{kind}"}}"#),
         _ => String::new(),
     };
     let context = OpenContext {
@@ -245,15 +310,7 @@ fn cold_start(component: &[u8], options: &Options) -> Result<()> {
     let rows = rows(1);
     let once = |host: &Host| -> Result<()> {
         let module = host.load(component, &Grants::default())?;
-        let input = Input {
-            rows: &rows,
-            columns: None,
-            unwritten: None,
-            offsets: &[0],
-            input: 0,
-            watermark: 0,
-        };
-        black_box(open(&module, "forward")?.process(input)?);
+        black_box(open(&module, "forward")?.process(input(&rows, &[0]))?);
         Ok(())
     };
     // a host of its own for each turn, as it remembers what it has loaded

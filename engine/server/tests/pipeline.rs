@@ -38,6 +38,90 @@ fn wait_for(world: &World, topic: &str, records: u64) {
     });
 }
 
+const SIGNED: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: signed }
+topics:
+  in: { partitions: 1, value: raw }
+  out: { partitions: 1, value: raw }
+modules:
+  vouched: { source: ./module.wasm }
+nodes:
+  in: { kind: source, topic: in, start: earliest }
+  vouched: { kind: wasm, module: vouched, inputs: [in], outputs: { out: {}, rest: {} }, params: { tag: t } }
+  out: { kind: sink, inputs: [vouched.out, vouched.rest], topic: out }
+";
+
+#[test]
+fn only_modules_that_a_trusted_key_signed_are_applied() {
+    let world = World::new();
+    let released = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/guests/conformance/released"
+    );
+    let newest = std::fs::read_dir(released)
+        .expect("released modules")
+        .flatten();
+    let newest = newest
+        .map(|entry| entry.path())
+        .max()
+        .expect("one at least");
+    let plain = std::fs::read(newest).expect("it is readable");
+    world.write("module.wasm", &plain);
+    let file = world.write("signed.yaml", SIGNED);
+    let key = |name: &str| {
+        world
+            .run(&["module", "keygen", name])
+            .ok()
+            .out
+            .trim()
+            .to_owned()
+    };
+    let (ours, theirs) = (key("ours.key"), key("theirs.key"));
+    assert_ne!(ours, theirs);
+    world
+        .run(&["module", "keygen", "ours.key"])
+        .fails(1, "exists already");
+
+    let config = format!("[modules]\ntrust = [\"{ours}\"]\n");
+    let config = world.write("node.toml", config);
+    let server = world.serve_with(&["--config", &config]);
+    let apply = || world.run(&["pipeline", "apply", &file]);
+    apply().fails(1, "is not signed");
+    let sign = |key: &str| world.run(&["module", "sign", "module.wasm", "--key", key]);
+    sign("theirs.key").ok();
+    apply().fails(1, &format!("signed by {theirs} only"));
+    let once = sign("ours.key").ok().out;
+    assert_eq!(
+        sign("ours.key").ok().out,
+        once,
+        "a second time changes nothing"
+    );
+    let shown = world.run(&["module", "inspect", "module.wasm"]).ok().out;
+    assert!(shown.contains(&ours) && shown.contains(&theirs), "{shown}");
+    apply().ok();
+
+    let mut changed = std::fs::read(world.path("module.wasm")).expect("it is there");
+    changed[plain.len() - 1] ^= 1;
+    world.write("module.wasm", changed);
+    apply().fails(1, "");
+    sign("ours.key").fails(1, "");
+
+    // who trusts somebody else after a restart does not run it either
+    server.kill();
+    let config = world.write("node.toml", format!("[modules]\ntrust = [\"{theirs}\"]\n"));
+    let server = world.serve_with(&["--config", &config]);
+    world.write("module.wasm", &plain);
+    apply().fails(1, "is not signed");
+    server.kill();
+    let text = "[modules]\ntrust = [\"nobody\"]\nrequire_signed = 1\n";
+    let config = world.write("node.toml", text);
+    world
+        .run(&["serve", "--config", &config, "--data-dir", "other"])
+        .fails(1, "node.toml:2:9: error: `nobody` is no public key");
+}
+
 #[test]
 fn records_are_split_once_over_a_crash_and_a_change() {
     let world = World::new();

@@ -45,8 +45,8 @@ fn wrong_usage_is_exit_2() {
         "`rustmq pipeline dlq` is not built yet",
     );
     check(
-        &["module", "new", "x", "--lang", "python"],
-        "--lang python` is not built yet",
+        &["module", "new", "x", "--lang", "cobol"],
+        "invalid value 'cobol'",
     );
     check(&[], "Usage: rustmq");
 }

@@ -18,6 +18,7 @@ use wit_component::ComponentEncoder;
 use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
+use crate::sign::{self, PublicKey, Trust};
 use crate::world::{MODULE, PACKAGE, VERSION, WORLD, offered};
 
 /// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
@@ -66,6 +67,8 @@ pub struct ModuleInfo {
     pub stubbed: Vec<String>,
     /// Imports that would have to be granted.
     pub grants_needed: Vec<String>,
+    /// Keys whose signatures fit the file.
+    pub signers: Vec<PublicKey>,
 }
 
 pub(crate) struct Inspected<'a> {
@@ -106,6 +109,26 @@ pub fn encode(bytes: &[u8]) -> Result<Vec<u8>, InspectError> {
     let text = |e| InspectError::Encode(format!("{e:#}"));
     let encoder = ComponentEncoder::default().validate(true);
     encoder.module(bytes).map_err(text)?.encode().map_err(text)
+}
+
+/// Whether somebody vouches for it whom this host trusts.
+pub(crate) fn vouched(info: &ModuleInfo, trust: &Trust) -> Result<(), LoadError> {
+    if info.signers.iter().any(|key| trust.keys.contains(key)) {
+        return Ok(());
+    }
+    let signers: Vec<String> = info.signers.iter().map(ToString::to_string).collect();
+    let signed = match &signers[..] {
+        [] => "not signed".to_owned(),
+        keys => format!("signed by {} only", keys.join(", ")),
+    };
+    if trust.required {
+        return Err(LoadError::Trust { signed });
+    }
+    if !trust.keys.is_empty() {
+        let digest = &info.digest;
+        tracing::warn!(%digest, "the module is {signed}: modules.require_signed would refuse it");
+    }
+    Ok(())
 }
 
 /// Whether a module may be loaded.
@@ -218,6 +241,7 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             unknown: Vec::new(),
             stubbed,
             grants_needed,
+            signers: Vec::new(),
         })));
     }
     if typed {
@@ -313,6 +337,7 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
         imports: imports.into_iter().collect(),
         exports: exports.into_iter().collect(),
         unknown,
+        signers: sign::signers(file).map_err(InspectError::Signature)?,
     })
 }
 

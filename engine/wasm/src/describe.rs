@@ -3,7 +3,8 @@
 //! The section is JSON: `{"name", "version", "params", "ports", "state_schema"}`, of which all but the
 //! first two may be null, which means that nothing is said. Keys that are not known are for later.
 //!
-//! Called by: `check` (reads it), `guest` (checks a node's params and outputs by it before `open`).
+//! Called by: `check` (reads it), `module build` (writes it where a language's tools cannot), `guest`
+//! (checks a node's params and outputs by it before `open`).
 //! Invariants: the section says nothing that is believed without a check: sizes are bounded, and a
 //! wrong one harms its own module only.
 //! Refuses: two sections, text that is not this JSON, params and outputs that do not fit.
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use crate::error::InspectError;
 use crate::limits::{DESCRIBE_BYTES_MAX, NAMES_MAX};
+use crate::section;
 
 /// Name of the section, in the component or in the core module inside it.
 pub const SECTION: &str = "rustmq:describe";
@@ -78,6 +80,13 @@ impl Description {
     pub(crate) fn missing_port(&self, declared: impl Fn(&str) -> bool) -> Option<&str> {
         let mut ports = self.ports.iter().flatten();
         ports.find(|port| !declared(port)).map(String::as_str)
+    }
+
+    /// Puts it into a component that has none, as a custom section at its end.
+    pub fn append_to(&self, component: &mut Vec<u8>) {
+        // strings, a number and JSON values are always written
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        section::append(component, SECTION, &text);
     }
 
     /// Name and version, for people.

@@ -26,6 +26,8 @@ pub enum InspectError {
          version"
     )]
     Describe(String),
+    #[error("the module's signature is wrong: {0}; get the file again from who signed it")]
+    Signature(String),
 }
 
 /// Why a module is not loaded.
@@ -41,6 +43,12 @@ pub enum LoadError {
          version, or run a newer server"
     )]
     Version { name: String, built: String },
+    #[error(
+        "the module is {signed}, and this server takes only modules that a key of modules.trust has \
+         signed; sign the file with `rustmq module sign FILE --key KEY` and name it as `source`, or \
+         add the signer's key to modules.trust"
+    )]
+    Trust { signed: String },
     #[error("the grant {name:?} names nothing that this host offers; remove it")]
     Grant { name: String },
     #[error(

@@ -24,13 +24,17 @@ use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
 use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
+use crate::sign::Trust;
 
 /// Modules that are kept loaded, newest first.
 const LOADED_MAX: usize = 16;
 /// Live modules that the pool has room for; each reserves address space, not memory.
 const POOL_INSTANCES: u32 = 512;
-/// Core instances and tables of a component: the module, the shims of its imports.
-const POOL_CORE_PER_INSTANCE: u32 = 4;
+/// Of a module, on average: core instances cost nothing until they are used (one of Python has 40), and
+/// memories and tables reserve address space (one of JavaScript has two memories).
+const POOL_CORE_PER_INSTANCE: u32 = 64;
+const POOL_MEMORIES_PER_INSTANCE: u32 = 2;
+const POOL_TABLES_PER_INSTANCE: u32 = 4;
 const POOL_TABLE_ELEMENTS: usize = Limits::CAPS.table_elements;
 
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ pub struct HostConfig {
     /// The program that compiles a module: called with [`compile::ARGUMENT`] it calls
     /// [`compile::answer`]. `None`: modules are compiled in this process, without a limit on time.
     pub compiler: Option<PathBuf>,
+    /// Who must have signed a module.
+    pub trust: Trust,
 }
 
 impl Default for HostConfig {
@@ -53,6 +59,7 @@ impl Default for HostConfig {
             epoch_tick_ms: 5,
             memory_bytes_max: usize::MAX,
             compiler: None,
+            trust: Trust::default(),
         }
     }
 }
@@ -68,6 +75,7 @@ pub(crate) struct Shared {
     linker: Linker<State>,
     cache: Option<Cache>,
     compiler: Option<PathBuf>,
+    trust: Trust,
     loaded: Mutex<VecDeque<Loaded>>,
     pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
@@ -105,6 +113,7 @@ impl Host {
                 linker,
                 cache,
                 compiler: config.compiler,
+                trust: config.trust,
                 loaded: Mutex::default(),
                 memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
@@ -161,6 +170,7 @@ impl Host {
     fn load_new(&self, bytes: &[u8], grants: &Grants) -> Result<Loaded, LoadError> {
         let seen = check::inspect(bytes)?;
         check::admit(&seen.info, grants)?;
+        check::vouched(&seen.info, &self.shared.trust)?;
         let shared = &self.shared;
         let component = self.compile(&seen.info, &seen.component)?;
         let link = |e: wasmtime::Error| LoadError::Link(text(&e));
@@ -216,10 +226,10 @@ pub(crate) fn engine_config(pool: bool) -> Config {
     config.max_wasm_stack(STACK_BYTES);
     config.native_unwind_info(false);
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
-    // what no guest language needs yet is one thing less to get wrong
+    // what no guest language needs yet is one thing less to get wrong; modules of several memories
+    // are on for wasmtime's own adapters between the parts of a component, and off in `check`
     let off = WasmFeatures::THREADS
         | WasmFeatures::SHARED_EVERYTHING_THREADS
-        | WasmFeatures::MULTI_MEMORY
         | WasmFeatures::MEMORY64
         | WasmFeatures::RELAXED_SIMD
         | WasmFeatures::STACK_SWITCHING
@@ -235,8 +245,8 @@ pub(crate) fn engine_config(pool: bool) -> Config {
         pooling
             .total_component_instances(POOL_INSTANCES)
             .total_core_instances(POOL_INSTANCES * POOL_CORE_PER_INSTANCE)
-            .total_memories(POOL_INSTANCES)
-            .total_tables(POOL_INSTANCES * POOL_CORE_PER_INSTANCE)
+            .total_memories(POOL_INSTANCES * POOL_MEMORIES_PER_INSTANCE)
+            .total_tables(POOL_INSTANCES * POOL_TABLES_PER_INSTANCE)
             .table_elements(POOL_TABLE_ELEMENTS);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`Host`] one engine, its ticker and the compiled-code cache; [`check`] what a module is and
 //!   whether it may be loaded, decided before anything is compiled
+//! - [`sign`] who vouches for a module
 //! - [`compile`] compiling in a process of its own
 //! - [`Description`] what a module says of itself, read without running it
 //! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
@@ -29,6 +30,8 @@ mod link;
 mod list;
 mod number;
 mod outbox;
+mod section;
+pub mod sign;
 mod telemetry;
 pub mod world;
 
@@ -39,6 +42,7 @@ pub use guest::{Edge, Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
 pub use limits::{COMPILE_CPU_S, COMPILE_MEMORY_BYTES, Limits};
 pub use outbox::{Emission, Outcome, Rejection, Retry};
+pub use sign::{PublicKey, SigningKey, Trust};
 pub use telemetry::{Labels, Metric, Metrics};
 
 #[cfg(test)]

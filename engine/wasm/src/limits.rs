@@ -50,7 +50,7 @@ pub const STACK_BYTES: usize = 512 << 10;
 pub const HOSTCALL_FACTOR: usize = 2;
 /// Compiling one module, where it has a process of its own: processor time and wall clock in
 /// seconds, memory and compiled code in bytes.
-pub const COMPILE_CPU_S: u64 = 60;
+pub const COMPILE_CPU_S: u64 = 120;
 pub const COMPILE_WALL_S: u64 = 300;
 pub const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
 pub const CODE_SIZE_MAX: u64 = 512 << 20;
@@ -89,8 +89,8 @@ impl Default for Limits {
         Limits {
             memory_bytes: 64 << 20,
             table_elements: 20_000,
-            instances: 16,
-            memories: 1,
+            instances: 64,
+            memories: 2,
             tables: 8,
             handles: 1000,
             deadline_ms: 100,
@@ -109,7 +109,7 @@ impl Limits {
         memory_bytes: 1 << 30,
         table_elements: 100_000,
         instances: 64,
-        memories: 1,
+        memories: 4,
         tables: 32,
         handles: 10_000,
         deadline_ms: 60_000,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values::{self, From, Limit};
+use crate::module::Lang;
 
 const MAIN_EXAMPLES: &str = "\
 Examples:
@@ -386,7 +387,10 @@ pub enum OutputFormat {
 #[command(after_long_help = "\
 Examples:
   rustmq module new tidy
+  rustmq module new tidy --lang python
   rustmq module build tidy
+  rustmq module test tidy
+  rustmq module sign tidy/build/tidy.wasm --key publisher.key
   rustmq module inspect tidy/build/tidy.wasm --json")]
 pub enum Module {
     /// Make a folder NAME with a module to start from, and the SDK inside it
@@ -396,18 +400,37 @@ pub enum Module {
         lang: Lang,
     },
     /// Build a module's folder to DIR/build/NAME.wasm and print that path
+    ///
+    /// Cargo.toml, pyproject.toml or package.json in the folder says the language. Rust needs cargo;
+    /// Python needs python3 with pip and JavaScript needs node with npm: the first build fetches
+    /// componentize-py or componentize-js into DIR/.rustmq/tools, or into RUSTMQ_TOOLS, which modules
+    /// may share.
     Build { dir: PathBuf },
-    /// Show what a module imports and exports, its size and digest
+    /// Run a module's native tests, then the same cases through its component
+    ///
+    /// The cases are the runs of the SDK's `testing` in the native tests: params, rows, and what came out.
+    /// What differs in the component is printed, `-` native and `+` component, and the exit code is 1.
+    Test { dir: PathBuf },
+    /// Print what a row costs in the component, beside native code
+    ///
+    /// The rows are those of the cases of `module test`, repeated to a batch of 1,000. Native code is the
+    /// module's own: optimised Rust, python3, node.
+    Bench { dir: PathBuf },
+    /// Write a new secret key into FILE and print its public key
+    ///
+    /// The public key goes into `modules.trust` of the servers that shall take what it signs.
+    Keygen { file: PathBuf },
+    /// Sign a built module with a secret key of `module keygen`
+    ///
+    /// The signature is put into the file, behind all that it signs; several keys may sign a file.
+    Sign {
+        file: PathBuf,
+        /// The file that `module keygen` wrote
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Show what a module imports and exports, its size, digest and signers
     Inspect { file: PathBuf },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Lang {
-    Rust,
-    #[value(hide = true)]
-    Python,
-    #[value(hide = true)]
-    Js,
 }
 
 /// Check, plan, apply and look at pipelines

@@ -15,7 +15,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{Given, KEYS, Key, Takes};
-use super::{CacheConfig, CompactionConfig, LimitsConfig, StorageConfig, TierConfig};
+use super::{
+    CacheConfig, CompactionConfig, LimitsConfig, ModulesConfig, StorageConfig, TierConfig,
+};
 
 /// What a file says; `None` where it is silent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,6 +30,7 @@ pub struct FileConfig {
     pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
+    pub modules: ModulesConfig,
 }
 
 impl FileConfig {
@@ -168,6 +171,14 @@ fn given<'v>(value: &'v Value<'_>) -> Given<'v> {
         DeValue::Integer(number) => {
             let digits = number.as_str().replace('_', "");
             Given::Whole(u64::from_str_radix(&digits, number.radix()).ok())
+        }
+        DeValue::Boolean(flag) => Given::Flag(*flag),
+        DeValue::Array(entries) => {
+            let texts = entries.iter().map(|entry| entry.get_ref().as_str());
+            match texts.collect() {
+                Some(texts) => Given::List(texts),
+                None => Given::Other("array of other things"),
+            }
         }
         other => Given::Other(other.type_str()),
     }

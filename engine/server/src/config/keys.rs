@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use storage::{StoreOptions, WalWriterKind};
+use wasm::PublicKey;
 
 use super::{FileConfig, check_url, parse_address};
 
@@ -33,6 +34,9 @@ pub(super) enum Takes {
     Count(At<u64>),
     CountOrNone(At<u64>),
     Percent(At<u64>),
+    /// An array of public keys; in the environment with commas between.
+    Keys(At<Vec<PublicKey>>),
+    Flag(At<bool>),
 }
 
 pub(super) struct Key {
@@ -48,6 +52,9 @@ pub(super) enum Given<'a> {
     Text(&'a str),
     /// A whole number of the file; none if it does not fit.
     Whole(Option<u64>),
+    Flag(bool),
+    /// An array of strings.
+    List(Vec<&'a str>),
     /// Text that may stand for anything: a flag or a variable.
     Loose(&'a str),
     /// Something else, named by its type.
@@ -134,6 +141,12 @@ pub(super) const KEYS: &[Key] = keys! {
         module_memory_bytes: Bytes(limits.module_memory_bytes),
             "memory of all running modules [1/2 of limits.memory_bytes]";
     }
+    "modules" {
+        trust: Keys(modules.trust),
+            "public keys of `rustmq module keygen` whose signature a module must have [none]";
+        require_signed: Flag(modules.require_signed),
+            "refuse modules that none of them signed; false: only log them [true with trust]";
+    }
 };
 
 impl Key {
@@ -170,6 +183,8 @@ impl Key {
                 }
                 *at(config) = Some(percent);
             }
+            Takes::Keys(at) => *at(config) = Some(public_keys(given)?),
+            Takes::Flag(at) => *at(config) = Some(flag(given)?),
         }
         Ok(())
     }
@@ -183,6 +198,8 @@ fn expected(what: &str, given: &Given<'_>) -> String {
     let found = match given {
         Given::Text(_) | Given::Loose(_) => "string",
         Given::Whole(_) => "integer",
+        Given::Flag(_) => "boolean",
+        Given::List(_) => "array",
         Given::Other(found) => found,
     };
     format!("expected {what}, found {found}")
@@ -191,7 +208,7 @@ fn expected(what: &str, given: &Given<'_>) -> String {
 fn text<'a>(given: &Given<'a>) -> Result<&'a str, String> {
     match given {
         Given::Text(text) | Given::Loose(text) => Ok(text),
-        Given::Whole(_) | Given::Other(_) => Err(expected("a string", given)),
+        _ => Err(expected("a string", given)),
     }
 }
 
@@ -208,8 +225,26 @@ fn whole(given: &Given<'_>) -> Result<u64, String> {
         Given::Loose(text) => text
             .parse()
             .map_err(|_| format!("`{text}` is not a whole number")),
-        Given::Text(_) | Given::Other(_) => Err(expected("a whole number", given)),
+        _ => Err(expected("a whole number", given)),
     }
+}
+
+fn flag(given: &Given<'_>) -> Result<bool, String> {
+    match given {
+        Given::Flag(flag) => Ok(*flag),
+        Given::Loose("true") => Ok(true),
+        Given::Loose("false") => Ok(false),
+        _ => Err(expected("true or false", given)),
+    }
+}
+
+fn public_keys(given: &Given<'_>) -> Result<Vec<PublicKey>, String> {
+    let texts = match given {
+        Given::List(texts) => texts.clone(),
+        Given::Loose(text) => text.split(',').collect(),
+        _ => return Err(expected("an array of public keys", given)),
+    };
+    texts.into_iter().map(str::parse).collect()
 }
 
 /// A number, or text with a unit.
@@ -218,7 +253,7 @@ fn unit(given: &Given<'_>, parse: fn(&str) -> Option<u64>, otherwise: &str) -> R
         Given::Text(text) | Given::Loose(text) => {
             parse(text).ok_or_else(|| format!("`{text}` {otherwise}"))
         }
-        Given::Whole(_) | Given::Other(_) => whole(given),
+        _ => whole(given),
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Config {
     pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
+    pub modules: ModulesConfig,
 }
 
 /// The log, and where cold data is kept. `None` is the default everywhere here.
@@ -97,6 +98,24 @@ pub struct LimitsConfig {
     pub sql_rows_max: Option<u64>,
     pub sql_timeout_ms: Option<u64>,
     pub module_memory_bytes: Option<u64>,
+}
+
+/// Whose modules are taken.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModulesConfig {
+    pub trust: Option<Vec<wasm::PublicKey>>,
+    pub require_signed: Option<bool>,
+}
+
+impl ModulesConfig {
+    /// A list of keys means that one of them is needed, unless it is said otherwise.
+    pub fn trust(&self) -> wasm::Trust {
+        let keys = self.trust.clone().unwrap_or_default();
+        wasm::Trust {
+            required: self.require_signed.unwrap_or(!keys.is_empty()),
+            keys,
+        }
+    }
 }
 
 /// What the command line of `serve` says; each beats file and environment.
@@ -215,6 +234,7 @@ fn resolve(
         compaction: file.compaction,
         cache: file.cache,
         limits: file.limits,
+        modules: file.modules,
     })
 }
 

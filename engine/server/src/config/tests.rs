@@ -70,15 +70,17 @@ fn every_key_is_read_from_the_file_and_the_environment_and_stands_in_the_help() 
             Takes::Bytes(_) | Takes::BytesOrNone(_) => "64MiB",
             Takes::Millis(_) => "10s",
             Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_) => "7",
+            Takes::Keys(_) => {
+                "ed25519:3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"
+            }
+            Takes::Flag(_) => "true",
         };
-        let is_number = matches!(
-            key.takes,
-            Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_)
-        );
-        let written = if is_number {
-            value.to_string()
-        } else {
-            format!("\"{value}\"")
+        let written = match key.takes {
+            Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_) | Takes::Flag(_) => {
+                value.to_string()
+            }
+            Takes::Keys(_) => format!("[\"{value}\"]"),
+            _ => format!("\"{value}\""),
         };
         let section = match key.section {
             "" => String::new(),

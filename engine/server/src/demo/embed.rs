@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use model::Digest;
 
+use crate::module::Lang;
+
 /// A file of the example: its path in the repository and its bytes.
 struct Embedded {
     path: &'static str,
@@ -54,7 +56,7 @@ pub const WEATHER_CSV_ZST: &[u8] = include_bytes!(concat!(
 pub fn mark() -> String {
     let example = EXAMPLE.iter().map(|file| (file.path, file.bytes));
     let mut all = Vec::new();
-    for (path, bytes) in example.chain(crate::module::sdk_files()) {
+    for (path, bytes) in example.chain(crate::module::sdk_files(Lang::Rust)) {
         all.extend_from_slice(path.as_bytes());
         all.extend_from_slice(&bytes.len().to_le_bytes());
         all.extend_from_slice(bytes);
@@ -69,7 +71,7 @@ pub fn write_example(folder: &Path) -> io::Result<PathBuf> {
     for file in EXAMPLE {
         write_if_changed(&folder.join(file.path), file.bytes)?;
     }
-    for (path, bytes) in crate::module::sdk_files() {
+    for (path, bytes) in crate::module::sdk_files(Lang::Rust) {
         write_if_changed(&folder.join(path), bytes)?;
     }
     Ok(folder.join("examples/flights"))

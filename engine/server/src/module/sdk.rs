@@ -4,6 +4,8 @@
 //! Invariants: laid out as in the repository, so that relative paths between example and SDK
 //! hold; a test finds files that were added to the SDK and not to this list.
 
+use super::lang::Lang;
+
 macro_rules! files {
     ($($path:literal),* $(,)?) => {
         [$((
@@ -13,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const SDK: [(&str, &[u8]); 38] = files![
+const RUST: [(&str, &[u8]); 30] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
@@ -38,11 +40,40 @@ const SDK: [(&str, &[u8]); 38] = files![
     "sdk-guest/src/rt/slot.rs",
     "sdk-guest/src/rt/take.rs",
     "sdk-guest/src/telemetry.rs",
+    "sdk-guest/src/testing/case.rs",
     "sdk-guest/src/testing/json.rs",
     "sdk-guest/src/testing/mod.rs",
     "sdk-guest/src/time.rs",
     "sdk-guest/src/typed.rs",
     "sdk-guest/src/value.rs",
+];
+
+const PYTHON: [(&str, &[u8]); 9] = files![
+    "sdk-guest/python/component.py",
+    "sdk-guest/python/describe.py",
+    "sdk-guest/python/rustmq/__init__.py",
+    "sdk-guest/python/rustmq/_batch.py",
+    "sdk-guest/python/rustmq/_json.py",
+    "sdk-guest/python/rustmq/_module.py",
+    "sdk-guest/python/rustmq/_record.py",
+    "sdk-guest/python/rustmq/_telemetry.py",
+    "sdk-guest/python/rustmq/testing.py",
+];
+
+/// Without `tools/`, which the build carries itself.
+const JS: [(&str, &[u8]); 8] = files![
+    "sdk-guest/js/batch.js",
+    "sdk-guest/js/component.js",
+    "sdk-guest/js/index.js",
+    "sdk-guest/js/module.js",
+    "sdk-guest/js/package.json",
+    "sdk-guest/js/record.js",
+    "sdk-guest/js/telemetry.js",
+    "sdk-guest/js/testing.js",
+];
+
+/// What every language has.
+const WIT: [(&str, &[u8]); 9] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
@@ -60,7 +91,15 @@ const WORKSPACE: &[u8] = include_bytes!(concat!(
     "/../../sdk-guest/workspace.toml"
 ));
 
-/// Every file of the SDK: its place below the folder it is laid out in, and its bytes.
-pub fn sdk_files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    std::iter::once(("Cargo.toml", WORKSPACE)).chain(SDK)
+/// Every file of a language's SDK: its place below the folder it is laid out in, and its bytes.
+pub fn sdk_files(lang: Lang) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    let (workspace, files): (_, &[_]) = match lang {
+        Lang::Rust => (Some(("Cargo.toml", WORKSPACE)), &RUST),
+        Lang::Python => (None, &PYTHON),
+        Lang::Js => (None, &JS),
+    };
+    workspace
+        .into_iter()
+        .chain(files.iter().copied())
+        .chain(WIT)
 }

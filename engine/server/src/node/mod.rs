@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
+    /// Whose modules are taken.
+    pub trust: wasm::Trust,
 }
 
 impl NodeConfig {
@@ -68,6 +70,7 @@ impl NodeConfig {
             compaction: CompactionConfig::default(),
             cache: CacheConfig::default(),
             limits: LimitsConfig::default(),
+            trust: wasm::Trust::default(),
         }
     }
 
@@ -153,6 +156,7 @@ impl From<Config> for NodeConfig {
             compaction: config.compaction,
             cache: config.cache,
             limits: config.limits,
+            trust: config.modules.trust(),
         }
     }
 }
@@ -315,6 +319,7 @@ async fn rooms(
         cache_dir,
         memory_bytes_max: size(budget.memory.modules),
         compiler: config.compiler.clone(),
+        trust: config.trust.clone(),
         ..wasm::HostConfig::default()
     })?;
     let deps = pipelines::Deps {

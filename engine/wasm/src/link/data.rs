@@ -12,10 +12,20 @@ use super::{
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::list::List;
 
+/// The types of the three resources. Interfaces that use them have them too: a guest with stubs of
+/// WASI gets stubs for all that it names and the linker does not, types included.
+pub(super) fn resources(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
+    for (name, ty) in [
+        ("context", ResourceType::host::<ContextHandle>()),
+        ("batch", ResourceType::host::<BatchHandle>()),
+        ("outbox", ResourceType::host::<OutboxHandle>()),
+    ] {
+        interface.resource(name, ty, |_, _| Ok(()))?;
+    }
+    Ok(())
+}
+
 pub(super) fn context(data: &mut LinkerInstance<'_, State>) -> Result<()> {
-    data.resource("context", ResourceType::host::<ContextHandle>(), |_, _| {
-        Ok(())
-    })?;
     data.func_wrap(
         "[method]context.params",
         |cx: Cx<'_>, (_,): (This<ContextHandle>,)| Ok((opening(&cx)?.params.clone(),)),
@@ -35,7 +45,6 @@ pub(super) fn context(data: &mut LinkerInstance<'_, State>) -> Result<()> {
 }
 
 pub(super) fn batch(data: &mut LinkerInstance<'_, State>) -> Result<()> {
-    data.resource("batch", ResourceType::host::<BatchHandle>(), |_, _| Ok(()))?;
     data.func_wrap(
         "[method]batch.len",
         |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((lent(&cx)?.rows.len() as u32,)),
@@ -74,11 +83,6 @@ type ForwardArgs = (This<OutboxHandle>, u16, WasmList<u32>);
 type EmitArgs = (This<OutboxHandle>, u16, WasmList<u32>, ColumnIn, ColumnIn);
 
 pub(super) fn outbox_rows(data: &mut LinkerInstance<'_, State>) -> Result<()> {
-    data.resource(
-        "outbox",
-        ResourceType::host::<OutboxHandle>(),
-        |_, _| Ok(()),
-    )?;
     data.func_wrap(
         "[method]outbox.forward",
         |mut cx: Cx<'_>, (_, port, rows): ForwardArgs| {

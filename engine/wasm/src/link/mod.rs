@@ -70,15 +70,18 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     linker.instance(TYPES)?;
     let mut data = linker.instance(DATA)?;
+    data::resources(&mut data)?;
     data::context(&mut data)?;
     data::batch(&mut data)?;
     data::outbox_rows(&mut data)?;
     data::outbox_refusals(&mut data)?;
     let mut columns = linker.instance(COLUMNS)?;
+    data::resources(&mut columns)?;
     columns::open(&mut columns)?;
     columns::batch(&mut columns)?;
     columns::outbox(&mut columns)?;
     let mut packed = linker.instance(PACKED)?;
+    data::resources(&mut packed)?;
     packed::batch(&mut packed)?;
     packed::outbox(&mut packed)?;
     packed::outbox_columns(&mut packed)?;

@@ -130,6 +130,48 @@ fn wasi_is_stubbed_and_denied() {
     assert!(text.contains(expected), "{text}");
 }
 
+/// Parts of a component that pass text to each other: wasmtime's adapter between them has the
+/// memories of both, whatever proposals a module itself may use.
+#[test]
+fn a_component_of_several_parts_is_compiled() {
+    let part = |imports: &str, call: &str| {
+        format!(
+            r#"(core module $m {imports}
+                 (memory (export "memory") 1)
+                 (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 64))
+                 (func (export "say") (param i32 i32) {call}))"#
+        )
+    };
+    let lift = r#"(func $say (param "text" string)
+        (canon lift (core func $i "say") (memory (core memory $i "memory"))
+            (realloc (core func $i "realloc"))))"#;
+    let wat = format!(
+        r#"(component
+          (component $hears {} (core instance $i (instantiate $m)) {lift} (export "say" (func $say)))
+          (component $says (import "say" (func $to (param "text" string)))
+            (core module $memory (memory (export "memory") 1))
+            (core instance $memory (instantiate $memory))
+            (core func $lowered (canon lower (func $to) (memory (core memory $memory "memory"))))
+            {} (core instance $i (instantiate $m
+              (with "to" (instance (export "say" (func $lowered))))))
+            {lift} (export "say" (func $say)))
+          (instance $hears (instantiate $hears))
+          (instance $says (instantiate $says (with "say" (func $hears "say")))))"#,
+        part("", ""),
+        part(
+            r#"(import "to" "say" (func $to (param i32 i32)))"#,
+            "(call $to (i32.const 0) (i32.const 4))"
+        ),
+    );
+    let bytes = wat::parse_str(&wat).unwrap_or_else(|e| panic!("{e}"));
+    let engine = wasmtime::Engine::new(&crate::host::engine_config(false));
+    let engine = engine.unwrap_or_else(|e| panic!("{e}"));
+    let compiled = wasmtime::component::Component::new(&engine, &bytes);
+    assert!(compiled.is_ok(), "{:?}", compiled.err());
+    // a module of several memories is refused before, see `proposals_that_are_off`
+    assert!(Host::inspect(&bytes).is_ok());
+}
+
 #[test]
 fn grants_of_what_does_not_exist() {
     let grants = Grants {

@@ -20,20 +20,10 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-#[test]
-fn every_file_of_the_sdk_is_carried() {
-    let mut there = Vec::new();
-    for dir in [
-        "sdk-guest",
-        "sdk-guest/src",
-        "sdk-guest/src/abi",
-        "sdk-guest/src/native",
-        "sdk-guest/src/rt",
-        "sdk-guest/src/testing",
-        "sdk-guest/macros",
-        "sdk-guest/macros/src",
-        "wit",
-    ] {
+/// The files in these folders of the repository, and what every language has.
+fn there(folders: &[&str]) -> Vec<String> {
+    let mut there = vec!["LICENSE".to_owned()];
+    for dir in folders.iter().chain(&["wit"]) {
         for entry in fs::read_dir(repository().join(dir)).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
@@ -42,17 +32,43 @@ fn every_file_of_the_sdk_is_carried() {
             }
         }
     }
-    there.extend(["Cargo.toml".to_owned(), "LICENSE".to_owned()]);
-    let mut carried: Vec<String> = sdk_files().map(|(path, _)| path.to_owned()).collect();
-    there.sort();
-    carried.sort();
-    assert_eq!(carried, there);
+    there
+}
+
+#[test]
+fn every_file_of_the_sdks_is_carried() {
+    let rust = [
+        "sdk-guest",
+        "sdk-guest/src",
+        "sdk-guest/src/abi",
+        "sdk-guest/src/native",
+        "sdk-guest/src/rt",
+        "sdk-guest/src/testing",
+        "sdk-guest/macros",
+        "sdk-guest/macros/src",
+    ];
+    let python = ["sdk-guest/python", "sdk-guest/python/rustmq"];
+    let js = ["sdk-guest/js"];
+    for (lang, folders) in [
+        (Lang::Rust, &rust[..]),
+        (Lang::Python, &python),
+        (Lang::Js, &js),
+    ] {
+        let mut there = there(folders);
+        if lang == Lang::Rust {
+            there.push("Cargo.toml".to_owned());
+        }
+        let mut carried: Vec<String> = sdk_files(lang).map(|(path, _)| path.to_owned()).collect();
+        there.sort();
+        carried.sort();
+        assert_eq!(carried, there);
+    }
 }
 
 #[test]
 fn the_carried_workspace_has_the_versions_of_the_repository() {
     let root = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
-    let (_, carried) = sdk_files().next().unwrap();
+    let (_, carried) = sdk_files(Lang::Rust).next().unwrap();
     // serde_json goes without what only the engine needs
     let carried = std::str::from_utf8(carried).unwrap().replace(
         r#"features = ["std"] }"#,
@@ -74,24 +90,39 @@ fn the_carried_workspace_has_the_versions_of_the_repository() {
 fn new_refuses_bad_names_and_existing_folders() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["", "../up", "Big", "1st", "a b", "-x", &"a".repeat(65)] {
-        let error = new(dir.path(), name).unwrap_err().to_string();
+        let error = new(dir.path(), name, Lang::Rust).unwrap_err().to_string();
         assert!(error.contains("cannot name a module"), "{error}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    let made = new(dir.path(), "tidy").unwrap();
+    let made = new(dir.path(), "tidy", Lang::Rust).unwrap();
     assert!(made.join(".rustmq/sdk-guest/src/lib.rs").is_file());
-    let error = new(dir.path(), "tidy").unwrap_err().to_string();
+    let error = new(dir.path(), "tidy", Lang::Rust).unwrap_err().to_string();
     assert!(error.contains("exists already"), "{error}");
 }
 
 #[tokio::test]
-async fn build_refuses_a_folder_without_a_crate() {
+async fn build_tells_the_language_by_the_one_manifest() {
     let dir = tempfile::tempdir().unwrap();
-    let error = build(dir.path(), &mut |_| {})
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("holds no Cargo.toml"), "{error}");
+    let refused = || async {
+        let built = build(dir.path(), &mut |_| {}).await;
+        built.unwrap_err().to_string()
+    };
+    let error = refused().await;
+    assert!(
+        error.contains("holds no Cargo.toml, pyproject.toml or package.json"),
+        "{error}"
+    );
+    for lang in Lang::ALL {
+        let made = new(dir.path(), &format!("{lang:?}").to_lowercase(), lang).unwrap();
+        assert_eq!(language(&made).unwrap(), lang);
+    }
+    fs::write(dir.path().join("Cargo.toml"), "").unwrap();
+    fs::write(dir.path().join("package.json"), "").unwrap();
+    let error = refused().await;
+    assert!(
+        error.contains("holds Cargo.toml and package.json"),
+        "{error}"
+    );
 }
 
 /// Cargo's target folder of all guests built by tests: their dependencies are compiled once.
@@ -164,7 +195,7 @@ fn run(guest: &mut Guest, values: &[&str]) -> String {
 #[tokio::test]
 async fn a_new_module_builds_and_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let made = new(dir.path(), "fresh").unwrap();
+    let made = new(dir.path(), "fresh", Lang::Rust).unwrap();
     let mut said = Vec::new();
     let path = build_into(&made, &guests_target(), &mut |line| {
         said.push(line.to_owned())
@@ -301,12 +332,61 @@ fn columns_through(module: &Module) {
     );
 }
 
+/// The same guest, built as anybody builds for WASI: cargo makes a component that names WASI, and every
+/// interface of ours in it is still ours.
+#[tokio::test]
+async fn a_guest_for_wasip2_is_taken_as_cargo_built_it() {
+    const WASI: &str = "wasm32-wasip2";
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let late = repository().join("tests/guests/late");
+    let run = |program: &std::ffi::OsStr, words: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(words).current_dir(&late);
+        for flag in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"] {
+            command.env_remove(flag);
+        }
+        command.output().unwrap()
+    };
+    let libdir = run(
+        "rustc".as_ref(),
+        &["--print", "target-libdir", "--target", WASI],
+    )
+    .stdout;
+    if !Path::new(String::from_utf8_lossy(&libdir).trim()).is_dir() {
+        eprintln!("SKIPPED: there is no {WASI} here: rustup target add {WASI}");
+        return;
+    }
+    let target = guests_target();
+    let target = target.to_str().unwrap();
+    let words = [
+        "build",
+        "--release",
+        "--target",
+        WASI,
+        "--target-dir",
+        target,
+    ];
+    let built = run(&cargo, &words);
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let bytes = fs::read(guests_target().join(WASI).join("release/late.wasm")).unwrap();
+    let host = Host::new(HostConfig::default()).unwrap();
+    let module = host.load(&bytes, &Grants::default());
+    let module = module.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(module.info().kind, Kind::Component);
+    assert!(!module.info().stubbed.is_empty(), "{:?}", module.info());
+    columns_through(&module);
+}
+
 /// What is kept of each version comes from here: `RUSTMQ_BLESS=1` keeps the component of this one.
 /// It is built as anybody's module is, with the SDK in its own folder, so it names no other.
 #[tokio::test]
 async fn the_guest_of_conformance_builds_for_this_version() {
     let dir = tempfile::tempdir().unwrap();
-    let made = new(dir.path(), "conformance").unwrap();
+    let made = new(dir.path(), "conformance", Lang::Rust).unwrap();
     let guest = repository().join("tests/guests/conformance");
     fs::copy(guest.join("src/lib.rs"), made.join("src/lib.rs")).unwrap();
     let built = build_into(&made, &guests_target(), &mut |_| {}).await;
@@ -334,7 +414,7 @@ async fn the_guest_of_conformance_builds_for_this_version() {
 #[tokio::test]
 async fn the_errors_of_the_compiler_pass_through() {
     let dir = tempfile::tempdir().unwrap();
-    let made = new(dir.path(), "broken").unwrap();
+    let made = new(dir.path(), "broken", Lang::Rust).unwrap();
     let source = made.join("src/lib.rs");
     let text = fs::read_to_string(&source)
         .unwrap()

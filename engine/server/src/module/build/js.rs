@@ -1,0 +1,161 @@
+//! A module in JavaScript: rolldown bundles it, componentize-js puts SpiderMonkey around it.
+//!
+//! Called by: `build`.
+//! Invariants: the tools' versions are pinned by a lock file with the digests of all they depend on, and
+//! none of their install scripts is run; the component has no import but ours.
+//! Refuses: a `package.json` without name, version, `main` and `rustmq.sdk`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::ids::Digest;
+use serde::Deserialize;
+use wasm::Description;
+
+use super::run::{command, program, run};
+use super::tools::Place;
+use super::{BuildError, Built, file, read, whole};
+
+/// What the tools' folder is made of: what to install, and the script that uses it.
+const PACKAGE: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package.json");
+const LOCK: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package-lock.json");
+const SCRIPT: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/build.mjs");
+
+const WHAT: &str = "componentize-js 0.23.0 and rolldown";
+pub(super) const NEEDS: &str =
+    "Node.js 20 or newer with npm (nodejs.org, or your distribution's nodejs and npm)";
+const REGISTRY: &str = "the npm registry";
+const SETTING: &str = "npm_config_registry";
+
+#[derive(Deserialize)]
+struct Manifest {
+    name: String,
+    version: String,
+    main: PathBuf,
+    rustmq: Rustmq,
+    #[serde(default)]
+    dependencies: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Rustmq {
+    /// The SDK's folder, below the module's.
+    sdk: PathBuf,
+}
+
+/// What the script prints.
+#[derive(Deserialize)]
+struct Described {
+    params: Option<serde_json::Value>,
+    ports: Option<Vec<String>>,
+}
+
+pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+    let dir = whole(dir)?;
+    let manifest = manifest(&dir)?;
+    let sdk = whole(&dir.join(&manifest.rustmq.sdk))?;
+    let tools = tools(&dir, progress).await?;
+    if !manifest.dependencies.is_empty() && !dir.join("node_modules").is_dir() {
+        let what = "the module's dependencies";
+        progress(&format!("installing {what} into node_modules"));
+        npm(&dir, what, &["install", "--omit=dev"], progress).await?;
+    }
+    progress(&format!("building {} with componentize-js", dir.display()));
+    let work = tempfile::tempdir().map_err(|error| file("make a folder beside", &dir, error))?;
+    let component = work.path().join("component.wasm");
+    let mut building = command(&program("NODE", "node"), &tools);
+    building
+        .arg("build.mjs")
+        .arg(dir.join(&manifest.main))
+        .arg(&sdk)
+        .arg(sdk.join("../../wit"))
+        .arg(&component);
+    let ran = run(building, NEEDS, progress).await?;
+    let failed = |output: String| BuildError::Failed {
+        program: "componentize-js",
+        dir: dir.clone(),
+        output,
+    };
+    if !ran.status.success() {
+        return Err(failed(ran.said));
+    }
+    let last = ran
+        .answer
+        .split(|b| *b == b'\n')
+        .rfind(|line| !line.is_empty());
+    let described: Described = serde_json::from_slice(last.unwrap_or_default())
+        .map_err(|error| failed(format!("build.mjs did not answer: {error}")))?;
+    Ok(Built {
+        bytes: read(&component)?,
+        description: Some(Description {
+            name: manifest.name.clone(),
+            version: manifest.version,
+            params: described.params,
+            ports: described.ports,
+            state_schema: None,
+        }),
+        name: manifest.name,
+    })
+}
+
+fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
+    let path = dir.join("package.json");
+    let bytes = read(&path)?;
+    serde_json::from_slice(&bytes).map_err(|error| BuildError::Manifest {
+        path,
+        why: error.to_string(),
+    })
+}
+
+/// The folder with the tools and the script.
+async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
+    let content = Digest::of(&[PACKAGE, LOCK, SCRIPT].concat());
+    let name: String = content.0[..8].iter().map(|b| format!("{b:02x}")).collect();
+    let place = Place::shared(dir, &format!("componentize-js-{name}"));
+    if place.is_there() {
+        return Ok(place.path);
+    }
+    let into = place.path.display();
+    progress(&format!("installing {WHAT} into {into} (about 400 MB)"));
+    let draft = place.begin()?;
+    for (name, bytes) in [
+        ("package.json", PACKAGE),
+        ("package-lock.json", LOCK),
+        ("build.mjs", SCRIPT),
+    ] {
+        let path = draft.join(name);
+        fs::write(&path, bytes).map_err(|error| file("write", &path, error))?;
+    }
+    if let Err(error) = npm(draft, WHAT, &["ci"], progress).await {
+        place.give_up();
+        return Err(error);
+    }
+    place.end()?;
+    Ok(place.path)
+}
+
+async fn npm(
+    dir: &Path,
+    what: &str,
+    words: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let mut installing = command(&program("NPM", "npm"), dir);
+    installing.args(words).args([
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--loglevel=error",
+    ]);
+    let ran = run(installing, NEEDS, progress).await?;
+    if ran.status.success() {
+        return Ok(());
+    }
+    Err(BuildError::Tools {
+        what: what.into(),
+        output: ran.said,
+        registry: REGISTRY,
+        setting: SETTING,
+    })
+}

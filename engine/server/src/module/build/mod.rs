@@ -1,0 +1,210 @@
+//! `rustmq module build`: a folder with a module's source becomes a component.
+//!
+//! - `cargo` Rust, `python` and `js` the others, with tools that `tools` installs; `run` a program
+//!   whose lines are passed on; `native` runs a module's own tests
+//!
+//! Called by: `cli::module`, `cli::pipeline`, the demo, tests, benches.
+//! Invariants: the language is told by the one manifest in the folder; what a program writes passes
+//! through; the component is checked as the sandbox would before it is put in place.
+//! Refuses: folders without a manifest or with two, components with other imports.
+
+mod cargo;
+mod js;
+mod native;
+mod python;
+mod run;
+mod tools;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wasm::{Description, Grants, Host, Kind};
+
+use super::lang::Lang;
+use super::new::is_name;
+
+pub use cargo::TARGET;
+pub(super) use native::{Native, native_tests};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(
+        "{} holds no Cargo.toml, pyproject.toml or package.json; give a module's folder, or make \
+         one with `rustmq module new`",
+        .dir.display()
+    )]
+    NoManifest { dir: PathBuf },
+    #[error(
+        "{} holds {first} and {second}: a module is written in one language; move the other out",
+        .dir.display()
+    )]
+    TwoManifests {
+        dir: PathBuf,
+        first: &'static str,
+        second: &'static str,
+    },
+    #[error("{}: {why}", .path.display())]
+    Manifest { path: PathBuf, why: String },
+    #[error("cannot run {program}: {error}; install {needs}")]
+    NoProgram {
+        program: String,
+        needs: &'static str,
+        error: io::Error,
+    },
+    #[error(
+        "the Rust target {TARGET} is missing and could not be added: {why}\n\
+         add it with `rustup target add {TARGET}`; without rustup, install your distribution's \
+         package for it (Debian and Ubuntu: libstd-rust-dev-wasm32, Fedora: \
+         rust-std-static-{TARGET}) and build again"
+    )]
+    NoTarget { why: String },
+    #[error(
+        "cannot install {what}:\n{output}\n\
+         it is fetched once, from {registry}; behind a proxy or without a network, set {setting} to \
+         a mirror, or RUSTMQ_TOOLS to a folder where another machine has installed it"
+    )]
+    Tools {
+        what: String,
+        output: String,
+        registry: &'static str,
+        setting: &'static str,
+    },
+    #[error("{program} could not build {}:\n{output}", .dir.display())]
+    Failed {
+        program: &'static str,
+        dir: PathBuf,
+        output: String,
+    },
+    #[error("{program} fails in {}:\n{output}", .dir.display())]
+    Tests {
+        program: &'static str,
+        dir: PathBuf,
+        output: String,
+    },
+    #[error(
+        "{} builds no `cdylib`; put `crate-type = [\"cdylib\"]` under `[lib]` in its Cargo.toml",
+        .dir.display()
+    )]
+    NoCdylib { dir: PathBuf },
+    #[error("what was built is not a module: {0}")]
+    Refused(#[from] wasm::LoadError),
+    #[error("cannot {doing} {}: {error}", .path.display())]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
+}
+
+/// What a language's tools made.
+struct Built {
+    /// The module's name, as its manifest says.
+    name: String,
+    /// A component, or a core module that carries its component type.
+    bytes: Vec<u8>,
+    /// What it says of itself, where the language's tools cannot put it into the file.
+    description: Option<Description>,
+}
+
+/// Builds the module in `dir`; returns the path of the component, `dir/build/NAME.wasm`.
+/// `progress` is told each step and each line that the tools write.
+pub async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
+    run(dir, None, progress).await
+}
+
+/// As [`build`], with cargo's target folder elsewhere: modules that share one compile their
+/// dependencies once. Their package names must differ. Other languages have no such folder.
+pub async fn build_into(
+    dir: &Path,
+    target_dir: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    run(dir, Some(target_dir), progress).await
+}
+
+async fn run(
+    dir: &Path,
+    target_dir: Option<&Path>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    let built = match language(dir)? {
+        Lang::Rust => cargo::build(dir, target_dir, progress).await?,
+        Lang::Python => python::build(dir, progress).await?,
+        Lang::Js => js::build(dir, progress).await?,
+    };
+    if !is_name(&built.name) {
+        let name = built.name;
+        let why = format!("{name:?} cannot name a module: use small letters, digits, - and _");
+        let path = dir.join(language(dir)?.manifest());
+        return Err(BuildError::Manifest { path, why });
+    }
+    let mut component = component(built.bytes)?;
+    if let Some(description) = built.description {
+        description.append_to(&mut component);
+        Host::check(&component, &Grants::default())?;
+    }
+    let path = dir.join("build").join(format!("{}.wasm", built.name));
+    put(&path, &component)?;
+    progress(&format!(
+        "wrote {} ({} KiB)",
+        path.display(),
+        component.len().div_ceil(1024)
+    ));
+    Ok(path)
+}
+
+/// What a module's folder is written in, told by its manifest.
+pub fn language(dir: &Path) -> Result<Lang, BuildError> {
+    let mut found = Lang::ALL
+        .into_iter()
+        .filter(|lang| dir.join(lang.manifest()).is_file());
+    match (found.next(), found.next()) {
+        (None, _) => Err(BuildError::NoManifest { dir: dir.into() }),
+        (Some(lang), None) => Ok(lang),
+        (Some(first), Some(second)) => Err(BuildError::TwoManifests {
+            dir: dir.into(),
+            first: first.manifest(),
+            second: second.manifest(),
+        }),
+    }
+}
+
+/// Makes a component of what was built, and asks the sandbox whether it would load it.
+fn component(bytes: Vec<u8>) -> Result<Vec<u8>, BuildError> {
+    let component = match Host::check(&bytes, &Grants::default())?.kind {
+        Kind::Component => bytes,
+        Kind::CoreWithType => wasm::check::encode(&bytes).map_err(wasm::LoadError::Inspect)?,
+    };
+    Ok(component)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+    fs::read(path).map_err(|error| file("read", path, error))
+}
+
+fn file(doing: &'static str, path: &Path, error: io::Error) -> BuildError {
+    BuildError::File {
+        doing,
+        path: path.into(),
+        error,
+    }
+}
+
+/// The folder with no `.` or links in its path: programs are run in other folders.
+fn whole(dir: &Path) -> Result<PathBuf, BuildError> {
+    fs::canonicalize(dir).map_err(|error| file("find", dir, error))
+}
+
+/// Writes beside and renames, so that nobody reads half a component.
+fn put(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    let beside = path.with_extension(format!("{}.part", std::process::id()));
+    let written = match path.parent() {
+        Some(parent) => fs::create_dir_all(parent),
+        None => Ok(()),
+    };
+    written
+        .and_then(|()| fs::write(&beside, bytes))
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(|error| file("write", path, error))
+}

@@ -1,0 +1,253 @@
+//! A module in Python: componentize-py puts CPython and what `module.py` imports into a component.
+//!
+//! Called by: `build`.
+//! Invariants: the tool's version is pinned; the component has no import but ours, so `random` gives the
+//! same numbers each time and files, clocks and sockets are not there; dependencies are pure Python.
+//! Refuses: a `pyproject.toml` without name, version and `tool.rustmq.sdk`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tokio::process::Command;
+use toml::de::{DeTable, DeValue};
+use wasm::Description;
+
+use super::run::{Ran, command, program, run};
+use super::tools::Place;
+use super::{BuildError, Built, file, read, whole};
+
+/// The tool, from PyPI.
+const TOOL: &str = "componentize-py";
+const TOOL_VERSION: &str = "0.25.1";
+/// The Python inside it, which dependencies are chosen for.
+const INSIDE: &str = "3.14";
+pub(super) const NEEDS: &str = "Python 3.10 or newer with pip (python.org, or your distribution's python3 and \
+                     python3-pip)";
+const REGISTRY: &str = "PyPI with pip";
+const SETTING: &str = "PIP_INDEX_URL";
+
+/// What `pyproject.toml` says.
+struct Manifest {
+    name: String,
+    version: String,
+    dependencies: Vec<String>,
+    /// The SDK's folder, below the module's.
+    sdk: PathBuf,
+}
+
+/// What the SDK's `describe.py` prints.
+#[derive(Deserialize)]
+struct Described {
+    params: Option<serde_json::Value>,
+    ports: Option<Vec<String>>,
+}
+
+pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+    let dir = whole(dir)?;
+    let manifest = manifest(&dir)?;
+    let sdk = whole(&dir.join(&manifest.sdk))?;
+    let tools = componentize(&dir, progress).await?;
+    let packages = packages(&dir, &manifest.dependencies, progress).await?;
+    let mut paths = vec![dir.clone(), sdk.clone()];
+    paths.extend(packages);
+    let described = describe(&dir, &sdk, &paths, progress).await?;
+    progress(&format!(
+        "building {} with {TOOL} {TOOL_VERSION}",
+        dir.display()
+    ));
+    let work = tempfile::tempdir().map_err(|error| file("make a folder beside", &dir, error))?;
+    let component = work.path().join("component.wasm");
+    let mut building = python(&dir, std::slice::from_ref(&tools));
+    building
+        .args(["-c", "from componentize_py import script; script()", "-d"])
+        .arg(sdk.join("../../wit"))
+        .args([
+            "-w",
+            "transform",
+            "componentize",
+            "component",
+            "--stub-wasi",
+            "-o",
+        ])
+        .arg(&component);
+    for path in &paths {
+        building.arg("-p").arg(path);
+    }
+    succeed(run(building, NEEDS, progress).await?, TOOL, &dir)?;
+    Ok(Built {
+        bytes: read(&component)?,
+        description: Some(Description {
+            name: manifest.name.clone(),
+            version: manifest.version,
+            params: described.params,
+            ports: described.ports,
+            state_schema: None,
+        }),
+        name: manifest.name,
+    })
+}
+
+fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
+    let path = dir.join("pyproject.toml");
+    let text = String::from_utf8_lossy(&read(&path)?).into_owned();
+    let wrong = |why: String| BuildError::Manifest {
+        path: path.clone(),
+        why,
+    };
+    let table = DeTable::parse(&text).map_err(|error| wrong(error.to_string()))?;
+    let wanted = |keys: &[&str]| {
+        let found = at(table.get_ref(), keys).and_then(DeValue::as_str);
+        let missing = || wrong(format!("it has no text `{}`", keys.join(".")));
+        found.map(str::to_owned).ok_or_else(missing)
+    };
+    let listed = at(table.get_ref(), &["project", "dependencies"]).and_then(DeValue::as_array);
+    let listed = listed.into_iter().flatten();
+    Ok(Manifest {
+        name: wanted(&["project", "name"])?,
+        version: wanted(&["project", "version"])?,
+        dependencies: listed
+            .filter_map(|entry| entry.get_ref().as_str().map(str::to_owned))
+            .collect(),
+        sdk: wanted(&["tool", "rustmq", "sdk"])?.into(),
+    })
+}
+
+/// The value at the end of a path of keys.
+fn at<'a, 'i>(table: &'a DeTable<'i>, keys: &[&str]) -> Option<&'a DeValue<'i>> {
+    let (first, rest) = keys.split_first()?;
+    let value = table.get(*first)?.get_ref();
+    match rest {
+        [] => Some(value),
+        rest => at(value.as_table()?, rest),
+    }
+}
+
+/// Python in the module's folder, with these folders to import from and no traces of its own.
+fn python(dir: &Path, paths: &[PathBuf]) -> Command {
+    let mut command = command(&program("PYTHON", "python3"), dir);
+    let joined = std::env::join_paths(paths).unwrap_or_else(|_| OsString::new());
+    command
+        .env("PYTHONPATH", joined)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONNOUSERSITE", "1")
+        .env("PIP_ROOT_USER_ACTION", "ignore")
+        .env("RUST_BACKTRACE", "0")
+        .env_remove("VIRTUAL_ENV");
+    command
+}
+
+fn succeed(ran: Ran, program: &'static str, dir: &Path) -> Result<Ran, BuildError> {
+    if ran.status.success() {
+        return Ok(ran);
+    }
+    Err(BuildError::Failed {
+        program,
+        dir: dir.into(),
+        output: ran.said,
+    })
+}
+
+/// Runs `module.py` natively: what it says of itself, and its errors with their own lines.
+async fn describe(
+    dir: &Path,
+    sdk: &Path,
+    paths: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Described, BuildError> {
+    let mut asking = python(dir, paths);
+    asking.arg(sdk.join("describe.py"));
+    let ran = succeed(run(asking, NEEDS, progress).await?, "python3", dir)?;
+    serde_json::from_slice(&ran.answer).map_err(|error| BuildError::Failed {
+        program: "python3",
+        dir: dir.into(),
+        output: format!("describe.py did not answer: {error}"),
+    })
+}
+
+/// The folder with the tool.
+async fn componentize(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
+    let place = Place::shared(dir, &format!("{TOOL}-{TOOL_VERSION}"));
+    let what = format!("{TOOL} {TOOL_VERSION}");
+    install(
+        dir,
+        &place,
+        &what,
+        &[format!("{TOOL}=={TOOL_VERSION}")],
+        &[],
+        progress,
+    )
+    .await?;
+    Ok(place.path)
+}
+
+/// The folder with what the module depends on, if it does.
+async fn packages(
+    dir: &Path,
+    dependencies: &[String],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<PathBuf>, BuildError> {
+    if dependencies.is_empty() {
+        return Ok(None);
+    }
+    let digest = model::ids::Digest::of(dependencies.join("\n").as_bytes());
+    let name: String = digest.0[..8].iter().map(|b| format!("{b:02x}")).collect();
+    let place = Place::own(dir, &format!("packages-{name}"));
+    // wheels of machine code would not run in the sandbox
+    let pure = [
+        "--only-binary",
+        ":all:",
+        "--platform",
+        "any",
+        "--implementation",
+        "py",
+    ];
+    let pure: Vec<&str> = pure
+        .into_iter()
+        .chain(["--abi", "none", "--python-version", INSIDE])
+        .collect();
+    let what = format!("{} as pure Python", dependencies.join(", "));
+    install(dir, &place, &what, dependencies, &pure, progress).await?;
+    Ok(Some(place.path))
+}
+
+async fn install(
+    dir: &Path,
+    place: &Place,
+    what: &str,
+    wanted: &[String],
+    options: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    if place.is_there() {
+        return Ok(());
+    }
+    progress(&format!("installing {what} into {}", place.path.display()));
+    let draft = place.begin()?;
+    let mut installing = python(dir, &[]);
+    installing
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--quiet",
+        ])
+        .args(["--no-compile", "--target"])
+        .arg(draft)
+        .args(options)
+        .args(wanted)
+        .env_remove("PYTHONPATH");
+    let ran = run(installing, NEEDS, progress).await?;
+    if !ran.status.success() {
+        place.give_up();
+        return Err(BuildError::Tools {
+            what: what.into(),
+            output: ran.said,
+            registry: REGISTRY,
+            setting: SETTING,
+        });
+    }
+    place.end()
+}

@@ -1,0 +1,6 @@
+"""Tests find the SDK here: `python3 -m unittest`."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[5] / "sdk-guest/python"))

@@ -1,0 +1,28 @@
+/**
+ * Write RustMQ modules as plain JavaScript functions.
+ *
+ *     import { map, Reject } from '#rustmq';
+ *
+ *     export default map((row) => {
+ *       if (row.delay == null) throw new Reject('delay', 'no delay');
+ *       return { carrier: row.carrier, hours: row.delay / 60 };
+ *     });
+ *
+ * - `map` one row to one (`null` drops it), `flatMap` to many (a generator, say), `filter`, `route`
+ * - the function gets the record's value read from JSON, or with `{ value: 'text' }` or
+ *   `{ value: 'bytes' }` as it is; then `meta` for key, time and headers, and the node's `params`
+ * - what is returned goes out as JSON; a `Uint8Array` and `TOMBSTONE` as they are; `Record` sets more
+ *   than the value
+ * - `Reject` refuses a row, `Retry` asks for it again later; anything else that is thrown refuses the
+ *   row with code `error`
+ * - `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
+ * - `batch` is the level below: whole batches, columns
+ * - `#rustmq/testing` runs a module natively, with neither broker nor WebAssembly
+ *
+ * In the sandbox there are no files, clocks, timers or sockets, and functions are not `async`.
+ */
+
+export { Batch, Column, Meta, Outbox } from './batch.js';
+export { Failure, batch, filter, flatMap, map, route } from './module.js';
+export { Record, Reject, Retry, TOMBSTONE } from './record.js';
+export { Counter, Histogram, log } from './telemetry.js';

@@ -1,0 +1,323 @@
+/**
+ * The loops over rows.
+ *
+ * A row's error refuses that row; a retry ends the batch there; rows refused one after the other for
+ * the same reason share a call; rows are collected by port, so the order of a port is the order of the
+ * input.
+ */
+
+import { Column, Meta } from './batch.js';
+import { Record, Reject, Retry, TOMBSTONE, asBytes } from './record.js';
+import * as telemetry from './telemetry.js';
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** Why a module cannot open, or a whole batch cannot be processed. */
+export class Failure extends Error {
+  constructor(code, message = '') {
+    super(String(message));
+    this.code = String(code);
+  }
+}
+
+/**
+ * One row to one: what is returned is the new value; `null` or `undefined` drops the row.
+ *
+ * `value` says how the value is read: `'json'` (the default), `'text'`, `'bytes'`; `params` is the JSON
+ * Schema of the node's params, if you want them checked.
+ */
+export function map(each, options) {
+  return new Making(each, options, (value) => (value == null ? [] : [value]));
+}
+
+/** One row to many: what is returned, or yielded, one after the other. */
+export function flatMap(each, options) {
+  return new Making(each, options, (values) => values ?? []);
+}
+
+/** Keeps the rows for which it returns true, as they are. */
+export function filter(each, options) {
+  return new Filter(each, options);
+}
+
+/** Sends each row as it is to the output whose name is returned: `route(['small', 'big'], (n) => …)`. */
+export function route(ports, each, options) {
+  if (!Array.isArray(ports) || ports.length === 0) {
+    throw new TypeError("name the outputs: route(['small', 'big'], (value) => …)");
+  }
+  return new Route(each, { ...options, ports });
+}
+
+/** Whole batches: `batch((rows, out, params) => …)`, with a `Batch` and an `Outbox`. */
+export function batch(work, options) {
+  return new Whole(work, options);
+}
+
+/** A function that has become a module. */
+export class Module {
+  #each;
+  #take;
+  params = {};
+  ports = ['out'];
+
+  constructor(each, { value = 'json', params, ports, ...unknown } = {}) {
+    if (typeof each !== 'function') throw new TypeError('a module is made of a function');
+    const wrong = Object.keys(unknown)[0];
+    if (wrong !== undefined) throw new TypeError(`option ${wrong} is neither value nor params`);
+    if (!Object.hasOwn(WAYS, value)) {
+      throw new TypeError(`value is 'json', 'text' or 'bytes', not ${JSON.stringify(value)}`);
+    }
+    this.#each = each;
+    this.#take = WAYS[value];
+    this.described = { params: params ?? null, ports: ports ?? null };
+  }
+
+  get function() {
+    return this.#each;
+  }
+
+  open(params, outputs) {
+    if (outputs.length === 0) throw new Failure('outputs', 'the node declares no outputs');
+    try {
+      this.params = JSON.parse(params === '' ? '{}' : params);
+    } catch (error) {
+      throw new Failure('params', `the node's params are not JSON: ${error.message}`);
+    }
+    this.ports = [...outputs];
+  }
+
+  /** A function of a row's number that calls the module's function with that row. */
+  each(rows) {
+    const [each, take, params] = [this.#each, this.#take(rows.values()), this.params];
+    if (each.length < 2) return (row) => each(take(row), undefined, params);
+    return (row) => each(take(row), new Meta(rows, row), params);
+  }
+
+  port(name) {
+    const port = this.ports.indexOf(name);
+    if (port >= 0) return port;
+    throw new Reject('port', `no output "${name}"; the node declares: ${this.ports.join(', ')}`);
+  }
+}
+
+const WAYS = {
+  bytes: (column) => (row) => column.get(row) ?? noValue(),
+  text: (column) => text(column, 'utf-8'),
+  json: (column) => {
+    const take = text(column, 'json');
+    return (row) => {
+      const value = take(row);
+      try {
+        return JSON.parse(value);
+      } catch (error) {
+        throw new Reject('json', error.message);
+      }
+    };
+  },
+};
+
+function noValue() {
+  throw new Reject('no-value', 'the record has no value');
+}
+
+/** Rows as text: decoded at once and cut where the bytes are, if each byte is a letter. */
+function text(column, code) {
+  const { data, offsets } = column;
+  let whole = null;
+  try {
+    whole = decoder.decode(data);
+  } catch {
+    // row by row, to find the one that is to blame
+  }
+  if (whole !== null && whole.length === data.length) {
+    return (row) => (column.has(row) ? whole.substring(offsets[row], offsets[row + 1]) : noValue());
+  }
+  return (row) => {
+    const value = column.get(row) ?? noValue();
+    try {
+      return decoder.decode(value);
+    } catch {
+      throw new Reject(code, 'the value is not UTF-8');
+    }
+  };
+}
+
+/** The text or bytes of a value to go out; `null` for a tombstone. */
+function written(value) {
+  if (value instanceof Uint8Array) return value;
+  if (value === TOMBSTONE) return null;
+  let json;
+  try {
+    json = JSON.stringify(value);
+  } catch (error) {
+    throw new Reject('encode', error.message);
+  }
+  if (json === undefined) throw new Reject('encode', `a ${typeof value} cannot be written as JSON`);
+  return json;
+}
+
+/** A column of what `written` gave: text is encoded at once, if each letter is a byte. */
+function columnOf(values) {
+  if (values.every((value) => typeof value === 'string')) {
+    const joined = values.join('');
+    const data = encoder.encode(joined);
+    if (data.length === joined.length) {
+      const offsets = new Uint32Array(values.length + 1);
+      for (let i = 0; i < values.length; i++) offsets[i + 1] = offsets[i] + values[i].length;
+      return new Column(offsets, data);
+    }
+  }
+  return Column.of(values.map((v) => (typeof v === 'string' ? encoder.encode(v) : v)));
+}
+
+/** Refused rows on their way. */
+class Refusals {
+  rows = [];
+  code = '';
+  message = '';
+
+  constructor(out) {
+    this.out = out;
+  }
+
+  /** Says whether the batch ends here, as it does at a row to be tried again. */
+  add(row, error) {
+    if (error instanceof Retry) {
+      this.out.retry([row], error.afterMs, error.code, error.message);
+      return true;
+    }
+    const code = error instanceof Reject ? error.code : 'error';
+    const message = error instanceof Reject ? error.message : String(error);
+    if (code !== this.code || message !== this.message) {
+      this.flush();
+      [this.code, this.message] = [code, message];
+    }
+    this.rows.push(row);
+    return false;
+  }
+
+  flush() {
+    if (this.rows.length > 0) this.out.reject(this.rows, this.code, this.message);
+    this.rows = [];
+  }
+}
+
+/** What was made for one port so far; what is not there is each row's parent's. */
+class Made {
+  parents = [];
+  values = [];
+  whole = true;
+  keys = null;
+  times = null;
+  headers = null;
+
+  put(row, value) {
+    this.whole &&= row === this.parents.length;
+    this.parents.push(row);
+    this.values.push(value);
+  }
+
+  putRecord(row, record) {
+    const [value, at] = [written(record.value), this.parents.length];
+    const key = record.key === undefined ? undefined : asBytes(record.key);
+    const headers = Object.entries(record.headers ?? {}).map(([name, v]) => [name, asBytes(v)]);
+    if (key !== undefined) (this.keys ??= new Map()).set(at, key);
+    if (record.eventTime !== undefined) {
+      (this.times ??= new Map()).set(at, BigInt(record.eventTime));
+    }
+    for (const [name, header] of headers) {
+      this.headers ??= new Map();
+      if (!this.headers.has(name)) this.headers.set(name, new Map());
+      this.headers.get(name).set(at, header);
+    }
+    this.put(row, value);
+  }
+
+  flush(port, rows, out) {
+    if (this.parents.length === 0) return;
+    const [keys, own] = [rows.keys(), this.keys];
+    const all = (at, row) => (own.has(at) ? own.get(at) : keys.get(row));
+    const sent = own !== null
+      ? Column.of(this.parents.map((row, at) => all(at, row)))
+      : this.whole && this.parents.length === rows.length ? keys : keys.gather(this.parents);
+    out.emit(port, this.parents, sent, columnOf(this.values));
+    if (this.times !== null) {
+      const inherited = rows.eventTimes();
+      out.setEventTimes(this.parents.map((row, at) => this.times.get(at) ?? inherited[row]));
+    }
+    for (const [name, values] of this.headers ?? []) {
+      out.setHeader(name, Column.of(this.parents.map((_, at) => values.get(at) ?? null)));
+    }
+  }
+}
+
+/** Calls for each row; what it throws refuses the row. */
+function overRows(module, rows, out, use) {
+  const [refusals, each] = [new Refusals(out), module.each(rows)];
+  for (let row = 0; row < rows.length; row++) {
+    try {
+      use(each(row), row);
+    } catch (error) {
+      if (refusals.add(row, error)) break;
+    }
+  }
+  refusals.flush();
+}
+
+/** The loop of `map` and `flatMap`. */
+class Making extends Module {
+  #outputs;
+
+  constructor(each, options, outputs) {
+    super(each, options);
+    this.#outputs = outputs;
+  }
+
+  process(rows, out) {
+    const made = this.ports.map(() => new Made());
+    overRows(this, rows, out, (returned, row) => {
+      for (const value of this.#outputs(returned)) {
+        if (value instanceof Record) {
+          made[value.port == null ? 0 : this.port(value.port)].putRecord(row, value);
+        } else {
+          made[0].put(row, written(value));
+        }
+      }
+    });
+    made.forEach((ofPort, port) => ofPort.flush(port, rows, out));
+  }
+}
+
+class Filter extends Module {
+  process(rows, out) {
+    const kept = [];
+    overRows(this, rows, out, (keep, row) => {
+      if (keep) kept.push(row);
+    });
+    if (kept.length > 0) out.forward(0, kept);
+  }
+}
+
+class Route extends Module {
+  process(rows, out) {
+    const sent = this.ports.map(() => []);
+    overRows(this, rows, out, (name, row) => sent[this.port(name)].push(row));
+    sent.forEach((forwarded, port) => {
+      if (forwarded.length > 0) out.forward(port, forwarded);
+    });
+  }
+}
+
+class Whole extends Module {
+  process(rows, out) {
+    this.function(rows, out, this.params);
+  }
+}
+
+/** One call: what the module told counts only if it ends well. */
+export function run(module, rows, out) {
+  telemetry.begin();
+  module.process(rows, out);
+  telemetry.tell();
+}

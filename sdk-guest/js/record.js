@@ -1,0 +1,46 @@
+/** What a function over rows returns and throws. What a record does not say is its parent's. */
+
+/** This row will never succeed. `code` is short and stable, `message` is for people. */
+export class Reject extends Error {
+  constructor(code, message = '') {
+    super(String(message));
+    this.code = String(code);
+  }
+}
+
+/** A passing trouble: present this row and those after it again, after so many milliseconds. */
+export class Retry extends Error {
+  constructor(afterMs, code, message = '') {
+    super(String(message));
+    this.afterMs = afterMs >>> 0;
+    this.code = String(code);
+  }
+}
+
+/** A record without a value: in a compacted topic it deletes its key. */
+export const TOMBSTONE = Symbol('rustmq.TOMBSTONE');
+
+/**
+ * An output with its own key, event time, headers or port.
+ *
+ * `key` is bytes, text, or `null` for no key; `eventTime` is in microseconds since the epoch, UTC;
+ * `headers` is an object of bytes or text; `port` is an output by its name, the first one otherwise.
+ */
+export class Record {
+  constructor(value, { key, eventTime, headers, port } = {}) {
+    this.value = value;
+    this.key = key;
+    this.eventTime = eventTime;
+    this.headers = headers;
+    this.port = port;
+  }
+}
+
+const encoder = new TextEncoder();
+
+/** Of a key or a header. */
+export function asBytes(value) {
+  if (value === null || value instanceof Uint8Array) return value;
+  if (typeof value === 'string') return encoder.encode(value);
+  throw new TypeError(`bytes or text, not ${typeof value}`);
+}

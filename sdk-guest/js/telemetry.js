@@ -1,0 +1,78 @@
+/** What a module tells about itself. Numbers are collected during a call and told once, at its end. */
+
+const metrics = new Map();
+let sink = null;
+
+function line(level) {
+  return (message, values = {}) => {
+    if (sink?.enabled(level)) {
+      sink.log(level, String(message), Object.entries(values).flat().map(String));
+    }
+  };
+}
+
+/** `log.info('text', { name: value })`; levels: trace, debug, info, warn, error. */
+export const log = Object.freeze({
+  trace: line('trace'),
+  debug: line('debug'),
+  info: line('info'),
+  warn: line('warn'),
+  error: line('error'),
+  enabled: (level) => sink?.enabled(level) ?? false,
+});
+
+/** A number that only grows, summed up over all lanes. Made at the top of `module.js`. */
+export class Counter {
+  told = 0;
+
+  constructor(name) {
+    this.name = name;
+    metrics.set(name, this);
+  }
+
+  add(amount = 1) {
+    this.told += amount;
+  }
+}
+
+/** The spread of many values. `bounds` are the buckets' upper ones, ascending. */
+export class Histogram {
+  told = [];
+
+  constructor(name, bounds) {
+    this.name = name;
+    this.bounds = bounds;
+    metrics.set(name, this);
+  }
+
+  observe(value) {
+    this.told.push(value);
+  }
+}
+
+/** At `open`: asks for an id for each metric. */
+export function register(host) {
+  sink = host;
+  for (const metric of metrics.values()) {
+    metric.id = metric instanceof Counter
+      ? sink.counter(metric.name)
+      : sink.histogram(metric.name, metric.bounds);
+  }
+  begin();
+}
+
+/** What a call that failed left behind does not count. */
+export function begin() {
+  for (const metric of metrics.values()) metric.told = metric instanceof Counter ? 0 : [];
+}
+
+export function tell() {
+  const counters = [...metrics.values()].filter((m) => m instanceof Counter && m.told > 0);
+  if (counters.length > 0) {
+    sink.add(counters.map((c) => c.id), counters.map((c) => BigInt(Math.trunc(c.told))));
+  }
+  for (const metric of metrics.values()) {
+    if (metric instanceof Histogram && metric.told.length > 0) sink.observe(metric.id, metric.told);
+  }
+  begin();
+}

@@ -1,0 +1,106 @@
+/** The SDK's own rules. Run in `sdk-guest/js`: `node --test test/*.test.js`. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import {
+  Counter, Failure, Histogram, Record, Reject, Retry, TOMBSTONE, batch, filter, flatMap, log, map, route,
+} from '../index.js';
+import { Row, run } from '../testing.js';
+
+const words = flatMap(
+  function* (text, meta, params) {
+    for (const word of text.split(' ')) {
+      if (word === 'later') throw new Retry(5, 'later', 'not yet');
+      if (word === 'bad') throw new Reject('bad', 'a bad word');
+      const headers = params.tell ? { from: String(meta.offset) } : undefined;
+      const port = word.length > 3 ? 'long' : undefined;
+      yield new Record(word, { key: word, eventTime: meta.eventTime + 1, headers, port });
+    }
+  },
+  { value: 'text' },
+);
+const same = map((value) => value);
+const both = ['out', 'long'];
+const text = (bytes) => Buffer.from(bytes).toString();
+
+test('what a record does not say is its parent’s', () => {
+  const rows = [new Row('a word', { key: 'k', eventTime: 3, headers: { h: 'x' } }), 'b'];
+  const out = run(words, rows, { params: { tell: true }, outputs: both });
+  assert.deepEqual(out.json('out'), ['a', 'b']);
+  const [long] = out.on('long');
+  assert.deepEqual([text(long.key), long.eventTime, long.parent], ['word', 4n, 0]);
+  assert.deepEqual([...long.headers].map(([name, v]) => [name, text(v)]), [['h', 'x'], ['from', '0']]);
+  const [kept] = run(same, [new Row(1, { key: 'k', eventTime: 7, headers: { h: 'x' } })]).rows;
+  assert.deepEqual([text(kept.key), kept.eventTime, text(kept.headers.get('h'))], ['k', 7n, 'x']);
+});
+
+test('a refused row has no output and a retry ends the batch', () => {
+  const out = run(words, ['a bad b', 'c', 'd later', 'e'], { outputs: both });
+  assert.deepEqual(out.json('out'), ['c']);
+  assert.deepEqual(out.rejects, [{ row: 0, code: 'bad', message: 'a bad word' }]);
+  assert.deepEqual(out.retries, [{ row: 2, code: 'later', message: 'not yet' }]);
+  const [reject] = run(words, ['a word', 'b']).rejects;
+  assert.equal(reject.message, 'no output "long"; the node declares: out');
+});
+
+test('values that are not JSON, UTF-8 or there', () => {
+  const out = run(same, ['{', 'NaN', ' 1 ', '[1] 2', null, new Uint8Array([255])]);
+  assert.deepEqual(out.json(), [1]);
+  const codes = out.rejects.map(({ row, code }) => `${row} ${code}`);
+  assert.deepEqual(codes, ['0 json', '1 json', '3 json', '4 no-value', '5 json']);
+  const refused = run(words, [new Uint8Array([255]), null]).rejects.map(({ code }) => code);
+  assert.deepEqual(refused, ['utf-8', 'no-value']);
+});
+
+test('what cannot be written is refused', () => {
+  const odd = map((n) => [10n, () => 1, 'é\n', null][n]);
+  const out = run(odd, ['0', '1', '2', '3']);
+  assert.deepEqual(out.texts(), ['"é\\n"']);
+  assert.deepEqual(out.rejects.map(({ code }) => code), ['encode', 'encode']);
+});
+
+test('bytes go as they are', () => {
+  const raw = map((bytes) => (bytes.length === 4 ? TOMBSTONE : bytes), { value: 'bytes' });
+  const values = run(raw, [new Uint8Array([255, 0]), 'gone', 'x']).rows.map(({ value }) => value);
+  assert.deepEqual(values.map((v) => v && [...v]), [[255, 0], null, [120]]);
+});
+
+test('what is thrown and not caught refuses the row', () => {
+  const out = run(filter((value) => value.n.length > 1), ['{"n":"ab"}', '{}']);
+  assert.deepEqual(out.texts(), ['{"n":"ab"}']);
+  assert.equal(out.rejects[0].code, 'error');
+  assert.match(out.rejects[0].message, /^TypeError: /);
+});
+
+test('routes and batches', () => {
+  const sorted = route(['small', 'big'], (n) => (n > 9 ? 'big' : 'small'));
+  const out = run(sorted, ['1', '10'], { outputs: ['small', 'big'] });
+  assert.deepEqual([out.texts('small'), out.texts('big')], [['1'], ['10']]);
+  const backwards = batch((rows, box) => {
+    const order = Array.from({ length: rows.length }, (_, i) => rows.length - 1 - i);
+    box.emit(0, order, rows.keys().gather(order), rows.values().gather(order));
+  });
+  assert.deepEqual(run(backwards, ['1', null, '3']).texts(), ['3', '', '1']);
+});
+
+test('numbers and lines are told', () => {
+  const [seen, size] = [new Counter('seen'), new Histogram('size', [1, 10])];
+  const telling = filter((value) => {
+    seen.add();
+    size.observe(value);
+    log.info('a row', { value });
+    return true;
+  });
+  const out = run(telling, ['1', '2']);
+  assert.deepEqual([out.counters, out.histograms], [{ seen: 2 }, { size: [1, 2] }]);
+  assert.deepEqual(out.log, [['info', 'a row value=1'], ['info', 'a row value=2']]);
+});
+
+test('functions that cannot be modules', () => {
+  assert.throws(() => map('no function'), TypeError);
+  assert.throws(() => map(() => 1, { valeu: 'text' }), /option valeu/);
+  assert.throws(() => map(() => 1, { value: 'xml' }), /not "xml"/);
+  assert.throws(() => route([], () => 'a'), /name the outputs/);
+  assert.throws(() => run(same, [], { outputs: [] }), Failure);
+});

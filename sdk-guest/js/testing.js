@@ -1,0 +1,248 @@
+/**
+ * Runs a module natively, on rows written by hand: `node --test` needs no broker, no WebAssembly.
+ *
+ *     const out = run(tidy, [{ carrier: 'UA', delay: 90 }, 'not json']);
+ *     assert.deepEqual(out.json('out'), [{ carrier: 'UA', hours: 1.5 }]);
+ *     assert.equal(out.rejects[0].code, 'json');
+ *
+ * The same code and the same loops as in the sandbox; the same rules too: a refused row has no output.
+ * Each run is also a case of `rustmq module test`, which puts the same rows through the component.
+ */
+
+import { appendFileSync } from 'node:fs';
+
+import { Batch, Column, Outbox } from './batch.js';
+import { run as runBatch } from './module.js';
+import { asBytes } from './record.js';
+import { register } from './telemetry.js';
+
+/** An input row. A value or key that is text is its bytes; any other value but bytes is written as JSON. */
+export class Row {
+  constructor(value, { key = null, eventTime = 0, headers = {} } = {}) {
+    const raw = value === null || typeof value === 'string' || value instanceof Uint8Array;
+    this.value = asBytes(raw ? value : JSON.stringify(value));
+    this.key = asBytes(key);
+    this.eventTime = BigInt(eventTime);
+    this.headers = new Map(Object.entries(headers).map(([name, v]) => [name, asBytes(v)]));
+  }
+}
+
+/** All that came of a batch: `rows`, `rejects`, `retries`, `log`, `counters`, `histograms`. */
+class Outcome {
+  rows = [];
+  rejects = [];
+  retries = [];
+
+  on(port = 'out') {
+    return this.rows.filter((row) => row.port === port);
+  }
+
+  texts(port = 'out') {
+    return this.on(port).map((row) => decoder.decode(row.value ?? new Uint8Array(0)));
+  }
+
+  json(port = 'out') {
+    return this.texts(port).map((text) => JSON.parse(text));
+  }
+}
+
+const decoder = new TextDecoder();
+
+/** Opens the module and gives it the rows as one batch. Throws what the module throws as a whole. */
+export function run(module, rows, { params, outputs = ['out'] } = {}) {
+  const given = rows.map((row) => (row instanceof Row ? row : new Row(row)));
+  const text = params === undefined ? '' : JSON.stringify(params);
+  const sink = new Sink();
+  register(sink);
+  module.open(text, outputs);
+  const host = new Host(given);
+  runBatch(module, new Batch(host, host), new Outbox(host, host));
+  const outcome = host.settle(outputs);
+  Object.assign(outcome, { log: sink.lines, counters: sink.counters, histograms: sink.histograms });
+  record(module, text, outputs, given, outcome);
+  return outcome;
+}
+
+/** How long a case is timed where `RUSTMQ_BENCH` asks for it. */
+const TIMED_MS = 300;
+
+/** What the batch costs, for `rustmq module bench`. */
+function nanosecondsPerRow(module, rows) {
+  let [took, calls] = [0, 0];
+  while (took < TIMED_MS) {
+    const host = new Host(rows);
+    const [batch, out] = [new Batch(host, host), new Outbox(host, host)];
+    const began = performance.now();
+    runBatch(module, batch, out);
+    took += performance.now() - began;
+    calls += 1;
+  }
+  return (took * 1e6) / calls / rows.length;
+}
+
+class Sink {
+  lines = [];
+  counters = {};
+  histograms = {};
+  #names = [];
+
+  enabled() {
+    return true;
+  }
+
+  log(level, message, values) {
+    let line = message;
+    for (let i = 0; i < values.length; i += 2) line += ` ${values[i]}=${values[i + 1]}`;
+    this.lines.push([level, line]);
+  }
+
+  counter(name) {
+    return this.#names.push(name) - 1;
+  }
+
+  histogram(name) {
+    return this.counter(name);
+  }
+
+  add(ids, amounts) {
+    ids.forEach((id, i) => {
+      const name = this.#names[id];
+      this.counters[name] = (this.counters[name] ?? 0) + Number(amounts[i]);
+    });
+  }
+
+  observe(id, values) {
+    (this.histograms[this.#names[id]] ??= []).push(...values);
+  }
+}
+
+/** Stands for the host's `packed`, and for the handles of batch and outbox. */
+class Host {
+  #rows;
+  #calls = [];
+
+  constructor(rows) {
+    this.#rows = rows;
+  }
+
+  len() {
+    return this.#rows.length;
+  }
+
+  input() {
+    return 0;
+  }
+
+  keys() {
+    return Column.of(this.#rows.map((row) => row.key)).pack();
+  }
+
+  values() {
+    return Column.of(this.#rows.map((row) => row.value)).pack();
+  }
+
+  header(_, name) {
+    return Column.of(this.#rows.map((row) => row.headers.get(name) ?? null)).pack();
+  }
+
+  eventTimes() {
+    return new Uint8Array(BigInt64Array.from(this.#rows, (row) => row.eventTime).buffer);
+  }
+
+  offsets() {
+    return new Uint8Array(BigUint64Array.from(this.#rows, (_, i) => BigInt(i)).buffer);
+  }
+
+  forward(_, port, rows) {
+    this.#calls.push({ kind: 'forward', port, parents: this.#numbers(rows) });
+  }
+
+  emit(_, port, parents, keys, values) {
+    const call = { kind: 'emit', port, parents: this.#numbers(parents), headers: [] };
+    this.#calls.push({ ...call, keys: Column.unpack(keys), values: Column.unpack(values) });
+  }
+
+  setEventTimes(_, times) {
+    this.#calls.at(-1).times = new BigInt64Array(times.slice().buffer);
+  }
+
+  setHeader(_, name, values) {
+    this.#calls.at(-1).headers.push([name, Column.unpack(values)]);
+  }
+
+  reject(_, rows, code, message) {
+    this.#calls.push({ kind: 'rejects', rows: this.#numbers(rows), code, message });
+  }
+
+  retry(_, rows, afterMs, code, message) {
+    this.#calls.push({ kind: 'retries', rows: this.#numbers(rows), code, message });
+  }
+
+  #numbers(bytes) {
+    const rows = [...new Uint32Array(bytes.slice().buffer)];
+    const wrong = rows.find((row) => row >= this.#rows.length);
+    if (wrong !== undefined) throw new Error(`row ${wrong}, but the batch has ${this.#rows.length} rows`);
+    return rows;
+  }
+
+  /** Puts the calls together as the host does. */
+  settle(ports) {
+    const outcome = new Outcome();
+    for (const { kind, rows, code, message } of this.#calls.filter((call) => call.rows)) {
+      outcome[kind].push(...rows.map((row) => ({ row, code, message })));
+    }
+    const refused = new Set(outcome.rejects.map((r) => r.row));
+    const first = Math.min(this.#rows.length, ...outcome.retries.map((r) => r.row));
+    for (const call of this.#calls.filter((call) => call.parents)) {
+      outcome.rows.push(...this.#sent(ports, call));
+    }
+    outcome.rows = outcome.rows.filter(({ parent }) => parent < first && !refused.has(parent));
+    outcome.rejects.sort((a, b) => a.row - b.row);
+    return outcome;
+  }
+
+  #sent(ports, { kind, port, parents, keys, values, times, headers }) {
+    return parents.map((parent, i) => {
+      const row = this.#rows[parent];
+      const out = { port: ports[port], parent, ...row };
+      if (kind === 'forward') return out;
+      const own = headers.map(([name, cells]) => [name, cells.get(i)]).filter(([, cell]) => cell !== null);
+      return {
+        ...out,
+        key: keys.get(i),
+        value: values.get(i),
+        eventTime: times ? times[i] : row.eventTime,
+        headers: new Map([...row.headers, ...own]),
+      };
+    });
+  }
+}
+
+/** A case for `rustmq module test`, which says where it wants them. */
+function record(module, params, outputs, rows, outcome) {
+  const path = process.env.RUSTMQ_CASES;
+  if (!path) return;
+  const shown = ({ key, value, eventTime, headers, ...rest }) => ({
+    ...rest,
+    key: bytesShown(key),
+    value: bytesShown(value),
+    event_time: Number(eventTime),
+    headers: [...headers].map(([name, header]) => [name, bytesShown(header)]),
+  });
+  const given = { params, outputs, rows: rows.map(shown) };
+  const { rejects, retries } = outcome;
+  const line = { ...given, out: outcome.rows.map(shown), rejects, retries };
+  if (process.env.RUSTMQ_BENCH && rows.length > 0) line.native_ns = nanosecondsPerRow(module, rows);
+  appendFileSync(path, `${JSON.stringify(line)}\n`);
+}
+
+const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function bytesShown(bytes) {
+  if (bytes === null) return null;
+  try {
+    return strict.decode(bytes);
+  } catch {
+    return { hex: Buffer.from(bytes).toString('hex') };
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * Bundles a module with the SDK and makes a component of it.
+ *
+ * `node build.mjs MODULE SDK WIT OUT`: `rustmq module build` puts this file beside the tools it needs
+ * and calls it. Prints one line of JSON, what the module says of itself; errors go to standard error.
+ */
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+const [main, sdk, wit, out] = process.argv.slice(2);
+
+try {
+  const work = await mkdtemp(join(tmpdir(), 'rustmq-js-'));
+  try {
+    const bundled = join(work, 'module.js');
+    await bundle(bundled); // first, since its errors show the line
+    const described = await describe();
+    await componentize(bundled);
+    console.log(JSON.stringify(described));
+  } finally {
+    await rm(work, { recursive: true });
+  }
+} catch (error) {
+  console.error(error?.message ?? String(error));
+  process.exitCode = 1;
+}
+
+/** Loads the module natively, and asks what it says of itself. */
+async function describe() {
+  const { Module } = await import(pathToFileURL(join(sdk, 'module.js')));
+  let loaded;
+  try {
+    loaded = await import(pathToFileURL(main));
+  } catch (error) {
+    throw new Error(error?.stack ?? String(error));
+  }
+  if (!(loaded.default instanceof Module)) {
+    throw new Error(`${main} exports no module: write \`export default map((value) => …)\``);
+  }
+  return loaded.default.described;
+}
+
+async function bundle(bundled) {
+  const { rolldown } = await import('rolldown');
+  const made = await rolldown({
+    input: join(sdk, 'component.js'),
+    external: /^rustmq:/,
+    platform: 'neutral',
+    resolve: { alias: { 'rustmq-module': main }, mainFields: ['module', 'main'] },
+  });
+  await made.write({ file: bundled, format: 'esm' });
+}
+
+async function componentize(bundled) {
+  const tool = await import('@bytecodealliance/componentize-js');
+  const { component } = await tool.componentize({
+    sourcePath: bundled,
+    witPath: wit,
+    worldName: 'transform',
+    disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
+  });
+  await writeFile(out, component);
+}

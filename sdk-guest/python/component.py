@@ -1,0 +1,64 @@
+"""The component's exports: `rustmq module build` gives this file to componentize-py.
+
+What `module.py` imports is loaded here, once, when the component is built.
+"""
+
+import builtins
+import sys
+
+import module
+import rustmq
+from componentize_py_types import Err
+from rustmq import _module, _telemetry
+from wit_world.imports import packed, telemetry
+from wit_world.imports import types
+
+_the_module = _module.find(vars(module))
+_import = builtins.__import__
+
+
+def _loaded(name, globals=None, locals=None, fromlist=(), level=0):
+    if level == 0 and name not in sys.modules:
+        raise ImportError(f"there are no files in the sandbox: import {name} at the top of module.py")
+    return _import(name, globals, locals, fromlist, level)
+
+
+class _Telemetry:
+    """`telemetry` with the levels by their names."""
+
+    def __init__(self):
+        self.levels = {name: telemetry.Level[name.upper()] for name in _telemetry.LEVELS}
+        self.counter, self.histogram = telemetry.counter, telemetry.histogram
+        self.add, self.observe = telemetry.add, telemetry.observe
+
+    def enabled(self, level):
+        return telemetry.enabled(self.levels[level])
+
+    def log(self, level, message, values):
+        telemetry.log(self.levels[level], message, values)
+
+
+_sink = _Telemetry()
+
+
+def _guarded(work):
+    try:
+        return work()
+    except Err:
+        raise
+    except rustmq.Failure as failure:
+        raise Err(types.Failure(failure.code, failure.message)) from None
+    except Exception as error:
+        raise Err(types.Failure("error", _module._place(error))) from None
+
+
+class Module:
+    def open(self, ctx):
+        def work():
+            builtins.__import__ = _loaded
+            _telemetry.register(_sink)
+            _the_module.open(ctx.params(), ctx.outputs())
+        _guarded(work)
+
+    def process(self, rows, out):
+        _guarded(lambda: _module.run(_the_module, rustmq.Batch(packed, rows), rustmq.Outbox(packed, out)))

@@ -1,0 +1,34 @@
+"""Write RustMQ modules as plain Python functions.
+
+    import rustmq
+
+    @rustmq.map
+    def tidy(row):
+        if row.get("delay") is None:
+            raise rustmq.Reject("delay", "no delay")
+        return {"carrier": row["carrier"], "hours": row["delay"] / 60}
+
+- `map` one row to one (`None` drops it), `flat_map` to many (a generator, say), `filter`, `route`
+- the first parameter is the record's value read from JSON, or as it is where it is annotated `bytes`
+  or `str`; further parameters, by their names: `meta` for key, time and headers, `params` for the
+  node's params
+- what is returned goes out as JSON; `bytes` and `TOMBSTONE` as they are; `Record` sets more than the value
+- `Reject` refuses a row, `Retry` asks for it again later; any other exception refuses the row with
+  code `error`
+- `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
+- `batch` is the level below: whole batches, columns
+- `rustmq.testing` runs a module natively, with neither broker nor WebAssembly
+
+In the sandbox there are no files, clocks, threads or sockets: import what you need at the top of
+`module.py`, since what is loaded there is built into the component.
+"""
+
+from ._batch import Batch, Column, Meta, Outbox
+from ._module import Failure, Module, batch, filter, flat_map, map, route
+from ._record import TOMBSTONE, Record, Reject, Retry
+from ._telemetry import Counter, Histogram, log
+
+__all__ = [
+    "TOMBSTONE", "Batch", "Column", "Counter", "Failure", "Histogram", "Meta", "Module", "Outbox",
+    "Record", "Reject", "Retry", "batch", "filter", "flat_map", "log", "map", "route",
+]

@@ -1,0 +1,51 @@
+"""What a function over rows returns and raises. What a record does not say is its parent's."""
+
+
+class Reject(Exception):
+    """This row will never succeed. `code` is short and stable, `message` is for people."""
+
+    def __init__(self, code, message=""):
+        super().__init__(code, message)
+        self.code, self.message = str(code), str(message)
+
+
+class Retry(Exception):
+    """A passing trouble: present this row and those after it again, after so many milliseconds."""
+
+    def __init__(self, after_ms, code, message=""):
+        super().__init__(after_ms, code, message)
+        self.after_ms, self.code, self.message = int(after_ms), str(code), str(message)
+
+
+class _Tombstone:
+    def __repr__(self):
+        return "rustmq.TOMBSTONE"
+
+
+TOMBSTONE = _Tombstone()
+"""A record without a value: in a compacted topic it deletes its key."""
+
+INHERITED = object()
+
+
+class Record:
+    """An output with its own key, event time, headers or port.
+
+    `key` is bytes, text, or `None` for no key; `event_time` is in microseconds since the epoch, UTC;
+    `headers` are names with bytes or text; `port` is an output by its name, the first one otherwise.
+    """
+
+    __slots__ = ("value", "key", "event_time", "headers", "port")
+
+    def __init__(self, value, key=INHERITED, event_time=None, headers=None, port=None):
+        self.value, self.key, self.event_time = value, key, event_time
+        self.headers, self.port = headers, port
+
+
+def as_bytes(value):
+    """Of a key or a header."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    raise TypeError(f"bytes or str, not {type(value).__name__}")

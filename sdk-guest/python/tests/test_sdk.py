@@ -1,0 +1,114 @@
+"""The SDK's own rules. Run in `sdk-guest/python`: `python3 -m unittest`."""
+
+import math
+import unittest
+
+import rustmq
+from rustmq.testing import Row, run
+
+
+@rustmq.flat_map
+def words(text: str, meta, params):
+    for word in text.split():
+        if word == "later":
+            raise rustmq.Retry(5, "later", "not yet")
+        if word == "bad":
+            raise rustmq.Reject("bad", "a bad word")
+        port = "long" if len(word) > 3 else None
+        headers = {"from": str(meta.offset)} if params.get("tell") else None
+        yield rustmq.Record(word, key=word, event_time=meta.event_time + 1, headers=headers, port=port)
+
+
+@rustmq.map
+def same(value):
+    return value
+
+
+@rustmq.map
+def raw(value: bytes):
+    return rustmq.TOMBSTONE if value == b"gone" else value
+
+
+class Loops(unittest.TestCase):
+    def test_what_a_record_does_not_say_is_its_parents(self):
+        rows = [Row("a word", key="k", event_time=3, headers={"h": "x"}), Row("b", event_time=9)]
+        out = run(words, rows, params={"tell": True}, outputs=["out", "long"])
+        self.assertEqual(out.json("out"), ["a", "b"])
+        long = out.on("long")[0]
+        self.assertEqual((long.key, long.event_time, long.parent), (b"word", 4, 0))
+        self.assertEqual(long.headers, {"h": b"x", "from": b"0"})
+        kept = run(same, [Row(1, key="k", event_time=7, headers={"h": "x"})]).rows[0]
+        self.assertEqual((kept.key, kept.event_time, kept.headers), (b"k", 7, {"h": b"x"}))
+
+    def test_a_refused_row_has_no_output_and_a_retry_ends_the_batch(self):
+        out = run(words, ["a bad b", "c", "d later", "e"], outputs=["out", "long"])
+        self.assertEqual(out.json("out"), ["c"])
+        self.assertEqual([(r.row, r.code) for r in out.rejects], [(0, "bad")])
+        self.assertEqual([(r.row, r.code) for r in out.retries], [(2, "later")])
+        out = run(words, ["a word", "b"], outputs=["out"])
+        self.assertEqual(out.rejects[0].message, 'no output "long"; the node declares: out')
+
+    def test_values_that_are_not_json_utf8_or_there(self):
+        rows = ["{", "NaN", " 1 ", "[1] 2", None, b"\xff", "[" * 100000]
+        out = run(same, rows)
+        self.assertEqual(out.json(), [1])
+        codes = {r.row: r.code for r in out.rejects}
+        self.assertEqual(codes, {0: "json", 1: "json", 3: "json", 4: "no-value", 5: "json", 6: "json"})
+        out = run(words, [b"\xff", None])
+        self.assertEqual([r.code for r in out.rejects], ["utf-8", "no-value"])
+
+    def test_what_cannot_be_written_is_refused(self):
+        @rustmq.map
+        def odd(value):
+            return {1: math.nan, 2: {1, 2}, 3: "é\n", 4: None}[value]
+
+        out = run(odd, ["1", "2", "3", "4"])
+        self.assertEqual(out.texts(), ['"é\\n"'])
+        self.assertEqual([r.code for r in out.rejects], ["encode", "encode"])
+
+    def test_bytes_go_as_they_are(self):
+        out = run(raw, [b"\xff\x00", "gone", "x"])
+        self.assertEqual([row.value for row in out.rows], [b"\xff\x00", None, b"x"])
+
+    def test_an_exception_nobody_caught_says_where(self):
+        @rustmq.filter
+        def broken(value):
+            return value["n"] > 1
+
+        out = run(broken, ['{"n":2}', "{}"])
+        self.assertEqual(out.texts(), ['{"n":2}'])
+        self.assertEqual(out.rejects[0].code, "error")
+        self.assertRegex(out.rejects[0].message, r"^KeyError: 'n' \(test_sdk.py, line \d+, in broken\)$")
+
+    def test_routes_and_batches(self):
+        out = run(rustmq.route("small", "big")(lambda n: "big" if n > 9 else "small"), ["1", "10"],
+                  outputs=["small", "big"])
+        self.assertEqual((out.texts("small"), out.texts("big")), (["1"], ["10"]))
+
+        @rustmq.batch
+        def backwards(rows, out, params):
+            order = list(reversed(range(len(rows))))
+            out.emit(0, order, rows.keys().gather(order), rows.values().gather(order))
+
+        self.assertEqual(run(backwards, ["1", None, "3"]).texts(), ["3", "", "1"])
+
+    def test_numbers_and_lines_are_told(self):
+        seen, size = rustmq.Counter("seen"), rustmq.Histogram("size", [1, 10])
+
+        @rustmq.filter
+        def telling(value):
+            seen.add()
+            size.observe(value)
+            rustmq.log.info("a row", value=value)
+            return True
+
+        out = run(telling, ["1", "2"])
+        self.assertEqual((out.counters, out.histograms), ({"seen": 2}, {"size": [1.0, 2.0]}))
+        self.assertEqual(out.log, [("info", "a row value=1"), ("info", "a row value=2")])
+
+    def test_functions_that_cannot_be_modules(self):
+        for wrong in (lambda: 1, lambda value, other: 1):
+            with self.assertRaises(TypeError):
+                rustmq.map(wrong)
+        with self.assertRaises(rustmq.Failure):
+            run(same, [], outputs=[])

@@ -1,0 +1,120 @@
+//! A run of the harness as a case: what went in and what came out, one line of JSON each.
+//!
+//! Called by: `testing`.
+//! Invariants: nothing is written unless `RUSTMQ_CASES` names a file, as `rustmq module test` does;
+//! one write a line, so that tests may run beside each other.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Outcome, Refused, Row};
+use crate::sys;
+use crate::typed::{Field, FieldType};
+
+/// How long a case is timed where `RUSTMQ_BENCH` asks for it.
+const TIMED: Duration = Duration::from_millis(300);
+
+/// Writes the case down. `once` runs the batch again and says how long that took.
+pub(super) fn record(
+    context: &sys::Context,
+    rows: &[Row],
+    outcome: &Outcome,
+    once: impl FnMut() -> Duration,
+) {
+    let Some(path) = std::env::var_os("RUSTMQ_CASES") else {
+        return;
+    };
+    let said = context.said.borrow();
+    let declared = said.declared.iter();
+    let declared: Map<String, Value> = declared
+        .map(|(port, list)| (port.to_string(), fields(list)))
+        .collect();
+    let out = outcome.rows.iter().map(|row| {
+        let mut shown = shown(&row.key, &row.value, row.event_time, &row.headers);
+        shown.insert("port".into(), row.port.clone().into());
+        shown.insert("parent".into(), row.parent.into());
+        Value::Object(shown)
+    });
+    let given = rows
+        .iter()
+        .map(|row| Value::Object(shown(&row.key, &row.value, row.event_time, &row.headers)));
+    let mut line = json!({
+        "params": context.params,
+        "inputs": context.inputs,
+        "outputs": context.outputs,
+        "selected": said.selected.get(&0).map(|list| fields(list)),
+        "declared": declared,
+        "rows": given.collect::<Vec<_>>(),
+        "out": out.collect::<Vec<_>>(),
+        "rejects": refused(&outcome.rejects),
+        "retries": refused(&outcome.retries),
+    });
+    if std::env::var_os("RUSTMQ_BENCH").is_some() && !rows.is_empty() {
+        line["native_ns"] = nanoseconds_per_row(rows.len(), once).into();
+    }
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    written.unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}
+
+fn nanoseconds_per_row(rows: usize, mut once: impl FnMut() -> Duration) -> f64 {
+    let (mut took, mut calls) = (Duration::ZERO, 0u32);
+    while took < TIMED {
+        took += once();
+        calls += 1;
+    }
+    took.as_nanos() as f64 / f64::from(calls) / rows as f64
+}
+
+fn shown(
+    key: &Option<Vec<u8>>,
+    value: &Option<Vec<u8>>,
+    event_time: i64,
+    headers: &[(String, Vec<u8>)],
+) -> Map<String, Value> {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| json!([name, bytes(Some(value))]));
+    let pairs = [
+        ("key", bytes(key.as_deref())),
+        ("value", bytes(value.as_deref())),
+        ("event_time", event_time.into()),
+        ("headers", headers.collect()),
+    ];
+    pairs
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// Text, where it is; else hexadecimal digits.
+fn bytes(bytes: Option<&[u8]>) -> Value {
+    let Some(bytes) = bytes else {
+        return Value::Null;
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => json!({ "hex": bytes.iter().map(|b| format!("{b:02x}")).collect::<String>() }),
+    }
+}
+
+fn refused(refused: &[Refused]) -> Vec<Value> {
+    let shown = |r: &Refused| json!({ "row": r.row, "code": r.code, "message": r.message });
+    refused.iter().map(shown).collect()
+}
+
+fn fields(fields: &[Field]) -> Value {
+    let name = |kind| match kind {
+        FieldType::Bool => "bool",
+        FieldType::Int64 => "int64",
+        FieldType::Float64 => "float64",
+        FieldType::String => "string",
+        FieldType::Bytes => "bytes",
+        FieldType::Timestamp => "timestamp",
+    };
+    let shown = |field: &Field| json!({ "name": field.name, "type": name(field.kind) });
+    fields.iter().map(shown).collect()
+}
