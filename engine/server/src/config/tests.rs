@@ -113,7 +113,7 @@ fn every_complaint_has_its_place() {
         "listne = \"127.0.0.1:1\"\n[storage]\n  urll = 1\n  tier_bytes = \"8 cats\"\n",
         &[
             "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
-             storage, tier, compaction, cache, limits",
+             storage, tier, compaction, cache, limits, modules",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
              wal_writer, segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, \
              tier_bytes, tier_age_ms",

@@ -61,9 +61,9 @@ pub fn rust_cases() {
     );
 
     fs::write(&source, text.replace("\"no-value\")", "\"no\")")).unwrap();
-    world
-        .run(&["module", "test", "tidy"])
-        .fails(1, "cargo test fails in");
+    let said = world.run(&["module", "test", "tidy"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("cargo test fails in"), "{}", said.err);
     let untested = text.split("#[cfg(test)]").next().unwrap();
     fs::write(&source, untested).unwrap();
     world
