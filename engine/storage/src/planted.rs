@@ -2,8 +2,9 @@
 //! they would find it. In product builds `planted` is the constant `false` and costs nothing.
 //!
 //! Called by: `wal` and `log`, at the places where a mistake would lose data; turned on by
-//! `log::proof`, and by the tests of compaction in the tier for what is theirs. Invariants: the switch belongs to one thread, so tests that run beside
-//! it stay sound. Refuses: to exist outside of tests.
+//! `log::proof`, and by the tests of compaction in the tier.
+//! Invariants: the switch belongs to one thread, so tests that run beside it stay sound.
+//! Refuses: to exist outside of tests.
 
 #[cfg(test)]
 use std::cell::Cell;
