@@ -17,6 +17,7 @@ use model::topic::{PayloadCodec, TopicSpec};
 
 use crate::graph::{Complaints, Graph, Link};
 use crate::spec::types::{At, Expression, Map, Node, OutputSchema, Route, Sink};
+use crate::spec::yaml::Pos;
 use crate::spec::{Broken, Spec, hint};
 
 /// What is known of the values on an edge.
@@ -153,10 +154,8 @@ pub(crate) fn compile(
         } else {
             Fields::Unknown
         };
-        if !matches!(node, Node::Wasm(_)) && !are_alike(&edges) {
-            let message = "its inputs have values of different codecs or CSV of different schemas";
-            let advice = "put a `map` behind each, which makes them alike".to_owned();
-            out.error(name.at, message, Some(advice));
+        if !matches!(node, Node::Wasm(_)) {
+            check_alike(name.at, &edges, out);
         }
         let mut scope = Scope {
             fields: &edge,
@@ -229,17 +228,22 @@ fn output_fields(
     }
 }
 
-/// Whether one way reads the values of all edges of which the fields are known.
-fn are_alike(edges: &[Fields]) -> bool {
+/// Complains unless one way reads the values of all edges of which the fields are known.
+fn check_alike(at: Pos, edges: &[Fields], out: &mut Complaints<'_>) {
     let known = edges.iter().filter_map(|edge| match edge {
         Fields::Known(format) => Some(format),
         Fields::Base | Fields::Unknown => None,
     });
     let known: Vec<&Format> = known.collect();
-    known.windows(2).all(|two| match two[0].codec() {
+    let are_alike = known.windows(2).all(|two| match two[0].codec() {
         PayloadCodec::Csv => two[0] == two[1],
         codec => two[1].codec() == codec,
-    })
+    });
+    if !are_alike {
+        let message = "its inputs have values of different codecs or CSV of different schemas";
+        let advice = "put a `map` behind each, which makes them alike".to_owned();
+        out.error(at, message, Some(advice));
+    }
 }
 
 /// The fields that all inputs of a node have with the same type.

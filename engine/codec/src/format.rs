@@ -1,7 +1,8 @@
 //! What the values of a topic are: a codec and a schema, as one thing that reads and writes.
 //!
 //! Called by pipelines (typed edges, sinks), wasm (values that a guest asks for while only
-//! columns hold them), storage (typed columns of the tier) and sql (hot rows). One per edge, cheap to clone, shared between threads.
+//! columns hold them), storage (typed columns of the tier) and sql (hot rows). One per edge, cheap
+//! to clone, shared between threads.
 //! Invariants: what `encode` writes, `decode` reads back to the same columns (floats are finite, see
 //! [`finite`]); decoding keeps the
 //! row count, and whether a row is good does not depend on the columns asked for.

@@ -23,8 +23,8 @@ fn format() -> Format {
     Format::new(PayloadCodec::Csv, Arc::new(schema.unwrap())).unwrap()
 }
 
-/// Values a line each in (`␊` is a line end inside one); what each is in JSON, how it is written
-/// again, or its error, out.
+/// Values a line each in (`␊` is a line end inside one); what each is in JSON and, behind `=`, how it
+/// is written again, or its error, out.
 fn check(values: &str, expected: &str) {
     let format = format();
     let rows: Vec<String> = values
@@ -44,7 +44,7 @@ fn check(values: &str, expected: &str) {
                 let text =
                     |array: &BinaryArray| String::from_utf8_lossy(array.value(row)).into_owned();
                 let (json, csv) = (text(&json), text(&csv).replace('\n', "␊"));
-                writeln!(out, "{json} {csv}").unwrap();
+                writeln!(out, "{json}\n= {csv}").unwrap();
             }
         }
     }
@@ -58,19 +58,25 @@ fn reads_and_writes() {
     check(
         r#"
         true,1,1.5,plain,YQ==,2013-01-01T05:17:00Z
-        false,-9223372036854775808,1e3,"a ""b"", c␊d",,5
+        false,-7,1e3,"a ""b"", c␊d",,5
         ,,,,,
         ,,,"",,␊
         "true","7","7","7","","1970-01-01T00:00:00+01:00"
         ,,7,a "b" c,,
         "#,
         r#"
-        {"b":true,"i":1,"f":1.5,"s":"plain","x":"YQ==","t":"2013-01-01T05:17:00.000000Z"} true,1,1.5,plain,YQ==,2013-01-01T05:17:00.000000Z
-        {"b":false,"i":-9223372036854775808,"f":1000.0,"s":"a \"b\", c\nd","x":null,"t":"1970-01-01T00:00:00.000005Z"} false,-9223372036854775808,1000.0,"a ""b"", c␊d",,1970-01-01T00:00:00.000005Z
-        {"b":null,"i":null,"f":null,"s":null,"x":null,"t":null} ,,,,,
-        {"b":null,"i":null,"f":null,"s":"","x":null,"t":null} ,,,"",,
-        {"b":true,"i":7,"f":7.0,"s":"7","x":"","t":"1969-12-31T23:00:00.000000Z"} true,7,7.0,7,"",1969-12-31T23:00:00.000000Z
-        {"b":null,"i":null,"f":7.0,"s":"a \"b\" c","x":null,"t":null} ,,7.0,"a ""b"" c",,
+        {"b":true,"i":1,"f":1.5,"s":"plain","x":"YQ==","t":"2013-01-01T05:17:00.000000Z"}
+        = true,1,1.5,plain,YQ==,2013-01-01T05:17:00.000000Z
+        {"b":false,"i":-7,"f":1000.0,"s":"a \"b\", c\nd","x":null,"t":"1970-01-01T00:00:00.000005Z"}
+        = false,-7,1000.0,"a ""b"", c␊d",,1970-01-01T00:00:00.000005Z
+        {"b":null,"i":null,"f":null,"s":null,"x":null,"t":null}
+        = ,,,,,
+        {"b":null,"i":null,"f":null,"s":"","x":null,"t":null}
+        = ,,,"",,
+        {"b":true,"i":7,"f":7.0,"s":"7","x":"","t":"1969-12-31T23:00:00.000000Z"}
+        = true,7,7.0,7,"",1969-12-31T23:00:00.000000Z
+        {"b":null,"i":null,"f":7.0,"s":"a \"b\" c","x":null,"t":null}
+        = ,,7.0,"a ""b"" c",,
         "#,
     );
 }
