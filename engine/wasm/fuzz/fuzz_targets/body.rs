@@ -88,10 +88,8 @@ fn wat() -> String {
             "" => (String::new(), ["", ""]),
             result => (format!(" (result {result})"), ["(drop ", ")"]),
         };
-        imports += &format!(
-            "(import \"rustmq:etl/{interface}@{}\" \"{name}\" (func $call{number} (param{params}){returns}))\n",
-            world::VERSION
-        );
+        let from = format!("\"rustmq:etl/{interface}@{}\" \"{name}\"", world::VERSION);
+        imports += &format!("(import {from} (func $call{number} (param{params}){returns}))\n");
         let given: String = arguments.chars().enumerate().map(argument).collect();
         let call = format!("{}(call $call{number}{given}){}", drop[0], drop[1]);
         code = format!("(block $is{number} {code}) {call} (br $next)\n");
@@ -150,7 +148,8 @@ fn module() -> &'static (Host, Module) {
 }
 
 fn schema() -> Arc<Schema> {
-    let schema = r#"[{"name":"i","type":"int64"},{"name":"f","type":"float64"},{"name":"s","type":"string"}]"#;
+    let schema = r#"[{"name": "i", "type": "int64"}, {"name": "f", "type": "float64"},
+                     {"name": "s", "type": "string"}]"#;
     let schema = serde_json::from_str(schema).expect("it is JSON");
     Arc::new(Schema::from_json(&schema).expect("it is a schema"))
 }
