@@ -14,17 +14,17 @@ use arrow::array::BinaryArray;
 use arrow::record_batch::RecordBatch;
 use codec::{EncodeError, Format};
 use model::ids::Offset;
-use model::rows::{Rows, RowsError};
+use model::rows::{Rows, RowsBuilder, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Emission, Guest, Input, Labels, Limits, Metrics, Module, OpenContext, Outcome, ProcessError,
-    Retry,
+    Emission, Entry, Guest, Input, Keyed, Labels, Limits, Metrics, Module, OpenContext, Outcome,
+    ProcessError, Retry,
 };
 
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
 use crate::compile::field_type;
-use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
+use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT, TIMERS_PER_CALL_MAX};
 
 /// What a lane needs to open the guest of a node, as often as it dies.
 #[derive(Clone)]
@@ -123,6 +123,26 @@ pub(crate) struct Call<'a> {
     pub port_bytes_max: usize,
     /// Pieces of each port, in order.
     pub ports: &'a mut [Made],
+    /// What the module keeps, of modules that do.
+    pub keyed: Option<&'a mut Keyed>,
+}
+
+/// As the input of a call: what fired, not rows of an edge.
+const TIMERS: u16 = u16::MAX;
+
+fn entry(input: u16) -> Entry {
+    match input {
+        TIMERS => Entry::Timers,
+        _ => Entry::Process,
+    }
+}
+
+/// For rows that of the batch before; for timers the one that made them due.
+fn watermark(keyed: Option<&Keyed>, input: u16) -> i64 {
+    keyed.map_or(i64::MIN, |keyed| match entry(input) {
+        Entry::Process => keyed.watermark(),
+        Entry::Timers => keyed.moved(),
+    })
 }
 
 /// The rows of one call of the guest.
@@ -161,9 +181,13 @@ impl Call<'_> {
                 unwritten: part.unwritten.as_ref(),
                 offsets: &offsets[from..from + len],
                 input,
-                watermark: i64::MIN,
+                watermark: watermark(self.keyed.as_deref(), input),
             };
-            let error = match guest.process(given) {
+            let answer = match &mut self.keyed {
+                Some(keyed) => guest.process_with(given, entry(input), keyed),
+                None => guest.process(given),
+            };
+            let error = match answer {
                 Ok(outcome) => {
                     let given = Given {
                         input,
@@ -171,6 +195,7 @@ impl Call<'_> {
                     };
                     match self.kept(warm, &given, outcome)? {
                         None => {
+                            self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
                             warm.earn(len as u32);
                             continue;
                         }
@@ -178,6 +203,7 @@ impl Call<'_> {
                     }
                 }
                 Err(ProcessError::Failed { code, message }) => {
+                    self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
                     self.report.fault(format!("{code}: {message}"));
                     self.failed(chunk, from, len, code, message);
                     continue;
@@ -185,6 +211,7 @@ impl Call<'_> {
                 Err(error) => error,
             };
             warm.guest = None;
+            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
             self.report.fault(error.to_string());
             if len > 1 {
                 let half = len / 2;
@@ -193,6 +220,35 @@ impl Call<'_> {
             } else {
                 self.lethal(warm, chunk, from, &error);
             }
+        }
+        Ok(())
+    }
+
+    /// Calls the guest with the timers that the batch's rows made due; each fires once, whatever
+    /// becomes of it. They count as rows of the last one, which moved the watermark or came after
+    /// it. Those that are set meanwhile wait for the next batch.
+    pub fn timers(&mut self, warm: &mut Warm) -> Result<(), OperatorError> {
+        let Some(keyed) = self.keyed.as_deref_mut() else {
+            return Ok(());
+        };
+        let due = keyed.due();
+        let Some(last) = self.offsets.len().checked_sub(1) else {
+            return Ok(());
+        };
+        for some in due.chunks(TIMERS_PER_CALL_MAX) {
+            let mut rows = RowsBuilder::new();
+            for timer in some {
+                rows.push(timer.time, Some(&timer.key), None, &[]);
+            }
+            let fired = Chunk {
+                rows: rows.finish(),
+                origins: vec![last as u32; some.len()],
+                ..Chunk::empty()
+            };
+            if let Some(keyed) = self.keyed.as_deref_mut() {
+                keyed.fire(some);
+            }
+            self.run(warm, TIMERS, &fired)?;
         }
         Ok(())
     }

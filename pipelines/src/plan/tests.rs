@@ -17,6 +17,7 @@ fn check(text: &str, digest: &str, expected: &str) {
     let previous = Previous {
         spec: &old,
         modules: &before,
+        kept: &Kept::new(),
     };
     let plan = plan(&spec(text), &digests(digest), Some(previous), None);
     let changes: Vec<String> = plan
