@@ -157,6 +157,11 @@ impl Module {
         &self.info
     }
 
+    /// The state of one lane, empty. It counts as memory of the modules.
+    pub fn keyed(&self, limits: &Limits, schema: u32) -> Keyed {
+        Keyed::new(limits, schema).counted(&self.shared.memory)
+    }
+
     /// Instantiates and calls the guest's `open`.
     pub fn open(&self, context: &OpenContext, limits: &Limits) -> Result<Guest, OpenError> {
         for (what, count) in [

@@ -168,7 +168,7 @@ impl Limits {
     }
 }
 
-/// Linear memory of all live modules of a host.
+/// Linear memory and state of all live modules of a host.
 #[derive(Debug)]
 pub(crate) struct MemoryInUse {
     bytes_max: usize,
@@ -183,6 +183,14 @@ impl MemoryInUse {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn bytes_max(&self) -> usize {
@@ -228,7 +236,7 @@ impl Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         let bytes = self.memory_used;
-        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.sub(bytes);
     }
 }
 
@@ -247,7 +255,7 @@ impl ResourceLimiter for Limiter {
             return Ok(false);
         }
         let grown = used - self.memory_used;
-        self.all.bytes.fetch_add(grown, Ordering::Relaxed);
+        self.all.add(grown);
         self.memory_used = used;
         Ok(true)
     }

@@ -10,13 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use wasmtime::{Error, Result};
 
 use crate::error::Fault;
 use crate::limits::{
-    Limits, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX, STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX,
-    STATE_VALUE_BYTES_MAX,
+    Limits, MemoryInUse, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX, STATE_READ_BYTES_MAX,
+    STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
 };
 
 /// First bytes of keys in the changelog: what is known of the state itself, entries, timers.
@@ -64,6 +65,28 @@ impl Sums {
     }
 }
 
+/// What is held, as part of the memory of all modules.
+#[derive(Debug)]
+struct Account {
+    all: Arc<MemoryInUse>,
+    bytes: usize,
+}
+
+impl Account {
+    fn set(&mut self, bytes: usize) {
+        self.all.add(bytes);
+        self.all.sub(self.bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.all.sub(self.bytes);
+    }
+}
+
+/// See the head of this file. `Default` is what stands in while a call has it.
 #[derive(Debug, Default)]
 pub struct Keyed {
     base: BTreeMap<Bytes, Bytes>,
@@ -76,6 +99,7 @@ pub struct Keyed {
     /// Of the lane, committed or about to be.
     watermark: i64,
     moved: i64,
+    account: Option<Account>,
 }
 
 /// Entries of a scan.
@@ -95,6 +119,18 @@ impl Keyed {
             watermark: i64::MIN,
             moved: i64::MIN,
             ..Keyed::default()
+        }
+    }
+
+    /// The same, counted as memory of the modules.
+    pub(crate) fn counted(self, all: &Arc<MemoryInUse>) -> Keyed {
+        let account = Account {
+            all: Arc::clone(all),
+            bytes: 0,
+        };
+        Keyed {
+            account: Some(account),
+            ..self
         }
     }
 
@@ -127,6 +163,7 @@ impl Keyed {
             Some(value) => self.base.insert(key.into(), value.into()),
             None => self.base.remove(key),
         };
+        self.count();
         Ok(())
     }
 
@@ -178,6 +215,14 @@ impl Keyed {
         let sums = std::mem::take(&mut self.sums[1]);
         self.sums[0].add(sums);
         self.watermark = self.moved;
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let bytes = self.sums[0].bytes.max(0) as usize;
+        if let Some(account) = &mut self.account {
+            account.set(bytes);
+        }
     }
 
     /// What the batch changed, as records of the changelog.

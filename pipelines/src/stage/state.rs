@@ -156,7 +156,7 @@ async fn load(log: &dyn TopicLog, node: &StageNode, lane: u32) -> Result<Option<
     let (Some(kept), Op::Wasm(program)) = (&node.kept, &node.op) else {
         return Ok(None);
     };
-    let mut keyed = Keyed::new(&program.limits, kept.schema);
+    let mut keyed = program.module.keyed(&program.limits, kept.schema);
     let partition = PartitionId::new(kept.topic, lane);
     let bounds = log.bounds(partition)?;
     let mut at = bounds.start;

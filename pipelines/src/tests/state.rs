@@ -84,23 +84,22 @@ impl Setup {
 
     /// The same, and what came out of both lanes since `from` rows ago, as `key value`.
     async fn out(&self, rows: &[(&str, i64, &str)]) -> Vec<String> {
-        let before = self.all().len();
+        let before = [0, 1].map(|lane| self.lane(lane).len());
         self.produce(rows);
         until(&self.runtime, done).await;
-        self.all().split_off(before)
+        let new = |lane: usize| self.lane(lane as u32).split_off(before[lane]);
+        [new(0), new(1)].concat()
     }
 
-    /// What came out, in the order of the log where it is of one key.
+    /// All that came out; of one key in the order of the log.
     fn all(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for lane in 0..2 {
-            let rows = self.world.log.rows(self.world.partition("out", lane));
-            all.extend(
-                rows.records()
-                    .map(|r| format!("{} {}", text(r.key), text(r.value))),
-            );
-        }
-        all
+        [self.lane(0), self.lane(1)].concat()
+    }
+
+    fn lane(&self, lane: u32) -> Vec<String> {
+        let rows = self.world.log.rows(self.world.partition("out", lane));
+        let row = |r: model::rows::RecordRef<'_>| format!("{} {}", text(r.key), text(r.value));
+        rows.records().map(row).collect()
     }
 
     async fn restart(&mut self) {
