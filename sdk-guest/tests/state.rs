@@ -121,7 +121,7 @@ fn windows_are_told_once_in_order_of_their_ends() {
     assert_eq!(told(&out), expected);
     assert!(out.rows.iter().all(|row| row.parent == 1));
     assert!(lane.run([row("c", 27)]).rows.is_empty());
-    assert_eq!(lane.keys().len(), 1);
+    assert_eq!(lane.keys().len(), 2);
 }
 
 mod plain {
