@@ -25,9 +25,9 @@ fn again() -> Vec<u8> {
 /// The same code, which says that it keeps its state in another way.
 fn other_schema() -> Vec<u8> {
     let (old, new) = (b"\"state_schema\":1", b"\"state_schema\":2");
-    let at = KEEPS.windows(old.len()).position(|part| part == old);
     let mut bytes = KEEPS.to_vec();
-    let at = at.expect("it says so");
+    let at = KEEPS.windows(old.len()).rposition(|part| part == old);
+    let at = at.expect("its section says so");
     bytes[at..at + new.len()].copy_from_slice(new);
     bytes
 }
