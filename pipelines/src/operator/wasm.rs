@@ -14,17 +14,18 @@ use arrow::array::BinaryArray;
 use arrow::record_batch::RecordBatch;
 use codec::{EncodeError, Format};
 use model::ids::Offset;
-use model::rows::{Rows, RowsBuilder, RowsError};
+use model::rows::{Rows, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Emission, Entry, Guest, Input, Keyed, Labels, Limits, Metrics, Module, OpenContext, Outcome,
+    Emission, Guest, Input, Keyed, Labels, Limits, Metrics, Module, OpenContext, Outcome,
     ProcessError, Retry,
 };
 
+use super::timers::{entry, watermark};
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
 use crate::compile::field_type;
-use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT, TIMERS_PER_CALL_MAX};
+use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
 
 /// What a lane needs to open the guest of a node, as often as it dies.
 #[derive(Clone)]
@@ -127,24 +128,6 @@ pub(crate) struct Call<'a> {
     pub keyed: Option<&'a mut Keyed>,
 }
 
-/// As the input of a call: what fired, not rows of an edge.
-const TIMERS: u16 = u16::MAX;
-
-fn entry(input: u16) -> Entry {
-    match input {
-        TIMERS => Entry::Timers,
-        _ => Entry::Process,
-    }
-}
-
-/// For rows that of the batch before; for timers the one that made them due.
-fn watermark(keyed: Option<&Keyed>, input: u16) -> i64 {
-    keyed.map_or(i64::MIN, |keyed| match entry(input) {
-        Entry::Process => keyed.watermark(),
-        Entry::Timers => keyed.moved(),
-    })
-}
-
 /// The rows of one call of the guest.
 struct Given<'a> {
     input: u16,
@@ -220,35 +203,6 @@ impl Call<'_> {
             } else {
                 self.lethal(warm, chunk, from, &error);
             }
-        }
-        Ok(())
-    }
-
-    /// Calls the guest with the timers that the batch's rows made due; each fires once, whatever
-    /// becomes of it. They count as rows of the last one, which moved the watermark or came after
-    /// it. Those that are set meanwhile wait for the next batch.
-    pub fn timers(&mut self, warm: &mut Warm) -> Result<(), OperatorError> {
-        let Some(keyed) = self.keyed.as_deref_mut() else {
-            return Ok(());
-        };
-        let due = keyed.due();
-        let Some(last) = self.offsets.len().checked_sub(1) else {
-            return Ok(());
-        };
-        for some in due.chunks(TIMERS_PER_CALL_MAX) {
-            let mut rows = RowsBuilder::new();
-            for timer in some {
-                rows.push(timer.time, Some(&timer.key), None, &[]);
-            }
-            let fired = Chunk {
-                rows: rows.finish(),
-                origins: vec![last as u32; some.len()],
-                ..Chunk::empty()
-            };
-            if let Some(keyed) = self.keyed.as_deref_mut() {
-                keyed.fire(some);
-            }
-            self.run(warm, TIMERS, &fired)?;
         }
         Ok(())
     }

@@ -106,14 +106,11 @@ fn node_of(
     place: &BTreeMap<usize, usize>,
 ) -> Result<StageNode, NoTopic> {
     let (name, node) = graph.node(compiled.number);
-    let names = node.ports();
-    let ports = names
-        .iter()
-        .zip(&compiled.ports)
-        .map(|(name, fields)| Port {
-            name: name.to_string(),
-            format: format(fields).cloned(),
-        });
+    let ports = node.ports().into_iter().zip(&compiled.ports);
+    let ports = ports.map(|(name, fields)| Port {
+        name: name.to_string(),
+        format: format(fields).cloned(),
+    });
     let ports = ports.collect();
     let (mut module, mut kept) = (None, None);
     let op = match (&compiled.program, node) {

@@ -1,8 +1,9 @@
 //! What a batch of a lane wrote, as one atomic commit.
 //!
-//! Called by: `lane`, on the worker thread. Pure. Invariants: outputs, dead letters, what modules keep
-//! and the input position go into one `Commit`, and the position is refused unless it still is where the batch
-//! began: that is exactly once. The position's metadata names the generation that did the work.
+//! Called by: `lane`, on the worker thread. Pure. Invariants: outputs, dead letters, what modules
+//! keep and the input position go into one `Commit`, and the position is refused unless it still is
+//! where the batch began: that is exactly once. The position's metadata names the generation that
+//! did the work.
 
 use model::batch::EncodeError;
 use model::ids::{Offset, PartitionId};

@@ -222,11 +222,10 @@ impl Lane {
             let rows = input.offsets.len() as u32;
             let ready = self.work(Arc::new(input), from, flight).await?;
             if let Some(commit) = ready.commit {
-                let generation = self.generation();
                 let sent = Sent {
                     next: ready.next,
                     first,
-                    generation,
+                    generation: self.generation(),
                     rows,
                     counts: ready.counts,
                     sample: ready.sample,

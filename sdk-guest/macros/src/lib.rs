@@ -166,8 +166,7 @@ fn expand(
     let visibility = &function.vis;
     let params = params.map_or_else(|| quote!(::rustmq::rt::NoParams), |ty| quote!(#ty));
     // the same call with arguments of which only the types count
-    let nevers = arguments.iter().map(|_| quote!(::rustmq::rt::never()));
-    let nevers: Vec<Tokens> = nevers.collect();
+    let nevers = vec![quote!(::rustmq::rt::never()); arguments.len()];
     let take = taken.take(name, &nevers);
     let ports = ports(function, shape);
     let (make, loop_) = looped(function, shape, taken, (arguments, &nevers), kept.is_some());
@@ -300,9 +299,7 @@ fn looped(
         true => quote! {
             state.begin_row();
             let done: ::core::result::Result<#done, ::rustmq::Reject> = (|| { #read #body })();
-            if done.is_err() {
-                state.undo_row();
-            }
+            if done.is_err() { state.undo_row(); }
             done
         },
     };
