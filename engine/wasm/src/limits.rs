@@ -52,6 +52,8 @@ pub const STATE_ENTRY_BYTES: usize = 96;
 pub const STATE_KEYS_MAX: usize = 100_000;
 pub const STATE_SCAN_ENTRIES_MAX: usize = 10_000;
 pub const STATE_READ_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of keys and values that one call changes: with its outputs they are one entry of the log.
+pub const STATE_CHANGED_BYTES_MAX: usize = 64 << 20;
 
 /// Stack of a guest, in bytes; the same for all.
 pub const STACK_BYTES: usize = 512 << 10;

@@ -16,8 +16,8 @@ use wasmtime::{Error, Result};
 
 use crate::error::Fault;
 use crate::limits::{
-    Limits, MemoryInUse, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX, STATE_READ_BYTES_MAX,
-    STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
+    Limits, MemoryInUse, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX,
+    STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
 };
 
 /// First bytes of keys in the changelog: what is known of the state itself, entries, timers.
@@ -93,6 +93,8 @@ pub struct Keyed {
     batch: Layer,
     call: Layer,
     sums: [Sums; 3],
+    /// Keys and values in `call`.
+    changed: usize,
     bytes_max: usize,
     timers_max: usize,
     schema: u32,
@@ -194,6 +196,7 @@ impl Keyed {
     /// What the call changed is part of the batch.
     pub fn keep_call(&mut self) {
         self.batch.append(&mut self.call);
+        self.changed = 0;
         let sums = std::mem::take(&mut self.sums[2]);
         self.sums[1].add(sums);
     }
@@ -201,6 +204,7 @@ impl Keyed {
     /// The call never happened.
     pub fn drop_call(&mut self) {
         self.call.clear();
+        self.changed = 0;
         self.sums[2] = Sums::default();
     }
 
@@ -374,6 +378,16 @@ impl Keyed {
             let timers = (total.timers + sums.timers).max(0) as usize;
             limit("timers", timers, self.timers_max)?;
         }
+        let held = |key: &[u8], value: Option<usize>| key.len() + value.unwrap_or_default();
+        let replaced = self.call.get(key.as_slice());
+        let replaced = replaced.map_or(0, |old| held(&key, old.as_ref().map(|v| v.len())));
+        let changed = self.changed - replaced + held(&key, value.map(<[u8]>::len));
+        limit(
+            "bytes of state changed in one call",
+            changed,
+            STATE_CHANGED_BYTES_MAX,
+        )?;
+        self.changed = changed;
         self.sums[2].add(sums);
         self.call.insert(key.into(), value.map(Into::into));
         Ok(())

@@ -156,6 +156,19 @@ fn bombs_and_floods_are_contained() {
         );
     }
     assert_eq!(host().memory_bytes(), before);
+    // one that may keep more still changes no more than an entry of the log holds
+    let limits = Limits {
+        state_bytes: 1 << 30,
+        deadline_ms: 10_000,
+        ..Limits::default()
+    };
+    let keyed = &mut Keyed::new(&limits, 1);
+    let ended = call(&mut keeps(&limits), keyed, &[("evil", "hoard")]).expect_err("hoard");
+    assert!(
+        ended.contains("67108864 bytes of state changed in one call"),
+        "{ended}"
+    );
+    assert_eq!(keyed.bytes(), 0);
 }
 
 #[test]
