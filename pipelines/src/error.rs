@@ -53,6 +53,8 @@ pub enum CanaryError {
     Load(String),
     #[error("the module does not open in node `{node}`: {why}")]
     Open { node: String, why: String },
+    #[error("modules that keep state have no canary yet: what they keep is the running version's")]
+    Stateful,
     #[error("the pipeline was changed meanwhile; try again")]
     Changed,
     #[error("no thread for it: {0}")]

@@ -40,6 +40,8 @@ pub const BREAKER_ROWS_MAX: u32 = 32;
 /// Most bytes of rows that a module puts on one output for one batch, in all its calls together:
 /// what arrays can hold.
 pub const PORT_BYTES_MAX: usize = i32::MAX as usize;
+/// Timers that fire in one call of a module.
+pub const TIMERS_PER_CALL_MAX: usize = 1_000;
 /// Good rows that win back one of `BREAKER_ROWS_MAX`.
 pub const BREAKER_ROWS_PER_CREDIT: u32 = 100;
 /// First and longest wait after a log error that says "try again", in milliseconds.

@@ -8,18 +8,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::catalog::PipelineRecord;
+use model::catalog::{Catalog, PipelineRecord};
 use model::diagnostic::Diagnostic;
 use model::ids::Digest;
+use model::topic::TopicSpec;
 use wasm::{Grants, Host, Metrics, Module};
 
 use crate::compile::{Compiled, Topics, compile};
 use crate::graph::{Complaints, Graph};
+use crate::plan::Kept;
 use crate::runtime::Deps;
 use crate::spec::types::{ModuleSource, Node};
 use crate::spec::yaml::Pos;
 use crate::spec::{Broken, Spec, parse, sorted};
-use crate::stage::build::{edges, program};
+use crate::stage::build::{edges, kept_schema, program};
+use crate::stage::state::{state_spec, state_topic};
 
 /// A pipeline of which nothing but its topics can be missing.
 pub struct Prepared {
@@ -27,6 +30,8 @@ pub struct Prepared {
     pub(crate) record: PipelineRecord,
     pub(crate) compiled: Vec<Compiled>,
     pub(crate) modules: BTreeMap<String, Module>,
+    /// Nodes that keep state, and the topic of the source that each is reached from.
+    keepers: Vec<(String, String)>,
     warnings: Vec<Diagnostic>,
 }
 
@@ -42,6 +47,23 @@ impl Prepared {
     /// What is not an error but should be known.
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
+    }
+
+    /// The internal topics that its nodes keep their state in, one partition a lane. The topics of its
+    /// sources must be there.
+    pub fn state_topics(&self, catalog: &Catalog) -> Vec<(String, TopicSpec)> {
+        let topic = |(node, source): &(String, String)| {
+            let partitions = catalog.topic(source).map_or(1, |t| t.spec.partitions);
+            let name = state_topic(&self.record.name, node);
+            (name, state_spec(partitions))
+        };
+        self.keepers.iter().map(topic).collect()
+    }
+
+    /// Which of its modules keep state.
+    pub(crate) fn kept(&self) -> Kept {
+        let kept = |module: &Module| Some((module.digest(), kept_schema(module)?));
+        self.modules.values().filter_map(kept).collect()
     }
 
     /// The generation that the catalog gave, which is known only after it took the record.
@@ -79,6 +101,7 @@ pub(crate) async fn prepare(
         compile(&graph, &topics, &mut unheard)
     };
     let modules = modules(deps, &spec, &compiled, record).await?;
+    let keepers = keepers(&spec, &modules)?;
     let record = PipelineRecord {
         name: spec.name().to_string(),
         ..record.clone()
@@ -88,8 +111,57 @@ pub(crate) async fn prepare(
         record,
         compiled,
         modules,
+        keepers,
         warnings,
     })
+}
+
+/// The nodes that keep state, each with the topic whose partitions are its lanes.
+fn keepers(
+    spec: &Spec,
+    modules: &BTreeMap<String, Module>,
+) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
+    let broken = Broken::default();
+    let mut unheard = Complaints {
+        spec,
+        list: Vec::new(),
+    };
+    let graph = Graph::new(spec, &broken, &mut unheard);
+    let (mut keepers, mut errors) = (Vec::new(), Vec::new());
+    for (number, (name, node)) in spec.nodes.0.iter().enumerate() {
+        let Node::Wasm(wasm) = node else { continue };
+        let module = modules.get(&wasm.module.value);
+        if module.and_then(kept_schema).is_none() {
+            continue;
+        }
+        let sources = graph.sources().into_iter();
+        let sources = sources.filter(|source| graph.reached(*source).contains(&number));
+        let topics: Vec<String> = sources
+            .filter_map(|source| match graph.node(source).1 {
+                Node::Source(source) => Some(source.topic.value.clone()),
+                _ => None,
+            })
+            .collect();
+        let [topic] = &topics[..] else {
+            let message = format!(
+                "node `{name}` keeps state, which belongs to the partitions of one source; it is \
+                 reached from {}",
+                topics.len()
+            );
+            errors.push(Diagnostic::error(
+                &spec.file,
+                name.at.line,
+                name.at.column,
+                message,
+            ));
+            continue;
+        };
+        keepers.push((name.value.clone(), topic.clone()));
+    }
+    match errors.is_empty() {
+        true => Ok(keepers),
+        false => Err(sorted(errors)),
+    }
 }
 
 /// Loads what the nodes use, and opens each node's module once.

@@ -20,7 +20,7 @@ use wasm::{Metric, Metrics};
 use crate::canary::report::CanaryReport;
 use crate::canary::{Canary, Of, Slot, Until, candidate};
 use crate::error::{CanaryError, RemoveError, StartError};
-use crate::plan::{Previous, Reload, plan};
+use crate::plan::{Kept, Previous, Reload, plan};
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
 use crate::spec::types::{ModuleSource, Node, Start};
@@ -63,6 +63,8 @@ struct Running {
     record: PipelineRecord,
     stages: BTreeMap<String, RunningStage>,
     canary: Slot,
+    /// Which of its modules keep state.
+    kept: Kept,
 }
 
 impl Running {
@@ -184,9 +186,12 @@ impl Runtime {
     fn refused(&self, prepared: &Prepared) -> Option<String> {
         let running = self.running();
         let old = running.get(&prepared.record.name)?;
+        let mut kept = old.kept.clone();
+        kept.extend(prepared.kept());
         let previous = Previous {
             spec: &old.spec,
             modules: &old.record.modules,
+            kept: &kept,
         };
         let plan = plan(
             &prepared.spec,
@@ -320,6 +325,7 @@ impl Runtime {
             kept.insert(stage.name.clone(), entry);
         }
         let entry = Running {
+            kept: prepared.kept(),
             spec: prepared.spec,
             record: prepared.record,
             stages: kept,
@@ -350,6 +356,7 @@ impl Runtime {
                 modules: stage.modules.clone(),
                 fault: None,
                 handovers: Default::default(),
+                kept: Default::default(),
             };
             let shared = Shared {
                 status: Arc::new(Mutex::new(status)),
@@ -483,6 +490,10 @@ impl Runtime {
         let number = stage.nodes.iter().position(|n| n.name == node);
         let program = number.and_then(|number| candidate(&stage, number, &module));
         let program = program.ok_or(CanaryError::Changed)?;
+        let keeps = number.is_some_and(|number| stage.nodes[number].kept.is_some());
+        if keeps || module.info().stateful {
+            return Err(CanaryError::Stateful);
+        }
         let open = move || program.open(0, Metrics::default()).map(|_| ());
         let opened = tokio::task::spawn_blocking(open).await;
         let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));

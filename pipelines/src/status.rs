@@ -105,6 +105,20 @@ pub struct LaneStatus {
     pub fault: Option<String>,
     /// Hand-overs between generations, oldest first.
     pub handovers: VecDeque<Handover>,
+    /// What modules keep, by node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<String, StateStatus>,
+}
+
+/// What a module keeps in a lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStatus {
+    /// Timers too.
+    pub entries: u64,
+    /// About what they take.
+    pub bytes: u64,
+    /// Microseconds since the epoch, UTC; none before the first batch.
+    pub watermark: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,6 +119,7 @@ pub struct Description {
     version: &'static str,
     params: Option<&'static Schema>,
     ports: Option<&'static [&'static str]>,
+    state_schema: Option<u32>,
 }
 
 impl Description {
@@ -129,6 +130,7 @@ impl Description {
             version,
             params: M::PARAMS,
             ports: M::PORTS,
+            state_schema: M::STATE_SCHEMA,
         }
     }
 
@@ -166,8 +168,12 @@ impl Description {
             Some(ports) => out.list(ports),
             None => out.text("null"),
         }
-        // a module of the world `transform` keeps no state
-        out.text(",\"state_schema\":null}");
+        out.text(",\"state_schema\":");
+        match self.state_schema {
+            Some(version) => out.number(version),
+            None => out.text("null"),
+        }
+        out.text("}");
     }
 }
 
@@ -265,6 +271,16 @@ impl<const N: usize> Out<N> {
         self.text("\"");
         self.text(text);
         self.text("\"");
+    }
+
+    const fn number(&mut self, number: u32) {
+        if number >= 10 {
+            self.number(number / 10);
+        }
+        if self.len < N {
+            self.bytes[self.len] = b'0' + (number % 10) as u8;
+        }
+        self.len += 1;
     }
 
     const fn comma(&mut self, before: usize) {

@@ -54,6 +54,8 @@
 //!   pipeline's status
 //! - [`macro@Params`] says what the node's `params` may be: the server checks them, and `module inspect`
 //!   shows them
+//! - a further parameter `&mut` [`State`] makes a function one that keeps something from batch to
+//!   batch, by key; [`Stateful`] is the level below, with timers
 //! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
 //! - [`testing`] runs a module natively, with neither broker nor WebAssembly
 //!
@@ -69,6 +71,7 @@ mod record;
 pub mod row;
 #[doc(hidden)]
 pub mod rt;
+mod state;
 mod telemetry;
 mod time;
 mod typed;
@@ -91,6 +94,9 @@ pub use outbox::Outbox;
 pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
 pub use row::{Cell, FromColumns, ToColumns};
 pub use rustmq_sdk_macros::{Params, Port, Row, filter, flat_map, map, route};
+#[doc(hidden)]
+pub use state::Keeping;
+pub use state::{State, Stateful};
 pub use telemetry::{Counter, Histogram, Level, log, log_enabled};
 pub use time::{Timestamp, TimestampError};
 pub use typed::{Bools, Columnar, Field, FieldType, Floats, Ints};
@@ -102,6 +108,9 @@ pub trait Module: Sized {
     const PARAMS: Option<&'static describe::Schema> = None;
     /// The outputs that the module names: a node must declare them. `None`: not said.
     const PORTS: Option<&'static [&'static str]> = None;
+    /// Version of the schema of its state; of a [`Stateful`] only.
+    #[doc(hidden)]
+    const STATE_SCHEMA: Option<u32> = None;
 
     /// Called once, before the first batch. An error stops the node with its message.
     fn open(context: &Context) -> Result<Self, Failure>;
@@ -118,43 +127,75 @@ macro_rules! export {
         const _: () = {
             static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
 
-            #[unsafe(export_name = "rustmq:etl/module@0.1.1#open")]
-            extern "C" fn open(context: u32) -> *const u8 {
-                SLOT.open(context)
-            }
-
-            #[unsafe(export_name = "rustmq:etl/module@0.1.1#process")]
-            extern "C" fn process(rows: u32, out: u32) -> *const u8 {
-                SLOT.process(rows, out)
-            }
-
-            // WASI's libc brings its own
-            #[cfg(not(target_os = "wasi"))]
-            #[unsafe(export_name = "cabi_realloc")]
-            unsafe extern "C" fn realloc(
-                old: *mut u8,
-                old_len: usize,
-                align: usize,
-                new_len: usize,
-            ) -> *mut u8 {
-                // SAFETY: the host calls it as the canonical ABI says
-                unsafe { $crate::rt::realloc(old, old_len, align, new_len) }
-            }
-
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.1:transform")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.2:transform")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
-            const DESCRIPTION: $crate::describe::Description =
-                $crate::describe::Description::of::<$module>(
-                    env!("CARGO_PKG_NAME"),
-                    env!("CARGO_PKG_VERSION"),
-                );
+            $crate::exports!($module);
+        };
+    };
+}
+
+/// The same of a [`Stateful`].
+#[macro_export]
+macro_rules! export_stateful {
+    ($module:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            static SLOT: $crate::rt::Slot<$crate::Keeping<$module>> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "rustmq:describe")]
-            static DESCRIBE: [u8; DESCRIPTION.len()] = DESCRIPTION.json();
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.2:stateful")]
+            static COMPONENT_TYPE: [u8; $crate::rt::STATEFUL_TYPE.len()] =
+                *$crate::rt::STATEFUL_TYPE;
+
+            #[unsafe(export_name = "rustmq:etl/timed@0.1.2#on-timers")]
+            extern "C" fn on_timers(fired: u32, out: u32) -> *const u8 {
+                SLOT.on_timers(fired, out)
+            }
+
+            $crate::exports!($crate::Keeping<$module>);
         };
+    };
+}
+
+/// What both export: the functions of `module`, memory, what it says of itself.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! exports {
+    ($module:ty) => {
+        #[unsafe(export_name = "rustmq:etl/module@0.1.2#open")]
+        extern "C" fn open(context: u32) -> *const u8 {
+            SLOT.open(context)
+        }
+
+        #[unsafe(export_name = "rustmq:etl/module@0.1.2#process")]
+        extern "C" fn process(rows: u32, out: u32) -> *const u8 {
+            SLOT.process(rows, out)
+        }
+
+        // WASI's libc brings its own
+        #[cfg(not(target_os = "wasi"))]
+        #[unsafe(export_name = "cabi_realloc")]
+        unsafe extern "C" fn realloc(
+            old: *mut u8,
+            old_len: usize,
+            align: usize,
+            new_len: usize,
+        ) -> *mut u8 {
+            // SAFETY: the host calls it as the canonical ABI says
+            unsafe { $crate::rt::realloc(old, old_len, align, new_len) }
+        }
+
+        const DESCRIPTION: $crate::describe::Description =
+            $crate::describe::Description::of::<$module>(
+                env!("CARGO_PKG_NAME"),
+                env!("CARGO_PKG_VERSION"),
+            );
+
+        #[used]
+        #[unsafe(link_section = "rustmq:describe")]
+        static DESCRIBE: [u8; DESCRIPTION.len()] = DESCRIPTION.json();
     };
 }

@@ -19,7 +19,7 @@ use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::sign::{self, PublicKey, Trust};
-use crate::world::{MODULE, PACKAGE, VERSION, WORLD, offered};
+use crate::world::{MODULE, PACKAGE, STATE, STATEFUL, TIMED, TIMERS, VERSION, WORLD, offered};
 
 /// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
 const STUBBED: [&str; 5] = [
@@ -58,6 +58,8 @@ pub struct ModuleInfo {
     pub contract: Option<String>,
     /// The world it fits, when it exports what that world asks for.
     pub world: Option<String>,
+    /// Whether it keeps state from batch to batch.
+    pub stateful: bool,
     /// Interfaces, sorted.
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -148,10 +150,12 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
             hint: hint(name).into(),
         });
     }
-    if !info.exports.iter().any(|name| ours(name, MODULE)) {
-        return Err(LoadError::Export {
-            name: MODULE.into(),
-        });
+    let exports = |wanted: &str| info.exports.iter().any(|name| ours(name, wanted));
+    let missing = [(MODULE, true), (TIMED, info.stateful)]
+        .into_iter()
+        .find(|(name, asked)| *asked && !exports(name));
+    if let Some((name, _)) = missing {
+        return Err(LoadError::Export { name: name.into() });
     }
     Ok(())
 }
@@ -236,6 +240,7 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             describe: None,
             contract: None,
             world: None,
+            stateful: false,
             imports: imports.into_iter().collect(),
             exports: exports.into_iter().collect(),
             unknown: Vec::new(),
@@ -320,6 +325,8 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
     let pick = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
         imports.iter().filter(|n| keep(n)).cloned().collect()
     };
+    let keeps = |name: &String| [STATE, TIMERS, TIMED].iter().any(|kept| ours(name, kept));
+    let stateful = imports.iter().chain(&exports).any(keeps);
     let of_ours = exports.iter().chain(&imports);
     let contract = of_ours.filter_map(|name| of_package(name)).next();
     Ok(ModuleInfo {
@@ -328,10 +335,11 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
         kind,
         describe,
         contract: contract.map(|(_, version)| version.to_owned()),
-        world: exports
-            .iter()
-            .any(|n| ours(n, MODULE))
-            .then(|| WORLD.to_owned()),
+        world: exports.iter().any(|n| ours(n, MODULE)).then(|| {
+            let world = if stateful { STATEFUL } else { WORLD };
+            world.to_owned()
+        }),
+        stateful,
         stubbed: pick(&|n| is_stubbed(n)),
         grants_needed: pick(&|n| of_package(n).is_none() && !is_stubbed(n)),
         imports: imports.into_iter().collect(),

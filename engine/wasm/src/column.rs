@@ -145,6 +145,13 @@ pub(crate) trait GuestColumn {
     }
 }
 
+impl ColumnIn {
+    /// Rows that it says it has.
+    pub(crate) fn rows(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+}
+
 impl GuestColumn for ColumnIn {
     fn bytes(&self) -> usize {
         self.offsets.len() * 4 + self.data.len() + self.validity.len()

@@ -30,8 +30,9 @@ use crate::limits::{
 };
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::outbox::{Outbox, Outcome, cut};
+use crate::state::Keyed;
 use crate::telemetry::{Labels, Metrics, Telemetry};
-use crate::world::MODULE;
+use crate::world::{MODULE, TIMED};
 
 /// What a module is told when it is opened.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +81,14 @@ pub struct Input<'a> {
     pub watermark: i64,
 }
 
+/// Which of its functions a guest is called with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    Process,
+    /// `on-timers`, of a module that keeps state.
+    Timers,
+}
+
 /// A compiled, linked module. Cheap to clone.
 #[derive(Clone)]
 pub struct Module {
@@ -87,6 +96,8 @@ pub struct Module {
     pre: InstancePre<State>,
     open: ComponentExportIndex,
     process: ComponentExportIndex,
+    /// Of modules that keep state.
+    timed: Option<ComponentExportIndex>,
     info: Arc<ModuleInfo>,
 }
 
@@ -100,6 +111,7 @@ pub(crate) struct Failure {
 
 type Answer = (Result<(), Failure>,);
 type OpenFunc = TypedFunc<(Resource<ContextHandle>,), Answer>;
+type Functions = (OpenFunc, ProcessFunc, Option<ProcessFunc>);
 type ProcessFunc = TypedFunc<(Resource<BatchHandle>, Resource<OutboxHandle>), Answer>;
 
 impl Module {
@@ -119,11 +131,15 @@ impl Module {
                 .ok_or_else(|| missing(name))
         };
         let (open, process) = (export("open")?, export("process")?);
+        let timed = component
+            .get_export_index(None, TIMED)
+            .and_then(|inside| component.get_export_index(Some(&inside), "on-timers"));
         Ok(Module {
             shared,
             pre,
             open,
             process,
+            timed,
             info,
         })
     }
@@ -139,6 +155,11 @@ impl Module {
 
     pub fn info(&self) -> &ModuleInfo {
         &self.info
+    }
+
+    /// The state of one lane, empty. It counts as memory of the modules.
+    pub fn keyed(&self, limits: &Limits, schema: u32) -> Keyed {
+        Keyed::new(limits, schema).counted(&self.shared.memory)
     }
 
     /// Instantiates and calls the guest's `open`.
@@ -166,7 +187,7 @@ impl Module {
             return Err(OpenError::Memory { bytes, limit });
         }
         let mut store = self.store(context, limits);
-        let (open, process) =
+        let (open, process, timed) =
             self.instantiate(&mut store)
                 .map_err(|error| match end_of(&error, &mut store) {
                     ProcessError::Trap { .. } if error.downcast_ref::<Trap>().is_none() => {
@@ -181,7 +202,11 @@ impl Module {
         answer_of(answer)?;
         state.telemetry.keep();
         let ports = context.outputs.len();
-        let live = Live { store, process };
+        let live = Live {
+            store,
+            process,
+            timed,
+        };
         Ok(Guest {
             live: Some(live),
             places: vec![None; context.inputs.len()],
@@ -224,6 +249,7 @@ impl Module {
             fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
             outbox: Outbox::default(),
+            keyed: None,
         };
         let mut store = Store::new(&self.shared.engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -235,11 +261,15 @@ impl Module {
         store
     }
 
-    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<(OpenFunc, ProcessFunc)> {
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Functions> {
         let instance = self.pre.instantiate(&mut *store)?;
         let open = instance.get_typed_func(&mut *store, self.open)?;
         let process = instance.get_typed_func(&mut *store, self.process)?;
-        Ok((open, process))
+        let timed = match self.timed {
+            Some(timed) => Some(instance.get_typed_func(&mut *store, timed)?),
+            None => None,
+        };
+        Ok((open, process, timed))
     }
 }
 
@@ -263,14 +293,61 @@ struct Places {
 struct Live {
     store: Store<State>,
     process: ProcessFunc,
+    timed: Option<ProcessFunc>,
 }
 
 impl Guest {
     /// Calls the guest with a batch. After anything but `Failed` the guest is dead.
     pub fn process(&mut self, input: Input<'_>) -> Result<Outcome, ProcessError> {
-        let Some(live) = &mut self.live else {
-            return Err(ProcessError::Dead);
+        self.called(input, Entry::Process).0
+    }
+
+    /// The same of a guest that keeps state, or calls it with the timers that fire. What it changed
+    /// is the state's call: the caller keeps it or drops it.
+    pub fn process_with(
+        &mut self,
+        input: Input<'_>,
+        entry: Entry,
+        keyed: &mut Keyed,
+    ) -> Result<Outcome, ProcessError> {
+        if let Some(live) = &mut self.live {
+            live.store.data_mut().keyed = Some(std::mem::take(keyed));
+        }
+        let (outcome, kept) = self.called(input, entry);
+        if let Some(kept) = kept {
+            *keyed = kept;
+        }
+        outcome
+    }
+
+    /// The state comes back whatever happened, also of an instance that is gone.
+    fn called(
+        &mut self,
+        input: Input<'_>,
+        entry: Entry,
+    ) -> (Result<Outcome, ProcessError>, Option<Keyed>) {
+        let Some(mut live) = self.live.take() else {
+            return (Err(ProcessError::Dead), None);
         };
+        let answer = self.lend(&mut live, &input).and_then(|()| {
+            let answer = live.enter(entry);
+            live.store.data_mut().lent = None;
+            answer
+        });
+        let kept = live.store.data_mut().keyed.take();
+        let ended = match answer.and_then(|answer| live.outcome(answer)) {
+            Err(error) if !matches!(error, ProcessError::Failed { .. }) => Err(error),
+            // it lives on
+            other => {
+                self.live = Some(live);
+                other
+            }
+        };
+        (ended, kept)
+    }
+
+    /// Makes ready what the call works on.
+    fn lend(&mut self, live: &mut Live, input: &Input<'_>) -> Result<(), ProcessError> {
         let store = &mut live.store;
         let state = store.data_mut();
         let rows = input.rows;
@@ -292,37 +369,7 @@ impl Guest {
         });
         state.clock.begin(self.limits.deadline_ms);
         store.set_epoch_deadline(1);
-        let process = &live.process;
-        let handles = (Resource::new_borrow(0), Resource::new_borrow(0));
-        let answer = guarded(store, |store| process.call(store, handles));
-        store.data_mut().lent = None;
-        match answer {
-            Ok(answer) => {
-                let State {
-                    outbox, telemetry, ..
-                } = store.data_mut();
-                if let Err(failed) = answer_of(answer) {
-                    telemetry.forget();
-                    *outbox = Outbox::default();
-                    return Err(failed);
-                }
-                match outbox.finish() {
-                    Ok(outcome) => {
-                        telemetry.keep();
-                        Ok(outcome)
-                    }
-                    Err(error) => {
-                        let ended = end_of(&error, store);
-                        self.live = None;
-                        Err(ended)
-                    }
-                }
-            }
-            Err(error) => {
-                self.live = None;
-                Err(error)
-            }
-        }
+        Ok(())
     }
 
     /// Whether a trap, deadline or limit ended the instance; open a new one.
@@ -338,6 +385,40 @@ impl Guest {
 
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+}
+
+impl Live {
+    fn enter(&mut self, entry: Entry) -> Result<Answer, ProcessError> {
+        let function = match entry {
+            Entry::Process => &self.process,
+            Entry::Timers => self.timed.as_ref().ok_or_else(|| ProcessError::Failed {
+                code: "timers".into(),
+                message: "the module has no `on-timers`".into(),
+            })?,
+        };
+        let handles = (Resource::new_borrow(0), Resource::new_borrow(0));
+        guarded(&mut self.store, |store| function.call(store, handles))
+    }
+
+    /// What the call said, if it returned ok.
+    fn outcome(&mut self, answer: Answer) -> Result<Outcome, ProcessError> {
+        let store = &mut self.store;
+        let State {
+            outbox, telemetry, ..
+        } = store.data_mut();
+        if let Err(failed) = answer_of(answer) {
+            telemetry.forget();
+            *outbox = Outbox::default();
+            return Err(failed);
+        }
+        match outbox.finish() {
+            Ok(outcome) => {
+                telemetry.keep();
+                Ok(outcome)
+            }
+            Err(error) => Err(end_of(&error, store)),
+        }
     }
 }
 

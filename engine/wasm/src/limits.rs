@@ -44,6 +44,17 @@ pub const COLUMN_BYTES: usize = 256;
 /// Frames of a guest's stack that are kept in a trap.
 pub const FRAMES_MAX: usize = 16;
 
+/// Longest key and value of the state, what an entry costs beside its bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 4 << 10;
+pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
+pub const STATE_ENTRY_BYTES: usize = 96;
+/// Most keys of one call about the state, most entries and bytes that one reads.
+pub const STATE_KEYS_MAX: usize = 100_000;
+pub const STATE_SCAN_ENTRIES_MAX: usize = 10_000;
+pub const STATE_READ_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of keys and values that one call changes: with its outputs they are one entry of the log.
+pub const STATE_CHANGED_BYTES_MAX: usize = 64 << 20;
+
 /// Stack of a guest, in bytes; the same for all.
 pub const STACK_BYTES: usize = 512 << 10;
 /// Bytes that may cross the boundary in one call, for each byte it may emit.
@@ -80,6 +91,10 @@ pub struct Limits {
     pub log_bytes_per_s: u64,
     /// Counters and histograms.
     pub metrics: usize,
+    /// What a module keeps from batch to batch, in each lane, in bytes.
+    pub state_bytes: usize,
+    /// Timers that are set at a time, in each lane.
+    pub timers: usize,
     /// Bytes that one call may emit for each byte it was given (above 1 MiB of output).
     pub output_ratio_max: usize,
 }
@@ -97,6 +112,8 @@ impl Default for Limits {
             open_deadline_ms: 1000,
             log_bytes_per_s: 64 << 10,
             metrics: 64,
+            state_bytes: 64 << 20,
+            timers: 100_000,
             output_bytes_max: 64 << 20,
             output_ratio_max: 16,
         }
@@ -116,12 +133,14 @@ impl Limits {
         open_deadline_ms: 60_000,
         log_bytes_per_s: 1 << 20,
         metrics: 256,
+        state_bytes: 1 << 30,
+        timers: 1_000_000,
         output_bytes_max: 256 << 20,
         output_ratio_max: 1000,
     };
 
     /// What these limits allow, by name, with its unit in the name.
-    fn named(&self) -> [(&'static str, u64); 12] {
+    fn named(&self) -> [(&'static str, u64); 14] {
         [
             ("memory bytes", self.memory_bytes as u64),
             ("table elements", self.table_elements as u64),
@@ -133,6 +152,8 @@ impl Limits {
             ("milliseconds for `open`", self.open_deadline_ms),
             ("log bytes a second", self.log_bytes_per_s),
             ("metrics", self.metrics as u64),
+            ("bytes of state", self.state_bytes as u64),
+            ("timers", self.timers as u64),
             ("output bytes in one call", self.output_bytes_max as u64),
             (
                 "output bytes for an input byte",
@@ -149,7 +170,7 @@ impl Limits {
     }
 }
 
-/// Linear memory of all live modules of a host.
+/// Linear memory and state of all live modules of a host.
 #[derive(Debug)]
 pub(crate) struct MemoryInUse {
     bytes_max: usize,
@@ -164,6 +185,14 @@ impl MemoryInUse {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn bytes_max(&self) -> usize {
@@ -209,7 +238,7 @@ impl Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         let bytes = self.memory_used;
-        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.sub(bytes);
     }
 }
 
@@ -228,7 +257,7 @@ impl ResourceLimiter for Limiter {
             return Ok(false);
         }
         let grown = used - self.memory_used;
-        self.all.bytes.fetch_add(grown, Ordering::Relaxed);
+        self.all.add(grown);
         self.memory_used = used;
         Ok(true)
     }

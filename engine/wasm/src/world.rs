@@ -10,30 +10,42 @@ use std::sync::LazyLock;
 use wit_parser::{Resolve, SourceMap, WorldId};
 
 /// The files of `wit/`, name and text.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 10] = [
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("data.wit", include_str!("../../../wit/data.wit")),
     ("columns.wit", include_str!("../../../wit/columns.wit")),
     ("packed.wit", include_str!("../../../wit/packed.wit")),
     ("telemetry.wit", include_str!("../../../wit/telemetry.wit")),
     ("module.wit", include_str!("../../../wit/module.wit")),
+    ("state.wit", include_str!("../../../wit/state.wit")),
+    ("timers.wit", include_str!("../../../wit/timers.wit")),
+    ("timed.wit", include_str!("../../../wit/timed.wit")),
     ("world.wit", include_str!("../../../wit/world.wit")),
 ];
 
 /// The package's name, without a version.
 pub(crate) const PACKAGE: &str = "rustmq:etl";
 /// Version of the package this host offers. Guests of the same 0.minor are linked.
-pub const VERSION: &str = "0.1.1";
-pub const WORLD: &str = "rustmq:etl/transform@0.1.1";
-pub(crate) const DATA: &str = "rustmq:etl/data@0.1.1";
-pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.1";
-pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.1";
-pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.1";
-pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.1";
-pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.1";
+pub const VERSION: &str = "0.1.2";
+pub const WORLD: &str = "rustmq:etl/transform@0.1.2";
+pub(crate) const DATA: &str = "rustmq:etl/data@0.1.2";
+pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.2";
+pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.2";
+pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.2";
+pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.2";
+/// The world of modules that keep state.
+pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.2";
+pub(crate) const STATE: &str = "rustmq:etl/state@0.1.2";
+pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.2";
+pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.2";
+pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.2";
 
 /// Parses the embedded package and selects the world `transform`.
 pub fn resolve() -> Result<(Resolve, WorldId), String> {
+    resolve_world("transform")
+}
+
+fn resolve_world(name: &str) -> Result<(Resolve, WorldId), String> {
     let mut map = SourceMap::default();
     for (name, text) in FILES {
         map.push_str(name, text);
@@ -42,7 +54,7 @@ pub fn resolve() -> Result<(Resolve, WorldId), String> {
     let mut resolve = Resolve::default();
     let package = resolve.push_group(group).map_err(|e| e.to_string())?;
     let world = resolve
-        .select_world(&[package], Some("transform"))
+        .select_world(&[package], Some(name))
         .map_err(|e| e.to_string())?;
     Ok((resolve, world))
 }
@@ -78,7 +90,15 @@ fn names(resolve: &Resolve) -> Offered {
 
 /// The custom section that a core module built by the SDK carries: world `transform`, encoded.
 pub fn component_type_section() -> Result<Vec<u8>, String> {
-    let (resolve, world) = resolve()?;
+    encoded(resolve()?)
+}
+
+/// The same of a module that keeps state: world `stateful`.
+pub fn stateful_type_section() -> Result<Vec<u8>, String> {
+    encoded(resolve_world("stateful")?)
+}
+
+fn encoded((resolve, world): (Resolve, WorldId)) -> Result<Vec<u8>, String> {
     wit_component::metadata::encode(&resolve, world, wit_component::StringEncoding::UTF8, None)
         .map_err(|e| format!("{e:#}"))
 }

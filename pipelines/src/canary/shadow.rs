@@ -217,6 +217,7 @@ impl Question<'_> {
             report: &mut report,
             port_bytes_max: PORT_BYTES_MAX,
             ports: &mut made,
+            keyed: None,
         };
         let since = Instant::now();
         for (input, chunk) in typed.iter().enumerate() {

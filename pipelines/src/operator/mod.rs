@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod map;
 pub(crate) mod route;
 pub(crate) mod sink;
+mod timers;
 pub(crate) mod wasm;
 
 use std::borrow::Cow;

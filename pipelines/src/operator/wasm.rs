@@ -18,10 +18,11 @@ use model::rows::{Rows, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Emission, Guest, Input, Labels, Limits, Metrics, Module, OpenContext, Outcome, ProcessError,
-    Retry,
+    Emission, Guest, Input, Keyed, Labels, Limits, Metrics, Module, OpenContext, Outcome,
+    ProcessError, Retry,
 };
 
+use super::timers::{entry, watermark};
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
 use crate::compile::field_type;
 use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
@@ -123,6 +124,8 @@ pub(crate) struct Call<'a> {
     pub port_bytes_max: usize,
     /// Pieces of each port, in order.
     pub ports: &'a mut [Made],
+    /// What the module keeps, of modules that do.
+    pub keyed: Option<&'a mut Keyed>,
 }
 
 /// The rows of one call of the guest.
@@ -161,9 +164,13 @@ impl Call<'_> {
                 unwritten: part.unwritten.as_ref(),
                 offsets: &offsets[from..from + len],
                 input,
-                watermark: i64::MIN,
+                watermark: watermark(self.keyed.as_deref(), input),
             };
-            let error = match guest.process(given) {
+            let answer = match &mut self.keyed {
+                Some(keyed) => guest.process_with(given, entry(input), keyed),
+                None => guest.process(given),
+            };
+            let error = match answer {
                 Ok(outcome) => {
                     let given = Given {
                         input,
@@ -171,6 +178,7 @@ impl Call<'_> {
                     };
                     match self.kept(warm, &given, outcome)? {
                         None => {
+                            self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
                             warm.earn(len as u32);
                             continue;
                         }
@@ -178,6 +186,7 @@ impl Call<'_> {
                     }
                 }
                 Err(ProcessError::Failed { code, message }) => {
+                    self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
                     self.report.fault(format!("{code}: {message}"));
                     self.failed(chunk, from, len, code, message);
                     continue;
@@ -185,6 +194,7 @@ impl Call<'_> {
                 Err(error) => error,
             };
             warm.guest = None;
+            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
             self.report.fault(error.to_string());
             if len > 1 {
                 let half = len / 2;

@@ -9,7 +9,7 @@ use model::ids::Digest;
 
 use super::{Change, Previous, Reload, short, start_text};
 use crate::spec::Spec;
-use crate::spec::types::{At, InputRef, Node, OnError, Table};
+use crate::spec::types::{At, InputRef, ModuleSource, Node, OnError, Table};
 
 pub(super) fn changes(
     previous: Previous<'_>,
@@ -60,7 +60,53 @@ pub(super) fn changes(
     {
         out.add(format!("node {name}: removed"), Reload::Drain);
     }
+    kept(previous, spec, modules, &mut out);
     out.0
+}
+
+/// What becomes of what modules keep: it is lost where nobody could go on with it, and that is never
+/// done by the way.
+fn kept(
+    previous: Previous<'_>,
+    spec: &Spec,
+    modules: &BTreeMap<String, Digest>,
+    out: &mut Changes,
+) {
+    let schema = |spec: &Spec, modules: &BTreeMap<String, Digest>, node: &Node| {
+        let Node::Wasm(wasm) = node else { return None };
+        let source = spec.modules.get(&wasm.module).map(|def| &def.source.value);
+        let digest = match source {
+            Some(ModuleSource::Digest(digest)) => Some(digest),
+            _ => modules.get(&wasm.module.value),
+        };
+        previous.kept.get(digest?).copied()
+    };
+    for (name, old) in previous.spec.nodes.iter() {
+        let new = spec.nodes.get(name);
+        let before = schema(previous.spec, previous.modules, old);
+        let after = new.and_then(|node| schema(spec, modules, node));
+        match (before, after) {
+            (None, None) => {}
+            (Some(_), None) => {
+                let what = format!("node {}: what it keeps would be lost", name.value);
+                out.add(what, Reload::Reset);
+            }
+            (None, Some(_)) => {
+                let what = format!("node {}: keeps state from now on", name.value);
+                out.add(what, Reload::Drain);
+            }
+            (Some(a), Some(b)) if a != b => {
+                let what = format!("node {}: state schema {a} -> {b}", name.value);
+                out.add(what, Reload::Reset);
+            }
+            (Some(_), Some(_)) => {
+                if new.is_some_and(|new| new.inputs() != old.inputs()) {
+                    let what = format!("node {}: inputs of a node that keeps state", name.value);
+                    out.add(what, Reload::Reset);
+                }
+            }
+        }
+    }
 }
 
 struct Changes(Vec<Change>);
@@ -114,6 +160,7 @@ fn one(name: &str, old: &Node, new: &Node, out: &mut Changes) {
         }
         (Node::Wasm(a), Node::Wasm(b)) => {
             out.differ(name, "params", &a.params, &b.params, Reload::Live);
+            out.differ(name, "lateness", &a.lateness, &b.lateness, Reload::Live);
             out.differ(name, "module", &a.module, &b.module, Reload::Live);
             let ports = names(&a.outputs) == names(&b.outputs);
             let class = if ports { Reload::Live } else { Reload::Drain };

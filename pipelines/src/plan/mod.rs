@@ -105,7 +105,12 @@ pub struct NodePlan {
 pub struct Previous<'a> {
     pub spec: &'a Spec,
     pub modules: &'a BTreeMap<String, Digest>,
+    /// Of the modules of both.
+    pub kept: &'a Kept,
 }
+
+/// Modules that keep state, with the version of its schema.
+pub type Kept = BTreeMap<Digest, u32>;
 
 /// The group whose positions say how far a stage has come.
 pub fn group_name(pipeline: &str, stage: &str) -> String {

@@ -13,10 +13,15 @@ fn digests(seed: &str) -> BTreeMap<String, Digest> {
 }
 
 fn check(text: &str, digest: &str, expected: &str) {
+    check_kept(text, digest, &Kept::new(), expected);
+}
+
+fn check_kept(text: &str, digest: &str, kept: &Kept, expected: &str) {
     let (old, before) = (spec(FLIGHTS), digests("abc"));
     let previous = Previous {
         spec: &old,
         modules: &before,
+        kept,
     };
     let plan = plan(&spec(text), &digests(digest), Some(previous), None);
     let changes: Vec<String> = plan
@@ -109,5 +114,38 @@ fn classes_of_changes() {
         &with("partitions: 4", "partitions: 8"),
         "abc",
         "reset topic raw: partitions is 4, not 8",
+    );
+}
+
+#[test]
+fn what_would_lose_state_is_reset() {
+    let kept = |modules: &[(&str, u32)]| -> Kept {
+        let one = |(seed, schema): &(&str, u32)| (Digest::of(seed.as_bytes()), *schema);
+        modules.iter().map(one).collect()
+    };
+    let code = "live module tidy: code sha256:ba7816bf8f01… -> sha256:3608bca1e44e…";
+    let check = |modules: &[(&str, u32)], expected: &str| {
+        let expected = match expected {
+            "" => code.to_string(),
+            more => format!("{code}; {more}"),
+        };
+        check_kept(FLIGHTS, "xyz", &kept(modules), &expected);
+    };
+    check(&[("abc", 1), ("xyz", 1)], "");
+    check(
+        &[("abc", 1), ("xyz", 2)],
+        "reset node tidy: state schema 1 -> 2",
+    );
+    check(
+        &[("abc", 1)],
+        "reset node tidy: what it keeps would be lost",
+    );
+    check(&[("xyz", 1)], "drain node tidy: keeps state from now on");
+    let late = FLIGHTS.replacen("params: {}", "params: {}, lateness: 1m", 1);
+    check_kept(
+        &late,
+        "abc",
+        &kept(&[("abc", 1)]),
+        "live node tidy: lateness",
     );
 }

@@ -20,7 +20,9 @@ pub(super) const KINDS: &[(&str, &[&str])] = &[
     ("sink", &["kind", "inputs", "topic", "key", "on-error"]),
     (
         "wasm",
-        &["kind", "module", "inputs", "outputs", "params", "on-error"],
+        &[
+            "kind", "module", "inputs", "outputs", "params", "lateness", "on-error",
+        ],
     ),
     ("filter", &["kind", "inputs", "where", "on-error"]),
     ("map", &["kind", "inputs", "select", "key", "on-error"]),
@@ -224,12 +226,15 @@ fn wasm(p: &mut Parser<'_>, fields: &Fields<'_>) -> Option<Wasm> {
         Some(node) => p.reader.json(node),
         None => serde_json::json!({}),
     };
+    let lateness = fields.get("lateness");
+    let lateness = lateness.and_then(|node| p.reader.millis(node, "`lateness`"));
     let on_error = on_error(p, fields);
     Some(Wasm {
         module: module?,
         inputs: inputs?,
         outputs: outputs?,
         params,
+        lateness,
         on_error,
     })
 }

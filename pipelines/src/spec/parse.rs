@@ -67,6 +67,8 @@ const LIMIT_KEYS: &[&str] = &[
     "log",
     "metrics",
     "table-elements",
+    "state",
+    "timers",
 ];
 const POLICY_KEYS: &[&str] = &["batch", "on-error"];
 const BATCH_KEYS: &[&str] = &["rows", "bytes", "wait"];
@@ -423,6 +425,7 @@ impl Parser<'_> {
         let memory = size("memory", caps.memory_bytes);
         let output = size("output", caps.output_bytes_max);
         let log = size("log", caps.log_bytes_per_s as usize);
+        let state = size("state", caps.state_bytes);
         let mut time = |key: &str, cap: u64| {
             let found = self.reader.millis(fields.get(key)?, &format!("`{key}`"))?;
             self.capped(found, what, key, |time| time.0, (cap, &format!("{cap}ms")))
@@ -443,6 +446,8 @@ impl Parser<'_> {
             output_ratio: number("output-ratio", caps.output_ratio_max),
             metrics: number("metrics", caps.metrics),
             table_elements: number("table-elements", caps.table_elements),
+            timers: number("timers", caps.timers),
+            state,
         })
     }
 

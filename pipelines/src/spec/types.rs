@@ -380,6 +380,13 @@ pub struct ModuleLimits {
     #[serde(default)]
     #[schemars(with = "Option<u32>", range(min = 1))]
     pub table_elements: Option<At<u32>>,
+    /// What a module keeps from batch to batch, in each lane: 64MiB, at most 1GiB.
+    #[serde(default)]
+    pub state: Option<At<Size>>,
+    /// Timers that are set at a time, in each lane: 100000, at most 1000000.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub timers: Option<At<u32>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
@@ -555,6 +562,9 @@ pub struct Wasm {
     /// Given to the module as JSON.
     #[serde(default)]
     pub params: serde_json::Value,
+    /// How far the watermark stays behind the largest event time: 0s. For modules that keep state.
+    #[serde(default)]
+    pub lateness: Option<At<Millis>>,
     #[serde(default)]
     pub on_error: Option<OnError>,
 }

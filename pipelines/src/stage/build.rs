@@ -11,6 +11,7 @@ use model::catalog::Catalog;
 use model::topic::Topic;
 use wasm::{Edge, Labels, Limits, Module, OpenContext};
 
+use super::state::{Kept, state_topic};
 use super::{Batching, Disposal, Op, Port, Stage, StageNode};
 use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
@@ -105,16 +106,13 @@ fn node_of(
     place: &BTreeMap<usize, usize>,
 ) -> Result<StageNode, NoTopic> {
     let (name, node) = graph.node(compiled.number);
-    let names = node.ports();
-    let ports = names
-        .iter()
-        .zip(&compiled.ports)
-        .map(|(name, fields)| Port {
-            name: name.to_string(),
-            format: format(fields).cloned(),
-        });
+    let ports = node.ports().into_iter().zip(&compiled.ports);
+    let ports = ports.map(|(name, fields)| Port {
+        name: name.to_string(),
+        format: format(fields).cloned(),
+    });
     let ports = ports.collect();
-    let mut module = None;
+    let (mut module, mut kept) = (None, None);
     let op = match (&compiled.program, node) {
         (Program::Filter(condition), _) => Op::Filter(condition.clone()),
         (Program::Route(cases), _) => Op::Route(cases.clone()),
@@ -143,6 +141,7 @@ fn node_of(
             let loaded = parts.modules.get(&wasm.module.value);
             let loaded = loaded.ok_or_else(|| NoTopic(wasm.module.value.clone()))?;
             module = Some(loaded.digest());
+            kept = kept_of(parts.spec.name(), (name, wasm), loaded, catalog)?;
             let edges = edges(parts.compiled, compiled, wasm);
             Op::Wasm(Box::new(program(parts.spec, (name, wasm), edges, loaded)))
         }
@@ -165,6 +164,34 @@ fn node_of(
         ports,
         then: disposal(parts.spec, node.on_error(), catalog)?,
         module,
+        kept,
+    })
+}
+
+/// What a node's module keeps; its topic was made on apply.
+fn kept_of(
+    pipeline: &str,
+    (node, wasm): (&str, &Wasm),
+    module: &Module,
+    catalog: &Catalog,
+) -> Result<Option<Kept>, NoTopic> {
+    let Some(schema) = kept_schema(module) else {
+        return Ok(None);
+    };
+    let topic = find(catalog, &state_topic(pipeline, node))?;
+    let lateness = wasm.lateness.as_ref().map_or(0, |lateness| lateness.0);
+    Ok(Some(Kept {
+        topic: topic.id,
+        schema,
+        lateness_us: i64::try_from(lateness.saturating_mul(1_000)).unwrap_or(i64::MAX),
+    }))
+}
+
+/// Version of the schema of what a module keeps, if it keeps something.
+pub(crate) fn kept_schema(module: &Module) -> Option<u32> {
+    module.info().stateful.then(|| {
+        let describe = module.info().describe.as_ref();
+        describe.and_then(|d| d.state_schema).unwrap_or_default()
     })
 }
 
@@ -241,6 +268,8 @@ fn limits(own: &ModuleLimits) -> Limits {
         log_bytes_per_s: size(&own.log, default.log_bytes_per_s as usize) as u64,
         metrics: number(&own.metrics, default.metrics),
         table_elements: number(&own.table_elements, default.table_elements),
+        state_bytes: size(&own.state, default.state_bytes),
+        timers: number(&own.timers, default.timers),
         ..default
     }
 }

@@ -1,8 +1,9 @@
 //! What a batch of a lane wrote, as one atomic commit.
 //!
-//! Called by: `lane`, on the worker thread. Pure. Invariants: outputs, dead letters and the input
-//! position go into one `Commit`, and the position is refused unless it still is where the batch
-//! began: that is exactly once. The position's metadata names the generation that did the work.
+//! Called by: `lane`, on the worker thread. Pure. Invariants: outputs, dead letters, what modules
+//! keep and the input position go into one `Commit`, and the position is refused unless it still is
+//! where the batch began: that is exactly once. The position's metadata names the generation that
+//! did the work.
 
 use model::batch::EncodeError;
 use model::ids::{Offset, PartitionId};
@@ -10,6 +11,7 @@ use model::port::{Commit, Position};
 use model::rows::Rows;
 
 use super::run::Work;
+use super::state::States;
 use super::{Op, Stage, deadletter};
 use crate::canary::Sample;
 use crate::operator::{Cut, Why, sink};
@@ -56,7 +58,12 @@ pub(crate) struct Span<'a> {
     pub next: Offset,
 }
 
-pub(crate) fn ready(stage: &Stage, span: &Span<'_>, work: Work) -> Result<Ready, EncodeError> {
+pub(crate) fn ready(
+    stage: &Stage,
+    span: &Span<'_>,
+    states: &States,
+    work: Work,
+) -> Result<Ready, EncodeError> {
     let done = work
         .cut
         .as_ref()
@@ -94,6 +101,7 @@ pub(crate) fn ready(stage: &Stage, span: &Span<'_>, work: Work) -> Result<Ready,
         &work.rejects,
         &mut appends,
     )?;
+    states.appends(stage, span.lane, &mut appends)?;
     let position = Position {
         group: stage.group.clone(),
         partition: PartitionId::new(stage.topic, span.lane),

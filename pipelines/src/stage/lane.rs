@@ -7,26 +7,26 @@
 //! A new generation is opened beside the old one, which goes on meanwhile; they change only between
 //! two batches with no commit under way. Until the new one's first commit the old one is kept, and
 //! works on the same batch if the new one fails on it.
+//! What modules keep is read before the first batch, and again after a commit that failed.
 //! Refuses to go on where going on would lose records: the state says why.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::{BoxFuture, ready};
-use futures::stream::FuturesOrdered;
 use model::ids::{Offset, PartitionId};
-use model::port::{Advice, Commit, LogError, TopicLog};
+use model::port::{Advice, LogError, TopicLog};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::commit::{self, Counts, Ready, Span};
+use super::commit::{self, Ready, Span};
+use super::flight::{Done, Flight, Sent};
+use super::opening::{Opening, finished};
 use super::read::{Input, ReadError, Reader};
-use super::run::Chain;
+use super::run::{Chain, Given};
+use super::state::{LoadError, States};
 use super::{Batching, Stage};
-use crate::canary::{Sample, Slot};
+use crate::canary::Slot;
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOG_BACKOFF_MS, LOG_BACKOFF_MS_MAX};
 use crate::operator::Why;
 use crate::operator::wasm::Tried;
@@ -76,44 +76,11 @@ pub(crate) struct Lane {
     /// How long the lane stood still for the last change of generations.
     gap: Duration,
     tried: Option<Tried>,
+    /// What the modules keep; ahead of the log by the commits under way.
+    states: States,
     /// Fewer rows than the policy's, after a commit was too large.
     rows_max: Option<u32>,
     backoff_ms: u64,
-}
-
-/// A chain that is being opened on a thread of its own.
-struct Opening {
-    stage: Arc<Stage>,
-    job: JoinHandle<Result<Chain, String>>,
-    opened: Option<Result<Chain, String>>,
-}
-
-impl Opening {
-    fn start(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Opening {
-        let open = stage.clone();
-        let job = tokio::task::spawn_blocking(move || Chain::open(open, lane, &numbers));
-        Opening {
-            stage,
-            job,
-            opened: None,
-        }
-    }
-
-    /// Returns when it is open, or cannot be opened. May be dropped and called again.
-    async fn finish(&mut self) {
-        if self.opened.is_none() {
-            let opened = (&mut self.job).await;
-            self.opened = Some(opened.unwrap_or_else(|_| Err("opening it panicked".to_string())));
-        }
-    }
-}
-
-/// Returns when what is opening is done; never, when nothing is.
-async fn finished(opening: &mut Option<Opening>) {
-    match opening {
-        Some(opening) if opening.opened.is_none() => opening.finish().await,
-        _ => std::future::pending().await,
-    }
 }
 
 /// Why a session of a lane ended.
@@ -123,36 +90,6 @@ enum End {
     Again(String),
     /// Not before there are new orders.
     Halt(String),
-}
-
-/// A commit under way.
-struct Sent {
-    next: Offset,
-    first: Offset,
-    generation: u64,
-    /// Rows of the batch it is for.
-    rows: u32,
-    counts: Counts,
-    sample: Option<Sample>,
-}
-
-type Done = (Sent, Result<(), LogError>);
-
-#[derive(Default)]
-struct Flight(FuturesOrdered<BoxFuture<'static, Done>>);
-
-impl Flight {
-    /// Gives the commit to the log at once: the order of calls is the order of commits.
-    fn push(&mut self, log: &Arc<dyn TopicLog>, commit: Commit, sent: Sent) {
-        let log = log.clone();
-        let mut future: BoxFuture<'static, Done> =
-            Box::pin(async move { (sent, log.commit(commit).await.map(|_| ())) });
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(done) => self.0.push_back(Box::pin(ready(done))),
-            Poll::Pending => self.0.push_back(future),
-        }
-    }
 }
 
 impl Lane {
@@ -172,6 +109,7 @@ impl Lane {
             opening: None,
             gap: Duration::ZERO,
             tried: None,
+            states: States::default(),
             rows_max: None,
             backoff_ms: LOG_BACKOFF_MS,
         }
@@ -247,6 +185,8 @@ impl Lane {
         }
         // what ended the session before may be mended by them
         self.take_over().await?;
+        // a commit that did not happen is in it
+        self.states = States::default();
         let mut from = self.position()?;
         let mut reader = Reader::new(self.partition, self.reachable(from)?);
         let log = self.log.clone();
@@ -256,6 +196,7 @@ impl Lane {
                 self.open_next()?;
             }
             self.change_over(flight).await?;
+            self.load_states().await?;
             let most = if self.fallback.is_some() {
                 1
             } else {
@@ -281,16 +222,16 @@ impl Lane {
             let rows = input.offsets.len() as u32;
             let ready = self.work(Arc::new(input), from, flight).await?;
             if let Some(commit) = ready.commit {
-                let generation = self.generation();
                 let sent = Sent {
                     next: ready.next,
                     first,
-                    generation,
+                    generation: self.generation(),
                     rows,
                     counts: ready.counts,
                     sample: ready.sample,
                 };
                 flight.push(&self.log, commit, sent);
+                self.states.keep();
                 from = ready.next;
             }
             match ready.cut.map(|cut| cut.why) {
@@ -467,6 +408,22 @@ impl Lane {
         });
     }
 
+    /// Reads what the modules of the chain keep, where that was not done yet.
+    async fn load_states(&mut self) -> Result<(), End> {
+        let Some(chain) = &self.chain else {
+            return Ok(());
+        };
+        if self.states.missing(&chain.stage).is_empty() {
+            return Ok(());
+        }
+        let lane = self.partition.index;
+        let loaded = self.states.load(self.log.as_ref(), &chain.stage, lane);
+        loaded.await.map_err(load_end)?;
+        let kept = self.states.status();
+        self.shared.update(|s| s.kept = kept);
+        Ok(())
+    }
+
     /// Runs one batch on a worker thread while commits go on.
     async fn work(
         &mut self,
@@ -509,8 +466,16 @@ impl Lane {
     ) -> Result<Once, End> {
         let tried = self.tried;
         let watched = self.shared.canary.watches(&chain.stage);
-        let mut job =
-            tokio::task::spawn_blocking(move || once(chain, &input, from, tried, watched));
+        let states = std::mem::take(&mut self.states);
+        let mut job = tokio::task::spawn_blocking(move || {
+            let given = Given {
+                rows: &input.rows,
+                offsets: &input.offsets,
+                tried,
+                watched,
+            };
+            once(chain, states, &given, from, input.next)
+        });
         let mut failed = None;
         let done = loop {
             tokio::select! {
@@ -522,10 +487,10 @@ impl Lane {
                 }
             }
         };
-        let Ok((chain, result)) = done else {
+        let Ok((chain, states, result)) = done else {
             return Err(End::Halt("the worker panicked: this is a bug".to_string()));
         };
-        self.chain = Some(chain);
+        (self.chain, self.states) = (Some(chain), states);
         match failed {
             Some(end) => Err(end),
             None => Ok(result),
@@ -616,6 +581,7 @@ impl Lane {
             self.shared.numbers.adopt(sent.generation);
         }
         let gap_us = self.gap.as_micros() as u64;
+        let kept = self.states.status();
         self.shared.update(|s| {
             s.position = sent.next;
             s.rows_in += sent.counts.read;
@@ -623,6 +589,7 @@ impl Lane {
             s.rejected += sent.counts.rejected;
             s.dropped += sent.counts.dropped;
             s.commits += 1;
+            s.kept = kept;
             if let Some(old) = &old {
                 let (from, to) = (old.stage.generation, sent.generation);
                 s.handover(Handover {
@@ -641,26 +608,34 @@ type Once = Result<(Ready, Option<String>), String>;
 
 fn once(
     mut chain: Chain,
-    input: &Input,
+    mut states: States,
+    given: &Given<'_>,
     from: Offset,
-    tried: Option<Tried>,
-    watched: Option<usize>,
-) -> (Chain, Once) {
-    let work = match chain.run(&input.rows, &input.offsets, tried, watched) {
+    next: Offset,
+) -> (Chain, States, Once) {
+    let work = match chain.run(given, &mut states) {
         Ok(work) => work,
-        Err(error) => return (chain, Err(error.to_string())),
+        Err(error) => return (chain, states, Err(error.to_string())),
     };
     let fault = work.fault.clone();
     let span = Span {
         lane: chain.lane,
-        rows: &input.rows,
-        offsets: &input.offsets,
+        rows: given.rows,
+        offsets: given.offsets,
         from,
-        next: input.next,
+        next,
     };
-    let ready = commit::ready(&chain.stage, &span, work);
+    let ready = commit::ready(&chain.stage, &span, &states, work);
     let ready = ready.map_err(|e| format!("the output cannot be encoded: {e}"));
-    (chain, ready.map(|ready| (ready, fault)))
+    (chain, states, ready.map(|ready| (ready, fault)))
+}
+
+fn load_end(error: LoadError) -> End {
+    match error {
+        LoadError::Log(error) => log_end(error),
+        LoadError::Short { .. } => End::Again(error.to_string()),
+        other => End::Halt(other.to_string()),
+    }
 }
 
 fn log_end(error: LogError) -> End {

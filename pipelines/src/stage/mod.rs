@@ -4,7 +4,9 @@
 //! - `needs` which columns of an edge are decoded
 //! - `run` one batch through the nodes, synchronously
 //! - `commit` what a batch wrote as one atomic commit; `deadletter` its rejected rows
-//! - `read` batches cut by policy; `lane` the task that joins all of it
+//! - `state` what modules keep from batch to batch
+//! - `read` batches cut by policy; `opening` and `flight` what is under way; `lane` the task that
+//!   joins all of it
 //!
 //! Called by: `runtime`. Invariants: a program is immutable and shared by the lanes of its
 //! stage; a lane changes its program only between two batches.
@@ -12,10 +14,13 @@
 pub(crate) mod build;
 pub(crate) mod commit;
 pub(crate) mod deadletter;
+pub(crate) mod flight;
 pub(crate) mod lane;
 pub(crate) mod needs;
+pub(crate) mod opening;
 pub(crate) mod read;
 pub(crate) mod run;
+pub(crate) mod state;
 
 use std::collections::BTreeMap;
 
@@ -60,6 +65,8 @@ pub(crate) struct StageNode {
     pub then: Disposal,
     /// What a dead letter names as the module.
     pub module: Option<Digest>,
+    /// What the module keeps from batch to batch.
+    pub kept: Option<state::Kept>,
 }
 
 pub(crate) enum Op {

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use codec::Format;
 use model::ids::Offset;
 use model::rows::Rows;
+use wasm::Keyed;
 
 use super::needs::{Typed, typed};
+use super::state::States;
 use super::{Op, Port, Stage, StageNode};
 use crate::canary::Sample;
 use crate::limits::PORT_BYTES_MAX;
-use crate::operator::wasm::{Call, Made, Tried, Warm};
+use crate::operator::wasm::{Call, Made, Program as WasmProgram, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
 use crate::status::Numbers;
@@ -28,6 +30,16 @@ pub(crate) struct Chain {
     guests: Vec<Option<Warm>>,
     /// By node and port.
     typed: Vec<Vec<Typed>>,
+}
+
+/// A batch of a lane.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub rows: &'a Rows,
+    pub offsets: &'a [Offset],
+    pub tried: Option<Tried>,
+    /// The node that a canary watches.
+    pub watched: Option<usize>,
 }
 
 /// What one batch came to.
@@ -74,13 +86,42 @@ impl Chain {
         })
     }
 
-    pub fn run(
-        &mut self,
-        rows: &Rows,
-        offsets: &[Offset],
-        tried: Option<Tried>,
-        watched: Option<usize>,
-    ) -> Result<Work, RunError> {
+    /// Runs a batch. Of a stage that keeps state, rows from a cut on are worked only to find the cut:
+    /// the state cannot be taken back row by row, so those before it are worked again without them.
+    pub fn run(&mut self, given: &Given<'_>, states: &mut States) -> Result<Work, RunError> {
+        let keeps = self.stage.nodes.iter().any(|node| node.kept.is_some());
+        let mut work = self.attempt(given, states)?;
+        while let Some(cut) = work.cut.clone().filter(|_| keeps) {
+            let done = cut.origin as usize;
+            if done == 0 {
+                states.begin();
+                return Ok(work);
+            }
+            let rows = given.rows.slice(0, done);
+            let before = Given {
+                rows: &rows,
+                offsets: &given.offsets[..done],
+                ..*given
+            };
+            let fault = work.fault.take();
+            work = self.attempt(&before, states)?;
+            work.fault = work.fault.or(fault);
+            if work.cut.is_none() {
+                work.cut = Some(cut);
+                return Ok(work);
+            }
+        }
+        Ok(work)
+    }
+
+    fn attempt(&mut self, given: &Given<'_>, states: &mut States) -> Result<Work, RunError> {
+        let Given {
+            rows,
+            offsets,
+            tried,
+            watched,
+        } = *given;
+        states.begin();
         let stage = self.stage.clone();
         let mut report = Report::default();
         let mut sample = None;
@@ -103,7 +144,9 @@ impl Chain {
                 tried,
             };
             let (since, before) = (Instant::now(), report.rejects.len());
-            let made = step.run(&all, &ports, &mut self.guests[number], &mut report);
+            let keyed = states.of(&node.name);
+            let guest = (&mut self.guests[number], keyed);
+            let made = step.run(&all, &ports, guest, &mut report);
             if let (Some(_), Ok(chunks)) = (watched.filter(|w| *w == number), &made) {
                 let rejects = &report.rejects[before..];
                 sample = Some(step.sample(&ports, chunks, rejects, since.elapsed()));
@@ -153,7 +196,7 @@ impl Step<'_> {
         &self,
         all: &Chunk,
         ports: &[Vec<Chunk>],
-        guest: &mut Option<Warm>,
+        (guest, keyed): (&mut Option<Warm>, Option<&mut Keyed>),
         report: &mut Report,
     ) -> Result<Vec<Chunk>, OperatorError> {
         let number = self.number;
@@ -163,33 +206,7 @@ impl Step<'_> {
             _ => None,
         };
         if let (Some(program), Some(warm)) = (wasm, guest) {
-            let mut made = vec![Made::default(); self.node.ports.len()];
-            let from = |(node, port): &(usize, usize)| self.stage.port(*node, *port);
-            let inputs: Vec<_> = self
-                .node
-                .inputs
-                .iter()
-                .map(|i| from(i).and_then(format))
-                .collect();
-            let outputs: Vec<_> = self.node.ports.iter().map(format).collect();
-            let mut call = Call {
-                node: number,
-                lane: self.lane,
-                program,
-                offsets: self.offsets,
-                tried: self.tried,
-                inputs: &inputs,
-                outputs: &outputs,
-                report,
-                port_bytes_max: PORT_BYTES_MAX,
-                ports: &mut made,
-            };
-            for (input, (node, port)) in self.node.inputs.iter().enumerate() {
-                if let Some(chunk) = ports.get(*node).and_then(|p| p.get(*port)) {
-                    call.run(warm, input as u16, chunk)?;
-                }
-            }
-            return made.iter().map(|made| joined(&made.pieces)).collect();
+            return self.wasm((program, warm, keyed), all, ports, report);
         }
         let chunk = self.input(ports)?;
         if chunk.is_empty() {
@@ -215,6 +232,47 @@ impl Step<'_> {
             }
             Op::Source | Op::Wasm(_) => Ok(Vec::new()),
         }
+    }
+
+    /// A module over its inputs, then over the timers that became due.
+    fn wasm(
+        &self,
+        (program, warm, mut keyed): (&WasmProgram, &mut Warm, Option<&mut Keyed>),
+        all: &Chunk,
+        ports: &[Vec<Chunk>],
+        report: &mut Report,
+    ) -> Result<Vec<Chunk>, OperatorError> {
+        let mut made = vec![Made::default(); self.node.ports.len()];
+        let from = |(node, port): &(usize, usize)| self.stage.port(*node, *port);
+        let inputs = self.node.inputs.iter();
+        let inputs: Vec<_> = inputs.map(|i| from(i).and_then(format)).collect();
+        let outputs: Vec<_> = self.node.ports.iter().map(format).collect();
+        if let (Some(keyed), Some(kept)) = (&mut keyed, &self.node.kept) {
+            keyed.limit(&program.limits);
+            let newest = all.rows.timestamps.iter().max().copied();
+            let newest = newest.unwrap_or(i64::MIN);
+            keyed.advance(newest.saturating_sub(kept.lateness_us));
+        }
+        let mut call = Call {
+            node: self.number,
+            lane: self.lane,
+            program,
+            offsets: self.offsets,
+            tried: self.tried,
+            inputs: &inputs,
+            outputs: &outputs,
+            report,
+            port_bytes_max: PORT_BYTES_MAX,
+            ports: &mut made,
+            keyed,
+        };
+        for (input, (node, port)) in self.node.inputs.iter().enumerate() {
+            if let Some(chunk) = ports.get(*node).and_then(|p| p.get(*port)) {
+                call.run(warm, input as u16, chunk)?;
+            }
+        }
+        call.timers(warm)?;
+        made.iter().map(|made| joined(&made.pieces)).collect()
     }
 
     /// What the node was given and what it made of it, for a canary. The rows are shared.

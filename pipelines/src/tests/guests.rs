@@ -166,6 +166,7 @@ fn called(chunks: &[Chunk], port_bytes_max: usize, kills: usize) -> (Report, Vec
         report: &mut report,
         port_bytes_max,
         ports: &mut ports,
+        keyed: None,
     };
     for _ in 0..kills {
         call.run(&mut warm, 0, &chunk(&["t"])).expect("it runs");

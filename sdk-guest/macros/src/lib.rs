@@ -12,8 +12,8 @@ use proc_macro2::TokenStream as Tokens;
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, PathArguments, Result,
-    ReturnType, Type, TypePath, parse_macro_input,
+    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, LitInt, MetaNameValue,
+    PathArguments, Result, ReturnType, Type, TypePath, parse_macro_input,
 };
 
 mod params;
@@ -56,18 +56,31 @@ pub fn route(args: TokenStream, item: TokenStream) -> TokenStream {
 fn attribute(args: TokenStream, item: TokenStream, shape: Shape) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
     let args = Tokens::from(args);
-    let made = if args.is_empty() {
-        module(&function, shape)
-    } else {
-        Err(Error::new(args.span(), "this attribute takes no arguments"))
-    };
+    let made = schema(args).and_then(|schema| module(&function, shape, schema));
     let made = made.unwrap_or_else(Error::into_compile_error);
     // kept apart from the loop over rows, so that a trap can name it
     let named = quote!(#[cfg_attr(target_family = "wasm", inline(never))]);
     quote!(#named #function #made).into()
 }
 
-fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {
+/// `state_schema = 2`, for functions that keep state.
+fn schema(args: Tokens) -> Result<Option<LitInt>> {
+    if args.is_empty() {
+        return Ok(None);
+    }
+    let span = args.span();
+    let wrong = || Error::new(span, "the only argument is `state_schema = NUMBER`");
+    let pair: MetaNameValue = syn::parse2(args).map_err(|_| wrong())?;
+    match pair.value {
+        syn::Expr::Lit(syn::ExprLit {
+            lit: syn::Lit::Int(number),
+            ..
+        }) if pair.path.is_ident("state_schema") => Ok(Some(number)),
+        _ => Err(wrong()),
+    }
+}
+
+fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tokens> {
     let signature = &function.sig;
     if let Some(keyword) = &signature.asyncness {
         return Err(Error::new(
@@ -90,10 +103,18 @@ fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {
     };
     let taken = Taken::of(&first.ty);
     let (mut arguments, mut params, mut meta_seen) = (Vec::new(), None, false);
+    let mut keeps = false;
     for input in inputs {
         let FnArg::Typed(input) = input else {
             return Err(Error::new(input.span(), "a method cannot be a module"));
         };
+        if is_state(&input.ty) {
+            if std::mem::replace(&mut keeps, true) {
+                return Err(Error::new(input.span(), "one State is enough"));
+            }
+            arguments.push(quote!(&mut *state));
+            continue;
+        }
         if last_name(inner_of_reference(&input.ty)).as_deref() == Some("Meta") {
             if std::mem::replace(&mut meta_seen, true) {
                 return Err(Error::new(input.span(), "one Meta is enough"));
@@ -118,7 +139,20 @@ fn module(function: &ItemFn, shape: Shape) -> Result<Tokens> {
             arguments.push(quote!(&self.opened.params));
         }
     }
-    Ok(expand(function, shape, &taken, &arguments, params))
+    if let (Some(schema), false) = (&schema, keeps) {
+        let text = "the function keeps no state: it takes no `&mut State`";
+        return Err(Error::new(schema.span(), text));
+    }
+    let kept = keeps.then(|| schema.map_or_else(|| quote!(1), |schema| quote!(#schema)));
+    Ok(expand(function, shape, &taken, &arguments, (params, kept)))
+}
+
+/// `&mut State`
+fn is_state(ty: &Type) -> bool {
+    let Type::Reference(reference) = ty else {
+        return false;
+    };
+    reference.mutability.is_some() && last_name(&reference.elem).as_deref() == Some("State")
 }
 
 fn expand(
@@ -126,17 +160,23 @@ fn expand(
     shape: Shape,
     taken: &Taken,
     arguments: &[Tokens],
-    params: Option<&Type>,
+    (params, kept): (Option<&Type>, Option<Tokens>),
 ) -> Tokens {
     let name = &function.sig.ident;
     let visibility = &function.vis;
     let params = params.map_or_else(|| quote!(::rustmq::rt::NoParams), |ty| quote!(#ty));
     // the same call with arguments of which only the types count
-    let nevers = arguments.iter().map(|_| quote!(::rustmq::rt::never()));
-    let nevers: Vec<Tokens> = nevers.collect();
+    let nevers = vec![quote!(::rustmq::rt::never()); arguments.len()];
     let take = taken.take(name, &nevers);
     let ports = ports(function, shape);
-    let (make, loop_) = looped(function, shape, taken, (arguments, &nevers));
+    let (make, loop_) = looped(function, shape, taken, (arguments, &nevers), kept.is_some());
+    let Kind {
+        module,
+        schema,
+        state,
+        fetch,
+        export,
+    } = Kind::of(kept);
     let opened = match &make {
         Some(make) => quote!(::rustmq::rt::Opened::making(context, &#make)?),
         None => quote!(::rustmq::rt::Opened::new(context)?),
@@ -151,7 +191,8 @@ fn expand(
 
         // of the traits that make a choice by type only one is used; closures only carry types
         #[allow(unused_imports, clippy::redundant_closure)]
-        impl ::rustmq::Module for #name {
+        impl ::rustmq::#module for #name {
+            #schema
             const PARAMS: ::core::option::Option<&'static ::rustmq::describe::Schema> = {
                 use ::rustmq::describe::Silent as _;
                 <::rustmq::describe::Of<#params>>::SCHEMA
@@ -170,7 +211,9 @@ fn expand(
                 &mut self,
                 rows: &::rustmq::Batch,
                 out: &mut ::rustmq::Outbox,
+                #state
             ) -> ::core::result::Result<(), ::rustmq::Failure> {
+                #fetch
                 let take = #take;
                 let columns = take.fetch(rows);
                 #make
@@ -179,7 +222,38 @@ fn expand(
             }
         }
 
-        ::rustmq::export!(#name);
+        ::rustmq::#export!(#name);
+    }
+}
+
+/// What differs for a function that keeps state.
+struct Kind {
+    module: Tokens,
+    schema: Tokens,
+    /// A parameter of `process`, and what it is first used for.
+    state: Tokens,
+    fetch: Tokens,
+    export: Tokens,
+}
+
+impl Kind {
+    fn of(kept: Option<Tokens>) -> Kind {
+        let Some(version) = kept else {
+            return Kind {
+                module: quote!(Module),
+                schema: Tokens::new(),
+                state: Tokens::new(),
+                fetch: Tokens::new(),
+                export: quote!(export),
+            };
+        };
+        Kind {
+            module: quote!(Stateful),
+            schema: quote!(const STATE_SCHEMA: u32 = #version;),
+            state: quote!(state: &mut ::rustmq::State,),
+            fetch: quote!(state.fetch(rows.keys());),
+            export: quote!(export_stateful),
+        }
     }
 }
 
@@ -204,6 +278,7 @@ fn looped(
     shape: Shape,
     taken: &Taken,
     (arguments, nevers): (&[Tokens], &[Tokens]),
+    keeps: bool,
 ) -> (Option<Tokens>, Tokens) {
     let name = &function.sig.ident;
     let (is_result, inner) = unwrapped(&function.sig.output, "Result");
@@ -218,29 +293,53 @@ fn looped(
             (&::rustmq::rt::Making::of(|| Ok(#output))).way()
         })
     };
+    // what a row that is not taken changed is taken back
+    let row = |body: Tokens, done: Tokens| match keeps {
+        false => quote!(#read #body),
+        true => quote! {
+            state.begin_row();
+            let done: ::core::result::Result<#done, ::rustmq::Reject> = (|| { #read #body })();
+            if done.is_err() { state.undo_row(); }
+            done
+        },
+    };
+    let unit = quote!(());
     match shape {
-        Shape::Map if is_option => (
-            Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-            quote!(emit(&make, rows, out, |row, place| {
-                #read
-                if let Some(output) = #call { place.put(output)?; }
-                Ok(())
-            })),
-        ),
-        Shape::Map => (
-            Some(make(typed)),
-            quote!(emit(&make, rows, out, |row, place| { #read place.put(#call) })),
-        ),
-        Shape::FlatMap => (
-            Some(make(quote!(::rustmq::rt::first(#typed)))),
-            quote!(emit(&make, rows, out, |row, place| {
-                #read
-                for output in #call { place.put(output)?; }
-                Ok(())
-            })),
-        ),
-        Shape::Filter => (None, quote!(keep(rows, out, |row| { #read Ok(#call) }))),
-        Shape::Route => (None, quote!(route(rows, out, |row| { #read Ok(#call) }))),
+        Shape::Map if is_option => {
+            let body = row(
+                quote!(if let Some(output) = #call { place.put(output)?; } Ok(())),
+                unit,
+            );
+            (
+                Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
+                quote!(emit(&make, rows, out, |row, place| { #body })),
+            )
+        }
+        Shape::Map => {
+            let body = row(quote!(place.put(#call)), unit);
+            (
+                Some(make(typed)),
+                quote!(emit(&make, rows, out, |row, place| { #body })),
+            )
+        }
+        Shape::FlatMap => {
+            let body = row(
+                quote!(for output in #call { place.put(output)?; } Ok(())),
+                unit,
+            );
+            (
+                Some(make(quote!(::rustmq::rt::first(#typed)))),
+                quote!(emit(&make, rows, out, |row, place| { #body })),
+            )
+        }
+        Shape::Filter => {
+            let body = row(quote!(Ok(#call)), quote!(bool));
+            (None, quote!(keep(rows, out, |row| { #body })))
+        }
+        Shape::Route => {
+            let body = row(quote!(Ok(#call)), quote!(_));
+            (None, quote!(route(rows, out, |row| { #body })))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The boundary by hand: imports of `rustmq:etl` in the canonical ABI.
 //!
-//! - here `data`; `columns` and `telemetry` are the interfaces of that name
+//! - here `data`; `columns`, `telemetry` and `state` (with `timers`) are the interfaces of that name
 //!
 //! Written out instead of generated, so that a guest does not compile a bindings generator. Every
 //! build of a guest checks these signatures: the encoder compares them with the WIT.
@@ -10,12 +10,15 @@
 //! allocated through `cabi_realloc` is owned by the `Vec` made of it.
 
 mod columns;
+mod state;
 pub(crate) mod telemetry;
+
+pub(crate) use state::State;
 
 use crate::column::Column;
 use crate::typed::Validity;
 
-#[link(wasm_import_module = "rustmq:etl/data@0.1.1")]
+#[link(wasm_import_module = "rustmq:etl/data@0.1.2")]
 unsafe extern "C" {
     #[link_name = "[method]context.params"]
     fn context_params(this: u32, ret: *mut [u32; 2]);

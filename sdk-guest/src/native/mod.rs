@@ -4,6 +4,7 @@
 //! Invariants: refuses what the host refuses, with a panic that says what (the host traps).
 
 mod outbox;
+pub(crate) mod state;
 pub(crate) mod telemetry;
 
 use std::cell::RefCell;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 pub(crate) use outbox::{Call, Emit, Outbox, Values};
+pub(crate) use state::State;
 
 use crate::column::Column;
 use crate::record::Failure;

@@ -33,6 +33,10 @@ pub use slot::{Slot, realloc};
 pub const COMPONENT_TYPE: &[u8; include_bytes!("../../component-type.bin").len()] =
     include_bytes!("../../component-type.bin");
 
+/// The world `rustmq:etl/stateful`, encoded.
+pub const STATEFUL_TYPE: &[u8; include_bytes!("../../stateful-type.bin").len()] =
+    include_bytes!("../../stateful-type.bin");
+
 /// Stands for a value where only its type is asked about; never called.
 pub fn never<T>() -> T {
     unreachable!("only types are asked about")

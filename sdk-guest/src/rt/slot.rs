@@ -9,7 +9,7 @@ use std::cell::{Cell, UnsafeCell};
 use crate::batch::{Batch, Context};
 use crate::outbox::Outbox;
 use crate::record::Failure;
-use crate::{Module, sys};
+use crate::{Keeping, Module, Stateful, sys};
 
 /// The opened module and the memory of its last answer.
 pub struct Slot<M> {
@@ -66,13 +66,22 @@ impl<M: Module> Slot<M> {
     }
 
     pub fn process(&self, rows: u32, out: u32) -> *const u8 {
+        self.call(rows, out, M::process)
+    }
+
+    fn call(
+        &self,
+        rows: u32,
+        out: u32,
+        call: impl FnOnce(&mut M, &Batch, &mut Outbox) -> Result<(), Failure>,
+    ) -> *const u8 {
         let batch = Batch::new(sys::Rows::new(rows));
         let mut outbox = Outbox(sys::Outbox::new(out));
         // SAFETY: one thread, entered once at a time
         let done = match unsafe { &mut *self.module.get() } {
             Some(module) => {
                 OUTBOX.set(Some(out));
-                let done = module.process(&batch, &mut outbox);
+                let done = call(module, &batch, &mut outbox);
                 OUTBOX.set(None);
                 done
             }
@@ -95,6 +104,12 @@ impl<M: Module> Slot<M> {
             answer.message_len = failure.message.len();
         }
         (&raw const *answer).cast()
+    }
+}
+
+impl<M: Stateful> Slot<Keeping<M>> {
+    pub fn on_timers(&self, fired: u32, out: u32) -> *const u8 {
+        self.call(fired, out, Keeping::on_timers)
     }
 }
 

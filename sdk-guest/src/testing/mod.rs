@@ -8,6 +8,7 @@
 
 mod case;
 mod json;
+mod lane;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,6 +18,8 @@ use crate::outbox::Outbox;
 use crate::record::Failure;
 use crate::sys::{self, Call, Emit, Values};
 use crate::{Column, Level, Module};
+
+pub use lane::Lane;
 
 /// An input row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -182,12 +185,48 @@ impl Harness {
     /// Opens the module and gives it the rows as one batch. Panics where it fails.
     pub fn run<M: Module>(&self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
         drop(sys::telemetry::take());
-        let mut module = self
-            .open::<M>()
-            .unwrap_or_else(|f| panic!("the module does not open: {}: {}", f.code, f.message));
+        let mut module = self.opened::<M>();
         let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
+        let early = rows.iter().map(|row| row.event_time).min();
+        self.batch(&rows, early.unwrap_or_default(), |batch, out| {
+            module.process(batch, out)
+        })
+    }
+
+    fn opened<M: Module>(&self) -> M {
+        self.open::<M>()
+            .unwrap_or_else(|f| panic!("the module does not open: {}: {}", f.code, f.message))
+    }
+
+    /// One call of a module. Panics where it fails.
+    fn batch(
+        &self,
+        rows: &[Row],
+        watermark: i64,
+        call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
+    ) -> Outcome {
         let selected = self.context.said.borrow().selected.get(&0).cloned();
-        let decoded = json::decode(&rows, &selected.unwrap_or_default());
+        let decoded = json::decode(rows, &selected.unwrap_or_default());
+        self.call(rows, decoded, watermark, call)
+    }
+
+    /// The same of timers, which have no columns.
+    fn timed(
+        &self,
+        rows: &[Row],
+        watermark: i64,
+        call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
+    ) -> Outcome {
+        self.call(rows, json::decode(rows, &[]), watermark, call)
+    }
+
+    fn call(
+        &self,
+        rows: &[Row],
+        decoded: json::Decoded,
+        watermark: i64,
+        call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
+    ) -> Outcome {
         let kept: Vec<Row> = decoded.good.iter().map(|row| rows[*row].clone()).collect();
         let outbox = sys::Outbox {
             rows: kept.len(),
@@ -197,9 +236,9 @@ impl Harness {
         };
         let mut lent = lend(&kept);
         lent.typed = decoded.columns.clone();
+        lent.watermark = watermark;
         let batch = Batch::new(lent);
-        module
-            .process(&batch, &mut Outbox(outbox.clone()))
+        call(&batch, &mut Outbox(outbox.clone()))
             .unwrap_or_else(|f| panic!("the module fails: {}: {}", f.code, f.message));
         let calls = outbox.calls.take();
         let mut outcome = settle(&self.context.outputs, &kept, calls);
@@ -247,11 +286,6 @@ fn lend(rows: &[Row]) -> sys::Rows {
         lent.offsets.push(offset as u64);
         lent.headers.push(row.headers.clone());
     }
-    lent.watermark = rows
-        .iter()
-        .map(|row| row.event_time)
-        .min()
-        .unwrap_or_default();
     lent
 }
 

@@ -231,7 +231,11 @@ impl Catalog {
     }
 
     fn topic_delete(&self, name: &str) -> Result<Decision, CatalogError> {
-        let topic = self.topic_of_user(name)?;
+        let topic = match self.topic(name) {
+            // what a pipeline kept goes with it; the door asks whether it is a user's
+            Some(topic) if topic.id != TopicId::OFFSETS => topic,
+            _ => self.topic_of_user(name)?,
+        };
         if let Some(pipeline) = self.topic_users(name).next() {
             let (name, pipeline) = (name.to_owned(), pipeline.to_owned());
             return Err(CatalogError::TopicInUse { name, pipeline });

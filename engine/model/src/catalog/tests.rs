@@ -112,11 +112,7 @@ fn internal_topics() {
     check(c, &internal("state"), {
         "internal topic `state` must have a name that begins with `_`"
     });
-    check(
-        c,
-        &delete("_state.x"),
-        "topic `_state.x` is internal and stays",
-    );
+    check(c, &delete("_state.x"), "Topic(TopicId(1))");
     check(
         c,
         &delete(OFFSETS_TOPIC),

@@ -349,8 +349,33 @@ fn lanes(status: &PipelineStatus) -> String {
             ));
         }
     }
+    text.push_str(&kept(status));
     text.push_str(&metrics(status));
     text
+}
+
+/// What the modules keep, a line a lane.
+fn kept(status: &PipelineStatus) -> String {
+    let mut rows = Vec::new();
+    for lane in &status.lanes {
+        for (node, kept) in &lane.kept {
+            let watermark = kept
+                .watermark
+                .map_or("-".to_string(), output::time::rfc3339_us);
+            rows.push(vec![
+                node.clone(),
+                lane.partition.to_string(),
+                kept.entries.to_string(),
+                output::bytes(kept.bytes),
+                watermark,
+            ]);
+        }
+    }
+    let columns = ["NODE", ">PARTITION", ">ENTRIES", ">BYTES", "WATERMARK"];
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", output::table(&columns, &rows)),
+    }
 }
 
 /// What the modules count, a line each.

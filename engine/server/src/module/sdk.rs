@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 30] = files![
+const RUST: [(&str, &[u8]); 35] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
@@ -24,6 +24,7 @@ const RUST: [(&str, &[u8]); 30] = files![
     "sdk-guest/macros/src/row.rs",
     "sdk-guest/src/abi/columns.rs",
     "sdk-guest/src/abi/mod.rs",
+    "sdk-guest/src/abi/state.rs",
     "sdk-guest/src/abi/telemetry.rs",
     "sdk-guest/src/batch.rs",
     "sdk-guest/src/column.rs",
@@ -31,6 +32,7 @@ const RUST: [(&str, &[u8]); 30] = files![
     "sdk-guest/src/lib.rs",
     "sdk-guest/src/native/mod.rs",
     "sdk-guest/src/native/outbox.rs",
+    "sdk-guest/src/native/state.rs",
     "sdk-guest/src/native/telemetry.rs",
     "sdk-guest/src/outbox.rs",
     "sdk-guest/src/record.rs",
@@ -39,13 +41,16 @@ const RUST: [(&str, &[u8]); 30] = files![
     "sdk-guest/src/rt/mod.rs",
     "sdk-guest/src/rt/slot.rs",
     "sdk-guest/src/rt/take.rs",
+    "sdk-guest/src/state.rs",
     "sdk-guest/src/telemetry.rs",
     "sdk-guest/src/testing/case.rs",
     "sdk-guest/src/testing/json.rs",
+    "sdk-guest/src/testing/lane.rs",
     "sdk-guest/src/testing/mod.rs",
     "sdk-guest/src/time.rs",
     "sdk-guest/src/typed.rs",
     "sdk-guest/src/value.rs",
+    "sdk-guest/stateful-type.bin",
 ];
 
 const PYTHON: [(&str, &[u8]); 9] = files![
@@ -73,13 +78,16 @@ const JS: [(&str, &[u8]); 8] = files![
 ];
 
 /// What every language has.
-const WIT: [(&str, &[u8]); 9] = files![
+const WIT: [(&str, &[u8]); 12] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
     "wit/module.wit",
     "wit/packed.wit",
+    "wit/state.wit",
     "wit/telemetry.wit",
+    "wit/timed.wit",
+    "wit/timers.wit",
     "wit/types.wit",
     "wit/world.wit",
     "LICENSE",

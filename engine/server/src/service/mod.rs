@@ -114,7 +114,7 @@ impl Rooms {
             .into(),
             Request::ModulePut(ask) => self.module_put(ask.bytes).await?.into(),
             Request::PipelineLint(ask) => self.pipeline_lint(&ask.file).into(),
-            Request::PipelinePlan(ask) => self.pipeline_plan(&ask.file)?.into(),
+            Request::PipelinePlan(ask) => self.pipeline_plan(&ask.file).await?.into(),
             Request::PipelineApply(ask) => self.pipeline_apply(ask.file).await?.into(),
             Request::PipelineList(_) => self.pipeline_list().into(),
             Request::PipelineDescribe(ask) => self.pipeline_describe(&ask.name)?.into(),

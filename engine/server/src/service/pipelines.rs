@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 use ::pipelines::plan::Previous;
 use ::pipelines::spec::types::{Node, OnError, Then};
-use ::pipelines::{RemoveError, Spec};
-use model::{Command, Diagnostic, Outcome, PipelineRecord};
+use ::pipelines::{Kept, RemoveError, Spec, state_prefix};
+use model::{Command, Diagnostic, Digest, Modules, Outcome, PipelineRecord};
 use protocol::{
     PipelineApplied, PipelineDelete, PipelineDeleted, PipelineDescription, PipelineFile,
     PipelineInfo, PipelineLinted, PipelinePlanned, Pipelines, WireError, code,
@@ -29,10 +29,13 @@ impl Rooms {
         PipelineLinted { diagnostics }
     }
 
-    pub(super) fn pipeline_plan(&self, file: &PipelineFile) -> Result<PipelinePlanned, WireError> {
+    pub(super) async fn pipeline_plan(
+        &self,
+        file: &PipelineFile,
+    ) -> Result<PipelinePlanned, WireError> {
         let (spec, diagnostics) = self.read(file)?;
         self.check_topics(&spec)?;
-        let (text, plan) = self.planned(&spec, file)?;
+        let (text, plan) = self.planned(&spec, file).await?;
         Ok(PipelinePlanned {
             text,
             plan,
@@ -41,7 +44,7 @@ impl Rooms {
     }
 
     /// The plan against what runs now, for people and for programs.
-    fn planned(
+    async fn planned(
         &self,
         spec: &Spec,
         file: &PipelineFile,
@@ -53,12 +56,35 @@ impl Rooms {
             let spec = ::pipelines::parse(&record.file, &record.yaml, &|_| None).ok()?;
             Some((spec, record.modules.clone()))
         });
-        let previous = previous
-            .as_ref()
-            .map(|(spec, modules)| Previous { spec, modules });
+        let before = previous.iter().flat_map(|(_, modules)| modules.values());
+        let kept = self.kept(before.chain(file.modules.values())).await;
+        let previous = previous.as_ref().map(|(spec, modules)| Previous {
+            spec,
+            modules,
+            kept: &kept,
+        });
         let plan = ::pipelines::plan(spec, &file.modules, previous, Some(&catalog));
         let json = serde_json::to_value(&plan).map_err(reply::bug)?;
         Ok((plan.to_string(), json))
+    }
+
+    /// Which of these modules keep state. One that cannot be read is said to be so on apply.
+    async fn kept(&self, digests: impl Iterator<Item = &Digest>) -> Kept {
+        let mut kept = Kept::new();
+        for digest in digests {
+            let Ok(bytes) = self.store.get(*digest).await else {
+                continue;
+            };
+            let inspected = tokio::task::spawn_blocking(move || ::wasm::Host::inspect(&bytes));
+            let Ok(Ok(info)) = inspected.await else {
+                continue;
+            };
+            if info.stateful {
+                let schema = info.describe.and_then(|d| d.state_schema);
+                kept.insert(*digest, schema.unwrap_or_default());
+            }
+        }
+        kept
     }
 
     /// Parses and lints against the catalog; an error carries all diagnostics.
@@ -107,7 +133,7 @@ impl Rooms {
         let _alone = self.changing.lock().await;
         let (spec, diagnostics) = self.read(&file)?;
         self.check_topics(&spec)?;
-        let (text, _) = self.planned(&spec, &file)?;
+        let (text, _) = self.planned(&spec, &file).await?;
         let name = spec.name().to_string();
         let generation = self
             .catalog()
@@ -136,6 +162,13 @@ impl Rooms {
             .filter(|(name, _)| self.catalog().topic(name).is_none());
         for (topic, wanted) in missing.collect::<Vec<_>>() {
             self.topic_make(topic, wanted, true).await?;
+        }
+        if generation == 1 {
+            // of a pipeline of this name that was deleted, but not wholly
+            self.state_delete(&name).await?;
+        }
+        for (topic, wanted) in prepared.state_topics(&self.catalog()) {
+            self.topic_internal(topic, wanted).await?;
         }
         let generation = self.pipeline_put(record, prepared).await?;
         Ok(PipelineApplied {
@@ -200,9 +233,22 @@ impl Rooms {
             .map_err(reply::propose)?;
         match self.pipelines.remove(&ask.name).await {
             // one that did not start has nothing to stop
-            Ok(()) | Err(RemoveError::Unknown(_)) => Ok(PipelineDeleted {}),
-            Err(error) => Err(WireError::retry(code::UNAVAILABLE, error.to_string())),
+            Ok(()) | Err(RemoveError::Unknown(_)) => {}
+            Err(error) => return Err(WireError::retry(code::UNAVAILABLE, error.to_string())),
         }
+        self.state_delete(&ask.name).await?;
+        Ok(PipelineDeleted {})
+    }
+
+    /// Deletes what the modules of a pipeline kept.
+    async fn state_delete(&self, pipeline: &str) -> Result<(), WireError> {
+        let prefix = state_prefix(pipeline);
+        let catalog = self.catalog();
+        let topics = catalog.topics().filter(|t| t.name.starts_with(&prefix));
+        for topic in topics {
+            self.topic_remove(topic.name.clone()).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn pipeline_list(&self) -> Pipelines {

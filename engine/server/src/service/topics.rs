@@ -28,11 +28,30 @@ impl Rooms {
         spec: TopicSpec,
         if_absent: bool,
     ) -> Result<TopicCreated, WireError> {
+        self.topic_new(name, spec, if_absent, false).await
+    }
+
+    /// A topic that the platform makes for itself, if it is not there.
+    pub(super) async fn topic_internal(
+        &self,
+        name: String,
+        spec: TopicSpec,
+    ) -> Result<TopicCreated, WireError> {
+        self.topic_new(name, spec, true, true).await
+    }
+
+    async fn topic_new(
+        &self,
+        name: String,
+        spec: TopicSpec,
+        if_absent: bool,
+        internal: bool,
+    ) -> Result<TopicCreated, WireError> {
         let command = Command::TopicCreate {
             name: name.clone(),
             spec,
             if_absent,
-            internal: false,
+            internal,
         };
         self.metadata
             .propose(command)
@@ -120,8 +139,18 @@ impl Rooms {
 
     pub(super) async fn topic_delete(&self, ask: TopicDelete) -> Result<TopicDeleted, WireError> {
         let _alone = self.changing.lock().await;
-        self.topic_named(&ask.name)?;
-        let command = Command::TopicDelete { name: ask.name };
+        let topic = self.topic_named(&ask.name)?;
+        if topic.is_internal() {
+            let name = &topic.name;
+            let message = format!("topic {name} is internal: it goes with what it belongs to");
+            return Err(WireError::fix(code::INVALID, message));
+        }
+        self.topic_remove(ask.name).await
+    }
+
+    /// Deletes a topic that nobody uses.
+    pub(super) async fn topic_remove(&self, name: String) -> Result<TopicDeleted, WireError> {
+        let command = Command::TopicDelete { name };
         self.metadata
             .propose(command)
             .await

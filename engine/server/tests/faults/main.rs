@@ -5,6 +5,7 @@
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
 //!   that misbehave, `canary` in the shadow of others; `guests` makes them
+//! - `state` what modules keep, over kills
 //! - `soak` a thousand partitions for a long time: nothing drifts
 //!
 //! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
@@ -26,6 +27,7 @@ mod kill;
 mod ledger;
 mod modules;
 mod soak;
+mod state;
 mod wire;
 
 /// Chance that can be repeated: SplitMix64.

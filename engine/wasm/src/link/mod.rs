@@ -2,7 +2,7 @@
 //! interface.
 //!
 //! - `data` rows as bytes; `columns` rows as typed columns; `packed` both for languages that box
-//! - `telemetry` log and metrics
+//! - `telemetry` log and metrics; `state` and `timers` what is kept from batch to batch
 //!
 //! Called by: `host` (one linker an engine).
 //! Invariants: columns cross with one copy; lists from a guest are read where they lie, during the
@@ -12,7 +12,9 @@
 mod columns;
 mod data;
 mod packed;
+mod state;
 mod telemetry;
+mod timers;
 
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::ScalarBuffer;
@@ -31,8 +33,9 @@ use crate::fields::Fields;
 use crate::guest::{Edge, OpenContext};
 use crate::limits::Limiter;
 use crate::outbox::Outbox;
+use crate::state::Keyed;
 use crate::telemetry::Telemetry;
-use crate::world::{COLUMNS, DATA, PACKED, TELEMETRY, TYPES};
+use crate::world::{COLUMNS, DATA, PACKED, STATE, TELEMETRY, TIMERS, TYPES};
 
 /// Phantom types of the three resources; at most one of each is alive, so the number says nothing.
 pub(crate) enum ContextHandle {}
@@ -61,6 +64,8 @@ pub(crate) struct State {
     pub(crate) telemetry: Telemetry,
     pub(crate) lent: Option<Lent>,
     pub(crate) outbox: Outbox,
+    /// While a call runs, where the module keeps state.
+    pub(crate) keyed: Option<Keyed>,
 }
 
 type Cx<'a> = StoreContextMut<'a, State>;
@@ -88,6 +93,8 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut telemetry = linker.instance(TELEMETRY)?;
     telemetry::log(&mut telemetry)?;
     telemetry::metrics(&mut telemetry)?;
+    state::state(&mut linker.instance(STATE)?)?;
+    timers::timers(&mut linker.instance(TIMERS)?)?;
     Ok(linker)
 }
 

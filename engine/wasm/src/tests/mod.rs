@@ -3,7 +3,7 @@
 //!
 //! - `good` what a guest can do; `evil` what none can; `load` what is refused before it runs
 //! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
-//! - `released` components of released versions
+//! - `released` components of released versions; `state` what modules keep
 
 mod columns;
 mod evil;
@@ -11,6 +11,7 @@ mod good;
 mod load;
 mod packed;
 mod released;
+mod state;
 mod telemetry;
 
 use std::path::Path;
@@ -234,15 +235,20 @@ fn text(outcome: &Outcome) -> String {
 }
 
 #[test]
-fn the_sdk_carries_the_world_of_wit() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk-guest/component-type.bin");
-    let section = world::component_type_section().expect("wit/ is valid");
-    if std::env::var_os("RUSTMQ_BLESS").is_some() {
-        std::fs::write(&path, &section).expect("the SDK's folder is writable");
-    }
-    let carried = std::fs::read(&path).expect("the SDK carries its component type");
-    assert!(
-        carried == section,
-        "wit/ has changed: run this test with RUSTMQ_BLESS=1"
-    );
+fn the_sdk_carries_the_worlds_of_wit() {
+    let check = |name: &str, section: Result<Vec<u8>, String>| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk-guest");
+        let path = path.join(name);
+        let section = section.expect("wit/ is valid");
+        if std::env::var_os("RUSTMQ_BLESS").is_some() {
+            std::fs::write(&path, &section).expect("the SDK's folder is writable");
+        }
+        let carried = std::fs::read(&path).expect("the SDK carries its component type");
+        assert!(
+            carried == section,
+            "wit/ has changed: run this test with RUSTMQ_BLESS=1"
+        );
+    };
+    check("component-type.bin", world::component_type_section());
+    check("stateful-type.bin", world::stateful_type_section());
 }

@@ -347,6 +347,16 @@ impl World {
                 self.topic(&name, spec);
             }
         }
+        let catalog = self.catalog.catalog();
+        for (name, spec) in prepared.state_topics(&catalog) {
+            let command = Command::TopicCreate {
+                name,
+                spec,
+                if_absent: true,
+                internal: true,
+            };
+            self.catalog_apply(&command);
+        }
         let put = self
             .catalog
             .0

@@ -29,6 +29,7 @@ host_tests! {
     doubled: "doubled",
     even: "even",
     evil: "evil",
+    keeps: "keeps",
     lanes: "lanes",
     late: "late",
     words: "words",
@@ -203,6 +204,20 @@ mod hosted {
 
     pub fn even(module: &Module) {
         check(module, "", &["out"], &["2", "3", "4"], "forward 0 [0, 2]\n");
+    }
+
+    /// What it keeps is tested in the sandbox and in pipelines, with the component that is released.
+    pub fn keeps(module: &Module) {
+        let mut guest = module
+            .open(&context("", &["out"]), &Limits::default())
+            .unwrap();
+        let text = run(&mut guest, &["x"]);
+        assert!(
+            text.contains("there is no state outside of a batch"),
+            "{text}"
+        );
+        let said = module.info().describe.clone().unwrap();
+        assert_eq!(said.state_schema, Some(1));
     }
 
     pub fn lanes(module: &Module) {

@@ -383,12 +383,12 @@ async fn a_guest_for_wasip2_is_taken_as_cargo_built_it() {
 
 /// What is kept of each version comes from here: `RUSTMQ_BLESS=1` keeps the component of this one.
 /// It is built as anybody's module is, with the SDK in its own folder, so it names no other.
-#[tokio::test]
-async fn the_guest_of_conformance_builds_for_this_version() {
+async fn released(name: &str, suffix: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let made = new(dir.path(), "conformance", Lang::Rust).unwrap();
-    let guest = repository().join("tests/guests/conformance");
-    fs::copy(guest.join("src/lib.rs"), made.join("src/lib.rs")).unwrap();
+    let made = new(dir.path(), name, Lang::Rust).unwrap();
+    let guests = repository().join("tests/guests");
+    let source = guests.join(name).join("src/lib.rs");
+    fs::copy(source, made.join("src/lib.rs")).unwrap();
     let built = build_into(&made, &guests_target(), &mut |_| {}).await;
     let path = built.unwrap_or_else(|e| panic!("{e}"));
     let bytes = fs::read(&path).unwrap();
@@ -402,13 +402,23 @@ async fn the_guest_of_conformance_builds_for_this_version() {
     }
     let info = Host::inspect(&bytes).unwrap();
     assert_eq!(info.contract.as_deref(), Some(wasm::world::VERSION));
-    let mut opened = open(&path, r#"{"tag":"t"}"#, &["out", "rest"]);
-    assert_eq!(run(&mut opened, &["forward", "drop"]), "forward 0 [0]\n");
-    let kept = guest.join(format!("released/{}.wasm", wasm::world::VERSION));
+    let kept = format!("conformance/released/{}{suffix}.wasm", wasm::world::VERSION);
+    let kept = guests.join(kept);
     if std::env::var_os("RUSTMQ_BLESS").is_some() {
         fs::write(&kept, &bytes).unwrap();
     }
     assert!(kept.is_file(), "run this test with RUSTMQ_BLESS=1");
+    (dir, path)
+}
+
+#[tokio::test]
+async fn the_guests_of_conformance_build_for_this_version() {
+    let (_dir, path) = released("conformance", "").await;
+    let mut opened = open(&path, r#"{"tag":"t"}"#, &["out", "rest"]);
+    assert_eq!(run(&mut opened, &["forward", "drop"]), "forward 0 [0]\n");
+    let (_dir, path) = released("keeps", "-stateful").await;
+    let info = Host::inspect(&fs::read(path).unwrap()).unwrap();
+    assert!(info.stateful);
 }
 
 #[tokio::test]

@@ -1,0 +1,276 @@
+//! State and timers: through a component of the world `stateful`, and the layers by themselves.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{Entry, Keyed, Timer};
+
+/// `tests/guests/keeps` as it was released with 0.1.2.
+const KEEPS: &[u8] =
+    include_bytes!("../../../../tests/guests/conformance/released/0.1.2-stateful.wasm");
+
+fn keeps(limits: &Limits) -> Guest {
+    load(KEEPS)
+        .open(&context(), limits)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// One call; what it emits, each row as `key value`, or how it ends. What it changed is kept if it
+/// returns.
+fn call(guest: &mut Guest, keyed: &mut Keyed, rows: &[(&str, &str)]) -> Result<String, String> {
+    let mut builder = RowsBuilder::new();
+    for (key, value) in rows {
+        builder.push(5, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+    }
+    enter(guest, keyed, builder.finish(), Entry::Process)
+}
+
+fn fire(guest: &mut Guest, keyed: &mut Keyed) -> Result<String, String> {
+    let due = keyed.due();
+    let mut builder = RowsBuilder::new();
+    for timer in &due {
+        builder.push(timer.time, Some(&timer.key), None, &[]);
+    }
+    keyed.fire(&due);
+    enter(guest, keyed, builder.finish(), Entry::Timers)
+}
+
+fn enter(guest: &mut Guest, keyed: &mut Keyed, rows: Rows, entry: Entry) -> Result<String, String> {
+    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let input = Input {
+        rows: &rows,
+        columns: None,
+        unwritten: None,
+        offsets: &offsets,
+        input: 0,
+        watermark: keyed.moved(),
+    };
+    let outcome = guest.process_with(input, entry, keyed).map_err(|error| {
+        keyed.drop_call();
+        error.to_string()
+    })?;
+    keyed.keep_call();
+    let mut said = Vec::new();
+    for emission in outcome.emissions {
+        let Emission::Emit { keys, values, .. } = emission else {
+            panic!("it emits bytes");
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        for (key, value) in keys.iter().zip(&values) {
+            let pair = (
+                text(key.unwrap_or_default()),
+                text(value.unwrap_or_default()),
+            );
+            said.push(format!("{} {}", pair.0, pair.1));
+        }
+    }
+    Ok(said.join("; "))
+}
+
+#[test]
+fn the_released_stateful_module_runs() {
+    let info = load(KEEPS).info().clone();
+    assert!(info.stateful);
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/stateful@0.1.2"));
+    assert_eq!(info.describe.and_then(|d| d.state_schema), Some(1));
+    let limits = Limits::default();
+    let (guest, keyed) = (&mut keeps(&limits), &mut Keyed::new(&limits, 1));
+    let mut check = |rows: &[(&str, &str)], expected: &str| {
+        assert_eq!(
+            call(guest, keyed, rows).as_deref(),
+            Ok(expected),
+            "{rows:?}"
+        );
+    };
+    check(&[("a", "x"), ("b", "x"), ("a", "x")], "a 1; b 1; a 2");
+    check(&[("a", "get"), ("c", "get")], "a 2; c none");
+    check(
+        &[("ab", "x"), ("", "scan"), ("a", "scan")],
+        "ab 1;  a=2,ab=1,b=1; a a=2,ab=1",
+    );
+    check(
+        &[("a", "delete"), ("a", "get"), ("", "scan")],
+        "a deleted; a none;  ab=1,b=1",
+    );
+    check(
+        &[("b", "at 7"), ("ab", "at 7"), ("b", "at -3"), ("b", "at 9")],
+        "b set; ab set; b set; b set",
+    );
+    check(&[("b", "at 8"), ("b", "not 8")], "b set; b cleared");
+    keyed.advance(8);
+    let fired = fire(guest, keyed);
+    let expected = "b fired -3 at 8, count 1; ab fired 7 at 8, count 1; b fired 7 at 8, count 0";
+    assert_eq!(fired.as_deref(), Ok(expected));
+    assert_eq!(keyed.due(), []);
+    keyed.advance(9);
+    let last = Timer {
+        time: 9,
+        key: b"b".to_vec(),
+    };
+    assert_eq!(keyed.due(), [last]);
+}
+
+#[test]
+fn a_call_that_fails_leaves_nothing() {
+    let limits = Limits::default();
+    let (guest, keyed) = (&mut keeps(&limits), &mut Keyed::new(&limits, 1));
+    call(guest, keyed, &[("a", "x"), ("t", "at 3")]).expect("it counts");
+    let before = (keyed.bytes(), keyed.changes());
+    let ended = call(guest, keyed, &[("a", "x"), ("a", "trap")]).expect_err("it traps");
+    assert!(ended.contains("panic: on purpose"), "{ended}");
+    assert_eq!((keyed.bytes(), keyed.changes()), before);
+    let guest = &mut keeps(&limits);
+    assert_eq!(call(guest, keyed, &[("a", "get")]).as_deref(), Ok("a 1"));
+    // nor does a batch that is not kept
+    keyed.begin();
+    assert_eq!((keyed.bytes(), keyed.changes()), (0, vec![]));
+    assert_eq!(call(guest, keyed, &[("a", "get")]).as_deref(), Ok("a none"));
+}
+
+#[test]
+fn bombs_and_floods_are_contained() {
+    let limits = Limits {
+        state_bytes: 8 << 20,
+        timers: 1_000,
+        deadline_ms: 500,
+        ..Limits::default()
+    };
+    let before = host().memory_bytes();
+    let keyed = &mut Keyed::new(&limits, 1);
+    call(&mut keeps(&limits), keyed, &[("a", "x")]).expect("it counts");
+    keyed.keep();
+    let held = keyed.bytes();
+    for (deed, part) in [
+        ("hoard", "8388608 bytes of state"),
+        ("flood", "1000 timers"),
+        ("search", "500 ms"),
+    ] {
+        let mut guest = keeps(&limits);
+        let ended = call(&mut guest, keyed, &[("evil", deed)]).expect_err(deed);
+        assert!(ended.contains(part), "{deed}: {ended}");
+        assert!(guest.is_dead(), "{deed}");
+        assert_eq!(keyed.bytes(), held, "{deed}");
+        assert_eq!(
+            call(&mut keeps(&limits), keyed, &[("a", "get")]).as_deref(),
+            Ok("a 1")
+        );
+    }
+    assert_eq!(host().memory_bytes(), before);
+    // one that may keep more still changes no more than an entry of the log holds
+    let limits = Limits {
+        state_bytes: 1 << 30,
+        deadline_ms: 10_000,
+        ..Limits::default()
+    };
+    let keyed = &mut Keyed::new(&limits, 1);
+    let ended = call(&mut keeps(&limits), keyed, &[("evil", "hoard")]).expect_err("hoard");
+    assert!(
+        ended.contains("67108864 bytes of state changed in one call"),
+        "{ended}"
+    );
+    assert_eq!(keyed.bytes(), 0);
+}
+
+#[test]
+fn there_is_no_state_where_none_is_lent() {
+    let limits = Limits::default();
+    let error = run(&mut keeps(&limits), &rows()).expect_err("it wants to count");
+    let text = error.to_string();
+    assert!(
+        text.contains("there is no state outside of a batch"),
+        "{text}"
+    );
+}
+
+/// Numbers that can be repeated.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % limit
+    }
+}
+
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// All entries, page by page.
+fn scanned(keyed: &Keyed, page: u32) -> Entries {
+    let (mut found, mut after) = (Entries::new(), None::<Vec<u8>>);
+    loop {
+        let next = keyed.scan(b"", after.as_deref(), page);
+        let Some(last) = next.keys.last() else {
+            return found;
+        };
+        after = Some(last.clone());
+        found.extend(next.keys.into_iter().zip(next.values));
+    }
+}
+
+/// Random changes, failures and restarts against a plain map; the changelog is the state.
+#[test]
+fn layers_and_changelog_say_what_a_plain_map_says() {
+    for seed in 0..50 {
+        let mut chance = Chance(seed);
+        let limits = Limits::default();
+        let mut keyed = Keyed::new(&limits, 3);
+        let (mut kept, mut log) = (Entries::new(), Vec::new());
+        for _ in 0..20 {
+            keyed.begin();
+            let mut batch = kept.clone();
+            for _ in 0..chance.below(4) {
+                let mut call = batch.clone();
+                for _ in 0..chance.below(8) {
+                    let key = vec![b'k', chance.below(12) as u8];
+                    let value = chance
+                        .below(3)
+                        .checked_sub(1)
+                        .map(|n| vec![b'v'; n as usize]);
+                    keyed.put(&key, value.as_deref()).expect("within limits");
+                    match value {
+                        Some(value) => call.insert(key, value),
+                        None => call.remove(&key),
+                    };
+                }
+                assert_eq!(
+                    scanned(&keyed, 1 + chance.below(5) as u32),
+                    call,
+                    "seed {seed}"
+                );
+                match chance.below(3) {
+                    0 => keyed.drop_call(),
+                    _ => {
+                        keyed.keep_call();
+                        batch = call;
+                    }
+                }
+            }
+            keyed.advance(chance.below(100) as i64);
+            if chance.below(3) > 0 {
+                log.extend(keyed.changes());
+                keyed.keep();
+                kept = batch;
+            }
+        }
+        keyed.begin();
+        let mut again = Keyed::new(&limits, 3);
+        for (key, value) in &log {
+            again.load(key, value.as_deref()).expect("it wrote it");
+        }
+        assert_eq!(scanned(&again, 100), kept, "seed {seed}");
+        assert_eq!(scanned(&keyed, 100), kept, "seed {seed}");
+        assert_eq!(
+            (again.bytes(), again.watermark()),
+            (keyed.bytes(), keyed.watermark())
+        );
+        let other = Keyed::new(&limits, 4).load(&log[0].0, log[0].1.as_deref());
+        let text = other.expect_err("another schema").to_string();
+        assert!(
+            text.contains("schema 3") && text.contains("schema 4"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! Timers of a module that keeps state: those that the batch made due, as rows of one more call.
+//!
+//! Called by: `stage::run`, after the rows of the batch; `wasm` asks what a call is for. Invariants: a
+//! timer fires once, in the order of time and key, and is gone whatever becomes of the call.
+
+use model::rows::RowsBuilder;
+use wasm::{Entry, Keyed};
+
+use super::wasm::{Call, Warm};
+use super::{Chunk, OperatorError};
+use crate::limits::TIMERS_PER_CALL_MAX;
+
+/// As the input of a call: what fired, not rows of an edge.
+const TIMERS: u16 = u16::MAX;
+
+pub(super) fn entry(input: u16) -> Entry {
+    match input {
+        TIMERS => Entry::Timers,
+        _ => Entry::Process,
+    }
+}
+
+/// For rows that of the batch before; for timers the one that made them due.
+pub(super) fn watermark(keyed: Option<&Keyed>, input: u16) -> i64 {
+    keyed.map_or(i64::MIN, |keyed| match entry(input) {
+        Entry::Process => keyed.watermark(),
+        Entry::Timers => keyed.moved(),
+    })
+}
+
+impl Call<'_> {
+    /// Calls the guest with the timers that the batch's rows made due; each fires once, whatever
+    /// becomes of it. They count as rows of the last one, which moved the watermark or came after
+    /// it. Those that are set meanwhile wait for the next batch.
+    pub fn timers(&mut self, warm: &mut Warm) -> Result<(), OperatorError> {
+        let Some(keyed) = self.keyed.as_deref_mut() else {
+            return Ok(());
+        };
+        let due = keyed.due();
+        let Some(last) = self.offsets.len().checked_sub(1) else {
+            return Ok(());
+        };
+        for some in due.chunks(TIMERS_PER_CALL_MAX) {
+            let mut rows = RowsBuilder::new();
+            for timer in some {
+                rows.push(timer.time, Some(&timer.key), None, &[]);
+            }
+            let fired = Chunk {
+                rows: rows.finish(),
+                origins: vec![last as u32; some.len()],
+                ..Chunk::empty()
+            };
+            if let Some(keyed) = self.keyed.as_deref_mut() {
+                keyed.fire(some);
+            }
+            self.run(warm, TIMERS, &fired)?;
+        }
+        Ok(())
+    }
+}

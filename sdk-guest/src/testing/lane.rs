@@ -1,0 +1,132 @@
+//! A lane of a module that keeps state: batch after batch, with timers.
+//!
+//! Called by: tests of guests. Invariants: as in the platform, timers fire after the batch that moved
+//! the watermark past them, each once, in the order of time and key; those set meanwhile wait for
+//! the next batch.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::{Harness, Outcome, Row};
+use crate::sys::state::{Store, swap};
+use crate::{Keeping, Module, Stateful};
+
+/// One lane, with all that it keeps.
+pub struct Lane<M> {
+    harness: Harness,
+    module: Keeping<M>,
+    kept: Store,
+    watermark: i64,
+    lateness_us: i64,
+}
+
+impl<M: Stateful> Default for Lane<M> {
+    fn default() -> Lane<M> {
+        Lane::new()
+    }
+}
+
+impl<M: Stateful> Lane<M> {
+    /// A node without params, with the one output `out`.
+    pub fn new() -> Lane<M> {
+        Lane::of(Harness::new())
+    }
+
+    /// Opens the module as the node says. Panics where it does not open.
+    pub fn of(harness: Harness) -> Lane<M> {
+        drop(crate::sys::telemetry::take());
+        Lane {
+            module: harness.opened(),
+            harness,
+            kept: Store::default(),
+            watermark: i64::MIN,
+            lateness_us: 0,
+        }
+    }
+
+    /// The node's `lateness`.
+    pub fn lateness(mut self, lateness: Duration) -> Lane<M> {
+        self.lateness_us = lateness.as_micros() as i64;
+        self
+    }
+
+    /// Gives the module a batch, and then the timers that it made due: what they emit has the batch's
+    /// last row as its parent. Panics where the module fails.
+    pub fn run(&mut self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
+        let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
+        let others = swap(std::mem::take(&mut self.kept));
+        let (harness, module) = (&self.harness, &mut self.module);
+        let mut outcome = harness.batch(&rows, self.watermark, |batch, out| {
+            module.process(batch, out)
+        });
+        self.kept = swap(others);
+        let newest = rows.iter().map(|row| row.event_time).max();
+        if let Some(newest) = newest {
+            let moved = newest.saturating_sub(self.lateness_us);
+            self.watermark = self.watermark.max(moved);
+        }
+        outcome.add(self.timers(), rows.len().saturating_sub(1));
+        outcome
+    }
+
+    fn timers(&mut self) -> Outcome {
+        let later = (self.watermark.saturating_add(1), Vec::new());
+        let left = self.kept.timers.split_off(&later);
+        let due = std::mem::replace(&mut self.kept.timers, left);
+        if due.is_empty() {
+            return Outcome::default();
+        }
+        let fired: Vec<Row> = due
+            .into_iter()
+            .map(|(time, key)| Row {
+                key: Some(key),
+                event_time: time,
+                ..Row::default()
+            })
+            .collect();
+        let others = swap(std::mem::take(&mut self.kept));
+        let module = &mut self.module;
+        let outcome = self.harness.timed(&fired, self.watermark, |batch, out| {
+            module.on_timers(batch, out)
+        });
+        self.kept = swap(others);
+        outcome
+    }
+
+    /// What is kept at a key. Panics where it is not JSON of that type.
+    pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Option<T> {
+        let bytes = self.kept.entries.get(key.as_ref())?;
+        let read = serde_json::from_slice(bytes);
+        Some(read.unwrap_or_else(|e| panic!("what is kept is not as expected: {e}")))
+    }
+
+    /// Keys, in the order of their bytes.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        self.kept.entries.keys().cloned().collect()
+    }
+
+    /// Time and key of the timers that are set, in order.
+    pub fn timers_set(&self) -> Vec<(i64, Vec<u8>)> {
+        self.kept.timers.iter().cloned().collect()
+    }
+}
+
+impl Outcome {
+    /// What came of a second call, all of it from one row.
+    fn add(&mut self, mut more: Outcome, parent: usize) {
+        more.rows.iter_mut().for_each(|row| row.parent = parent);
+        let refused = more.rejects.iter_mut().chain(&mut more.retries);
+        refused.for_each(|refused| refused.row = parent);
+        self.rows.extend(more.rows);
+        self.rejects.extend(more.rejects);
+        self.retries.extend(more.retries);
+        self.log.extend(more.log);
+        for (name, count) in more.counters {
+            *self.counters.entry(name).or_default() += count;
+        }
+        for (name, values) in more.histograms {
+            self.histograms.entry(name).or_default().extend(values);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Modules that keep state, natively: attributes, timers, what a rejected row changed.
+
+// the name that authors know it by
+extern crate rustmq_sdk as rustmq;
+
+use std::time::Duration;
+
+use rustmq::testing::{Lane, Row};
+use rustmq::{Batch, Column, Context, Failure, Module, Outbox, Reject, State, Stateful};
+
+mod total {
+    use super::*;
+
+    /// Sums up by key; a row that is not a number changes nothing, however late it says so.
+    #[rustmq::map(state_schema = 3)]
+    pub fn total(value: &str, meta: rustmq::Meta, state: &mut State) -> Result<i64, Reject> {
+        let key = meta.key().unwrap_or_default();
+        let before = state.get::<i64>(key)?.unwrap_or_default();
+        state.put(key, &(before + 1_000_000))?;
+        state.put(b"last", value)?;
+        let number: i64 = value.parse()?;
+        state.put(key, &(before + number))?;
+        Ok(before + number)
+    }
+}
+
+#[test]
+fn a_function_with_a_state_keeps_it_by_key() {
+    let mut lane = Lane::<total::total>::new();
+    let row = |key: &str, value: &str| Row::new(value).key(key);
+    let out = lane.run([row("a", "1"), row("b", "2"), row("a", "x"), row("a", "3")]);
+    assert_eq!(out.texts("out"), ["1", "2", "4"]);
+    assert_eq!(out.rejects.len(), 1);
+    let out = lane.run([row("a", "5"), row("a", "y")]);
+    assert_eq!(out.texts("out"), ["9"]);
+    assert_eq!(lane.get::<i64>("a"), Some(9));
+    assert_eq!(lane.get::<String>("last"), Some("5".to_owned()));
+    assert_eq!(
+        lane.keys(),
+        [b"a".to_vec(), b"b".to_vec(), b"last".to_vec()]
+    );
+    assert_eq!(<total::total as Stateful>::STATE_SCHEMA, 3);
+}
+
+mod fresh {
+    use super::*;
+
+    #[rustmq::filter]
+    pub fn fresh(value: &[u8], state: &mut State) -> bool {
+        let known = state.get_bytes(value).is_some();
+        state.put_bytes(value, *b"1");
+        !known
+    }
+}
+
+#[test]
+fn a_filter_can_remember() {
+    let mut lane = Lane::<fresh::fresh>::new();
+    assert_eq!(lane.run(["a", "b", "a"]).texts("out"), ["a", "b"]);
+    assert_eq!(lane.run(["b", "c"]).texts("out"), ["c"]);
+}
+
+/// Counts by key in windows of ten microseconds, each told when it is over.
+struct Windows;
+
+impl Stateful for Windows {
+    fn open(_: &Context) -> Result<Windows, Failure> {
+        Ok(Windows)
+    }
+
+    fn process(&mut self, rows: &Batch, _: &mut Outbox, state: &mut State) -> Result<(), Failure> {
+        for (row, time) in rows.event_times().iter().enumerate() {
+            let end = time - time.rem_euclid(10) + 10;
+            let key = [rows.keys().get(row).unwrap_or_default(), &end.to_be_bytes()].concat();
+            let count = state.get::<u64>(&key).ok().flatten().unwrap_or_default();
+            let put = state.put(&key, &(count + 1));
+            put.map_err(|_| Failure::new("state", "a number is JSON"))?;
+            state.set_timer(&key, end);
+        }
+        Ok(())
+    }
+
+    fn on_timers(
+        &mut self,
+        fired: &Batch,
+        out: &mut Outbox,
+        state: &mut State,
+    ) -> Result<(), Failure> {
+        let parents: Vec<u32> = (0..fired.len() as u32).collect();
+        let (mut keys, mut values) = (Column::new(), Column::new());
+        for key in fired.keys().iter().flatten() {
+            keys.push(key.get(..1));
+            values.push(state.get_bytes(key));
+            state.delete(key);
+        }
+        out.emit(0, &parents, &keys, &values);
+        Ok(())
+    }
+}
+
+rustmq::export_stateful!(Windows);
+
+#[test]
+fn windows_are_told_once_in_order_of_their_ends() {
+    let mut lane = Lane::<Windows>::new().lateness(Duration::from_micros(5));
+    let row = |key: &str, time: i64| Row::new("").key(key).event_time(time);
+    let out = lane.run([row("b", 3), row("a", 12), row("a", 14), row("b", 9)]);
+    assert!(out.rows.is_empty());
+    assert_eq!(lane.timers_set().len(), 2);
+    let out = lane.run([row("a", 8), row("a", 26)]);
+    let told = |out: &rustmq::testing::Outcome| -> Vec<(i64, String, String)> {
+        let rows = out.rows.iter();
+        rows.map(|row| {
+            let key = String::from_utf8_lossy(row.key.as_deref().unwrap_or_default());
+            (row.event_time, key.into_owned(), row.text())
+        })
+        .collect()
+    };
+    let pairs = [(10, "a", "1"), (10, "b", "2"), (20, "a", "2")];
+    let expected = pairs.map(|(time, key, count)| (time, key.to_owned(), count.to_owned()));
+    assert_eq!(told(&out), expected);
+    assert!(out.rows.iter().all(|row| row.parent == 1));
+    assert!(lane.run([row("c", 27)]).rows.is_empty());
+    assert_eq!(lane.keys().len(), 2);
+}
+
+mod plain {
+    #[rustmq::filter]
+    pub fn plain(_: &[u8]) -> bool {
+        true
+    }
+}
+
+#[test]
+fn only_what_keeps_state_says_so() {
+    assert_eq!(<plain::plain as Module>::STATE_SCHEMA, None);
+}
+
+#[test]
+fn entries_are_scanned_by_prefix() {
+    struct Scans;
+    impl Stateful for Scans {
+        fn open(_: &Context) -> Result<Scans, Failure> {
+            Ok(Scans)
+        }
+        fn process(&mut self, _: &Batch, _: &mut Outbox, state: &mut State) -> Result<(), Failure> {
+            for key in ["a", "b1", "b2", "b3", "c"] {
+                state.put_bytes(key, key);
+            }
+            state.delete("b2");
+            let keys = |found: Vec<(Vec<u8>, Vec<u8>)>| -> Vec<Vec<u8>> {
+                found.into_iter().map(|(key, _)| key).collect()
+            };
+            assert_eq!(keys(state.scan("b", None, 10)), [b"b1", b"b3"]);
+            assert_eq!(keys(state.scan("b", Some(b"b1"), 10)), [b"b3"]);
+            assert_eq!(keys(state.scan("", None, 2)), [&b"a"[..], b"b1"]);
+            Ok(())
+        }
+    }
+    Lane::<Scans>::new().run(["x"]);
+}
