@@ -4,7 +4,8 @@
 //! Invariants: the same module code and the same loops as in the sandbox; the same rules too: a
 //! rejected or retried row has no output, an error of `process` panics with its message. Rows
 //! read as columns are decoded from JSON as the host decodes them, columns are written as JSON.
-//! Each run is also a case of `rustmq module test`, which puts the same rows through the component.
+//! Each run is also a case of `rustmq module test`, which puts the same rows through the component
+//! (runs of a lane that keeps state are not: a case begins with nothing).
 
 mod case;
 mod json;
@@ -188,9 +189,19 @@ impl Harness {
         let mut module = self.opened::<M>();
         let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
         let early = rows.iter().map(|row| row.event_time).min();
-        self.batch(&rows, early.unwrap_or_default(), |batch, out| {
-            module.process(batch, out)
-        })
+        let mut call = |batch: &Batch, out: &mut Outbox| module.process(batch, out);
+        let decoded = self.decoded(&rows);
+        let outcome = self.call(&rows, &decoded, early.unwrap_or_default(), &mut call);
+        case::record(&self.context, &rows, &outcome, || {
+            let (batch, mut out) = self.lent(&rows, &decoded, early.unwrap_or_default());
+            let begun = std::time::Instant::now();
+            // What it said the first time is what counts.
+            let _ = call(&batch, &mut out);
+            let took = begun.elapsed();
+            drop((out.0.calls.take(), sys::telemetry::take()));
+            took
+        });
+        outcome
     }
 
     fn opened<M: Module>(&self) -> M {
@@ -205,9 +216,7 @@ impl Harness {
         watermark: i64,
         call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
     ) -> Outcome {
-        let selected = self.context.said.borrow().selected.get(&0).cloned();
-        let decoded = json::decode(rows, &selected.unwrap_or_default());
-        self.call(rows, decoded, watermark, call)
+        self.call(rows, &self.decoded(rows), watermark, call)
     }
 
     /// The same of timers, which have no columns.
@@ -217,16 +226,16 @@ impl Harness {
         watermark: i64,
         call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
     ) -> Outcome {
-        self.call(rows, json::decode(rows, &[]), watermark, call)
+        self.call(rows, &json::decode(rows, &[]), watermark, call)
     }
 
-    fn call(
-        &self,
-        rows: &[Row],
-        decoded: json::Decoded,
-        watermark: i64,
-        call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
-    ) -> Outcome {
+    fn decoded(&self, rows: &[Row]) -> json::Decoded {
+        let selected = self.context.said.borrow().selected.get(&0).cloned();
+        json::decode(rows, &selected.unwrap_or_default())
+    }
+
+    /// What a call is lent: the rows that could be decoded.
+    fn lent(&self, rows: &[Row], decoded: &json::Decoded, watermark: i64) -> (Batch, Outbox) {
         let kept: Vec<Row> = decoded.good.iter().map(|row| rows[*row].clone()).collect();
         let outbox = sys::Outbox {
             rows: kept.len(),
@@ -237,26 +246,26 @@ impl Harness {
         let mut lent = lend(&kept);
         lent.typed = decoded.columns.clone();
         lent.watermark = watermark;
-        let batch = Batch::new(lent);
-        call(&batch, &mut Outbox(outbox.clone()))
+        (Batch::new(lent), Outbox(outbox))
+    }
+
+    fn call(
+        &self,
+        rows: &[Row],
+        decoded: &json::Decoded,
+        watermark: i64,
+        call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
+    ) -> Outcome {
+        let kept: Vec<Row> = decoded.good.iter().map(|row| rows[*row].clone()).collect();
+        let (batch, mut out) = self.lent(rows, decoded, watermark);
+        call(&batch, &mut out)
             .unwrap_or_else(|f| panic!("the module fails: {}: {}", f.code, f.message));
-        let calls = outbox.calls.take();
+        let calls = out.0.calls.take();
         let mut outcome = settle(&self.context.outputs, &kept, calls);
         outcome.renumber(&decoded.good);
-        outcome.rejects.extend(decoded.refused);
+        outcome.rejects.extend(decoded.refused.iter().cloned());
         outcome.rejects.sort_by_key(|refused| refused.row);
         let heard = sys::telemetry::take();
-        case::record(&self.context, &rows, &outcome, || {
-            let mut lent = lend(&kept);
-            lent.typed = decoded.columns.clone();
-            let (batch, mut out) = (Batch::new(lent), Outbox(outbox.clone()));
-            let begun = std::time::Instant::now();
-            // what it said the first time is what counts
-            let _ = module.process(&batch, &mut out);
-            let took = begun.elapsed();
-            drop((outbox.calls.take(), sys::telemetry::take()));
-            took
-        });
         Outcome {
             log: heard.log,
             counters: heard.counters,
