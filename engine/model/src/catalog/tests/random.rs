@@ -64,7 +64,7 @@ impl Naive {
             Command::TopicDelete { name } => {
                 let used = self.pipelines.iter().any(|p| p.topics.contains(&name));
                 let id = self.topic(&name)?.0;
-                if used || name.starts_with('_') {
+                if used || name == OFFSETS_TOPIC {
                     return None;
                 }
                 self.topics.retain(|topic| topic.1 != name);
