@@ -101,7 +101,7 @@ fn from_language(
             case(kind),
             kind,
             &rows(1000),
-            &mut open(&module, kind)?,
+            &mut open_for(&module, kind)?,
             options,
         )?;
     }
@@ -148,10 +148,18 @@ fn built(runtime: &Runtime, name: &str) -> Result<Vec<u8>> {
 }
 
 fn open(module: &Module, kind: &str) -> Result<Guest> {
-    let params = match kind {
-        "forward" | "filter" | "copy" | "json" => format!(r#"{{"work":"{kind}"}}"#),
-        _ => String::new(),
-    };
+    match kind {
+        "forward" | "filter" | "copy" => open_for(module, kind),
+        _ => open_with(module, String::new()),
+    }
+}
+
+/// A module that is told what to do.
+fn open_for(module: &Module, kind: &str) -> Result<Guest> {
+    open_with(module, format!(r#"{{"work":"{kind}"}}"#))
+}
+
+fn open_with(module: &Module, params: String) -> Result<Guest> {
     let context = OpenContext {
         params,
         inputs: vec![Edge {

@@ -78,14 +78,17 @@ impl<'a> Column<'a> {
             }
             Column::Text(a) if a.is_valid(row) => push_text(out, a.value(row)),
             Column::Bytes(a) if a.is_valid(row) => push_text(out, &STANDARD.encode(a.value(row))),
-            Column::Time(a) if a.is_valid(row) => {
-                if !format_rfc3339(a.value(row), out) {
-                    push_int(out, a.value(row));
-                }
-            }
+            Column::Time(a) if a.is_valid(row) => push_time(out, a.value(row)),
             // Null.
             _ => {}
         }
+    }
+}
+
+/// Outside the years that RFC 3339 knows the number itself stands.
+fn push_time(out: &mut Vec<u8>, micros: i64) {
+    if !format_rfc3339(micros, out) {
+        push_int(out, micros);
     }
 }
 

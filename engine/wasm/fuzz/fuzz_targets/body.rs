@@ -275,7 +275,7 @@ fn check(outcome: &Outcome, rows: u32, ports: u16) {
             }
         };
         assert!(port < ports, "{outcome:?}");
-        assert!(len <= Limits::default().output_bytes_max as usize);
+        assert!(len <= Limits::default().output_bytes_max);
     }
     outcome
         .rejections
