@@ -68,8 +68,14 @@ impl Rows {
     /// Bytes of keys, values and headers of the chosen rows, to check a budget before taking them.
     /// Rows that are not there count as nothing.
     pub fn taken_bytes(&self, rows: &[u32]) -> u64 {
-        let values = span_of(self.values.value_offsets(), Some(rows));
-        self.key_bytes(Some(rows)) + values + self.header_bytes(Some(rows))
+        let bytes = |of: &Rows, rows: Option<&[u32]>| {
+            let values = span_of(of.values.value_offsets(), rows);
+            of.key_bytes(rows) + values + of.header_bytes(rows)
+        };
+        match one_run(rows) {
+            Some((from, len)) if from + len <= self.len() => bytes(&self.slice(from, len), None),
+            _ => bytes(self, Some(rows)),
+        }
     }
 
     /// Bytes of the keys of the chosen rows; `None`: of all.

@@ -155,6 +155,30 @@ fn a_run_of_rows_shares_the_buffers() {
 }
 
 #[test]
+fn a_run_has_the_bytes_of_its_rows_in_any_order() {
+    let mut builder = RowsBuilder::new();
+    for i in 0..6 {
+        let (key, value) = (vec![b'k'; i], vec![b'v'; 2 * i]);
+        builder.push(0, Some(&key), Some(&value), &[("name", Some(&key))]);
+    }
+    let rows = builder.finish().slice(1, 5);
+    let one = |row: u32| rows.taken_bytes(&[row, row]) / 2;
+    for run in [0..5, 1..4, 2..3] {
+        let (up, down): (Vec<u32>, Vec<u32>) = (run.clone().collect(), run.clone().rev().collect());
+        let each: u64 = run.map(one).sum();
+        assert_eq!(
+            (rows.taken_bytes(&up), rows.taken_bytes(&down)),
+            (each, each)
+        );
+    }
+    assert_eq!(
+        rows.taken_bytes(&[4, 5, 6]),
+        one(4),
+        "what is not there is nothing"
+    );
+}
+
+#[test]
 fn uneven_columns_are_refused() {
     let keys = BinaryArray::new_null(1);
     let error = Rows::new(vec![1, 2].into(), keys, BinaryArray::new_null(2), None).unwrap_err();
