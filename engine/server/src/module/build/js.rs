@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 
 use model::ids::Digest;
 use serde::Deserialize;
-use wasm::Description;
 
 use super::run::{command, program, run};
 use super::tools::Place;
-use super::{BuildError, Built, file, read, whole};
+use super::{BuildError, Built, Described, file, read, whole};
 
 /// What the tools' folder is made of: what to install, and the script that uses it.
 const PACKAGE: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package.json");
 const LOCK: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package-lock.json");
 const SCRIPT: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/build.mjs");
 
+const TOOL: &str = "componentize-js";
 const WHAT: &str = "componentize-js 0.23.0 and rolldown";
 pub(super) const NEEDS: &str =
     "Node.js 20 or newer with npm (nodejs.org, or your distribution's nodejs and npm)";
@@ -44,13 +44,6 @@ struct Rustmq {
     sdk: PathBuf,
 }
 
-/// What the script prints.
-#[derive(Deserialize)]
-struct Described {
-    params: Option<serde_json::Value>,
-    ports: Option<Vec<String>>,
-}
-
 pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let dir = whole(dir)?;
     let manifest = manifest(&dir)?;
@@ -61,7 +54,7 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
         progress(&format!("installing {what} into node_modules"));
         npm(&dir, what, &["install", "--omit=dev"], progress).await?;
     }
-    progress(&format!("building {} with componentize-js", dir.display()));
+    progress(&format!("building {} with {TOOL}", dir.display()));
     let work = tempfile::tempdir().map_err(|error| file("make a folder beside", &dir, error))?;
     let component = work.path().join("component.wasm");
     let mut building = command(&program("NODE", "node"), &tools);
@@ -72,31 +65,13 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
         .arg(sdk.join("../../wit"))
         .arg(&component);
     let ran = run(building, NEEDS, progress).await?;
-    let failed = |output: String| BuildError::Failed {
-        program: "componentize-js",
-        dir: dir.clone(),
-        output,
-    };
-    if !ran.status.success() {
-        return Err(failed(ran.said));
-    }
+    let ran = ran.succeeded(TOOL, &dir)?;
     let last = ran
         .answer
         .split(|b| *b == b'\n')
         .rfind(|line| !line.is_empty());
-    let described: Described = serde_json::from_slice(last.unwrap_or_default())
-        .map_err(|error| failed(format!("build.mjs did not answer: {error}")))?;
-    Ok(Built {
-        bytes: read(&component)?,
-        description: Some(Description {
-            name: manifest.name.clone(),
-            version: manifest.version,
-            params: described.params,
-            ports: described.ports,
-            state_schema: None,
-        }),
-        name: manifest.name,
-    })
+    let described = Described::read(last.unwrap_or_default(), "build.mjs", TOOL, &dir)?;
+    Ok(described.built(manifest.name, manifest.version, read(&component)?))
 }
 
 fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
@@ -110,9 +85,8 @@ fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
 
 /// The folder with the tools and the script.
 async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
-    let content = Digest::of(&[PACKAGE, LOCK, SCRIPT].concat());
-    let name: String = content.0[..8].iter().map(|b| format!("{b:02x}")).collect();
-    let place = Place::shared(dir, &format!("componentize-js-{name}"));
+    let content = Digest::of(&[PACKAGE, LOCK, SCRIPT].concat()).hex();
+    let place = Place::shared(dir, &format!("{TOOL}-{}", &content[..16]));
     if place.is_there() {
         return Ok(place.path);
     }

@@ -19,6 +19,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use wasm::{Description, Grants, Host, Kind};
 
 use super::lang::Lang;
@@ -105,6 +106,44 @@ struct Built {
     bytes: Vec<u8>,
     /// What it says of itself, where the language's tools cannot put it into the file.
     description: Option<Description>,
+}
+
+/// What a module in another language than Rust says of itself: its SDK's script prints it.
+#[derive(Deserialize)]
+struct Described {
+    params: Option<serde_json::Value>,
+    ports: Option<Vec<String>>,
+}
+
+impl Described {
+    /// Reads what `script` printed, run by `program`.
+    fn read(
+        answer: &[u8],
+        script: &str,
+        program: &'static str,
+        dir: &Path,
+    ) -> Result<Described, BuildError> {
+        serde_json::from_slice(answer).map_err(|error| BuildError::Failed {
+            program,
+            dir: dir.into(),
+            output: format!("{script} did not answer: {error}"),
+        })
+    }
+
+    fn built(self, name: String, version: String, bytes: Vec<u8>) -> Built {
+        let description = Description {
+            name: name.clone(),
+            version,
+            params: self.params,
+            ports: self.ports,
+            state_schema: None,
+        };
+        Built {
+            name,
+            bytes,
+            description: Some(description),
+        }
+    }
 }
 
 /// Builds the module in `dir`; returns the path of the component, `dir/build/NAME.wasm`.

@@ -8,14 +8,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use model::ids::Digest;
 use tokio::process::Command;
 use toml::de::{DeTable, DeValue};
-use wasm::Description;
 
-use super::run::{Ran, command, program, run};
+use super::run::{command, program, run};
 use super::tools::Place;
-use super::{BuildError, Built, file, read, whole};
+use super::{BuildError, Built, Described, file, read, whole};
 
 /// The tool, from PyPI.
 const TOOL: &str = "componentize-py";
@@ -34,13 +33,6 @@ struct Manifest {
     dependencies: Vec<String>,
     /// The SDK's folder, below the module's.
     sdk: PathBuf,
-}
-
-/// What the SDK's `describe.py` prints.
-#[derive(Deserialize)]
-struct Described {
-    params: Option<serde_json::Value>,
-    ports: Option<Vec<String>>,
 }
 
 pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
@@ -74,18 +66,9 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     for path in &paths {
         building.arg("-p").arg(path);
     }
-    succeed(run(building, NEEDS, progress).await?, TOOL, &dir)?;
-    Ok(Built {
-        bytes: read(&component)?,
-        description: Some(Description {
-            name: manifest.name.clone(),
-            version: manifest.version,
-            params: described.params,
-            ports: described.ports,
-            state_schema: None,
-        }),
-        name: manifest.name,
-    })
+    let ran = run(building, NEEDS, progress).await?;
+    ran.succeeded(TOOL, &dir)?;
+    Ok(described.built(manifest.name, manifest.version, read(&component)?))
 }
 
 fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
@@ -137,17 +120,6 @@ fn python(dir: &Path, paths: &[PathBuf]) -> Command {
     command
 }
 
-fn succeed(ran: Ran, program: &'static str, dir: &Path) -> Result<Ran, BuildError> {
-    if ran.status.success() {
-        return Ok(ran);
-    }
-    Err(BuildError::Failed {
-        program,
-        dir: dir.into(),
-        output: ran.said,
-    })
-}
-
 /// Runs `module.py` natively: what it says of itself, and its errors with their own lines.
 async fn describe(
     dir: &Path,
@@ -157,12 +129,9 @@ async fn describe(
 ) -> Result<Described, BuildError> {
     let mut asking = python(dir, paths);
     asking.arg(sdk.join("describe.py"));
-    let ran = succeed(run(asking, NEEDS, progress).await?, "python3", dir)?;
-    serde_json::from_slice(&ran.answer).map_err(|error| BuildError::Failed {
-        program: "python3",
-        dir: dir.into(),
-        output: format!("describe.py did not answer: {error}"),
-    })
+    let ran = run(asking, NEEDS, progress).await?;
+    let ran = ran.succeeded("python3", dir)?;
+    Described::read(&ran.answer, "describe.py", "python3", dir)
 }
 
 /// The folder with the tool.
@@ -190,9 +159,8 @@ async fn packages(
     if dependencies.is_empty() {
         return Ok(None);
     }
-    let digest = model::ids::Digest::of(dependencies.join("\n").as_bytes());
-    let name: String = digest.0[..8].iter().map(|b| format!("{b:02x}")).collect();
-    let place = Place::own(dir, &format!("packages-{name}"));
+    let digest = Digest::of(dependencies.join("\n").as_bytes()).hex();
+    let place = Place::own(dir, &format!("packages-{}", &digest[..16]));
     // wheels of machine code would not run in the sandbox
     let pure = [
         "--only-binary",

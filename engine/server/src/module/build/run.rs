@@ -28,6 +28,20 @@ pub(super) struct Ran {
     pub(super) said: String,
 }
 
+impl Ran {
+    /// Itself, if the program did its work; else an error with what it said.
+    pub(super) fn succeeded(self, program: &'static str, dir: &Path) -> Result<Ran, BuildError> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        Err(BuildError::Failed {
+            program,
+            dir: dir.into(),
+            output: self.said,
+        })
+    }
+}
+
 /// The program that a variable names, or the usual one.
 pub(super) fn program(variable: &str, usual: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| usual.into())
