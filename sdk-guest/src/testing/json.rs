@@ -19,6 +19,13 @@ pub(super) struct Decoded {
     pub(super) refused: Vec<Refused>,
 }
 
+impl Decoded {
+    /// The rows that can be read, of those that were decoded.
+    pub(super) fn kept(&self, rows: &[Row]) -> Vec<Row> {
+        self.good.iter().map(|row| rows[*row].clone()).collect()
+    }
+}
+
 pub(super) fn decode(rows: &[Row], fields: &[Field]) -> Decoded {
     let mut decoded = Decoded {
         good: Vec::new(),

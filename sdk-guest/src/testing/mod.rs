@@ -193,7 +193,8 @@ impl Harness {
         let decoded = self.decoded(&rows);
         let outcome = self.call(&rows, &decoded, early.unwrap_or_default(), &mut call);
         case::record(&self.context, &rows, &outcome, || {
-            let (batch, mut out) = self.lent(&rows, &decoded, early.unwrap_or_default());
+            let kept = decoded.kept(&rows);
+            let (batch, mut out) = self.lent(&kept, &decoded, early.unwrap_or_default());
             let begun = std::time::Instant::now();
             // What it said the first time is what counts.
             let _ = call(&batch, &mut out);
@@ -235,15 +236,14 @@ impl Harness {
     }
 
     /// What a call is lent: the rows that could be decoded.
-    fn lent(&self, rows: &[Row], decoded: &json::Decoded, watermark: i64) -> (Batch, Outbox) {
-        let kept: Vec<Row> = decoded.good.iter().map(|row| rows[*row].clone()).collect();
+    fn lent(&self, kept: &[Row], decoded: &json::Decoded, watermark: i64) -> (Batch, Outbox) {
         let outbox = sys::Outbox {
             rows: kept.len(),
             ports: self.context.outputs.len(),
             said: self.context.said.clone(),
             calls: Rc::default(),
         };
-        let mut lent = lend(&kept);
+        let mut lent = lend(kept);
         lent.typed = decoded.columns.clone();
         lent.watermark = watermark;
         (Batch::new(lent), Outbox(outbox))
@@ -256,8 +256,8 @@ impl Harness {
         watermark: i64,
         call: impl FnOnce(&Batch, &mut Outbox) -> Result<(), Failure>,
     ) -> Outcome {
-        let kept: Vec<Row> = decoded.good.iter().map(|row| rows[*row].clone()).collect();
-        let (batch, mut out) = self.lent(rows, decoded, watermark);
+        let kept = decoded.kept(rows);
+        let (batch, mut out) = self.lent(&kept, decoded, watermark);
         call(&batch, &mut out)
             .unwrap_or_else(|f| panic!("the module fails: {}: {}", f.code, f.message));
         let calls = out.0.calls.take();
