@@ -210,6 +210,7 @@ fn schema() -> Schema {
             field("dep_delay", FieldType::Float64),
             field("distance", FieldType::Int64),
         ],
+        avro: None,
     }
 }
 
@@ -286,6 +287,7 @@ fn stage(case: String, rows: &Rows, guest: &mut Guest, options: &Options) -> Res
     let given = format(schema())?;
     let made = format(Schema {
         fields: vec![field("score", FieldType::Float64)],
+        avro: None,
     })?;
     let all = given.project(|_| true);
     let offsets: Vec<u64> = (0..rows.len() as u64).collect();

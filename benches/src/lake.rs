@@ -50,6 +50,7 @@ pub fn schema() -> Schema {
             field("dep_delay", FieldType::Float64),
             field("distance", FieldType::Int64),
         ],
+        avro: None,
     }
 }
 

@@ -207,7 +207,13 @@ fn output_fields(
     out: &mut Complaints<'_>,
 ) -> Fields {
     match &schema.value {
-        OutputSchema::Fields(fields) => known(PayloadCodec::Json, fields.clone()),
+        OutputSchema::Fields(schema) => known(
+            PayloadCodec::Json,
+            Schema {
+                avro: None,
+                ..schema.clone()
+            },
+        ),
         OutputSchema::Topic(name) => {
             let topic = At {
                 value: name.clone(),
@@ -235,14 +241,20 @@ fn check_alike(at: Pos, edges: &[Fields], out: &mut Complaints<'_>) {
         Fields::Base | Fields::Unknown => None,
     });
     let known: Vec<&Format> = known.collect();
-    let are_alike = known.windows(2).all(|two| match two[0].codec() {
-        PayloadCodec::Csv => two[0] == two[1],
-        codec => two[1].codec() == codec,
-    });
-    if !are_alike {
-        let message = "its inputs have values of different codecs or CSV of different schemas";
+    if !known.windows(2).all(|two| reads(two[0], two[1])) {
+        let message = "its inputs have values of different codecs, or of different schemas in a \
+                       codec that does not name its fields";
         let advice = "put a `map` behind each, which makes them alike".to_owned();
         out.error(at, message, Some(advice));
+    }
+}
+
+/// Whether values of one format are read as another: JSON says its fields' names, so one schema's
+/// objects are read by another; the other codecs have the fields of their own.
+fn reads(wanted: &Format, given: &Format) -> bool {
+    match wanted.names_fields() {
+        true => given.codec() == wanted.codec(),
+        false => given == wanted,
     }
 }
 
@@ -262,7 +274,7 @@ fn together(edges: &[Fields]) -> Fields {
                 if fields.is_empty() {
                     Fields::Base
                 } else {
-                    known(PayloadCodec::Json, Schema { fields })
+                    known(PayloadCodec::Json, Schema { fields, avro: None })
                 }
             }
             _ => Fields::Base,
@@ -285,6 +297,21 @@ pub(crate) fn field_type(ty: &DataType) -> Option<FieldType> {
         DataType::Dictionary(_, value) => return field_type(value),
         _ => return None,
     })
+}
+
+/// The fields of a topic's Avro schema that cannot be null.
+fn never_null(found: &Found) -> Vec<String> {
+    let Found::Topic(TopicSpec {
+        codec: PayloadCodec::Avro,
+        schema: Some(schema),
+        ..
+    }) = found
+    else {
+        return Vec::new();
+    };
+    let fields = schema.to_avro().map_or_else(|_| Vec::new(), |r| r.fields);
+    let never = fields.into_iter().filter(|field| !field.has_null());
+    never.map(|field| field.name).collect()
 }
 
 /// Where an expression stands: the fields it sees and whom to complain to.
@@ -381,7 +408,7 @@ impl Scope<'_, '_> {
             return (None, vec![Fields::Unknown]);
         }
         let fields = select.iter().map(|(field, _)| field.clone()).collect();
-        let Fields::Known(format) = known(PayloadCodec::Json, Schema { fields }) else {
+        let Fields::Known(format) = known(PayloadCodec::Json, Schema { fields, avro: None }) else {
             return (None, vec![Fields::Unknown]);
         };
         let ports = vec![Fields::Known(format.clone())];
@@ -405,18 +432,13 @@ impl Scope<'_, '_> {
             .map(Program::Route)
     }
 
-    /// How values must be written again for a topic, if they must. JSON says its fields' names, so
-    /// one schema's objects are read by another; rows of CSV have the fields of theirs.
+    /// How values must be written again for a topic, if they must.
     fn format_of(&self, found: &Found) -> Option<Format> {
         let (Found::Topic(spec), Fields::Known(given)) = (found, self.fields) else {
             return None;
         };
         let wanted = Format::new(spec.codec, Arc::new(spec.schema.clone()?))?;
-        let is_read = match wanted.codec() {
-            PayloadCodec::Csv => *given == wanted,
-            codec => given.codec() == codec,
-        };
-        (!is_read).then_some(wanted)
+        (!reads(&wanted, given)).then_some(wanted)
     }
 
     fn sink(&mut self, sink: &Sink, topics: &Topics<'_>) -> Option<Program> {
@@ -429,6 +451,7 @@ impl Scope<'_, '_> {
             Fields::Known(given),
         ) = (&found, self.fields)
         {
+            let must = never_null(&found);
             for field in &wanted.fields {
                 let message = match given.schema().field(&field.name) {
                     Some(other) if other.ty == field.ty => continue,
@@ -443,6 +466,17 @@ impl Scope<'_, '_> {
                         "field `{}` is {} here, but {} in topic `{}`",
                         field.name, other.ty, field.ty, sink.topic.value
                     ),
+                    None if must.contains(&field.name) => {
+                        let message = format!(
+                            "topic `{}` has a field `{}` that is not here, and its Avro schema has \
+                             no null there",
+                            sink.topic.value, field.name
+                        );
+                        let advice = "make it with a `map`, or make it a union with null";
+                        self.out
+                            .error(sink.topic.at, message, Some(advice.to_owned()));
+                        continue;
+                    }
                     None => format!(
                         "topic `{}` has a field `{}` that is not here: it will be null",
                         sink.topic.value, field.name

@@ -1,6 +1,6 @@
 //! Columns while rows are being decoded into them: every codec's rows end here.
 //!
-//! Called by `json`, `csv`. A row is begun, its fields are set in any order, and it is
+//! Called by `json`, `csv`, `avro`. A row is begun, its fields are set in any order, and it is
 //! ended: kept or dropped as a whole. A field that was not set is null, one set twice has the last.
 //! Invariants: one entry a row; a dropped row is all null and leaves no bytes; data never outgrows
 //! its source by more than what base64 and escapes save, so `i32` offsets suffice.

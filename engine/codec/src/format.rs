@@ -4,8 +4,8 @@
 //! columns hold them), storage (typed columns of the tier) and sql (hot rows). One per edge, cheap
 //! to clone, shared between threads.
 //! Invariants: what `encode` writes, `decode` reads back to the same columns (floats are finite, see
-//! [`finite`]); decoding keeps the
-//! row count, and whether a row is good does not depend on the columns asked for.
+//! [`finite`]; Avro has types that are coarser than their column); decoding keeps the row count,
+//! and whether a row is good does not depend on the columns asked for.
 //! Refuses: raw values, which have no columns; codecs that are not built yet.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use arrow::record_batch::RecordBatch;
 use model::schema::Schema;
 use model::topic::PayloadCodec;
 
+use crate::avro::{AvroDecoder, AvroEncoder};
 use crate::column::Decoded;
 use crate::csv::{CsvDecoder, encode_csv};
 use crate::json::{EncodeError, JsonDecoder, encode_json};
@@ -40,6 +41,16 @@ impl PartialEq for Format {
 enum Inner {
     Json(JsonDecoder),
     Csv(CsvDecoder),
+    Avro(AvroDecoder, AvroEncoder),
+}
+
+/// Values of all rows, and which rows do not fit the schema they are written by.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// As many as there were rows; empty where the row is in `errors`.
+    pub values: BinaryArray,
+    /// In row order, at most one a row.
+    pub errors: Vec<(u32, String)>,
 }
 
 /// Some of a format's columns, in a chosen order.
@@ -57,12 +68,16 @@ impl Projection {
 }
 
 impl Format {
-    /// `None` where values of the codec have no columns.
+    /// `None` where values of the codec have no columns, and where the schema has none in it.
     pub fn new(codec: PayloadCodec, schema: Arc<Schema>) -> Option<Format> {
         let inner = match codec {
             PayloadCodec::Json => Inner::Json(JsonDecoder::new(&schema)),
             PayloadCodec::Csv => Inner::Csv(CsvDecoder::new(&schema)),
-            PayloadCodec::Raw | PayloadCodec::Avro | PayloadCodec::Columns => return None,
+            PayloadCodec::Avro => {
+                let record = schema.to_avro().ok()?;
+                Inner::Avro(AvroDecoder::new(&record), AvroEncoder::new(&record))
+            }
+            PayloadCodec::Raw | PayloadCodec::Columns => return None,
         };
         Some(Format {
             codec,
@@ -118,17 +133,47 @@ impl Format {
         match &self.inner {
             Inner::Json(json) => json.read(values, &columns.indices, columns.schema.clone()),
             Inner::Csv(csv) => csv.read(values, &columns.indices, columns.schema.clone()),
+            Inner::Avro(avro, _) => avro.read(values, &columns.indices, columns.schema.clone()),
         }
+    }
+
+    /// Whether rows of the right columns may still not be writable: an Avro field without null,
+    /// say.
+    pub fn may_refuse(&self) -> bool {
+        matches!(self.inner, Inner::Avro(..))
+    }
+
+    /// Whether a value of one schema is read by another: JSON names its fields, and the other
+    /// codecs do not.
+    pub fn names_fields(&self) -> bool {
+        matches!(self.inner, Inner::Json(_))
+    }
+
+    /// Writes each row that can be; `columns` has the fields of the schema, in its order.
+    ///
+    /// # Errors
+    /// More bytes than one array can hold.
+    pub fn write(&self, columns: &RecordBatch) -> Result<Written, EncodeError> {
+        let values = match &self.inner {
+            Inner::Json(_) => encode_json(columns)?,
+            Inner::Csv(_) => encode_csv(columns)?,
+            Inner::Avro(_, avro) => return avro.write(columns),
+        };
+        Ok(Written {
+            values,
+            errors: Vec::new(),
+        })
     }
 
     /// Writes each row; `columns` has the fields of the schema, in its order.
     ///
     /// # Errors
-    /// More bytes than one array can hold.
+    /// More bytes than one array can hold; a row that cannot be written.
     pub fn encode(&self, columns: &RecordBatch) -> Result<BinaryArray, EncodeError> {
-        match &self.inner {
-            Inner::Json(_) => encode_json(columns),
-            Inner::Csv(_) => encode_csv(columns),
+        let written = self.write(columns)?;
+        match written.errors.into_iter().next() {
+            None => Ok(written.values),
+            Some((row, message)) => Err(EncodeError::Row { row, message }),
         }
     }
 }

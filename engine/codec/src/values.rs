@@ -1,6 +1,6 @@
 //! Values while they are written one after the other, and numbers as all codecs write them.
 //!
-//! Called by `json`, `csv`. Invariants: as many values as rows were ended.
+//! Called by `json`, `csv`, `avro`. Invariants: as many values as rows were ended.
 //! Refuses: more bytes than one array can hold.
 
 use arrow::array::BinaryArray;

@@ -33,6 +33,8 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 pub const SCHEMA_FIELDS_MAX: usize = 1_000;
 /// Name of one schema field.
 pub const FIELD_NAME_BYTES_MAX: usize = 256;
+/// An Avro schema, as JSON.
+pub const AVRO_SCHEMA_BYTES_MAX: usize = 256 << 10;
 /// The shortest retention by time, in milliseconds.
 pub const RETENTION_MS_MIN: u64 = 1_000;
 

@@ -4,6 +4,8 @@
 //! is nullable; names are unique and do not clash with the columns every topic has; the order
 //! is the order it was written in. Refuses unknown types by naming the field.
 
+pub mod avro;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +14,8 @@ use arrow::datatypes::{DataType, Field as ArrowField, Schema as ArrowSchema, Sch
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::limits::{FIELD_NAME_BYTES_MAX, SCHEMA_FIELDS_MAX};
+use crate::limits::{AVRO_SCHEMA_BYTES_MAX, FIELD_NAME_BYTES_MAX, SCHEMA_FIELDS_MAX};
+use avro::AvroRecord;
 
 /// Columns every topic has; a field of a schema cannot have one of these names.
 pub const SYSTEM_COLUMNS: [&str; 8] = [
@@ -91,6 +94,9 @@ pub struct Field {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Schema {
     pub fields: Vec<Field>,
+    /// The Avro schema that the fields were read from, as JSON; how they are written in Avro.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avro: Option<String>,
 }
 
 impl fmt::Display for Schema {
@@ -107,8 +113,8 @@ impl fmt::Display for Schema {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     #[error(
-        "a schema is a map of field names to types, a list of {{name, type}}, or a JSON Schema \
-         object with `properties`"
+        "a schema is a map of field names to types, a list of {{name, type}}, a JSON Schema \
+         object with `properties`, or a record of an Avro schema"
     )]
     Shape,
     #[error("a schema needs at least one field")]
@@ -145,19 +151,75 @@ pub enum SchemaError {
     },
     #[error("field `{field}` is not where it was; a new version adds at the end")]
     Moved { field: String },
+    #[error("Avro schema: {reason}")]
+    Avro { reason: String },
+    #[error("Avro schema, field `{field}`: {reason}")]
+    AvroField { field: String, reason: String },
+    #[error(
+        "values of Avro do not say which schema they were written with, so it cannot change; make \
+         another topic"
+    )]
+    AvroChanged,
+}
+
+impl SchemaError {
+    /// The field that is wrong, if it is a certain one.
+    fn field(&self) -> Option<&str> {
+        match self {
+            SchemaError::Type { field, .. }
+            | SchemaError::Twice { field }
+            | SchemaError::System { field }
+            | SchemaError::Dropped { field }
+            | SchemaError::Retyped { field, .. }
+            | SchemaError::Moved { field }
+            | SchemaError::AvroField { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
+    /// Line and column of the field that is wrong in the JSON it was read from, counted from 1;
+    /// of the beginning if it is none or not to be found.
+    pub fn place(&self, json: &str) -> (usize, usize) {
+        let name = self.field().map(|field| Value::from(field).to_string());
+        let name = name.unwrap_or_default();
+        let is_named = |at: &usize| {
+            let (before, after) = (&json[..*at], &json[*at + name.len()..]);
+            let before = before.trim_end().strip_suffix(':').map(str::trim_end);
+            before.is_some_and(|before| before.ends_with("\"name\""))
+                || after.trim_start().starts_with(':')
+        };
+        let mut found = json.match_indices(&name).map(|(at, _)| at);
+        let at = match name.is_empty() {
+            true => 0,
+            false => found.find(is_named).unwrap_or_default(),
+        };
+        let before = &json[..at];
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        let line = before.matches('\n').count() + 1;
+        (line, before[line_start..].chars().count() + 1)
+    }
 }
 
 impl Schema {
     /// A checked schema of these fields.
     pub fn new(fields: Vec<Field>) -> Result<Schema, SchemaError> {
-        let schema = Schema { fields };
+        let schema = Schema { fields, avro: None };
         schema.check()?;
         Ok(schema)
     }
 
     /// From what a user wrote: an inline map (`{carrier: string}`), a list of
-    /// `{name, type}`, `{fields: [..]}`, or a JSON Schema object with `properties`.
+    /// `{name, type}`, `{fields: [..]}`, a JSON Schema object with `properties`, or an Avro
+    /// schema of `"type": "record"`.
     pub fn from_json(value: &Value) -> Result<Schema, SchemaError> {
+        if value.get("type").and_then(Value::as_str) == Some("record") {
+            let schema = Schema {
+                fields: AvroRecord::parse(value)?.columns(),
+                avro: Some(value.to_string()),
+            };
+            schema.check()?;
+            return Ok(schema);
+        }
         let fields = match value {
             Value::Array(list) => from_list(list)?,
             Value::Object(map) => match (map.get("properties"), map.get("fields")) {
@@ -187,6 +249,44 @@ impl Schema {
         match before.fields.get(self.fields.len()) {
             Some(old) => Err(self.lost(old)),
             None => Ok(()),
+        }
+    }
+
+    /// How the fields are written in Avro: as the schema in Avro's form says, else each as a
+    /// union of null and its type.
+    ///
+    /// # Errors
+    /// A field whose name Avro does not take.
+    pub fn to_avro(&self) -> Result<AvroRecord, SchemaError> {
+        match &self.avro {
+            None => AvroRecord::parse(&avro::derived(&self.fields)),
+            Some(text) => {
+                let json = serde_json::from_str(text);
+                let json = json.map_err(|error| SchemaError::Avro {
+                    reason: format!("not JSON: {error}"),
+                })?;
+                AvroRecord::parse(&json)
+            }
+        }
+    }
+
+    /// The Avro schema of values in Avro, as JSON: what other programs write and read them with.
+    pub fn avro_text(&self) -> String {
+        let derived = || avro::derived(&self.fields).to_string();
+        self.avro.clone().unwrap_or_else(derived)
+    }
+
+    fn avro_check(&self, text: &str) -> Result<(), SchemaError> {
+        let refused = |reason: String| Err(SchemaError::Avro { reason });
+        if text.len() > AVRO_SCHEMA_BYTES_MAX {
+            let length = text.len();
+            return refused(format!(
+                "it has {length} bytes; the most are {AVRO_SCHEMA_BYTES_MAX}"
+            ));
+        }
+        match self.to_avro()?.columns() == self.fields {
+            true => Ok(()),
+            false => refused("its fields are not those of the list beside it".to_owned()),
         }
     }
 
@@ -234,7 +334,9 @@ impl Schema {
                 });
             }
         }
-        Ok(())
+        self.avro
+            .as_deref()
+            .map_or(Ok(()), |text| self.avro_check(text))
     }
 
     /// The field of that name.
@@ -364,6 +466,46 @@ mod tests {
             r#"{"":"int"}"#,
             "field 1 has a name of 0 bytes; it needs 1 to 256",
         );
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_place() {
+        let check = |json: &str, expected: (usize, usize)| {
+            let error = Schema::from_json(&serde_json::from_str(json).unwrap()).unwrap_err();
+            assert_eq!(error.place(json), expected, "{error}");
+        };
+        check("{\n  \"b\": \"int\",\n  \"a\": \"varchar\"\n}", (3, 3));
+        check(
+            "[{\"name\":\n\"int\",\"type\":\"int\"},\n {\"type\":\"a\", \"name\" : \"a\"}]",
+            (3, 24),
+        );
+        check(
+            "{\"type\":\"record\",\"name\":\"a\",\n\"fields\":[\n{\"name\":\"c\",\"type\":{\"type\":\"map\"}}]}",
+            (3, 9),
+        );
+        check("3", (1, 1));
+    }
+
+    #[test]
+    fn avro_schemas_have_columns() {
+        let text = r#"{"type":"record","name":"r","fields":[{"name":"a","type":"int"}]}"#;
+        let schema = Schema::from_json(&serde_json::from_str(text).unwrap()).unwrap();
+        assert_eq!(schema.to_string(), "a: int64");
+        assert_eq!(schema.avro_text(), text);
+        let json = serde_json::to_string(&schema).unwrap();
+        assert_eq!(serde_json::from_str::<Schema>(&json).unwrap(), schema);
+        let other = Schema {
+            avro: Some(text.replace("int", "string")),
+            ..schema
+        };
+        let reason = "Avro schema: its fields are not those of the list beside it";
+        assert_eq!(other.check().unwrap_err().to_string(), reason);
+        let list = Schema::from_json(&serde_json::json!({"a": "int64", "t": "timestamp"}));
+        let list = list.unwrap();
+        let derived: Value = serde_json::from_str(&list.avro_text()).unwrap();
+        let derived = Schema::from_json(&derived).unwrap();
+        assert_eq!(derived.fields, list.fields);
+        assert_eq!(derived.to_avro(), list.to_avro());
     }
 
     #[test]

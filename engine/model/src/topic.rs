@@ -104,12 +104,14 @@ impl Default for TopicSpec {
 pub enum SpecError {
     #[error("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")]
     Partitions { partitions: u32 },
-    #[error("value codec `{codec}` is not built yet; use `raw`, `json` or `csv`")]
+    #[error("value codec `{codec}` is not built yet; use `raw`, `json`, `csv` or `avro`")]
     CodecNotBuilt { codec: PayloadCodec },
-    #[error("a schema needs value codec `json` or `csv`, not `{codec}`")]
+    #[error("a schema needs value codec `json`, `csv` or `avro`, not `{codec}`")]
     SchemaWithout { codec: PayloadCodec },
-    #[error("value codec `csv` needs a schema: it says what the fields of a row are")]
-    CsvWithoutSchema,
+    #[error("value codec `{codec}` needs a schema: it says what the fields of a row are")]
+    WithoutSchema { codec: PayloadCodec },
+    #[error("an Avro schema needs value codec `avro`, not `{codec}`")]
+    AvroSchemaWithout { codec: PayloadCodec },
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("retention of {ms} ms is too short; the least is {RETENTION_MS_MIN} ms")]
@@ -132,15 +134,14 @@ impl TopicSpec {
             });
         }
         match self.codec {
-            PayloadCodec::Csv if self.schema.is_none() => return Err(SpecError::CsvWithoutSchema),
-            PayloadCodec::Raw | PayloadCodec::Json | PayloadCodec::Csv => {}
-            codec => return Err(SpecError::CodecNotBuilt { codec }),
+            codec @ (PayloadCodec::Csv | PayloadCodec::Avro) if self.schema.is_none() => {
+                return Err(SpecError::WithoutSchema { codec });
+            }
+            codec @ PayloadCodec::Columns => return Err(SpecError::CodecNotBuilt { codec }),
+            _ => {}
         }
         if let Some(schema) = &self.schema {
-            if self.codec == PayloadCodec::Raw {
-                return Err(SpecError::SchemaWithout { codec: self.codec });
-            }
-            schema.check()?;
+            self.schema_check(schema)?;
         }
         match self.retention_ms {
             Some(ms) if ms < RETENTION_MS_MIN => return Err(SpecError::RetentionTime { ms }),
@@ -157,6 +158,17 @@ impl TopicSpec {
             Some((what, _)) if !self.compact => Err(SpecError::CompactWithout { what }),
             _ => Ok(()),
         }
+    }
+
+    fn schema_check(&self, schema: &Schema) -> Result<(), SpecError> {
+        let codec = self.codec;
+        match codec {
+            PayloadCodec::Raw => return Err(SpecError::SchemaWithout { codec }),
+            PayloadCodec::Avro => drop(schema.to_avro()?),
+            _ if schema.avro.is_some() => return Err(SpecError::AvroSchemaWithout { codec }),
+            _ => {}
+        }
+        Ok(schema.check()?)
     }
 
     /// The first property in which `self` (what is there) and `wanted` differ, in words.
@@ -187,7 +199,13 @@ impl TopicSpec {
 }
 
 fn schema_text(schema: &Option<Schema>) -> String {
-    schema.as_ref().map_or("none".to_owned(), Schema::to_string)
+    match schema {
+        None => "none".to_owned(),
+        Some(schema) => match &schema.avro {
+            None => schema.to_string(),
+            Some(avro) => format!("{schema} as Avro {avro}"),
+        },
+    }
 }
 
 /// A topic of the catalog.
@@ -258,23 +276,40 @@ mod tests {
         );
         check(
             TopicSpec {
-                codec: PayloadCodec::Avro,
+                codec: PayloadCodec::Columns,
                 ..spec()
             },
-            "value codec `avro` is not built yet; use `raw`, `json` or `csv`",
+            "value codec `columns` is not built yet; use `raw`, `json`, `csv` or `avro`",
         );
-        let csv = TopicSpec {
-            codec: PayloadCodec::Csv,
+        let of = |codec, schema: Option<serde_json::Value>| TopicSpec {
+            codec,
+            schema: schema.map(|schema| Schema::from_json(&schema).unwrap()),
             ..spec()
         };
         let needed = "value codec `csv` needs a schema: it says what the fields of a row are";
-        check(csv, needed);
+        check(of(PayloadCodec::Csv, None), needed);
+        let needed = "value codec `avro` needs a schema: it says what the fields of a row are";
+        check(of(PayloadCodec::Avro, None), needed);
+        let avro = serde_json::json!(
+            {"type": "record", "name": "r", "fields": [{"name": "a", "type": "int"}]}
+        );
+        check(of(PayloadCodec::Avro, Some(avro.clone())), "ok");
+        let only = "an Avro schema needs value codec `avro`, not `json`";
+        check(of(PayloadCodec::Json, Some(avro)), only);
+        check(
+            of(PayloadCodec::Avro, Some(serde_json::json!({"a": "int"}))),
+            "ok",
+        );
+        check(
+            of(PayloadCodec::Avro, Some(serde_json::json!({"a b": "int"}))),
+            "Avro schema, field `a b`: it is no name: a letter or `_`, then letters, digits and `_`",
+        );
         check(
             TopicSpec {
                 schema: schema.clone(),
                 ..spec()
             },
-            "a schema needs value codec `json` or `csv`, not `raw`",
+            "a schema needs value codec `json`, `csv` or `avro`, not `raw`",
         );
         check(
             TopicSpec {

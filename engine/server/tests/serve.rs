@@ -540,3 +540,85 @@ fn topics_of_csv_have_columns() {
     );
     server.stop();
 }
+
+const AVSC: &str = r#"{"type": "record", "name": "Said", "fields": [
+  {"name": "id", "type": "int"},
+  {"name": "said", "type": ["null", "string"]},
+  {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}
+]}"#;
+
+#[test]
+fn topics_of_avro_are_json_at_the_command_line() {
+    let world = World::new();
+    let config = world.write(
+        "config.toml",
+        "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n",
+    );
+    let server = world.serve_with(&["--config", &config]);
+    let schema = world.write("said.avsc", AVSC);
+    let wrong = world.write(
+        "wrong.avsc",
+        &AVSC.replace("\"int\"", "{\"type\": \"map\"}"),
+    );
+    world
+        .run(&["topic", "create", "a", "--schema", &wrong])
+        .fails(
+            1,
+            "wrong.avsc:2:12: error: Avro schema, field `id`: type `map` has no column",
+        );
+    world
+        .run(&[
+            "topic", "create", "a", "--value", "json", "--schema", &schema,
+        ])
+        .fails(1, "an Avro schema needs value codec `avro`, not `json`");
+    world
+        .run(&["topic", "create", "a", "--schema", &schema])
+        .ok();
+    let described = world.run(&["topic", "describe", "a"]).ok().out;
+    assert!(
+        described.contains("id: int64, said: string, at: timestamp"),
+        "{described}"
+    );
+    assert!(
+        described.contains(r#"{"type":"record","name":"Said""#),
+        "{described}"
+    );
+    let lines = world.write(
+        "rows.jsonl",
+        "{\"id\":1,\"said\":\"a\\nb\",\"at\":\"2013-01-01T05:17:00Z\"}\n{\"id\":2,\"at\":0}\n",
+    );
+    world.run(&["produce", "a", &lines, "--key", "id"]).ok();
+    wait::until("the rows to be tiered", || {
+        let (_, body) = server.http("GET /v1/status", "");
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (status["tiered_records"] == 2).then_some(())
+    });
+    // {3, "c", 1 ms}, as another program would write it; the others do not fit
+    let datum = world.write("one.avro", "\x06\x02\x02c\x02");
+    world.run(&["produce", "a", &datum, "--format", "raw"]).ok();
+    let bad = world.write(
+        "bad.jsonl",
+        "{\"id\":4,\"at\":0}\n{\"id\":3000000000,\"at\":0}\n",
+    );
+    let refused = world.run(&["produce", "a", &bad]);
+    let place = "bad.jsonl:2: field `id` (Avro int): 3000000000 has more than 32 bits; 1 record \
+                 acknowledged by a";
+    refused.fails(1, place);
+    let query = "select id, said, at from a order by _offset";
+    assert_eq!(
+        world.run(&["sql", query]).ok().out,
+        "id,said,at\n1,\"a\nb\",2013-01-01T05:17:00.000000Z\n2,,1970-01-01T00:00:00.000000Z\n\
+         3,c,1970-01-01T00:00:00.001000Z\n4,,1970-01-01T00:00:00.000000Z\n"
+    );
+    let shown = world.run(&["consume", "a"]).ok().out;
+    let values: Vec<String> = shown
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["value"].to_string())
+        .collect();
+    assert_eq!(
+        values[2],
+        r#""{\"id\":3,\"said\":\"c\",\"at\":\"1970-01-01T00:00:00.001000Z\"}""#
+    );
+    assert_eq!(values.len(), 4);
+    server.stop();
+}

@@ -39,7 +39,7 @@ pub(crate) fn table(
             ty: *ty,
         })
         .collect();
-    let decoder = codec::JsonDecoder::new(&Schema { fields });
+    let decoder = codec::JsonDecoder::new(&Schema { fields, avro: None });
     let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
     let values = BinaryArray::from_iter_values(lines.iter().map(String::as_bytes));
     let decoded = decoder.decode(&values);

@@ -33,7 +33,7 @@ pub(crate) struct Chunk {
     /// Typed columns that somebody further on needs, one entry a row.
     pub columns: Option<RecordBatch>,
     /// The values are not written yet: the columns are all of this format's, in its order, and
-    /// what stands as values in `rows` means nothing.
+    /// what stands as values in `rows` means nothing. Never a format that may refuse a row.
     pub unwritten: Option<Format>,
 }
 

@@ -4,13 +4,14 @@
 //! to one partition, by murmur2 as Kafka does it; rows without a key go to the partition of the
 //! lane's number modulo the count, so a replay puts them where they were; order is kept in each
 //! partition; no batch is over the limits; values are written again where the topic has another
-//! codec than the edge. A record over the limit is reported (`too-large`).
+//! codec than the edge. A record over the limit is reported (`too-large`), and one that the topic's
+//! schema has no form for (`schema`).
 
 use arrow::array::{Array, ArrayRef, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
-use codec::Format;
+use codec::{Format, Written};
 use expr::Expr;
 use model::batch::{Batch, Codec, EncodeError};
 use model::hash::partition_for_key;
@@ -48,14 +49,20 @@ pub(crate) fn sink(
     };
     let chunk = match format {
         None => chunk.written()?,
-        Some(format) => written_as(chunk, format)?,
+        Some(format) => written_as(node, chunk, format, report)?,
     };
     large(node, chunk, report)
 }
 
 /// With values in the topic's own format, from the columns. A field that is not there is null; a
-/// record without a value stays one.
-fn written_as(chunk: Chunk, format: &Format) -> Result<Chunk, OperatorError> {
+/// record without a value stays one. Rows that do not fit the topic's schema are reported with
+/// code `schema`.
+fn written_as(
+    node: usize,
+    chunk: Chunk,
+    format: &Format,
+    report: &mut Report,
+) -> Result<Chunk, OperatorError> {
     let column = |field: &FieldRef| {
         let known = chunk.columns.as_ref();
         match known.and_then(|columns| columns.column_by_name(field.name())) {
@@ -65,22 +72,27 @@ fn written_as(chunk: Chunk, format: &Format) -> Result<Chunk, OperatorError> {
     };
     let columns: Result<Vec<ArrayRef>, _> = format.arrow().fields().iter().map(column).collect();
     let columns = RecordBatch::try_new(format.arrow().clone(), columns?)?;
-    let mut values = format.encode(&columns)?;
+    let Written { mut values, errors } = format.write(&columns)?;
     let before = &chunk.rows.values;
+    let mut bad = errors;
     if chunk.unwritten.is_none() && before.null_count() > 0 {
         let value = |row: usize| before.is_valid(row).then(|| values.value(row));
         values = (0..values.len()).map(value).collect();
+        bad.retain(|(row, _)| before.is_valid(*row as usize));
     }
+    let without: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
+    report.failed(node, &chunk, "schema", bad);
     let rows = Rows {
         values,
         ..chunk.rows
     };
-    Ok(Chunk {
+    let written = Chunk {
         rows,
         origins: chunk.origins,
         columns: None,
         unwritten: None,
-    })
+    };
+    written.without(&without)
 }
 
 fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {

@@ -428,6 +428,7 @@ impl Call<'_> {
                 _ => 0,
             };
             let (port, made) = self.emitted(warm, given, emission, bad)?;
+            let made = self.fitting(port, made)?;
             let bytes = made.rows.bytes() + columns;
             self.ports[usize::from(port)].push(made, bytes, self.port_bytes_max)?;
         }
@@ -493,6 +494,36 @@ impl Call<'_> {
                 (port, made.without(&bad)?)
             }
         })
+    }
+
+    /// Writes at once what its format may refuse: a row that does not fit is reported here, with
+    /// code `schema`, and does not go on.
+    fn fitting(&mut self, port: u16, made: Chunk) -> Result<Chunk, OperatorError> {
+        let (Some(format), Some(columns)) = (&made.unwritten, &made.columns) else {
+            return Ok(made);
+        };
+        if !format.may_refuse() {
+            return Ok(made);
+        }
+        let written = format.write(columns)?;
+        let bad: Vec<u32> = written.errors.iter().map(|(row, _)| *row).collect();
+        let before = self.report.rejects.len();
+        self.report
+            .failed(self.node, &made, "schema", written.errors);
+        for reject in &mut self.report.rejects[before..] {
+            reject.port = Some(port.into());
+        }
+        let rows = Rows {
+            values: written.values,
+            ..made.rows
+        };
+        let made = Chunk {
+            rows,
+            origins: made.origins,
+            columns: None,
+            unwritten: None,
+        };
+        made.without(&bad)
     }
 
     /// The rows as they go on; with the columns they have where the port means the same by them.
@@ -593,6 +624,7 @@ impl Warm {
         });
         let schema = Arc::new(Schema {
             fields: fields.collect(),
+            avro: None,
         });
         let format = Format::new(PayloadCodec::Json, schema).ok_or(OperatorError::Format)?;
         Ok(self.formats[at].insert(format).clone())

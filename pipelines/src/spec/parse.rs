@@ -321,11 +321,15 @@ impl Parser<'_> {
     /// A schema in the file itself, or the name of a JSON file that holds one.
     pub fn schema(&mut self, node: &Node) -> Option<At<FieldSchema>> {
         let mut json = self.reader.json(node);
+        let mut file = None;
         if let Json::String(name) = &json {
             let read = (self.reader.around.read)(name);
-            let parsed = read.and_then(|text| parse_schema_file(&text));
+            let parsed = read.and_then(|text| Ok((parse_schema_file(&text)?, text)));
             match parsed {
-                Ok(value) => json = value,
+                Ok((value, text)) => {
+                    file = Some((name.clone(), text));
+                    json = value;
+                }
                 Err(e) => {
                     self.reader
                         .error(node.at, format!("schema file `{name}`: {e}"));
@@ -339,7 +343,14 @@ impl Parser<'_> {
                 at: node.at,
             }),
             Err(e) => {
-                self.reader.error(node.at, e.to_string());
+                let message = match file {
+                    None => e.to_string(),
+                    Some((name, text)) => {
+                        let (line, column) = e.place(&text);
+                        format!("schema file `{name}:{line}:{column}`: {e}")
+                    }
+                };
+                self.reader.error(node.at, message);
                 None
             }
         }

@@ -151,7 +151,13 @@ not `jsn` (did you mean `json`?)",
         "value: raw, ret",
         "value: avro, ret",
         "\
-p.yaml:8:3: error: topic `bad`: value codec `avro` is not built yet; use `raw`, `json` or `csv`",
+p.yaml:8:3: error: topic `bad`: value codec `avro` needs a schema: it says what the fields of a row are",
+    );
+    check_with(
+        "value: raw, ret",
+        "value: columns, ret",
+        "\
+p.yaml:8:3: error: topic `bad`: value codec `columns` is not built yet; use `raw`, `json`, `csv` or `avro`",
     );
     check_with(
         "bytes: 1MiB",

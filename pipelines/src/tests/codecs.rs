@@ -1,4 +1,4 @@
-//! Topics of CSV: read and written as columns, and between codecs.
+//! Topics of CSV and Avro: read and written as columns, and between codecs.
 
 use crate::tests::support::{World, done, text, until};
 
@@ -94,4 +94,72 @@ async fn values_of_different_codecs_do_not_meet() {
         found[0].contains("its inputs have values of different codecs"),
         "{found:#?}"
     );
+}
+
+const AVRO: &str = "{ codec: avro, schema: { type: record, name: r, fields: [ \
+                    { name: a, type: [\"null\", int] }, { name: b, type: string } ] } }";
+
+#[tokio::test]
+async fn avro_goes_through_operators_as_it_is() {
+    let nodes = "  f: { kind: filter, inputs: [src], where: \"a < 10\" }\n  \
+                 o: { kind: sink, inputs: [f], topic: out, key: b }\n";
+    // {1, "x"}, {20, "y"}, {null, "z"}, cut short, {5, ""}
+    let values = [
+        "\x02\x02\x02x",
+        "\x02\x28\x02y",
+        "\0\x02z",
+        "\x02\x02\x02",
+        "\x02\x0a\0",
+    ];
+    let letters = [
+        "\x02\x02\x02 | not Avro of the topic's schema: field `b` (string): it needs 1 \
+                    bytes and 0 are left, at byte 2",
+    ];
+    check(
+        &pipeline(AVRO, AVRO, nodes),
+        &values,
+        &["\x02\x02\x02x", "\x02\x0a\0"],
+        &letters,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_the_schema_has_no_form_for_is_a_dead_letter_of_the_sink() {
+    let json = [
+        r#"{"b":"x","a":1}"#,
+        r#"{"a":1}"#,
+        r#"{"b":"","a":3000000000}"#,
+    ];
+    let avro = ["\x02\x02\x02x"];
+    let letters = [
+        "{\"a\":1} | field `b` (Avro string): it is null, and the schema has no null there",
+        "{\"b\":\"\",\"a\":3000000000} | field `a` (Avro int): 3000000000 has more than 32 bits",
+    ];
+    check(&pipeline(JSON, AVRO, STRAIGHT), &json, &avro, &letters).await;
+    let back = [r#"{"a":1,"b":"x"}"#];
+    check(&pipeline(AVRO, JSON, STRAIGHT), &avro, &back, &[]).await;
+    let nodes = "  m: { kind: map, inputs: [src], select: { b: \"b\", a: \"a * 2\" } }\n  \
+                 o: { kind: sink, inputs: [m], topic: out }\n";
+    let doubled = ["\x02\x04\x02x"];
+    check(&pipeline(AVRO, AVRO, nodes), &avro, &doubled, &[]).await;
+}
+
+#[tokio::test]
+async fn a_field_that_is_missing_and_never_null_is_a_mistake_of_the_file() {
+    let nodes = "  m: { kind: map, inputs: [src], select: { a: a } }\n  \
+                 o: { kind: sink, inputs: [m], topic: out }\n";
+    let world = World::new();
+    let runtime = world.runtime();
+    let refused = world
+        .apply(&runtime, &pipeline(JSON, AVRO, nodes), &[])
+        .await;
+    let found: Vec<String> = refused
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let message =
+        "topic `out` has a field `b` that is not here, and its Avro schema has no null there";
+    assert!(found.iter().any(|d| d.contains(message)), "{found:#?}");
 }

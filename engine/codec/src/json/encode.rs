@@ -54,6 +54,14 @@ pub enum EncodeError {
         /// Arrow's reason.
         source: ArrowError,
     },
+    /// A row does not fit the schema it is written by.
+    #[error("row {row}: {message}")]
+    Row {
+        /// Its number in the batch.
+        row: u32,
+        /// What does not fit.
+        message: String,
+    },
     /// The values together are larger than one array can be.
     #[error("{rows} rows are more than {bytes_max} bytes: encode fewer at a time")]
     TooLarge {

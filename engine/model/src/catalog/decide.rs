@@ -20,8 +20,8 @@ use crate::limits::{
     PIPELINE_MODULES_MAX, PIPELINE_TOPICS_MAX, PIPELINE_YAML_BYTES_MAX, PIPELINES_MAX,
     PRODUCER_BLOCK_MAX, SCHEMA_VERSIONS_MAX, TOPICS_MAX,
 };
-use crate::schema::Schema;
-use crate::topic::{Topic, TopicSpec};
+use crate::schema::{Schema, SchemaError};
+use crate::topic::{PayloadCodec, Topic, TopicSpec};
 
 /// What a command that is granted does.
 pub struct Decision {
@@ -216,7 +216,10 @@ impl Catalog {
         next.spec.schema = Some(schema.clone());
         spec_check(name, &next.spec)?;
         if let Some(before) = &topic.spec.schema {
-            let extends = schema.extends(before);
+            let extends = match topic.spec.codec {
+                PayloadCodec::Avro => Err(SchemaError::AvroChanged),
+                _ => schema.extends(before),
+            };
             let name = || name.to_owned();
             extends.map_err(|error| CatalogError::Schema {
                 name: name(),

@@ -234,7 +234,7 @@ fn schemas_have_versions() {
     };
     check(c, &topic, "Topic(TopicId(1))");
     check(c, &create("raw"), "Topic(TopicId(2))");
-    let refused = "topic `raw`: a schema needs value codec `json` or `csv`, not `raw`";
+    let refused = "topic `raw`: a schema needs value codec `json`, `csv` or `avro`, not `raw`";
     check(c, &put("raw", json), refused);
     assert_eq!(c.schemas(TopicId(1)), []);
     check(c, &put("j", json), "SchemaVersion(1)");

@@ -266,11 +266,11 @@ pub struct TopicCreate {
     /// How many partitions
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub partitions: u32,
-    /// What values are [default: raw, or json with a schema]
+    /// What values are [default: raw; json with a schema, avro with one of Avro]
     #[arg(long, value_enum, value_name = "CODEC")]
     pub value: Option<ValueCodec>,
-    /// A JSON file: {"field": "type", …}, a list of {name, type}, or a JSON Schema object; types
-    /// are bool, int64, float64, string, bytes, timestamp
+    /// A JSON file: {"field": "type", …}, a list of {name, type}, a JSON Schema object (types are
+    /// bool, int64, float64, string, bytes, timestamp), or an Avro schema (.avsc)
     #[arg(long, value_name = "FILE")]
     pub schema: Option<PathBuf>,
     /// When a produce is acknowledged: after the sync, or after the write
@@ -305,6 +305,9 @@ pub enum ValueCodec {
     Json,
     /// Rows with the schema's fields in its order; an empty field is null
     Csv,
+    /// Datums of the schema, without a header; `produce` writes them from JSON, `consume` shows
+    /// them as JSON
+    Avro,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -332,7 +335,7 @@ pub struct Produce {
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
     /// jsonl: a line is a value, kept byte for byte; csv: rows become JSON objects of strings;
-    /// raw: a line is a value
+    /// raw: a line is a value. To a topic of Avro, jsonl and csv are written as its schema says
     #[arg(long, value_enum, default_value_t = InputFormat::Jsonl)]
     pub format: InputFormat,
     /// Give up when nothing gets through for so long (a full disk, say): 500ms, 30s, 5m

@@ -9,6 +9,7 @@ use client::{Consumer, ConsumerConfig, Delivery, Start};
 use super::args::{Consume, OutputFormat};
 use super::connect::{Session, refused};
 use super::exit::{Failure, written};
+use super::translation::Translation;
 use super::values::From;
 use crate::output::record::{self, Line};
 use crate::signals::Signals;
@@ -20,6 +21,8 @@ pub async fn run(args: Consume, session: &Session) -> Result<(), Failure> {
         ));
     }
     let server = session.server().await?;
+    let found = server.client.topic(&args.topic).await.map_err(refused)?;
+    let translation = Translation::of(&found.topic).filter(|_| args.format == OutputFormat::Jsonl);
     let from = args.from.unwrap_or(match args.group {
         Some(_) => From::Latest,
         None => From::Earliest,
@@ -36,17 +39,22 @@ pub async fn run(args: Consume, session: &Session) -> Result<(), Failure> {
         ..ConsumerConfig::all([args.topic.as_str()])
     };
     let mut consumer = server.client.consumer(config).await.map_err(refused)?;
-    let printed = print_all(&args, &mut consumer).await;
+    let printed = print_all(&args, translation, &mut consumer).await;
     // what was printed is committed and the group left at once, also after an error
     let closed = consumer.close().await.map_err(refused);
     printed.and(closed)
 }
 
-async fn print_all(args: &Consume, consumer: &mut Consumer) -> Result<(), Failure> {
+async fn print_all(
+    args: &Consume,
+    translation: Option<Translation>,
+    consumer: &mut Consumer,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(Failure::failed)?;
     let mut printer = Printer {
         format: args.format,
         left: args.max,
+        translation,
         buffer: Vec::new(),
     };
     while printer.left != Some(0) {
@@ -65,18 +73,23 @@ async fn print_all(args: &Consume, consumer: &mut Consumer) -> Result<(), Failur
 struct Printer {
     format: OutputFormat,
     left: Option<u64>,
+    /// Of topics whose values are not text.
+    translation: Option<Translation>,
     buffer: Vec<u8>,
 }
 
 impl Printer {
     /// Prints what is wanted of a delivery; everything before the answered offset is done.
     fn print(&mut self, delivery: &Delivery) -> Result<u64, Failure> {
-        let (rows, offsets) = delivery.rows().map_err(|error| {
+        let (mut rows, offsets) = delivery.rows().map_err(|error| {
             let (base, partition) = (delivery.batch.base_offset(), delivery.partition);
             Failure::failed(format!(
                 "batch at offset {base} of partition {partition}: {error}"
             ))
         })?;
+        if let Some(translation) = &self.translation {
+            rows.values = translation.shown(&rows.values);
+        }
         let mut next = delivery.next_offset();
         for (row, offset) in offsets.into_iter().enumerate() {
             if self.left == Some(0) {

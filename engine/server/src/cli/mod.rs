@@ -20,6 +20,7 @@ mod serve;
 mod sql;
 mod status;
 pub(crate) mod topic;
+mod translation;
 mod values;
 
 use std::io::{IsTerminal, Write};

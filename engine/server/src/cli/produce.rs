@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 
+use arrow::array::{Array, BinaryArray};
 use client::{ProduceError, Producer, ProducerConfig, Record};
 use connectors::file::{FileSource, Format, Input, SourceRecord, open};
 use protocol::code;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use super::args::{InputFormat, Produce};
 use super::connect::{Session, refused};
 use super::exit::{Failure, written};
+use super::translation::Translation;
 use crate::output;
 use crate::output::progress::Progress;
 
@@ -34,7 +36,8 @@ pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
     }
     let server = session.server().await?;
     // so that an empty input to a topic that is not there fails too
-    server.client.topic(&args.topic).await.map_err(refused)?;
+    let found = server.client.topic(&args.topic).await.map_err(refused)?;
+    let translation = Translation::of(&found.topic).filter(|_| args.format != InputFormat::Raw);
     let progress = Progress::bytes(file_bytes(&args.file));
     progress.say(&args.topic);
     let config = ProducerConfig {
@@ -44,7 +47,13 @@ pub async fn run(args: Produce, session: &Session) -> Result<(), Failure> {
     let producer = server.client.producer(config).await.map_err(refused)?;
     let mut sent = Sent::default();
     let sending = async {
-        let result = send_all(&args, &producer, &progress, &mut sent).await;
+        let sender = Sender {
+            args: &args,
+            producer: &producer,
+            progress: &progress,
+            translation,
+        };
+        let result = sender.send_all(&mut sent).await;
         // also after an error: what was taken is sent, and the count that is said is true
         (result, producer.flush().await)
     };
@@ -158,42 +167,76 @@ fn report(
     Ok(())
 }
 
-async fn send_all(
-    args: &Produce,
-    producer: &Producer,
-    progress: &Progress,
-    sent: &mut Sent,
-) -> Result<(), Failure> {
-    let mut chunks = read_in_background(args);
-    while let Some(chunk) = chunks.recv().await {
-        for record in chunk.map_err(Failure::failed)? {
-            sent.bytes += record.value.len() as u64 + 1;
-            if args.key.is_some() && record.key.is_none() {
-                sent.unkeyed += 1;
+/// What sends the records of the input.
+struct Sender<'a> {
+    args: &'a Produce,
+    producer: &'a Producer,
+    progress: &'a Progress,
+    /// Of topics whose values are not what the lines say.
+    translation: Option<Translation>,
+}
+
+impl Sender<'_> {
+    async fn send_all(&self, sent: &mut Sent) -> Result<(), Failure> {
+        let mut chunks = read_in_background(self.args);
+        while let Some(chunk) = chunks.recv().await {
+            let (records, bad) = self.translated(chunk.map_err(Failure::failed)?);
+            for record in records {
+                self.send(record, sent).await?;
             }
-            let line = record.line;
-            let outgoing = Record {
-                timestamp: None,
-                key: record.key,
-                value: Some(record.value),
-                headers: Vec::new(),
-            };
-            producer
-                .send(&args.topic, outgoing)
-                .await
-                .map_err(|error| {
-                    let failure = undelivered(error);
-                    let place = format!("{}:{line}", args.file.display());
-                    Failure {
-                        code: failure.code,
-                        message: format!("{place}: {}", failure.message),
-                    }
-                })?;
-            sent.records += 1;
+            if let Some(message) = bad {
+                return Err(Failure::failed(message));
+            }
+            self.progress.at(sent.bytes);
         }
-        progress.at(sent.bytes);
+        Ok(())
     }
-    Ok(())
+
+    async fn send(&self, record: SourceRecord, sent: &mut Sent) -> Result<(), Failure> {
+        sent.bytes += record.value.len() as u64 + 1;
+        if self.args.key.is_some() && record.key.is_none() {
+            sent.unkeyed += 1;
+        }
+        let outgoing = Record {
+            timestamp: None,
+            key: record.key,
+            value: Some(record.value),
+            headers: Vec::new(),
+        };
+        let topic = &self.args.topic;
+        if let Err(error) = self.producer.send(topic, outgoing).await {
+            let failure = undelivered(error);
+            return Err(Failure {
+                code: failure.code,
+                message: format!("{}: {}", self.place(record.line), failure.message),
+            });
+        }
+        sent.records += 1;
+        Ok(())
+    }
+
+    /// The records as the topic keeps them, up to the first that it cannot keep; with what is
+    /// wrong with that.
+    fn translated(&self, mut records: Vec<SourceRecord>) -> (Vec<SourceRecord>, Option<String>) {
+        let Some(translation) = &self.translation else {
+            return (records, None);
+        };
+        let lines = BinaryArray::from_iter_values(records.iter().map(|record| &record.value));
+        let (values, bad) = translation.kept(&lines);
+        let bad = bad.map(|reason| {
+            let line = records.get(values.len()).map_or(0, |record| record.line);
+            format!("{}: {reason}", self.place(line))
+        });
+        records.truncate(values.len());
+        for (record, value) in records.iter_mut().zip(values.iter().flatten()) {
+            record.value = value.to_vec().into();
+        }
+        (records, bad)
+    }
+
+    fn place(&self, line: u64) -> String {
+        format!("{}:{line}", self.args.file.display())
+    }
 }
 
 fn read_in_background(args: &Produce) -> mpsc::Receiver<Chunk> {

@@ -40,6 +40,8 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         Some(ValueCodec::Raw) => PayloadCodec::Raw,
         Some(ValueCodec::Json) => PayloadCodec::Json,
         Some(ValueCodec::Csv) => PayloadCodec::Csv,
+        Some(ValueCodec::Avro) => PayloadCodec::Avro,
+        None if schema.as_ref().is_some_and(|s| s.avro.is_some()) => PayloadCodec::Avro,
         None if schema.is_some() => PayloadCodec::Json,
         None => PayloadCodec::Raw,
     };
@@ -160,8 +162,10 @@ fn read_schema(path: &Path) -> Result<Schema, Failure> {
         let (line, column) = (error.line(), error.column());
         Failure::failed(format!("{file}:{line}:{column}: error: not JSON: {error}"))
     })?;
-    Schema::from_json(&value)
-        .map_err(|error| Failure::failed(format!("{file}:1:1: error: {error}")))
+    Schema::from_json(&value).map_err(|error| {
+        let (line, column) = error.place(&text);
+        Failure::failed(format!("{file}:{line}:{column}: error: {error}"))
+    })
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {
@@ -250,6 +254,9 @@ fn settings(topic: &ModelTopic) -> Vec<(&'static str, String)> {
         ("tier", spec.tier.to_string()),
         ("compact", spec.compact.to_string()),
     ];
+    if let (PayloadCodec::Avro, Some(schema)) = (spec.codec, schema) {
+        settings.push(("avro schema", schema.avro_text()));
+    }
     if spec.compact {
         let stands = spec
             .tombstone_retention_ms

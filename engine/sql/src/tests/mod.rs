@@ -45,6 +45,7 @@ pub(super) fn flights_schema() -> Schema {
             field("dep_delay", FieldType::Float64),
             field("ts", FieldType::Timestamp),
         ],
+        avro: None,
     }
 }
 
