@@ -60,7 +60,10 @@ fn reads(schema: &Value, values: &str, expected: &str) {
     let decoded = format.decode(&BinaryArray::from_iter_values(&values), &format.all());
     let json = encode_json(&decoded.columns).unwrap();
     let shown = |row: usize| match decoded.errors.iter().find(|(bad, _)| *bad as usize == row) {
-        Some((_, message)) => format!("! {message}"),
+        Some((_, message)) => {
+            let what = message.strip_prefix("not Avro of the topic's schema: ");
+            format!("! {}", what.unwrap())
+        }
         None => String::from_utf8_lossy(json.value(row)).into_owned(),
     };
     let found: Vec<String> = (0..values.len()).map(shown).collect();
@@ -141,8 +144,25 @@ fn reads_what_is_there_and_names_what_is_wrong() {
         000000000701000261
         0000000007010002
         ",
-        "
-        ",
+        r#"
+        {"b":true,"i":null,"s":"a"}
+        ! field `s` (string): a string that is not UTF-8 from its byte 0 at byte 3
+        ! field `i` (int): a number that does not end at byte 1
+        ! field `b` (boolean): 2, which is neither 0 nor 1, at byte 0
+        ! field `i` (int): branch 2 of a union of 2 at byte 1
+        ! field `i` (int): 2147483648, which has more than 32 bits, at byte 1
+        ! field `s` (string): a number of more than 64 bits at byte 2
+        ! field `s` (string): a number of more than 64 bits at byte 2
+        ! field `s` (string): a number that does not end at byte 2
+        ! the datum ends 1 bytes before the value does, at byte 4
+        ! field `s` (string): it needs 2 bytes and 1 are left, at byte 2
+        ! field `s` (string): a string that is not UTF-8 from its byte 0 at byte 2
+        ! field `s` (string): a length of -1 at byte 2
+        ! field `s` (string): it needs 9223372036854775807 bytes and 0 are left, at byte 2
+        ! field `b` (boolean): 195, which is neither 0 nor 1, at byte 0; it begins as a single object of schema 8877665544332211, and the topic's is e36d561229650bd3
+        ! the datum ends 6 bytes before the value does, at byte 3; it begins as Confluent's serializers begin a value (00, schema 7), which a datum may do too: send values without these 5 bytes
+        ! the datum ends 5 bytes before the value does, at byte 3
+        "#,
     );
 }
 
@@ -168,8 +188,16 @@ fn what_does_not_fit_a_column_or_its_type_is_named() {
         00ffff020000000080
         00ffff02000000c07f
         ",
-        "
-        ",
+        r#"
+        {"e":"B","z":"//8=","m":"1970-01-01T00:00:00.001000Z","n":null,"f":-2.0}
+        ! field `e` (enum e): symbol 2 of 2 at byte 0
+        ! field `e` (enum e): symbol -1 of 2 at byte 0
+        ! field `z` (fixed z of 2 bytes): it needs 2 bytes and 1 are left, at byte 1
+        ! field `m` (timestamp-millis): 9223372036854775807, a time beyond what microseconds hold, at byte 3
+        ! field `n` (null): branch 1 of a union of 1 at byte 4
+        {"e":"A","z":"//8=","m":"1970-01-01T00:00:00.001000Z","n":null,"f":-0.0}
+        {"e":"A","z":"//8=","m":"1970-01-01T00:00:00.001000Z","n":null,"f":null}
+        "#,
     );
     writes(
         &schema,
@@ -184,6 +212,14 @@ fn what_does_not_fit_a_column_or_its_type_is_named() {
         {"z":"//8=","m":0,"f":1}
         "#,
         "
+        02ffff0200cdcccc3d
+        0000000100000000c0
+        ! field `e` (Avro enum e): `C` is no symbol of it
+        ! field `z` (Avro fixed z of 2 bytes): it has 1 bytes
+        ! field `m` (Avro timestamp-millis): it is null, and the schema has no null there
+        ! field `n` (Avro null): it is not null, and the schema has only null there
+        ! field `f` (Avro float): 1e300 does not fit 32 bits
+        ! field `e` (Avro enum e): it is null, and the schema has no null there
         ",
     );
 }

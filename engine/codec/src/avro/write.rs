@@ -178,7 +178,7 @@ fn push_int(out: &mut Vec<u8>, number: i64) -> Result<(), String> {
 fn push_float(out: &mut Vec<u8>, number: f64) -> Result<(), String> {
     let rounded = number as f32;
     if number.is_finite() && !rounded.is_finite() {
-        return Err(format!("{number} does not fit 32 bits"));
+        return Err(format!("{number:e} does not fit 32 bits"));
     }
     out.extend_from_slice(&rounded.to_le_bytes());
     Ok(())

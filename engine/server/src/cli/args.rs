@@ -335,7 +335,7 @@ pub struct Produce {
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
     /// jsonl: a line is a value, kept byte for byte; csv: rows become JSON objects of strings;
-    /// raw: a line is a value. To a topic of Avro, jsonl and csv are written as its schema says
+    /// raw: a line is a value. To a topic of Avro, jsonl is written as its schema says
     #[arg(long, value_enum, default_value_t = InputFormat::Jsonl)]
     pub format: InputFormat,
     /// Give up when nothing gets through for so long (a full disk, say): 500ms, 30s, 5m
