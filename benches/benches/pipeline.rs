@@ -10,6 +10,9 @@
 //! `json-map`: records that are there already go through one lane, JSON to typed columns, a module, JSON;
 //! the clock runs from `apply` until the last is durable. Baseline: serde structs natively, on one thread.
 //!
+//! `columns-map`: the same between topics that keep columns, so that nothing is decoded or encoded.
+//! Baseline: the same map natively over the same columns in memory, on one thread.
+//!
 //! `swap-gap-p99`: how long a lane stands still while a new version of its module takes over and
 //! records flow, as the status says it. Baseline: the median sync of the disk, which a lane waits for
 //! before it changes.
@@ -40,8 +43,10 @@ fn main() -> Result<()> {
     if options.wants("flights") {
         runtime.block_on(flights(&options, folder.path()))?;
     }
-    if options.wants("json-map") {
-        runtime.block_on(json_map(&options, folder.path()))?;
+    for work in [JSON_MAP, COLUMNS_MAP] {
+        if options.wants(work.name) {
+            runtime.block_on(map(&options, folder.path(), &work))?;
+        }
     }
     if options.wants("swap-gap-p99") {
         runtime.block_on(swap_gap(&options, folder.path()))?;
@@ -179,13 +184,56 @@ nodes:
   out: { kind: sink, inputs: [score], topic: made }
 ";
 
+/// As [`LANE`], with topics that keep columns.
+const COLUMNS_LANE: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: lane }
+topics:
+  given:
+    partitions: 1
+    value: { codec: columns, schema: { flight: int64, dep_delay: float64, distance: int64 } }
+  made: { partitions: 1, value: { codec: columns, schema: { score: float64 } } }
+modules:
+  score: { source: ./score.wasm }
+policy:
+  on-error: { then: stop }
+nodes:
+  in: { kind: source, topic: given, start: earliest }
+  score: { kind: wasm, module: score, inputs: [in], outputs: { out: { schema: made } } }
+  out: { kind: sink, inputs: [score], topic: made }
+";
+
+/// Records through one lane, a module in the middle.
+struct MapCase {
+    name: &'static str,
+    yaml: &'static str,
+    records: usize,
+    /// Seconds that the same takes natively.
+    native: fn(usize) -> Result<f64>,
+}
+
+const JSON_MAP: MapCase = MapCase {
+    name: "json-map",
+    yaml: LANE,
+    records: 1_000_000,
+    native: native_json,
+};
+
+const COLUMNS_MAP: MapCase = MapCase {
+    name: "columns-map",
+    yaml: COLUMNS_LANE,
+    records: 4_000_000,
+    native: native_columns,
+};
+
 impl Lane {
-    async fn start(dir: &Path) -> Result<Lane> {
+    async fn start(dir: &Path, yaml: &str) -> Result<Lane> {
         let node = Node::start(NodeConfig::local(dir.join("data"))).await?;
         let client = Client::connect(node.client_config()).await?;
         let built = guest("boundary-columns").await?;
         let (file, module) = (dir.join("lane.yaml"), dir.join("score.wasm"));
-        std::fs::write(&file, LANE)?;
+        std::fs::write(&file, yaml)?;
         std::fs::copy(&built, &module)?;
         Ok(Lane {
             node,
@@ -306,19 +354,15 @@ fn value(at: usize) -> String {
     )
 }
 
-async fn json_map(options: &Options, folder: &Path) -> Result<()> {
-    let records = options.amount(1_000_000, 5_000);
-    let mut case = Case::new("pipeline", "json-map", Unit::RecordsPerSecond);
+async fn map(options: &Options, folder: &Path, work: &MapCase) -> Result<()> {
+    let records = options.amount(work.records, 5_000);
+    let mut case = Case::new("pipeline", work.name, Unit::RecordsPerSecond);
     let mut per_core = Vec::new();
     for run in 0..options.amount(3, 1) {
-        let values: Vec<String> = (0..records).map(value).collect();
-        let started = Instant::now();
-        std::hint::black_box(native_scores(&values)?);
-        case.baseline(records as f64 / started.elapsed().as_secs_f64());
-        drop(values);
-        let dir = folder.join(format!("json-map-{run}"));
+        case.baseline(records as f64 / (work.native)(records)?);
+        let dir = folder.join(format!("{}-{run}", work.name));
         std::fs::create_dir_all(&dir)?;
-        let lane = Lane::start(&dir).await?;
+        let lane = Lane::start(&dir, work.yaml).await?;
         // makes the topics, and compiles the module
         lane.swap(0).await?;
         lane.server
@@ -342,6 +386,33 @@ async fn json_map(options: &Options, folder: &Path) -> Result<()> {
     case.number("per_core", benches::median(&per_core));
     case.print();
     Ok(())
+}
+
+fn native_json(records: usize) -> Result<f64> {
+    let values: Vec<String> = (0..records).map(value).collect();
+    let started = Instant::now();
+    std::hint::black_box(native_scores(&values)?);
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// The same map natively over columns, in batches as the lane has them.
+fn native_columns(records: usize) -> Result<f64> {
+    const BATCH: usize = 1_000;
+    let flights: Vec<i64> = (0..records).map(|at| 1000 + at as i64 % 9000).collect();
+    let delays: Vec<f64> = (0..records).map(|at| (at % 100) as f64 + 0.5).collect();
+    let distances: Vec<i64> = (0..records).map(|at| 200 + at as i64 % 2000).collect();
+    let started = Instant::now();
+    for from in (0..records).step_by(BATCH) {
+        let rows = from..records.min(from + BATCH);
+        let given = flights[rows.clone()].iter().zip(&delays[rows.clone()]);
+        let given = given.zip(&distances[rows]);
+        let score = |((flight, delay), distance): ((&i64, &f64), &i64)| {
+            *distance as f64 / (delay + *flight as f64)
+        };
+        let scores: Vec<f64> = given.map(score).collect();
+        std::hint::black_box(scores);
+    }
+    Ok(started.elapsed().as_secs_f64())
 }
 
 /// The same map natively, as an author with serde writes it; the bytes it makes.
@@ -368,7 +439,7 @@ fn native_scores(values: &[String]) -> serde_json::Result<usize> {
 async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
     let dir = folder.join("swap-gap");
     std::fs::create_dir_all(&dir)?;
-    let lane = Lane::start(&dir).await?;
+    let lane = Lane::start(&dir, LANE).await?;
     lane.swap(0).await?;
     let fed = AtomicUsize::new(0);
     let gaps = async {
@@ -453,7 +524,7 @@ async fn hop_p99(lane: &Lane, records: usize, sent: &mut u64) -> Result<f64> {
 async fn beside_evil(options: &Options, folder: &Path) -> Result<()> {
     let dir = folder.join("beside-evil");
     std::fs::create_dir_all(&dir)?;
-    let lane = Lane::start(&dir).await?;
+    let lane = Lane::start(&dir, LANE).await?;
     lane.swap(0).await?;
     std::fs::copy(guest("evil").await?, dir.join("evil.wasm"))?;
     let file = dir.join("evil.yaml");

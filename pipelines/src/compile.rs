@@ -112,6 +112,10 @@ impl Topics<'_> {
 }
 
 impl Found {
+    pub fn keeps_columns(&self) -> bool {
+        matches!(self, Found::Topic(spec) if spec.codec == PayloadCodec::Columns)
+    }
+
     fn fields(&self) -> Fields {
         match self {
             Found::Topic(TopicSpec {
@@ -434,11 +438,16 @@ impl Scope<'_, '_> {
 
     /// How values must be written again for a topic, if they must.
     fn format_of(&self, found: &Found) -> Option<Format> {
-        let (Found::Topic(spec), Fields::Known(given)) = (found, self.fields) else {
+        let Found::Topic(spec) = found else {
             return None;
         };
         let wanted = Format::new(spec.codec, Arc::new(spec.schema.clone()?))?;
-        (!reads(&wanted, given)).then_some(wanted)
+        let must = match self.fields {
+            _ if wanted.keeps_columns() => true,
+            Fields::Known(given) => !reads(&wanted, given),
+            Fields::Base | Fields::Unknown => false,
+        };
+        must.then_some(wanted)
     }
 
     fn sink(&mut self, sink: &Sink, topics: &Topics<'_>) -> Option<Program> {

@@ -92,7 +92,15 @@ fn policies(spec: &Spec) -> impl Iterator<Item = (Option<&At<String>>, &OnError)
 fn dead_letters(spec: &Spec, topics: &Topics<'_>, out: &mut Complaints<'_>) {
     for (_, policy) in policies(spec) {
         if let Some(Then::DeadLetter(topic)) = &policy.then {
-            topics.check(topic, out);
+            let found = topics.check(topic, out);
+            if found.keeps_columns() {
+                let message = format!(
+                    "topic `{}` keeps columns, and a dead letter has the bytes of its record",
+                    topic.value
+                );
+                let advice = "use a topic of `raw` or `json`".to_owned();
+                out.error(topic.at, message, Some(advice));
+            }
         }
     }
 }

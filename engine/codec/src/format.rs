@@ -6,13 +6,15 @@
 //! Invariants: what `encode` writes, `decode` reads back to the same columns (floats are finite, see
 //! [`finite`]; Avro has types that are coarser than their column); decoding keeps the row count,
 //! and whether a row is good does not depend on the columns asked for.
-//! Refuses: raw values, which have no columns; codecs that are not built yet.
+//! Refuses: raw values, which have no columns.
 
 use std::sync::Arc;
 
-use arrow::array::{BinaryArray, Float64Array};
+use arrow::array::{Array, BinaryArray, Float64Array};
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
+use model::rows::Rows;
 use model::schema::Schema;
 use model::topic::PayloadCodec;
 
@@ -71,13 +73,14 @@ impl Format {
     /// `None` where values of the codec have no columns, and where the schema has none in it.
     pub fn new(codec: PayloadCodec, schema: Arc<Schema>) -> Option<Format> {
         let inner = match codec {
-            PayloadCodec::Json => Inner::Json(JsonDecoder::new(&schema)),
+            // at the edges rows of columns are JSON
+            PayloadCodec::Json | PayloadCodec::Columns => Inner::Json(JsonDecoder::new(&schema)),
             PayloadCodec::Csv => Inner::Csv(CsvDecoder::new(&schema)),
             PayloadCodec::Avro => {
                 let record = schema.to_avro().ok()?;
                 Inner::Avro(AvroDecoder::new(&record), AvroEncoder::new(&record))
             }
-            PayloadCodec::Raw | PayloadCodec::Columns => return None,
+            PayloadCodec::Raw => return None,
         };
         Some(Format {
             codec,
@@ -146,7 +149,46 @@ impl Format {
     /// Whether a value of one schema is read by another: JSON names its fields, and the other
     /// codecs do not.
     pub fn names_fields(&self) -> bool {
-        matches!(self.inner, Inner::Json(_))
+        self.codec == PayloadCodec::Json
+    }
+
+    /// Whether values are columns at rest too, and JSON only where bytes are asked for.
+    pub fn keeps_columns(&self) -> bool {
+        self.codec == PayloadCodec::Columns
+    }
+
+    /// The values of rows that only columns hold. Where a topic keeps columns, `before` says which
+    /// rows have a value; elsewhere it means nothing.
+    ///
+    /// # Errors
+    /// As [`Format::encode`].
+    pub fn values(
+        &self,
+        columns: &RecordBatch,
+        before: &BinaryArray,
+    ) -> Result<BinaryArray, EncodeError> {
+        let values = self.encode(columns)?;
+        if !self.keeps_columns() || before.null_count() == 0 {
+            return Ok(values);
+        }
+        let value = |row: usize| before.is_valid(row).then(|| values.value(row));
+        Ok((0..values.len()).map(value).collect())
+    }
+
+    /// The columns of rows that a topic keeps as columns; those of rows that have none are read
+    /// from their bytes, which are JSON, and the rows that do not fit are named.
+    ///
+    /// # Errors
+    /// Columns of another schema.
+    pub fn columns_of(&self, rows: &Rows) -> Result<Decoded, ArrowError> {
+        let Some(columns) = &rows.columns else {
+            return Ok(self.decode(&rows.values, &self.all()));
+        };
+        let columns = RecordBatch::try_new(self.arrow.clone(), columns.arrays().to_vec())?;
+        Ok(Decoded {
+            columns,
+            errors: Vec::new(),
+        })
     }
 
     /// Writes each row that can be; `columns` has the fields of the schema, in its order.

@@ -5,7 +5,7 @@
 //!
 //! Invariants: decoding keeps the row count; one bad row never spoils another; what a
 //! [`Format`] writes, it reads back to the same columns.
-//! Refuses: codecs that are not built yet (columns), column types a codec has no form for.
+//! Refuses: raw values, column types a codec has no form for.
 
 mod avro;
 mod column;

@@ -15,6 +15,7 @@ mod error;
 mod format;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 use bytes::{Bytes, BytesMut};
 

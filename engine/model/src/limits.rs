@@ -13,7 +13,7 @@ pub const BATCH_DECODED_BYTES_MAX: usize = 64 << 20;
 /// Records in one batch.
 pub const BATCH_RECORDS_MAX: usize = 1_000_000;
 /// Sections in one batch, unknown ones included.
-pub const BATCH_SECTIONS_MAX: usize = 64;
+pub const BATCH_SECTIONS_MAX: usize = 1_024;
 /// Headers of one record.
 pub const HEADERS_MAX: usize = 256;
 /// Name of one header.
@@ -33,6 +33,8 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 pub const SCHEMA_FIELDS_MAX: usize = 1_000;
 /// Name of one schema field.
 pub const FIELD_NAME_BYTES_MAX: usize = 256;
+/// Fields of a schema whose topic keeps values as columns.
+pub const COLUMNS_MAX: usize = 256;
 /// An Avro schema, as JSON.
 pub const AVRO_SCHEMA_BYTES_MAX: usize = 256 << 10;
 /// The shortest retention by time, in milliseconds.

@@ -9,11 +9,13 @@ mod builder;
 mod gather;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 use arrow::array::{Array, BinaryArray, BinaryBuilder, StringArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
 pub use builder::RowsBuilder;
+pub use typed::TypedColumns;
 
 /// Records as columns. The fields are public so that columns move without copying; what is
 /// built by hand should pass [`Rows::check`].
@@ -23,10 +25,12 @@ pub struct Rows {
     pub timestamps: ScalarBuffer<i64>,
     /// Null where a record has no key.
     pub keys: BinaryArray,
-    /// Null where a record is a tombstone.
+    /// Null where a record is a tombstone. Where there are `columns`, all others have no bytes.
     pub values: BinaryArray,
     /// `None` if no record has a header.
     pub headers: Option<Headers>,
+    /// What the values are, in topics of `columns`; elsewhere `None`.
+    pub columns: Option<TypedColumns>,
 }
 
 /// Headers of all records: entries of row `i` are `rows[i]..rows[i + 1]`.
@@ -53,6 +57,14 @@ pub enum RowsError {
         i32::MAX
     )]
     Overflow { column: &'static str, bytes: u64 },
+    #[error("typed columns: {0}")]
+    Typed(String),
+}
+
+impl RowsError {
+    fn typed(error: arrow::error::ArrowError) -> RowsError {
+        RowsError::Typed(error.to_string())
+    }
 }
 
 /// One record of [`Rows`].
@@ -130,6 +142,7 @@ impl Rows {
             keys,
             values,
             headers,
+            columns: None,
         };
         rows.check()?;
         Ok(rows)
@@ -148,6 +161,13 @@ impl Rows {
         };
         same("keys", self.keys.len())?;
         same("values", self.values.len())?;
+        if let Some(columns) = &self.columns {
+            same("typed", columns.len())?;
+            if data_bytes(&self.values) > 0 {
+                let wrong = "the values have bytes beside them".to_owned();
+                return Err(RowsError::Typed(wrong));
+            }
+        }
         let Some(headers) = &self.headers else {
             return Ok(());
         };
@@ -192,7 +212,7 @@ impl Rows {
             let values = data_bytes(&h.values.slice(first, entries));
             names as usize + values + entries * 8 + self.len() * 4
         });
-        self.len() * 16 + data_bytes(&self.keys) + data_bytes(&self.values) + headers
+        self.len() * 16 + self.payload_bytes() + headers
     }
 
     /// The record at `i`, which must be less than `len()`.
@@ -226,6 +246,7 @@ impl Rows {
                 names: h.names.clone(),
                 values: h.values.clone(),
             }),
+            columns: self.columns.as_ref().map(|c| c.slice(from, len)),
         }
     }
 

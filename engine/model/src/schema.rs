@@ -56,6 +56,21 @@ impl FieldType {
         })
     }
 
+    /// The type whose Arrow type it is; exactly, with its unit and zone.
+    pub fn of_arrow(ty: &DataType) -> Option<FieldType> {
+        Some(match ty {
+            DataType::Boolean => FieldType::Bool,
+            DataType::Int64 => FieldType::Int64,
+            DataType::Float64 => FieldType::Float64,
+            DataType::Utf8 => FieldType::String,
+            DataType::Binary => FieldType::Bytes,
+            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if &**zone == "UTC" => {
+                FieldType::Timestamp
+            }
+            _ => return None,
+        })
+    }
+
     /// The Arrow type that holds it.
     pub fn to_arrow(self) -> DataType {
         match self {
@@ -156,10 +171,9 @@ pub enum SchemaError {
     #[error("Avro schema, field `{field}`: {reason}")]
     AvroField { field: String, reason: String },
     #[error(
-        "values of Avro do not say which schema they were written with, so it cannot change; make \
-         another topic"
+        "values of `{codec}` do not say which schema they were written with, so it cannot change; make another topic"
     )]
-    AvroChanged,
+    Fixed { codec: crate::topic::PayloadCodec },
 }
 
 impl SchemaError {

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ShardId, TopicId};
-use crate::limits::{PARTITIONS_MAX, RETENTION_MS_MIN};
+use crate::limits::{COLUMNS_MAX, PARTITIONS_MAX, RETENTION_MS_MIN};
 use crate::schema::{Schema, SchemaError};
 
 /// What the bytes of a value mean.
@@ -104,9 +104,9 @@ impl Default for TopicSpec {
 pub enum SpecError {
     #[error("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")]
     Partitions { partitions: u32 },
-    #[error("value codec `{codec}` is not built yet; use `raw`, `json`, `csv` or `avro`")]
-    CodecNotBuilt { codec: PayloadCodec },
-    #[error("a schema needs value codec `json`, `csv` or `avro`, not `{codec}`")]
+    #[error("value codec `columns` takes at most {COLUMNS_MAX} fields; this schema has {fields}")]
+    TooManyColumns { fields: usize },
+    #[error("a schema needs value codec `json`, `csv`, `avro` or `columns`, not `{codec}`")]
     SchemaWithout { codec: PayloadCodec },
     #[error("value codec `{codec}` needs a schema: it says what the fields of a row are")]
     WithoutSchema { codec: PayloadCodec },
@@ -134,10 +134,8 @@ impl TopicSpec {
             });
         }
         match self.codec {
-            codec @ (PayloadCodec::Csv | PayloadCodec::Avro) if self.schema.is_none() => {
-                return Err(SpecError::WithoutSchema { codec });
-            }
-            codec @ PayloadCodec::Columns => return Err(SpecError::CodecNotBuilt { codec }),
+            PayloadCodec::Raw | PayloadCodec::Json => {}
+            codec if self.schema.is_none() => return Err(SpecError::WithoutSchema { codec }),
             _ => {}
         }
         if let Some(schema) = &self.schema {
@@ -166,6 +164,11 @@ impl TopicSpec {
             PayloadCodec::Raw => return Err(SpecError::SchemaWithout { codec }),
             PayloadCodec::Avro => drop(schema.to_avro()?),
             _ if schema.avro.is_some() => return Err(SpecError::AvroSchemaWithout { codec }),
+            PayloadCodec::Columns if schema.fields.len() > COLUMNS_MAX => {
+                return Err(SpecError::TooManyColumns {
+                    fields: schema.fields.len(),
+                });
+            }
             _ => {}
         }
         Ok(schema.check()?)
@@ -274,13 +277,6 @@ mod tests {
             },
             "a topic has 1 to 10000 partitions, not 0",
         );
-        check(
-            TopicSpec {
-                codec: PayloadCodec::Columns,
-                ..spec()
-            },
-            "value codec `columns` is not built yet; use `raw`, `json`, `csv` or `avro`",
-        );
         let of = |codec, schema: Option<serde_json::Value>| TopicSpec {
             codec,
             schema: schema.map(|schema| Schema::from_json(&schema).unwrap()),
@@ -288,6 +284,18 @@ mod tests {
         };
         let needed = "value codec `csv` needs a schema: it says what the fields of a row are";
         check(of(PayloadCodec::Csv, None), needed);
+        let many = (0..257).map(|n| (format!("f{n}"), "int64".into()));
+        let many = serde_json::Value::Object(many.collect());
+        check(
+            of(PayloadCodec::Columns, Some(many)),
+            "value codec `columns` takes at most 256 fields; this schema has 257",
+        );
+        check(
+            of(PayloadCodec::Columns, Some(serde_json::json!({"a": "int"}))),
+            "ok",
+        );
+        let needed = "value codec `columns` needs a schema: it says what the fields of a row are";
+        check(of(PayloadCodec::Columns, None), needed);
         let needed = "value codec `avro` needs a schema: it says what the fields of a row are";
         check(of(PayloadCodec::Avro, None), needed);
         let avro = serde_json::json!(
@@ -309,7 +317,7 @@ mod tests {
                 schema: schema.clone(),
                 ..spec()
             },
-            "a schema needs value codec `json`, `csv` or `avro`, not `raw`",
+            "a schema needs value codec `json`, `csv`, `avro` or `columns`, not `raw`",
         );
         check(
             TopicSpec {

@@ -12,10 +12,16 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
 use bytes::Bytes;
 use rustmq_model::batch::{Batch, Codec, Producer};
 use rustmq_model::ids::{ProducerId, ShardEpoch};
-use rustmq_model::rows::{Rows, RowsBuilder};
+use rustmq_model::rows::{Rows, RowsBuilder, TypedColumns};
 
 fn path(name: &str) -> PathBuf {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -134,6 +140,37 @@ fn plain_with_what_compaction_left_of_a_range() {
     let batch = batch.stamped(50, ShardEpoch(0), 0);
     assert_eq!((batch.base_offset(), batch.next_offset()), (50, 63));
     check("plain-compacted", &batch, true);
+}
+
+fn typed() -> Rows {
+    let times = TimestampMicrosecondArray::from(vec![Some(1_357_034_400_000_000), Some(-1), None]);
+    let arrays: Vec<ArrayRef> = vec![
+        Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])),
+        Arc::new(Int64Array::from(vec![Some(-2), Some(i64::MAX), None])),
+        Arc::new(Float64Array::from(vec![Some(0.5), Some(-0.0), None])),
+        Arc::new(StringArray::from(vec![Some("JFK é"), Some(""), None])),
+        Arc::new(BinaryArray::from_opt_vec(vec![
+            Some(b"\xff\0"),
+            Some(b""),
+            None,
+        ])),
+        Arc::new(times.with_timezone("UTC")),
+        Arc::new(Int64Array::from(vec![1, 2, 0])),
+    ];
+    let mut rows = RowsBuilder::new();
+    rows.push(1_357_034_400_000_000, Some(b"UA"), Some(b""), &[]);
+    rows.push(5, None, Some(b""), &[("h", Some(b"x"))]);
+    rows.push(-1, Some(b"gone"), None, &[]);
+    Rows {
+        columns: Some(TypedColumns::new(arrays).unwrap()),
+        ..rows.finish()
+    }
+}
+
+#[test]
+fn plain_with_typed_columns() {
+    let batch = Batch::encode(&typed(), Codec::None, None).unwrap();
+    check("plain-columns", &batch.stamped(9, ShardEpoch(1), 3), true);
 }
 
 /// What a compressor makes may change with its version; what it made must be read.

@@ -622,3 +622,56 @@ fn topics_of_avro_are_json_at_the_command_line() {
     assert_eq!(values.len(), 4);
     server.stop();
 }
+
+#[test]
+fn topics_of_columns_are_json_for_clients() {
+    let world = World::new();
+    let config = world.write(
+        "config.toml",
+        "[storage]\ntier_age_ms = 1\n[tier]\ntick_ms = 10\n",
+    );
+    let server = world.serve_with(&["--config", &config]);
+    let schema = world.write("schema.json", r#"{"id": "int64", "said": "string"}"#);
+    world
+        .run(&["topic", "create", "c", "--value", "columns"])
+        .fails(1, "value codec `columns` needs a schema");
+    let create = [
+        "topic", "create", "c", "--value", "columns", "--schema", &schema,
+    ];
+    world.run(&create).ok();
+    let produce = |lines: &str, format: &str| {
+        let rows = world.write("rows.jsonl", lines);
+        world.run(&["produce", "c", &rows, "--format", format])
+    };
+    produce(
+        "{\"said\":\"a\",\"id\":1,\"more\":[]}\n{\"id\":2}\n",
+        "jsonl",
+    )
+    .ok();
+    wait::until("the rows to be tiered", || {
+        let (_, body) = server.http("GET /v1/status", "");
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (status["tiered_records"] == 2).then_some(())
+    });
+    produce("{\"id\":3,\"said\":\"\"}\n", "jsonl").ok();
+    produce("{\"id\":4}\n{\"id\":\"x\"}\n", "jsonl").fails(
+        1,
+        "rows.jsonl:2: field `id` (int64): expected an integer, found string \"x\"; 1 record acknowledged",
+    );
+    produce("{\"id\":true}\n", "raw").fails(
+        1,
+        "record 0 of the batch is no JSON object of the topic's schema: field `id` (int64): expected \
+         an integer, found true",
+    );
+    let query = "select _offset, id, said from c order by _offset";
+    assert_eq!(
+        world.run(&["sql", query]).ok().out,
+        "_offset,id,said\n0,1,a\n1,2,\n2,3,\"\"\n3,4,\n"
+    );
+    assert_eq!(
+        world.run(&["consume", "c", "--format", "raw"]).ok().out,
+        "{\"id\":1,\"said\":\"a\"}\n{\"id\":2,\"said\":null}\n{\"id\":3,\"said\":\"\"}\n\
+         {\"id\":4,\"said\":null}\n"
+    );
+    server.stop();
+}

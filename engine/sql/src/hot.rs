@@ -238,7 +238,7 @@ fn typed(
     columns: &[HotColumn],
     format: Option<&Format>,
 ) -> Result<Vec<ArrayRef>, DataFusionError> {
-    let wanted: Vec<usize> = columns
+    let indices: Vec<usize> = columns
         .iter()
         .filter_map(|column| match column {
             HotColumn::Typed(index) => Some(*index),
@@ -246,9 +246,13 @@ fn typed(
         })
         .collect();
     match format {
-        Some(format) if !wanted.is_empty() => {
+        Some(format) if !indices.is_empty() => {
             let unknown = || DataFusionError::Internal("a column beyond the schema".to_owned());
-            let wanted = format.columns(&wanted).ok_or_else(unknown)?;
+            let wanted = format.columns(&indices).ok_or_else(unknown)?;
+            if let Some(columns) = &rows.columns {
+                let column = |at: &usize| columns.arrays().get(*at).cloned().ok_or_else(unknown);
+                return indices.iter().map(column).collect();
+            }
             let decoded = format.decode(&rows.values, &wanted);
             Ok(decoded.columns.columns().to_vec())
         }

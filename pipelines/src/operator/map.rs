@@ -181,6 +181,7 @@ mod tests {
                 keys: BinaryArray::new_null(1),
                 values: value,
                 headers: None,
+                columns: None,
             },
             origins: vec![0],
             columns: Some(RecordBatch::try_from_iter([("a", ints)]).expect("it is a batch")),

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryArray, TimestampMicrosecondArray, UInt32Array};
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -33,7 +33,8 @@ pub(crate) struct Chunk {
     /// Typed columns that somebody further on needs, one entry a row.
     pub columns: Option<RecordBatch>,
     /// The values are not written yet: the columns are all of this format's, in its order, and
-    /// what stands as values in `rows` means nothing. Never a format that may refuse a row.
+    /// what stands as values in `rows` means nothing; of a format that keeps columns it says which
+    /// rows have a value. Never a format that may refuse a row.
     pub unwritten: Option<Format>,
 }
 
@@ -151,6 +152,42 @@ impl Chunk {
         }
     }
 
+    /// Rows as the node of this number, a source, read them from a topic whose values have this
+    /// format.
+    pub fn read(
+        node: usize,
+        rows: &Rows,
+        format: Option<&Format>,
+        report: &mut Report,
+    ) -> Result<Chunk, OperatorError> {
+        let origins = (0..rows.len() as u32).collect();
+        let Some(format) = format.filter(|format| format.keeps_columns()) else {
+            return Ok(Chunk {
+                rows: rows.clone(),
+                origins,
+                columns: None,
+                unwritten: None,
+            });
+        };
+        let read = format.columns_of(rows)?;
+        let chunk = Chunk {
+            columns: Some(read.columns),
+            rows: Rows {
+                values: match rows.columns {
+                    Some(_) => rows.values.clone(),
+                    None => presence(rows.values.nulls(), rows.len()),
+                },
+                columns: None,
+                ..rows.clone()
+            },
+            origins,
+            unwritten: Some(format.clone()),
+        };
+        let bad: Vec<u32> = read.errors.iter().map(|(row, _)| *row).collect();
+        report.failed(node, &chunk, "schema", read.errors);
+        chunk.without(&bad)
+    }
+
     pub fn len(&self) -> usize {
         self.origins.len()
     }
@@ -193,13 +230,18 @@ impl Chunk {
         })
     }
 
+    /// Whether what stands as values says which rows have one.
+    pub fn says_values(&self) -> bool {
+        self.unwritten.as_ref().is_none_or(Format::keeps_columns)
+    }
+
     /// With its values written.
     pub fn written(&self) -> Result<Chunk, OperatorError> {
         let (Some(format), Some(columns)) = (&self.unwritten, &self.columns) else {
             return Ok(self.clone());
         };
         let rows = Rows {
-            values: format.encode(columns)?,
+            values: format.values(columns, &self.rows.values)?,
             ..self.rows.clone()
         };
         Ok(Chunk {
@@ -380,6 +422,12 @@ fn merged_order(chunks: &[Chunk]) -> Vec<u32> {
 /// What stands as values while only columns hold them.
 pub(crate) fn unwritten_values(rows: usize) -> BinaryArray {
     BinaryArray::new_null(rows)
+}
+
+/// What stands as values where columns are kept: nothing, and null where a row has no value.
+pub(crate) fn presence(nulls: Option<&NullBuffer>, rows: usize) -> BinaryArray {
+    let offsets = OffsetBuffer::new_zeroed(rows);
+    BinaryArray::new(offsets, Buffer::default(), nulls.cloned())
 }
 
 /// The same bytes without what a slice leaves out before and after it.

@@ -18,10 +18,10 @@ use model::hash::partition_for_key;
 use model::ids::{PartitionId, TopicId};
 use model::limits::{BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 use model::port::Append;
-use model::rows::Rows;
+use model::rows::{Rows, TypedColumns};
 
 use super::map::{evaluate, text_form};
-use super::{Chunk, OperatorError, Report};
+use super::{Chunk, OperatorError, Report, presence};
 
 /// Payload of one batch at most; the rest of a large output goes into another.
 const PAYLOAD_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX / 2;
@@ -49,39 +49,54 @@ pub(crate) fn sink(
     };
     let chunk = match format {
         None => chunk.written()?,
-        Some(format) => written_as(node, chunk, format, report)?,
+        Some(format) if format.keeps_columns() => {
+            kept(as_columns((node, None), chunk, format, report)?)?
+        }
+        Some(format) => written_as((node, None), chunk, format, report)?,
     };
     large(node, chunk, report)
+}
+
+/// Rows as a port of this format has them. What its format may refuse is written at once, what it
+/// keeps as columns is read: a row that does not fit is reported here, with code `schema`, and
+/// does not go on.
+pub(crate) fn fitting(
+    (node, port): (usize, usize),
+    made: Chunk,
+    format: Option<&Format>,
+    report: &mut Report,
+) -> Result<Chunk, OperatorError> {
+    match format {
+        Some(format) if format.keeps_columns() => {
+            as_columns((node, Some(port)), made, format, report)
+        }
+        Some(format) if format.may_refuse() && made.unwritten.is_some() => {
+            written_as((node, Some(port)), made, format, report)
+        }
+        _ => Ok(made),
+    }
 }
 
 /// With values in the topic's own format, from the columns. A field that is not there is null; a
 /// record without a value stays one. Rows that do not fit the topic's schema are reported with
 /// code `schema`.
 fn written_as(
-    node: usize,
+    place: (usize, Option<usize>),
     chunk: Chunk,
     format: &Format,
     report: &mut Report,
 ) -> Result<Chunk, OperatorError> {
-    let column = |field: &FieldRef| {
-        let known = chunk.columns.as_ref();
-        match known.and_then(|columns| columns.column_by_name(field.name())) {
-            Some(column) => cast(column, field.data_type()),
-            None => Ok(new_null_array(field.data_type(), chunk.len())),
-        }
-    };
-    let columns: Result<Vec<ArrayRef>, _> = format.arrow().fields().iter().map(column).collect();
-    let columns = RecordBatch::try_new(format.arrow().clone(), columns?)?;
+    let columns = cast_to(chunk.columns.as_ref(), format, chunk.len())?;
     let Written { mut values, errors } = format.write(&columns)?;
     let before = &chunk.rows.values;
     let mut bad = errors;
-    if chunk.unwritten.is_none() && before.null_count() > 0 {
+    if chunk.says_values() && before.null_count() > 0 {
         let value = |row: usize| before.is_valid(row).then(|| values.value(row));
         values = (0..values.len()).map(value).collect();
         bad.retain(|(row, _)| before.is_valid(*row as usize));
     }
     let without: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
-    report.failed(node, &chunk, "schema", bad);
+    refused(place, &chunk, bad, report);
     let rows = Rows {
         values,
         ..chunk.rows
@@ -93,6 +108,87 @@ fn written_as(
         unwritten: None,
     };
     written.without(&without)
+}
+
+/// A format's own columns, by name; a field that is not there is null.
+fn cast_to(
+    columns: Option<&RecordBatch>,
+    format: &Format,
+    rows: usize,
+) -> Result<RecordBatch, OperatorError> {
+    let column =
+        |field: &FieldRef| match columns.and_then(|columns| columns.column_by_name(field.name())) {
+            Some(column) => cast(column, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), rows)),
+        };
+    let arrays: Result<Vec<ArrayRef>, _> = format.arrow().fields().iter().map(column).collect();
+    Ok(RecordBatch::try_new(format.arrow().clone(), arrays?)?)
+}
+
+/// With columns of the topic's own format, which are what its values are. Values that are bytes are
+/// read as JSON; rows that do not fit are reported with code `schema`, and do not go on.
+pub(crate) fn as_columns(
+    place: (usize, Option<usize>),
+    chunk: Chunk,
+    format: &Format,
+    report: &mut Report,
+) -> Result<Chunk, OperatorError> {
+    if chunk.unwritten.as_ref() == Some(format) {
+        return Ok(chunk);
+    }
+    let nulls = match chunk.says_values() {
+        true => chunk.rows.values.nulls().cloned(),
+        false => None,
+    };
+    let (columns, errors) = match &chunk.columns {
+        Some(columns) => (cast_to(Some(columns), format, chunk.len())?, Vec::new()),
+        None => {
+            let read = format.decode(&chunk.rows.values, &format.all());
+            (read.columns, read.errors)
+        }
+    };
+    let bad: Vec<u32> = errors.iter().map(|(row, _)| *row).collect();
+    refused(place, &chunk, errors, report);
+    let rows = Rows {
+        values: presence(nulls.as_ref(), chunk.len()),
+        ..chunk.rows
+    };
+    let made = Chunk {
+        rows,
+        origins: chunk.origins,
+        columns: Some(columns),
+        unwritten: Some(format.clone()),
+    };
+    made.without(&bad)
+}
+
+/// Reports rows that do not fit the schema of an output.
+fn refused(
+    (node, port): (usize, Option<usize>),
+    chunk: &Chunk,
+    rows: Vec<(u32, String)>,
+    report: &mut Report,
+) {
+    let before = report.rejects.len();
+    report.failed(node, chunk, "schema", rows);
+    for reject in &mut report.rejects[before..] {
+        reject.port = port;
+    }
+}
+
+/// The columns as what the values of the rows are.
+fn kept(chunk: Chunk) -> Result<Chunk, OperatorError> {
+    let arrays = chunk.columns.map(|columns| columns.columns().to_vec());
+    let rows = Rows {
+        columns: arrays.map(TypedColumns::new).transpose()?,
+        ..chunk.rows
+    };
+    Ok(Chunk {
+        rows,
+        origins: chunk.origins,
+        columns: None,
+        unwritten: None,
+    })
 }
 
 fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {

@@ -23,7 +23,7 @@ use wasm::{
 };
 
 use super::timers::{entry, watermark};
-use super::{Chunk, Cut, OperatorError, Reject, Report, Why, unwritten_values};
+use super::{Chunk, Cut, OperatorError, Reject, Report, Why, presence, sink, unwritten_values};
 use crate::compile::field_type;
 use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
 
@@ -428,7 +428,9 @@ impl Call<'_> {
                 _ => 0,
             };
             let (port, made) = self.emitted(warm, given, emission, bad)?;
-            let made = self.fitting(port, made)?;
+            let at = usize::from(port);
+            let format = self.outputs.get(at).copied().flatten();
+            let made = sink::fitting((self.node, at), made, format, self.report)?;
             let bytes = made.rows.bytes() + columns;
             self.ports[usize::from(port)].push(made, bytes, self.port_bytes_max)?;
         }
@@ -483,9 +485,13 @@ impl Call<'_> {
                     event_times,
                     headers: &headers,
                 };
-                let values = unwritten_values(columns.num_rows());
+                let format = warm.format(self.outputs, port, &columns)?;
+                let values = match format.keeps_columns() {
+                    true => presence(None, columns.num_rows()),
+                    false => unwritten_values(columns.num_rows()),
+                };
                 let mut made = made(chunk, parents.as_deref(), values, own)?;
-                made.unwritten = Some(warm.format(self.outputs, port, &columns)?);
+                made.unwritten = Some(format);
                 made.columns = Some(columns);
                 let bad = match &parents {
                     Some(parents) => children(parents, bad),
@@ -494,36 +500,6 @@ impl Call<'_> {
                 (port, made.without(&bad)?)
             }
         })
-    }
-
-    /// Writes at once what its format may refuse: a row that does not fit is reported here, with
-    /// code `schema`, and does not go on.
-    fn fitting(&mut self, port: u16, made: Chunk) -> Result<Chunk, OperatorError> {
-        let (Some(format), Some(columns)) = (&made.unwritten, &made.columns) else {
-            return Ok(made);
-        };
-        if !format.may_refuse() {
-            return Ok(made);
-        }
-        let written = format.write(columns)?;
-        let bad: Vec<u32> = written.errors.iter().map(|(row, _)| *row).collect();
-        let before = self.report.rejects.len();
-        self.report
-            .failed(self.node, &made, "schema", written.errors);
-        for reject in &mut self.report.rejects[before..] {
-            reject.port = Some(port.into());
-        }
-        let rows = Rows {
-            values: written.values,
-            ..made.rows
-        };
-        let made = Chunk {
-            rows,
-            origins: made.origins,
-            columns: None,
-            unwritten: None,
-        };
-        made.without(&bad)
     }
 
     /// The rows as they go on; with the columns they have where the port means the same by them.

@@ -157,7 +157,7 @@ p.yaml:8:3: error: topic `bad`: value codec `avro` needs a schema: it says what 
         "value: raw, ret",
         "value: columns, ret",
         "\
-p.yaml:8:3: error: topic `bad`: value codec `columns` is not built yet; use `raw`, `json`, `csv` or `avro`",
+p.yaml:8:3: error: topic `bad`: value codec `columns` needs a schema: it says what the fields of a row are",
     );
     check_with(
         "bytes: 1MiB",

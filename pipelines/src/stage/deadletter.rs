@@ -6,10 +6,11 @@
 //! can be produced again as it was; its own headers are named `rustmq.…` and replace older ones,
 //! so that the letter of a replayed record tells of the last time.
 
+use codec::Format;
 use model::batch::EncodeError;
 use model::ids::{Offset, PartitionId, TopicId};
 use model::port::Append;
-use model::rows::{Rows, RowsBuilder};
+use model::rows::{Rows, RowsBuilder, RowsError};
 
 use super::{Disposal, Stage};
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -43,6 +44,14 @@ pub(crate) fn letters(
     rejects: &[Reject],
     out: &mut Vec<Append>,
 ) -> Result<u64, EncodeError> {
+    let written;
+    let rows = match (stage.source_format(), rejects) {
+        (Some(format), [_, ..]) if format.keeps_columns() => {
+            written = with_bytes(rows, format)?;
+            &written
+        }
+        _ => rows,
+    };
     let mut topics: Vec<(TopicId, u32, RowsBuilder)> = Vec::new();
     let mut dropped = 0;
     for reject in rejects {
@@ -64,6 +73,19 @@ pub(crate) fn letters(
         sink::appends_to(PartitionId::new(topic, own), &rows, out)?;
     }
     Ok(dropped)
+}
+
+/// The records of a topic that keeps columns, with their values as JSON.
+fn with_bytes(rows: &Rows, format: &Format) -> Result<Rows, RowsError> {
+    let wrong = |error: String| RowsError::Typed(error);
+    let columns = format.columns_of(rows);
+    let columns = columns.map_err(|e| wrong(e.to_string()))?.columns;
+    let values = format.values(&columns, &rows.values);
+    Ok(Rows {
+        values: values.map_err(|e| wrong(e.to_string()))?,
+        columns: None,
+        ..rows.clone()
+    })
 }
 
 fn letter(

@@ -52,6 +52,11 @@ impl Stage {
     pub fn port(&self, node: usize, port: usize) -> Option<&Port> {
         self.nodes.get(node)?.ports.get(port)
     }
+
+    /// How the values of the source's topic are read, where they have columns.
+    pub fn source_format(&self) -> Option<&Format> {
+        self.port(0, 0)?.format.as_ref()
+    }
 }
 
 pub(crate) struct StageNode {

@@ -203,7 +203,9 @@ fn decode(batches: Vec<Batch>, from: Offset) -> Result<Vec<Held>, ReadError> {
 /// Bytes of keys and values of the next `count` rows.
 fn payload(held: &Held, count: usize) -> u64 {
     let span = |offsets: &[i32]| (offsets[held.from + count] - offsets[held.from]) as u64;
-    span(held.rows.keys.value_offsets()) + span(held.rows.values.value_offsets())
+    let columns = held.rows.columns.as_ref();
+    let columns = columns.map_or(0, |columns| columns.span_bytes(held.from, count));
+    span(held.rows.keys.value_offsets()) + span(held.rows.values.value_offsets()) + columns as u64
 }
 
 /// How many of the next rows have at most so many bytes.

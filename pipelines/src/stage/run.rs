@@ -127,12 +127,11 @@ impl Chain {
         let mut sample = None;
         let mut ports: Vec<Vec<Chunk>> = Vec::with_capacity(stage.nodes.len());
         let mut outputs = Vec::new();
-        let all = Chunk {
-            rows: rows.clone(),
-            origins: (0..rows.len() as u32).collect(),
-            columns: None,
-            unwritten: None,
-        };
+        let all = Chunk::read(0, rows, stage.source_format(), &mut report);
+        let all = all.map_err(|source| RunError {
+            node: stage.name.clone(),
+            source,
+        })?;
         for (number, node) in stage.nodes.iter().enumerate() {
             let step = Step {
                 number,

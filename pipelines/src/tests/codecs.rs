@@ -1,4 +1,11 @@
-//! Topics of CSV and Avro: read and written as columns, and between codecs.
+//! Topics of CSV, Avro and columns: read and written as columns, and between codecs.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
+use arrow::record_batch::RecordBatch;
+use model::rows::{Rows, RowsBuilder, TypedColumns};
+use model::schema::Schema;
 
 use crate::tests::support::{World, done, text, until};
 
@@ -161,5 +168,121 @@ async fn a_field_that_is_missing_and_never_null_is_a_mistake_of_the_file() {
         .collect();
     let message =
         "topic `out` has a field `b` that is not here, and its Avro schema has no null there";
+    assert!(found.iter().any(|d| d.contains(message)), "{found:#?}");
+}
+
+const COLUMNS: &str = "{ codec: columns, schema: { a: int64, b: string } }";
+
+/// Values in; what is on `out` as JSON of its columns, and the dead letters with their messages, out.
+async fn check_columns(yaml: &str, values: &[&str], out: &[&str], letters: &[&str]) {
+    let world = World::new();
+    let runtime = world.runtime();
+    let applied = world.apply(&runtime, yaml, &[]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    world.produce("in", 0, values);
+    until(&runtime, done).await;
+    let rows = world.log.rows(world.partition("out", 0));
+    let columns = rows.columns.expect("the topic keeps columns");
+    let schema = Schema::from_json(&serde_json::json!({"a": "int64", "b": "string"}));
+    let names = schema.unwrap().to_arrow();
+    let columns = RecordBatch::try_new(names, columns.arrays().to_vec()).unwrap();
+    let json = codec::encode_json(&columns).unwrap();
+    let found: Vec<String> = json.iter().map(text).collect();
+    assert_eq!(found, out);
+    assert_eq!(rows.values.null_count(), 0);
+    let rows = world.log.rows(world.partition("bad", 0));
+    let letter = |i: usize| {
+        let message = text(Some(rows.header("rustmq.message").value(i)));
+        format!("{} | {message}", text(rows.record(i).value))
+    };
+    let found: Vec<String> = (0..rows.len()).map(letter).collect();
+    assert_eq!(found, letters);
+}
+
+#[tokio::test]
+async fn columns_go_through_operators_as_they_are() {
+    let world = World::new();
+    let runtime = world.runtime();
+    let nodes = "  f: { kind: filter, inputs: [src], where: \"a is null or 6 / a > 1\" }\n  \
+                 o: { kind: sink, inputs: [f], topic: out, key: b }\n";
+    let applied = world
+        .apply(&runtime, &pipeline(COLUMNS, COLUMNS, nodes), &[])
+        .await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    let arrays: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![
+            Some(1),
+            Some(6),
+            Some(0),
+            None,
+            Some(2),
+        ])),
+        Arc::new(StringArray::from(vec![
+            Some("x"),
+            Some("y"),
+            Some("z"),
+            None,
+            None,
+        ])),
+    ];
+    let mut rows = RowsBuilder::new();
+    for (at, value) in [Some(b"".as_slice()), Some(b""), Some(b""), None, Some(b"")]
+        .iter()
+        .enumerate()
+    {
+        rows.push(at as i64, None, *value, &[]);
+    }
+    let rows = Rows {
+        columns: Some(TypedColumns::new(arrays).unwrap()),
+        ..rows.finish()
+    };
+    world.log.append(world.partition("in", 0), &rows);
+    until(&runtime, done).await;
+    let out = world.log.rows(world.partition("out", 0));
+    assert_eq!(out.columns, Some(rows.take(&[0, 3, 4]).columns.unwrap()));
+    let values: Vec<Option<&[u8]>> = out.values.iter().collect();
+    assert_eq!(values, [Some(b"".as_slice()), None, Some(b"")]);
+    let keys: Vec<String> = out.keys.iter().map(text).collect();
+    assert_eq!(keys, ["x", "-", "-"]);
+    let bad = world.log.rows(world.partition("bad", 0));
+    let letters: Vec<String> = bad.values.iter().map(text).collect();
+    assert_eq!(letters, [r#"{"a":0,"b":"z"}"#], "a dead letter is JSON");
+    assert_eq!(bad.columns, None);
+}
+
+#[tokio::test]
+async fn a_sink_keeps_columns_and_reads_them_again() {
+    let json = [r#"{"b":"x","a":1}"#, r#"{"a":"x"}"#, "{}"];
+    let kept = [r#"{"a":1,"b":"x"}"#, r#"{"a":null,"b":null}"#];
+    let letters = [r#"{"a":"x"} | field `a` (int64): expected an integer, found string "x""#];
+    check_columns(&pipeline(JSON, COLUMNS, STRAIGHT), &json, &kept, &letters).await;
+    check_columns(&pipeline("raw", COLUMNS, STRAIGHT), &json, &kept, &letters).await;
+    check_columns(&pipeline(CSV, COLUMNS, STRAIGHT), &["1,x", ","], &kept, &[]).await;
+    let nodes = "  m: { kind: map, inputs: [src], select: { b: \"b\", a: \"a * 2\" } }\n  \
+                 o: { kind: sink, inputs: [m], topic: out }\n";
+    let doubled = [r#"{"a":2,"b":"x"}"#, r#"{"a":null,"b":null}"#];
+    check_columns(&pipeline(JSON, COLUMNS, nodes), &json, &doubled, &letters).await;
+    check_columns(&pipeline(COLUMNS, COLUMNS, nodes), &kept, &doubled, &[]).await;
+    check(&pipeline(COLUMNS, JSON, STRAIGHT), &kept, &kept, &[]).await;
+    check(&pipeline(COLUMNS, "raw", STRAIGHT), &kept, &kept, &[]).await;
+    check(&pipeline(COLUMNS, CSV, STRAIGHT), &kept, &["1,x", ","], &[]).await;
+    let nodes = "  f: { kind: filter, inputs: [src], where: \"_value_text like '%x%'\" }\n  \
+                 o: { kind: sink, inputs: [f], topic: out }\n";
+    check_columns(&pipeline(COLUMNS, COLUMNS, nodes), &kept, &kept[..1], &[]).await;
+}
+
+#[tokio::test]
+async fn dead_letters_do_not_go_to_a_topic_that_keeps_columns() {
+    let yaml =
+        pipeline(JSON, JSON, STRAIGHT).replace("bad: {}", &format!("bad: {{ value: {COLUMNS} }}"));
+    let world = World::new();
+    let runtime = world.runtime();
+    let refused = world.apply(&runtime, &yaml, &[]).await;
+    let found: Vec<String> = refused
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let message = "topic `bad` keeps columns, and a dead letter has the bytes of its record";
     assert!(found.iter().any(|d| d.contains(message)), "{found:#?}");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use arrow::record_batch::RecordBatch;
 use wasm::Metric;
 
 use crate::Runtime;
@@ -93,6 +94,63 @@ async fn rows_go_in_and_out_as_columns() {
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn topics_of_columns_are_neither_decoded_nor_encoded() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: {} } }\n  \
+                 o: { kind: sink, inputs: [w], topic: out }\n  \
+                 r: { kind: sink, inputs: [w.pass], topic: rest }\n";
+    let kept = "{ codec: columns, schema: { n: int64, s: string } }";
+    let out = |value: &str| format!("  out: {{ value: {value} }}");
+    let yaml = yaml(kept, nodes).replace(&out(SCHEMA), &out(kept));
+    let world = World::new();
+    let runtime = apply(&world, &yaml).await.unwrap_or_else(|e| panic!("{e}"));
+    world.produce("in", 0, &ROWS);
+    until(&runtime, done).await;
+    let made = [
+        r#"{"n":1,"s":"one"}"#,
+        r#"{"n":2,"s":null}"#,
+        r#"{"n":5,"s":null}"#,
+    ];
+    assert_eq!(world.values("rest", 0), made);
+    let rows = world.log.rows(world.partition("out", 0));
+    let columns = rows.columns.expect("the topic keeps columns");
+    let fields = ["n", "s"].into_iter().zip(columns.arrays().iter().cloned());
+    let columns = RecordBatch::try_from_iter(fields).expect("they are even");
+    let json = codec::encode_json(&columns).expect("they are few");
+    let found: Vec<String> = json.iter().map(text).collect();
+    assert_eq!(found, made);
+    assert_eq!(world.log.rows(world.partition("bad", 0)).len(), 3);
+}
+
+#[tokio::test]
+async fn rows_that_a_port_has_no_form_for_are_reported_there() {
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: {} } }\n  \
+                 o: { kind: sink, inputs: [w], topic: out }\n  \
+                 r: { kind: sink, inputs: [w.pass], topic: rest }\n";
+    let avro = "{ codec: avro, schema: { type: record, name: r, fields: [ \
+                { name: n, type: long }, { name: s, type: string } ] } }";
+    let out = |value: &str| format!("  out: {{ value: {value} }}");
+    let yaml = yaml(SCHEMA, nodes).replace(&out(SCHEMA), &out(avro));
+    let world = World::new();
+    let runtime = apply(&world, &yaml).await.unwrap_or_else(|e| panic!("{e}"));
+    world.produce("in", 0, &ROWS[..2]);
+    until(&runtime, done).await;
+    assert_eq!(world.values("out", 0), ["\x02\x06one"]);
+    assert_eq!(world.values("rest", 0), ROWS[..2]);
+    let rows = world.log.rows(world.partition("bad", 0));
+    let header = |name: &str| text(Some(rows.header(name).value(0)));
+    let place = [
+        header("rustmq.code"),
+        header("rustmq.node"),
+        header("rustmq.port"),
+    ];
+    assert_eq!(place, ["schema", "w", "out"]);
+    let message = "field `s` (Avro string): it is null, and the schema has no null there";
+    assert_eq!(header("rustmq.message"), message);
 }
 
 #[tokio::test]

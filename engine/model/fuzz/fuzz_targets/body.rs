@@ -40,6 +40,7 @@ fn decode(bytes: &[u8]) -> Result<(), BatchError> {
     match Batch::encode(&rows, Codec::None, batch.producer()) {
         Ok(again) => {
             let again = again.rows().expect("what was encoded decodes");
+            assert_eq!(again.columns, rows.columns);
             for (a, b) in again.records().zip(rows.records()) {
                 assert_eq!((a.timestamp, a.key, a.value), (b.timestamp, b.key, b.value));
                 assert!(a.headers.eq(b.headers));

@@ -19,11 +19,16 @@ pub(super) fn rows(head: &Head, body: &Bytes) -> Result<Rows, BatchError> {
     let reader = Reader { head, body };
     let n = head.records as usize;
     let timestamps = reader.required(format::TIMESTAMPS, n * 8, 8)?;
+    let columns = reader.typed(n)?;
     Ok(Rows {
         timestamps: ScalarBuffer::new(timestamps, 0, n),
         keys: reader.column(format::KEY_OFFSETS, n)?,
-        values: reader.column(format::VALUE_OFFSETS, n)?,
+        values: match columns {
+            None => reader.column(format::VALUE_OFFSETS, n)?,
+            Some(_) => reader.presence(n)?,
+        },
         headers: reader.headers(n)?,
+        columns,
     })
 }
 
@@ -53,27 +58,41 @@ pub(super) fn offset_deltas(
     }
 }
 
-struct Reader<'a> {
-    head: &'a Head,
-    body: &'a Bytes,
+pub(super) struct Reader<'a> {
+    pub(super) head: &'a Head,
+    pub(super) body: &'a Bytes,
 }
 
 impl Reader<'_> {
-    fn find(&self, id: u16) -> Option<Section> {
+    pub(super) fn find(&self, id: u16) -> Option<Section> {
         format::find(self.head, self.body, id)
     }
 
-    /// The section, which must be there and have `length` bytes.
-    fn required(&self, id: u16, length: usize, align: usize) -> Result<Buffer, BatchError> {
-        let missing = || BatchError::Section {
+    /// The section, which must be there.
+    pub(super) fn present(&self, id: u16) -> Result<Section, BatchError> {
+        self.find(id).ok_or_else(|| BatchError::Section {
             id,
             detail: "it is missing".to_owned(),
-        };
-        self.load(&self.find(id).ok_or_else(missing)?, length, align)
+        })
+    }
+
+    /// The section, which must be there and have `length` bytes.
+    pub(super) fn required(
+        &self,
+        id: u16,
+        length: usize,
+        align: usize,
+    ) -> Result<Buffer, BatchError> {
+        self.load(&self.present(id)?, length, align)
     }
 
     /// The plain bytes of a section of `length` bytes, aligned.
-    fn load(&self, section: &Section, length: usize, align: usize) -> Result<Buffer, BatchError> {
+    pub(super) fn load(
+        &self,
+        section: &Section,
+        length: usize,
+        align: usize,
+    ) -> Result<Buffer, BatchError> {
         if section.decoded_length as usize != length {
             let got = section.decoded_length;
             return Err(section.wrong(format!("it has {got} bytes instead of {length}")));
@@ -91,7 +110,11 @@ impl Reader<'_> {
     }
 
     /// Offsets of `cells` cells: first 0, never falling.
-    fn offsets(&self, section: &Section, cells: usize) -> Result<OffsetBuffer<i32>, BatchError> {
+    pub(super) fn offsets(
+        &self,
+        section: &Section,
+        cells: usize,
+    ) -> Result<OffsetBuffer<i32>, BatchError> {
         let buffer = self.load(section, (cells + 1) * 4, 4)?;
         let offsets = ScalarBuffer::<i32>::new(buffer, 0, cells + 1);
         // From 0 and never falling: so none is below zero, that is above `i32::MAX` as u32.
@@ -106,16 +129,25 @@ impl Reader<'_> {
     }
 
     /// One bit a cell; `None` where the section is left out.
-    fn validity(&self, id: u16, cells: usize) -> Result<Option<NullBuffer>, BatchError> {
+    pub(super) fn validity(&self, id: u16, cells: usize) -> Result<Option<NullBuffer>, BatchError> {
         let Some(section) = self.find(id) else {
             return Ok(None);
         };
-        let bits = self.load(&section, cells.div_ceil(8), 1)?;
+        Ok(Some(NullBuffer::new(self.checked_bits(&section, cells)?)))
+    }
+
+    /// One bit a cell, and none behind the last.
+    pub(super) fn checked_bits(
+        &self,
+        section: &Section,
+        cells: usize,
+    ) -> Result<BooleanBuffer, BatchError> {
+        let bits = self.load(section, cells.div_ceil(8), 1)?;
         let used = cells % 8;
         if used != 0 && bits[bits.len() - 1] >> used != 0 {
             return Err(section.wrong("bits after the last cell are set"));
         }
-        Ok(Some(NullBuffer::new(BooleanBuffer::new(bits, 0, cells))))
+        Ok(BooleanBuffer::new(bits, 0, cells))
     }
 
     /// The column whose three sections begin at `id`; all null where its offsets are left out.
@@ -142,12 +174,7 @@ impl Reader<'_> {
         };
         let rows = self.offsets(&rows, n)?;
         let entries = rows[n] as usize;
-        let id = format::HEADER_NAME_OFFSETS;
-        let missing = || BatchError::Section {
-            id,
-            detail: "it is missing".to_owned(),
-        };
-        let section = self.find(id).ok_or_else(missing)?;
+        let section = self.present(format::HEADER_NAME_OFFSETS)?;
         // Checked against the directory's bounded length before it is used.
         let offsets = self.offsets(&section, entries)?;
         let data = self.required(format::HEADER_NAME_BYTES, offsets[entries] as usize, 1)?;
@@ -177,13 +204,8 @@ pub(super) fn contents_check(head: &Head, rows: &Rows) -> Result<(), BatchError>
         let detail = "the timestamps in its head are not those of its records".to_owned();
         return Err(BatchError::Invalid { detail });
     }
-    let (keys, values) = (rows.keys.value_offsets(), rows.values.value_offsets());
-    for row in 0..rows.len() {
-        let own = (keys[row + 1] - keys[row]) as usize + (values[row + 1] - values[row]) as usize;
-        let bytes = own + rows.headers.as_ref().map_or(0, |h| header_bytes(h, row));
-        if bytes > RECORD_BYTES_MAX {
-            return Err(BatchError::RecordTooLarge { row, bytes });
-        }
+    if let Some((row, bytes)) = large_record(rows) {
+        return Err(BatchError::RecordTooLarge { row, bytes });
     }
     let Some(headers) = &rows.headers else {
         return Ok(());
@@ -199,6 +221,22 @@ pub(super) fn contents_check(head: &Head, rows: &Rows) -> Result<(), BatchError>
         }
         None => Ok(()),
     }
+}
+
+/// The first record over its limit, and its bytes.
+pub(super) fn large_record(rows: &Rows) -> Option<(usize, usize)> {
+    if rows.bytes() <= RECORD_BYTES_MAX {
+        return None;
+    }
+    let typed = rows.columns.as_ref().map(|columns| columns.row_bytes());
+    let (keys, values) = (rows.keys.value_offsets(), rows.values.value_offsets());
+    let bytes = |row: usize| {
+        let own = (keys[row + 1] - keys[row]) as usize + (values[row + 1] - values[row]) as usize;
+        let headers = rows.headers.as_ref().map_or(0, |h| header_bytes(h, row));
+        own + headers + typed.as_ref().map_or(0, |typed| typed(row))
+    };
+    let mut all = (0..rows.len()).map(|row| (row, bytes(row)));
+    all.find(|(_, bytes)| *bytes > RECORD_BYTES_MAX)
 }
 
 /// Bytes of names and values of the headers of one row.

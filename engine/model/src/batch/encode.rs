@@ -7,25 +7,23 @@
 use std::borrow::Cow;
 
 use arrow::array::{Array, BinaryArray};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::buffer::{BooleanBuffer, OffsetBuffer};
 use bytes::Bytes;
 
-use super::columns::{crowded_row, header_bytes, long_name};
+use super::columns::{crowded_row, large_record, long_name};
 use super::compress::Compressor;
 use super::format::{self, ALIGN, ENTRY_LEN, Head, Section};
-use super::{BODY_BYTES_MAX, Batch, Codec, EncodeError, Producer};
-use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_DECODED_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX,
-};
+use super::{BODY_BYTES_MAX, Batch, Codec, EncodeError, Producer, typed};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_DECODED_BYTES_MAX, BATCH_RECORDS_MAX};
 use crate::rows::{Headers, Rows};
 
 #[cfg(target_endian = "big")]
 compile_error!("columns are copied as they lie in memory, which must be little-endian");
 
 /// One section before it is laid out.
-struct Plain<'a> {
-    id: u16,
-    bytes: Cow<'a, [u8]>,
+pub(super) struct Plain<'a> {
+    pub id: u16,
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// Encodes rows; `deltas` and the last one the batch stands for where offsets are not dense.
@@ -87,13 +85,8 @@ fn rows_check(rows: &Rows) -> Result<(), EncodeError> {
         });
     }
     rows.check()?;
-    let (keys, values) = (rows.keys.value_offsets(), rows.values.value_offsets());
-    for row in 0..rows.len() {
-        let own = (keys[row + 1] - keys[row]) as usize + (values[row + 1] - values[row]) as usize;
-        let bytes = own + rows.headers.as_ref().map_or(0, |h| header_bytes(h, row));
-        if bytes > RECORD_BYTES_MAX {
-            return Err(EncodeError::RecordTooLarge { row, bytes });
-        }
+    if let Some((row, bytes)) = large_record(rows) {
+        return Err(EncodeError::RecordTooLarge { row, bytes });
     }
     let Some(headers) = &rows.headers else {
         return Ok(());
@@ -126,14 +119,21 @@ fn deltas_check(rows: usize, deltas: Option<(&[u32], u32)>) -> Result<u32, Encod
 
 /// All sections in the order of their ids.
 fn sections<'a>(rows: &'a Rows, deltas: Option<&[u32]>) -> Vec<Plain<'a>> {
-    let mut out = Vec::with_capacity(format::KNOWN_MAX as usize);
+    let mut out = Vec::with_capacity(format::COLUMN_TYPES as usize);
     let timestamps = rows.timestamps.inner().as_slice();
     out.push(Plain {
         id: format::TIMESTAMPS,
         bytes: Cow::Borrowed(timestamps),
     });
     column(&mut out, format::KEY_OFFSETS, &rows.keys, 0, rows.len());
-    column(&mut out, format::VALUE_OFFSETS, &rows.values, 0, rows.len());
+    match (&rows.columns, rows.values.nulls()) {
+        (None, _) => column(&mut out, format::VALUE_OFFSETS, &rows.values, 0, rows.len()),
+        (Some(_), Some(nulls)) if nulls.null_count() > 0 => out.push(Plain {
+            id: format::VALUE_VALIDITY,
+            bytes: Cow::Owned(bits(nulls.inner())),
+        }),
+        (Some(_), _) => {}
+    }
     if let Some(headers) = &rows.headers {
         header_sections(&mut out, headers);
     }
@@ -143,6 +143,9 @@ fn sections<'a>(rows: &'a Rows, deltas: Option<&[u32]>) -> Vec<Plain<'a>> {
             id: format::OFFSET_DELTAS,
             bytes: Cow::Owned(bytes),
         });
+    }
+    if let Some(columns) = &rows.columns {
+        typed::sections(&mut out, columns);
     }
     out
 }
@@ -205,13 +208,13 @@ fn column<'a>(
     if let Some(nulls) = nulls {
         out.push(Plain {
             id: id + 2,
-            bytes: Cow::Owned(bits(&nulls)),
+            bytes: Cow::Owned(bits(nulls.inner())),
         });
     }
 }
 
 /// `count` offsets from `from` on, so that the first is 0. As they lie where they do already.
-fn rebased(offsets: &OffsetBuffer<i32>, from: usize, count: usize) -> Cow<'_, [u8]> {
+pub(super) fn rebased(offsets: &OffsetBuffer<i32>, from: usize, count: usize) -> Cow<'_, [u8]> {
     let first = offsets[from];
     if first == 0 {
         let bytes = offsets.inner().inner().as_slice();
@@ -224,9 +227,9 @@ fn rebased(offsets: &OffsetBuffer<i32>, from: usize, count: usize) -> Cow<'_, [u
 }
 
 /// One bit a cell, from bit 0 on, zeros after the last.
-fn bits(nulls: &NullBuffer) -> Vec<u8> {
-    let cells = nulls.len();
-    let mut bits = nulls.inner().sliced().as_slice()[..cells.div_ceil(8)].to_vec();
+pub(super) fn bits(of: &BooleanBuffer) -> Vec<u8> {
+    let cells = of.len();
+    let mut bits = of.sliced().as_slice()[..cells.div_ceil(8)].to_vec();
     if let (used @ 1.., Some(last)) = (cells % 8, bits.last_mut()) {
         *last &= (1u8 << used) - 1;
     }

@@ -22,12 +22,20 @@
 //!  80 body length u32, 84 reserved u32    | no record has one; values likewise.
 //! ```
 //!
+//! Values as typed columns (of topics of `columns`) stand in sections of their own instead of 5
+//! and 6: 15 has a byte a column, its type (1 bool, 2 int64, 3 float64, 4 string, 5 bytes, 6
+//! timestamp in microseconds, UTC); column `i` has its values at 16 + 3 i (bits, 8 bytes each, or
+//! offsets u32[n+1]), the bytes of text and bytes at 17 + 3 i, its validity at 18 + 3 i. Then 7
+//! says which records have a value.
+//!
 //! Called by `batch` only. Invariants: reserved bits are zero; what decodes encodes to the same
 //! bytes. Refuses before it takes memory.
 
 use super::{BODY_BYTES_MAX, BatchError, Codec, Producer};
 use crate::ids::ProducerId;
-use crate::limits::{BATCH_DECODED_BYTES_MAX, BATCH_RECORDS_MAX, BATCH_SECTIONS_MAX, OFFSET_MAX};
+use crate::limits::{
+    BATCH_DECODED_BYTES_MAX, BATCH_RECORDS_MAX, BATCH_SECTIONS_MAX, COLUMNS_MAX, OFFSET_MAX,
+};
 
 /// "RMQB".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RMQB");
@@ -45,13 +53,17 @@ pub(super) const ALIGN: usize = 8;
 pub(super) const TIMESTAMPS: u16 = 1;
 pub(super) const KEY_OFFSETS: u16 = 2;
 pub(super) const VALUE_OFFSETS: u16 = 5;
+pub(super) const VALUE_VALIDITY: u16 = 7;
 pub(super) const HEADER_ROWS: u16 = 8;
 pub(super) const HEADER_NAME_OFFSETS: u16 = 9;
 pub(super) const HEADER_NAME_BYTES: u16 = 10;
 pub(super) const HEADER_VALUE_OFFSETS: u16 = 11;
 pub(super) const OFFSET_DELTAS: u16 = 14;
+pub(super) const COLUMN_TYPES: u16 = 15;
+/// The first of three of the first column.
+pub(super) const COLUMNS: u16 = 16;
 /// Ids up to this are known and never optional.
-pub(super) const KNOWN_MAX: u16 = OFFSET_DELTAS;
+pub(super) const KNOWN_MAX: u16 = COLUMNS + 3 * COLUMNS_MAX as u16 - 1;
 
 pub(super) const FLAG_OPTIONAL: u16 = 1;
 pub(super) const FLAG_COMPRESSED: u16 = 2;

@@ -206,7 +206,7 @@ fn damage_under_a_good_checksum_does_not_panic() {
 }
 
 /// Decodes after putting the right checksum in.
-fn decode_fixed(mut bytes: Vec<u8>) -> Result<Batch, BatchError> {
+pub(super) fn decode_fixed(mut bytes: Vec<u8>) -> Result<Batch, BatchError> {
     match Batch::decode(Bytes::from(bytes.clone())) {
         Err(BatchError::Checksum { computed, .. }) => {
             bytes[32..36].copy_from_slice(&computed.to_le_bytes());
@@ -217,7 +217,7 @@ fn decode_fixed(mut bytes: Vec<u8>) -> Result<Batch, BatchError> {
 }
 
 /// A batch of `records` records with exactly these sections: (id, flags, bytes, decoded length).
-fn craft(records: u32, codec: Codec, parts: &[(u16, u16, Vec<u8>, u32)]) -> Vec<u8> {
+pub(super) fn craft(records: u32, codec: Codec, parts: &[(u16, u16, Vec<u8>, u32)]) -> Vec<u8> {
     let mut body = vec![0; parts.len() * ENTRY_LEN];
     for (i, (id, flags, bytes, decoded_length)) in parts.iter().enumerate() {
         let (offset, length) = (body.len() as u32, bytes.len() as u32);

@@ -217,7 +217,9 @@ impl Catalog {
         spec_check(name, &next.spec)?;
         if let Some(before) = &topic.spec.schema {
             let extends = match topic.spec.codec {
-                PayloadCodec::Avro => Err(SchemaError::AvroChanged),
+                codec @ (PayloadCodec::Avro | PayloadCodec::Columns) => {
+                    Err(SchemaError::Fixed { codec })
+                }
                 _ => schema.extends(before),
             };
             let name = || name.to_owned();

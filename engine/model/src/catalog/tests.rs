@@ -234,7 +234,8 @@ fn schemas_have_versions() {
     };
     check(c, &topic, "Topic(TopicId(1))");
     check(c, &create("raw"), "Topic(TopicId(2))");
-    let refused = "topic `raw`: a schema needs value codec `json`, `csv` or `avro`, not `raw`";
+    let refused =
+        "topic `raw`: a schema needs value codec `json`, `csv`, `avro` or `columns`, not `raw`";
     check(c, &put("raw", json), refused);
     assert_eq!(c.schemas(TopicId(1)), []);
     check(c, &put("j", json), "SchemaVersion(1)");

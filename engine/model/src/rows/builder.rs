@@ -68,6 +68,7 @@ impl RowsBuilder {
             keys: self.keys.finish(),
             values: self.values.finish(),
             headers: self.headers.finish(),
+            columns: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use arrow::array::{Array, BinaryArray, GenericByteArray, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::ByteArrayType;
 
-use super::{Headers, Rows, RowsError, data_bytes};
+use super::{Headers, Rows, RowsError, data_bytes, typed};
 
 impl Rows {
     /// The chosen rows, in the order of the choice; a row may be chosen more than once.
@@ -43,6 +43,7 @@ impl Rows {
             keys: gather("keys", &self.keys, rows)?,
             values: gather("values", &self.values, rows)?,
             headers,
+            columns: self.columns.as_ref().map(|c| c.take(rows)).transpose()?,
         })
     }
 
@@ -62,6 +63,7 @@ impl Rows {
             keys: join("keys", &keys)?,
             values: join("values", &values)?,
             headers: join_headers(parts)?,
+            columns: typed::join(parts)?,
         })
     }
 
@@ -106,7 +108,8 @@ impl Rows {
 
     /// Bytes of keys and values of all rows.
     pub fn payload_bytes(&self) -> usize {
-        data_bytes(&self.keys) + data_bytes(&self.values)
+        let columns = self.columns.as_ref().map_or(0, |columns| columns.bytes());
+        data_bytes(&self.keys) + data_bytes(&self.values) + columns
     }
 }
 

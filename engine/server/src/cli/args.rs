@@ -308,6 +308,8 @@ pub enum ValueCodec {
     /// Datums of the schema, without a header; `produce` writes them from JSON, `consume` shows
     /// them as JSON
     Avro,
+    /// Typed columns of the schema, at rest and between modules; JSON for everyone else
+    Columns,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

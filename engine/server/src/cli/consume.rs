@@ -5,6 +5,7 @@
 //! with a group, what is committed was printed and flushed before, also when a signal ends it.
 
 use client::{Consumer, ConsumerConfig, Delivery, Start};
+use model::PayloadCodec;
 
 use super::args::{Consume, OutputFormat};
 use super::connect::{Session, refused};
@@ -22,7 +23,9 @@ pub async fn run(args: Consume, session: &Session) -> Result<(), Failure> {
     }
     let server = session.server().await?;
     let found = server.client.topic(&args.topic).await.map_err(refused)?;
-    let translation = Translation::of(&found.topic).filter(|_| args.format == OutputFormat::Jsonl);
+    let is_shown =
+        args.format == OutputFormat::Jsonl && found.topic.spec.codec == PayloadCodec::Avro;
+    let translation = Translation::of(&found.topic).filter(|_| is_shown);
     let from = args.from.unwrap_or(match args.group {
         Some(_) => From::Latest,
         None => From::Earliest,

@@ -41,6 +41,7 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         Some(ValueCodec::Json) => PayloadCodec::Json,
         Some(ValueCodec::Csv) => PayloadCodec::Csv,
         Some(ValueCodec::Avro) => PayloadCodec::Avro,
+        Some(ValueCodec::Columns) => PayloadCodec::Columns,
         None if schema.as_ref().is_some_and(|s| s.avro.is_some()) => PayloadCodec::Avro,
         None if schema.is_some() => PayloadCodec::Json,
         None => PayloadCodec::Raw,

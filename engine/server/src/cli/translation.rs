@@ -1,7 +1,8 @@
 //! Values that are no text as JSON at the command line: what `produce` reads and `consume` shows.
 //!
-//! Called by: `cli::produce`, `cli::consume`. Calls: codec. Of topics of Avro; values of all other
-//! topics are taken and shown as they are.
+//! Called by: `cli::produce`, `cli::consume`. Calls: codec. Of topics of Avro; of topics of columns,
+//! which are JSON at the server's door, so that a line that does not fit is named by its number;
+//! values of all other topics are taken and shown as they are.
 //! Invariants: rows keep their order; what cannot be read as the topic's schema is shown as it is.
 //! Refuses: a line that the schema has no form for, with the reason.
 
@@ -21,7 +22,7 @@ impl Translation {
     /// `None` if the topic's values are taken as they are.
     pub fn of(topic: &Topic) -> Option<Translation> {
         let schema = Arc::new(topic.spec.schema.clone()?);
-        if topic.spec.codec != PayloadCodec::Avro {
+        if !matches!(topic.spec.codec, PayloadCodec::Avro | PayloadCodec::Columns) {
             return None;
         }
         Some(Translation {

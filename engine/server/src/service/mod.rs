@@ -7,6 +7,7 @@
 //! Refuses: what the rooms refuse; names of internal topics where users' topics are meant.
 
 mod canary;
+mod columns;
 mod doorkeeper;
 mod follow;
 mod groups;

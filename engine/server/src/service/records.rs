@@ -1,21 +1,29 @@
 //! Records in and out: produce, fetch, lookup.
 //!
 //! Called by: `service::Rooms::answer`. Calls: the broker.
-//! Invariants: nothing is appended to a topic that is not in the catalog as a user's topic.
+//! Invariants: nothing is appended to a topic that is not in the catalog as a user's topic; clients
+//! of a topic that keeps columns see JSON (`columns`).
 //! Refuses: writing to internal topics from outside.
 
-use model::{PartitionId, TopicLog};
+use std::sync::Arc;
+
+use codec::Format;
+use model::{Batch, PartitionId, PayloadCodec, TopicLog};
 use protocol::{
     Fetch, FetchMany, Fetched, FetchedMany, Found, Lookup, Part, Produce, Produced, WireError,
     code, limits,
 };
 
-use super::Rooms;
+use super::{Rooms, columns};
 
 impl Rooms {
     pub(super) async fn produce(&self, ask: Produce) -> Result<Produced, WireError> {
         self.check_writable(ask.partition)?;
-        let done = self.broker.produce(ask.partition, ask.batch).await?;
+        let batch = match self.columns_of(ask.partition) {
+            Some(format) => columns::kept(format, ask.batch).await?,
+            None => ask.batch,
+        };
+        let done = self.broker.produce(ask.partition, batch).await?;
         Ok(Produced {
             base_offset: done.base_offset,
             append_time_us: done.append_time,
@@ -42,7 +50,33 @@ impl Rooms {
             .broker
             .fetch_wait(ask.partition, ask.from, bytes_max, wait_ms)
             .await?;
-        Ok(sendable(found))
+        let mut left = columns::ANSWER_BYTES_MAX;
+        self.shown(ask.partition, sendable(found), &mut left).await
+    }
+
+    /// How a partition's values are read, if it keeps them as columns.
+    fn columns_of(&self, partition: PartitionId) -> Option<Format> {
+        let catalog = self.catalog();
+        let spec = &catalog.topic_by_id(partition.topic)?.spec;
+        if spec.codec != PayloadCodec::Columns {
+            return None;
+        }
+        Format::new(spec.codec, Arc::new(spec.schema.clone()?))
+    }
+
+    /// With values of columns as the JSON that clients get, as much as is left of an answer.
+    async fn shown(
+        &self,
+        partition: PartitionId,
+        found: Fetched,
+        left: &mut usize,
+    ) -> Result<Fetched, WireError> {
+        let Some(format) = self.columns_of(partition) else {
+            return Ok(found);
+        };
+        let batches = columns::shown(format, found.batches, *left).await?;
+        *left = left.saturating_sub(batches.iter().map(Batch::size).sum());
+        Ok(Fetched { batches, ..found })
     }
 
     /// What cannot be read of one partition stands beside what can of the others.
@@ -51,13 +85,16 @@ impl Rooms {
         let wait_ms = ask.wait_ms.min(limits::FETCH_WAIT_MS_MAX).into();
         let wants: Vec<_> = ask.wants.iter().map(|w| (w.partition, w.from)).collect();
         let found = self.broker.fetch_many(&wants, bytes_max, wait_ms).await;
-        let part = |(partition, outcome): (_, Result<_, model::LogError>)| Part {
-            partition,
-            outcome: outcome.map(sendable).map_err(WireError::from),
-        };
-        FetchedMany {
-            parts: found.into_iter().map(part).collect(),
+        let mut parts = Vec::with_capacity(found.len());
+        let mut left = columns::ANSWER_BYTES_MAX;
+        for (partition, outcome) in found {
+            let outcome = match outcome {
+                Ok(found) => self.shown(partition, sendable(found), &mut left).await,
+                Err(error) => Err(WireError::from(error)),
+            };
+            parts.push(Part { partition, outcome });
         }
+        FetchedMany { parts }
     }
 
     pub(super) async fn lookup(&self, ask: Lookup) -> Result<Found, WireError> {

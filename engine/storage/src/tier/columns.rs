@@ -1,7 +1,8 @@
 //! Rows of batches as Parquet columns and back.
 //!
 //! Columns: `_offset` u64, `_timestamp` microseconds UTC, `_key` and `_value` binary (null where
-//! absent), `_headers` list of (name, value), then the typed columns of a JSON topic's schema.
+//! absent), `_headers` list of (name, value), then the typed columns of a topic's schema. Those of
+//! a topic of `columns` are its values: `_value` is empty, or null where a record has none.
 //! Called by: `writer`, `reader`, `snapshot`. Invariants: keys, values and headers are shared,
 //! not copied; what comes back is what went in, nulls included.
 //! Refuses: columns of other types.
@@ -17,6 +18,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use codec::Format;
+use model::rows::TypedColumns;
 use model::{Headers, Offset, Rows};
 
 use crate::config::PartitionConfig;
@@ -85,6 +87,11 @@ impl Columns {
         &self.schema
     }
 
+    /// Whether the typed columns are what the values are.
+    pub(crate) fn are_values(&self) -> bool {
+        self.format.as_ref().is_some_and(Format::keeps_columns)
+    }
+
     /// Values that do not fit the schema give nulls in the typed columns; `_value` has them whole.
     pub(crate) fn of(&self, offsets: Vec<Offset>, rows: &Rows) -> Result<RecordBatch, ArrowError> {
         let timestamps = TimestampMicrosecondArray::new(rows.timestamps.clone(), None);
@@ -96,7 +103,10 @@ impl Columns {
             Arc::new(headers_out(rows)?),
         ];
         if let Some(format) = &self.format {
-            let decoded = format.decode(&rows.values, &format.all()).columns;
+            let decoded = match format.keeps_columns() {
+                true => format.columns_of(rows)?.columns,
+                false => format.decode(&rows.values, &format.all()).columns,
+            };
             for field in &self.schema.fields()[BASE.len()..] {
                 let column = decoded.column_by_name(field.name()).ok_or_else(|| {
                     ArrowError::SchemaError(format!("no column {} was decoded", field.name()))
@@ -124,7 +134,8 @@ fn headers_out(rows: &Rows) -> Result<ListArray, ArrowError> {
     ListArray::try_new(header_item(), headers.rows.clone(), Arc::new(entries), None)
 }
 
-/// Rows of the base columns, and their offsets if that column was read.
+/// Rows of the base columns, and their offsets if that column was read. All columns behind the
+/// base ones are what the values are.
 pub(crate) fn rows_of(batch: &RecordBatch) -> Result<(Option<Vec<Offset>>, Rows), String> {
     let column = |name: &str| {
         batch
@@ -163,8 +174,20 @@ pub(crate) fn rows_of(batch: &RecordBatch) -> Result<(Option<Vec<Offset>>, Rows)
         keys: binary(KEY)?,
         values: binary(VALUE)?,
         headers,
+        columns: typed_in(batch)?,
     };
     Ok((offsets, rows))
+}
+
+fn typed_in(batch: &RecordBatch) -> Result<Option<TypedColumns>, String> {
+    let fields = batch.schema_ref().fields().iter().zip(batch.columns());
+    let typed = fields.filter(|(field, _)| !BASE.contains(&field.name().as_str()));
+    let arrays: Vec<ArrayRef> = typed.map(|(_, array)| Arc::clone(array)).collect();
+    if arrays.is_empty() {
+        return Ok(None);
+    }
+    let columns = TypedColumns::new(arrays);
+    columns.map(Some).map_err(|error| error.to_string())
 }
 
 fn headers_in(list: &ListArray) -> Result<Option<Headers>, String> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::fetch::{Piece, PieceOf};
@@ -22,6 +22,9 @@ use super::manifest::ColdObject;
 /// each.
 pub(crate) const SUMS_KEY: &str = "rustmq.crc32c";
 const SUM_DIGITS: usize = 8;
+/// The entry of objects whose values are their typed columns, and what it says then.
+pub(crate) const VALUES_KEY: &str = "rustmq.values";
+pub(crate) const COLUMNS: &str = "columns";
 /// Parsed footers kept.
 const BYTES_MAX: usize = 32 << 20;
 
@@ -97,6 +100,17 @@ impl Footer {
             metadata,
             chunks,
         })
+    }
+
+    /// Whether the typed columns are what the values are.
+    pub(crate) fn has_values_in_columns(&self) -> bool {
+        let entries = self
+            .metadata
+            .metadata()
+            .file_metadata()
+            .key_value_metadata();
+        let is_it = |e: &KeyValue| e.key == VALUES_KEY && e.value.as_deref() == Some(COLUMNS);
+        entries.is_some_and(|entries| entries.iter().any(is_it))
     }
 
     /// The column chunks that have bytes of `from..to`.

@@ -252,7 +252,9 @@ impl Cursor {
         // Without holes the offset is the row's number, so the column need not be read.
         let wanted = if is_dense { &BASE[1..] } else { &BASE[..] };
         let roots = schema.root_schema().get_fields().iter().enumerate();
-        let roots = roots.filter(|(_, field)| wanted.contains(&field.name()));
+        let all = footer.has_values_in_columns();
+        let is_wanted = |name| wanted.contains(&name) || (all && !BASE.contains(&name));
+        let roots = roots.filter(|(_, field)| is_wanted(field.name()));
         let mask = ProjectionMask::roots(schema, roots.map(|(index, _)| index));
         let base = object.group_base(group);
         let skip = if is_dense {

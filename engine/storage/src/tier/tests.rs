@@ -4,6 +4,7 @@ mod fence;
 mod holes;
 mod manifests;
 mod sharing;
+mod typed;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

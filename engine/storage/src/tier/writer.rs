@@ -264,6 +264,10 @@ impl Draft {
     fn finish(mut self, mut objects: Vec<ColdObject>) -> Result<Written, PartError> {
         let sums = KeyValue::new(footer::SUMS_KEY.to_owned(), self.sums);
         self.parquet.append_key_value_metadata(sums);
+        if self.columns.are_values() {
+            let values = KeyValue::new(footer::VALUES_KEY.to_owned(), footer::COLUMNS.to_owned());
+            self.parquet.append_key_value_metadata(values);
+        }
         let bytes = Bytes::from(self.parquet.into_inner()?);
         let foot = ColdFoot {
             at: self.at,

@@ -132,7 +132,7 @@ fn values<'a>(cx: &'a mut Cx<'_>) -> Result<&'a BinaryArray> {
     };
     if let Some((columns, format)) = lent.unwritten.take() {
         lent.rows.values = format
-            .encode(&columns)
+            .values(&columns, &lent.rows.values)
             .or_else(|e| bad(format!("the values cannot be written: {e}")))?;
     }
     Ok(&lent.rows.values)
