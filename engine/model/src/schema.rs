@@ -171,7 +171,8 @@ pub enum SchemaError {
     #[error("Avro schema, field `{field}`: {reason}")]
     AvroField { field: String, reason: String },
     #[error(
-        "values of `{codec}` do not say which schema they were written with, so it cannot change; make another topic"
+        "values of `{codec}` do not say which schema they were written with, so it cannot change; \
+         make another topic"
     )]
     Fixed { codec: crate::topic::PayloadCodec },
 }
@@ -494,7 +495,8 @@ mod tests {
             (3, 24),
         );
         check(
-            "{\"type\":\"record\",\"name\":\"a\",\n\"fields\":[\n{\"name\":\"c\",\"type\":{\"type\":\"map\"}}]}",
+            "{\"type\":\"record\",\"name\":\"a\",\n\"fields\":[\n\
+             {\"name\":\"c\",\"type\":{\"type\":\"map\"}}]}",
             (3, 9),
         );
         check("3", (1, 1));

@@ -157,7 +157,9 @@ p.yaml:8:3: error: topic `bad`: value codec `avro` needs a schema: it says what 
         "value: raw, ret",
         "value: columns, ret",
         "\
-p.yaml:8:3: error: topic `bad`: value codec `columns` needs a schema: it says what the fields of a row are",
+p.yaml:8:3: error: topic `bad`: value codec `columns` needs a schema: it says what the fields of a row are
+p.yaml:13:80: error: topic `bad` keeps columns, and a dead letter has the bytes of its record \
+(use a topic of `raw` or `json`)",
     );
     check_with(
         "bytes: 1MiB",

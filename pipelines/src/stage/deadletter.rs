@@ -46,7 +46,7 @@ pub(crate) fn letters(
 ) -> Result<u64, EncodeError> {
     let written;
     let rows = match (stage.source_format(), rejects) {
-        (Some(format), [_, ..]) if format.keeps_columns() => {
+        (Some(format), [_, ..]) if rows.columns.is_some() => {
             written = with_bytes(rows, format)?;
             &written
         }

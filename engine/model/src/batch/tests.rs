@@ -304,15 +304,15 @@ fn crafted_sections() {
         "section 5 of the batch is wrong: sections must come in ascending order, each once"
     });
     check(
-        &[(40, 0, vec![1])],
-        "batch needs section 40, which is not known here: upgrade",
+        &[(800, 0, vec![1])],
+        "batch needs section 800, which is not known here: upgrade",
     );
-    check(&[(40, FLAG_OPTIONAL, vec![1])], "2 rows");
-    check(&[(40, FLAG_OPTIONAL | 4, vec![1])], {
-        "section 40 of the batch is wrong: reserved flags are set"
+    check(&[(800, FLAG_OPTIONAL, vec![1])], "2 rows");
+    check(&[(800, FLAG_OPTIONAL | 4, vec![1])], {
+        "section 800 of the batch is wrong: reserved flags are set"
     });
-    check(&[(40, FLAG_OPTIONAL | FLAG_COMPRESSED, vec![1])], {
-        "section 40 of the batch is wrong: it is compressed in a batch without a codec"
+    check(&[(800, FLAG_OPTIONAL | FLAG_COMPRESSED, vec![1])], {
+        "section 800 of the batch is wrong: it is compressed in a batch without a codec"
     });
     check(&[(format::HEADER_NAME_OFFSETS, 0, u32s(&[0]))], {
         "section 9 of the batch is wrong: it has no header rows"

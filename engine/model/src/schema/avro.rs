@@ -550,15 +550,21 @@ mod tests {
             {"type":"fixed","name":"f","size":-1}
             "#,
             "
-            Avro schema, field `f`: type `array` has no column: a topic's fields are flat; write its parts as fields of the record
+            Avro schema, field `f`: type `array` has no column: a topic's fields are flat; write \
+            its parts as fields of the record
             Avro schema, field `f`: a union of more than null and one type has no column; make a field of each
             Avro schema, field `f`: a union has each type once
             Avro schema, field `f`: a union stands in a union
-            Avro schema, field `f`: a decimal has no column that keeps its digits; leave `logicalType` out to have its bytes
-            Avro schema, field `f`: a decimal has no column that keeps its digits; leave `logicalType` out to have its bytes
-            Avro schema, field `f`: logical type `time-millis` is a time of day, which has no column; leave it out to have the number
-            Avro schema, field `f`: logical type `local-timestamp-micros` has no zone, and a timestamp is UTC; leave it out to have the number
-            Avro schema, field `f`: logical type `timestamp-nanos` is finer than the microseconds of a timestamp; leave it out to have the number
+            Avro schema, field `f`: a decimal has no column that keeps its digits; leave \
+            `logicalType` out to have its bytes
+            Avro schema, field `f`: a decimal has no column that keeps its digits; leave \
+            `logicalType` out to have its bytes
+            Avro schema, field `f`: logical type `time-millis` is a time of day, which has no \
+            column; leave it out to have the number
+            Avro schema, field `f`: logical type `local-timestamp-micros` has no zone, and a \
+            timestamp is UTC; leave it out to have the number
+            Avro schema, field `f`: logical type `timestamp-nanos` is finer than the microseconds \
+            of a timestamp; leave it out to have the number
             Avro schema, field `f`: type `integer` is not known
             Avro schema, field `f`: `3` is no type
             Avro schema, field `f`: enum `n.e` has no symbols
@@ -580,7 +586,13 @@ mod tests {
                 {"name":"c","type":"n.e"}]}"#,
         );
         let canonical = record.unwrap().canonical();
-        let expected = r#"{"name":"n.r","type":"record","fields":[{"name":"a","type":{"name":"n.e","type":"enum","symbols":["A"]}},{"name":"b","type":["null","n.e"]},{"name":"c","type":"n.e"}]}"#;
+        let fields = [
+            r#"{"name":"a","type":{"name":"n.e","type":"enum","symbols":["A"]}}"#,
+            r#"{"name":"b","type":["null","n.e"]}"#,
+            r#"{"name":"c","type":"n.e"}"#,
+        ];
+        let fields = fields.join(",");
+        let expected = format!(r#"{{"name":"n.r","type":"record","fields":[{fields}]}}"#);
         assert_eq!(canonical, expected);
         let wrong = |text: &str| parse(text).unwrap_err().to_string();
         assert_eq!(wrong("[]"), "Avro schema: it is not a JSON object");
