@@ -213,6 +213,11 @@ impl Batch {
         self.head.checksum
     }
 
+    /// Whether its values are typed columns instead of bytes.
+    pub fn has_columns(&self) -> bool {
+        format::find(&self.head, &self.body, format::COLUMN_TYPES).is_some()
+    }
+
     /// The records as columns: views over the body where it is plain and aligned, else copies
     /// in aligned buffers. Holds the whole body in memory as long as the rows live.
     pub fn rows(&self) -> Result<Rows, BatchError> {

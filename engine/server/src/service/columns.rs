@@ -5,7 +5,7 @@
 //! producer and its number of records, so that a retry is known; batches that are shown stand for
 //! the same offsets as those that are kept.
 //! Refuses: batches with a record that does not fit the schema, as a whole, with the record's
-//! number and the reason; batches of other columns.
+//! number and the reason; batches of other columns, and of columns for topics that keep bytes.
 
 use std::ops::Range;
 
@@ -27,17 +27,36 @@ pub(super) async fn kept(format: Format, batch: Batch) -> Result<Batch, WireErro
     blocking(move || with_columns(&format, batch)).await
 }
 
-/// The batches with their values as JSON: as many as have so many bytes, but at least one if
-/// there are to be any.
+/// A batch for a topic that keeps bytes, which takes no columns.
+pub(super) fn bytes_only(batch: Batch) -> Result<Batch, WireError> {
+    match batch.has_columns() {
+        false => Ok(batch),
+        true => {
+            let message = "the batch has typed columns, and the topic keeps values of bytes: send \
+                           these, or make a topic of `columns`";
+            Err(WireError::fix(code::INVALID, message))
+        }
+    }
+}
+
+/// The batches with their values as JSON, from an offset on: as many as have so many bytes, but
+/// at least one if there are to be any.
 pub(super) async fn shown(
     format: Format,
     batches: Vec<Batch>,
+    from: Offset,
     bytes_max: usize,
 ) -> Result<Vec<Batch>, WireError> {
     blocking(move || {
         let (mut out, mut bytes) = (Vec::new(), 0);
-        for part in batches.into_iter().map(|batch| with_json(&format, batch)) {
-            for piece in part? {
+        for batch in batches {
+            let pieces = match with_json(&format, batch, from) {
+                Ok(pieces) => pieces,
+                // what is before it can be sent
+                Err(_) if !out.is_empty() => return Ok(out),
+                Err(error) => return Err(error),
+            };
+            for piece in pieces {
                 bytes += piece.size();
                 let is_full = bytes > bytes_max && !(out.is_empty() && bytes_max > 0);
                 if is_full || out.len() == limits::FETCH_BATCHES_MAX as usize {
@@ -110,20 +129,27 @@ fn presence(rows: &Rows) -> BinaryArray {
     BinaryArray::new(offsets, Buffer::default(), rows.values.nulls().cloned())
 }
 
-/// One batch, or several where the values are too large as JSON.
-fn with_json(format: &Format, batch: Batch) -> Result<Vec<Batch>, String> {
+/// What of a batch is at or after an offset, as one batch, or several where the values are too
+/// large as JSON.
+fn with_json(format: &Format, batch: Batch, from: Offset) -> Result<Vec<Batch>, String> {
     let rows = batch.rows().map_err(|e| e.to_string())?;
     if rows.columns.is_none() {
         return Ok(vec![batch]);
     }
     let offsets = batch.offsets().map_err(|e| e.to_string())?;
-    let range = batch.base_offset()..batch.next_offset();
+    let skip = offsets.partition_point(|offset| *offset < from);
+    // a batch without a record there still stands for the offsets
+    let (skip, start) = match offsets.get(skip) {
+        Some(first) if skip > 0 => (skip, *first),
+        _ => (0, batch.base_offset()),
+    };
+    let rows = rows.slice(skip, rows.len() - skip);
+    let range = start..batch.next_offset();
     let mut out = Vec::new();
-    pieces(format, &rows, &offsets, range, &mut out)?;
-    let stamped = out.into_iter();
-    Ok(stamped
-        .map(|(base, part)| part.stamped(base, batch.epoch(), batch.append_time()))
-        .collect())
+    pieces(format, &rows, &offsets[skip..], range, &mut out)?;
+    let stamp =
+        |(base, part): (Offset, Batch)| part.stamped(base, batch.epoch(), batch.append_time());
+    Ok(out.into_iter().map(stamp).collect())
 }
 
 /// Batches that stand for a range of offsets, each from where the one before ended.
@@ -223,7 +249,7 @@ mod tests {
         let same = with_columns(&format(), kept.clone()).unwrap();
         assert_eq!(same, kept, "columns come in as they are");
         let kept = kept.stamped(10, ShardEpoch(4), 5);
-        let shown = with_json(&format(), kept).unwrap();
+        let shown = with_json(&format(), kept, 0).unwrap();
         let [shown] = &shown[..] else {
             panic!("one batch: {shown:?}")
         };
@@ -251,6 +277,8 @@ mod tests {
             ..rows(&[Some("")])
         };
         let other = Batch::encode(&other, Codec::None, None).unwrap();
+        let error = bytes_only(other.clone()).unwrap_err().to_string();
+        assert!(error.contains("keeps values of bytes"), "{error}");
         let expected =
             "the batch has columns of int64, and the topic's schema is n: int64, s: string";
         assert_eq!(with_columns(&format(), other).unwrap_err(), expected);
@@ -267,7 +295,7 @@ mod tests {
         let kept = Batch::encode_compacted(&kept, &[2, 5, 6, 9], 12, Codec::None).unwrap();
         let kept = kept.stamped(100, ShardEpoch(0), 0);
         let offsets = kept.offsets().unwrap();
-        let shown = with_json(&format(), kept.clone()).unwrap();
+        let shown = with_json(&format(), kept.clone(), 0).unwrap();
         assert!(shown.len() > 1);
         let ends = shown
             .windows(2)
@@ -277,5 +305,12 @@ mod tests {
         assert_eq!(shown[shown.len() - 1].next_offset(), kept.next_offset());
         let all: Vec<Offset> = shown.iter().flat_map(|b| b.offsets().unwrap()).collect();
         assert_eq!(all, offsets);
+        // who goes on in the middle gets what follows, and is not held up by what was before
+        for (at, from) in [(1, 103), (1, 105), (3, 107), (0, 110)] {
+            let rest = with_json(&format(), kept.clone(), from).unwrap();
+            let all: Vec<Offset> = rest.iter().flat_map(|b| b.offsets().unwrap()).collect();
+            assert_eq!(all, offsets[at..]);
+            assert_eq!(rest[rest.len() - 1].next_offset(), kept.next_offset());
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use codec::Format;
-use model::{Batch, PartitionId, PayloadCodec, TopicLog};
+use model::{Batch, Offset, PartitionId, PayloadCodec, TopicLog};
 use protocol::{
     Fetch, FetchMany, Fetched, FetchedMany, Found, Lookup, Part, Produce, Produced, WireError,
     code, limits,
@@ -21,7 +21,7 @@ impl Rooms {
         self.check_writable(ask.partition)?;
         let batch = match self.columns_of(ask.partition) {
             Some(format) => columns::kept(format, ask.batch).await?,
-            None => ask.batch,
+            None => columns::bytes_only(ask.batch)?,
         };
         let done = self.broker.produce(ask.partition, batch).await?;
         Ok(Produced {
@@ -51,7 +51,9 @@ impl Rooms {
             .fetch_wait(ask.partition, ask.from, bytes_max, wait_ms)
             .await?;
         let mut left = columns::ANSWER_BYTES_MAX;
-        self.shown(ask.partition, sendable(found), &mut left).await
+        let from = || ask.from;
+        self.shown(ask.partition, from, sendable(found), &mut left)
+            .await
     }
 
     /// How a partition's values are read, if it keeps them as columns.
@@ -68,13 +70,14 @@ impl Rooms {
     async fn shown(
         &self,
         partition: PartitionId,
+        from: impl FnOnce() -> Offset,
         found: Fetched,
         left: &mut usize,
     ) -> Result<Fetched, WireError> {
         let Some(format) = self.columns_of(partition) else {
             return Ok(found);
         };
-        let batches = columns::shown(format, found.batches, *left).await?;
+        let batches = columns::shown(format, found.batches, from(), *left).await?;
         *left = left.saturating_sub(batches.iter().map(Batch::size).sum());
         Ok(Fetched { batches, ..found })
     }
@@ -89,7 +92,12 @@ impl Rooms {
         let mut left = columns::ANSWER_BYTES_MAX;
         for (partition, outcome) in found {
             let outcome = match outcome {
-                Ok(found) => self.shown(partition, sendable(found), &mut left).await,
+                Ok(found) => {
+                    let want = || wants.iter().find(|(wanted, _)| *wanted == partition);
+                    let from = || want().map_or(0, |(_, from)| *from);
+                    self.shown(partition, from, sendable(found), &mut left)
+                        .await
+                }
                 Err(error) => Err(WireError::from(error)),
             };
             parts.push(Part { partition, outcome });

@@ -93,6 +93,7 @@ proptest! {
         let batch = Batch::encode(&rows, codec, None).unwrap();
         let back = Batch::decode(batch.to_bytes()).unwrap();
         back.check().unwrap();
+        prop_assert!(back.has_columns());
         prop_assert_eq!(back.rows().unwrap(), rows.clone());
         // a slice is encoded as if it stood alone, and chosen rows are those
         let from = from % rows.len();
