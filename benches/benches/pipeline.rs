@@ -184,7 +184,7 @@ nodes:
   out: { kind: sink, inputs: [score], topic: made }
 ";
 
-/// As [`LANE`], with topics that keep columns.
+/// As [`LANE`], with topics that keep columns; batches of more rows, which are as many bytes.
 const COLUMNS_LANE: &str = "\
 apiVersion: rustmq/v1alpha1
 kind: Pipeline
@@ -197,6 +197,7 @@ topics:
 modules:
   score: { source: ./score.wasm }
 policy:
+  batch: { rows: 10000 }
   on-error: { then: stop }
 nodes:
   in: { kind: source, topic: given, start: earliest }
@@ -397,7 +398,7 @@ fn native_json(records: usize) -> Result<f64> {
 
 /// The same map natively over columns, in batches as the lane has them.
 fn native_columns(records: usize) -> Result<f64> {
-    const BATCH: usize = 1_000;
+    const BATCH: usize = 10_000;
     let flights: Vec<i64> = (0..records).map(|at| 1000 + at as i64 % 9000).collect();
     let delays: Vec<f64> = (0..records).map(|at| (at % 100) as f64 + 0.5).collect();
     let distances: Vec<i64> = (0..records).map(|at| 200 + at as i64 % 2000).collect();
