@@ -6,21 +6,21 @@
 //! memory as `/tmp` may be.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use broker::{Broker, BrokerConfig};
 use client::{Client, ClientConfig, Transport};
 use metadata::Metadata;
 use model::{Batch, Codec, Command, Outcome, PartitionId, RowsBuilder, TopicSpec};
 use server::node::{Node, NodeConfig};
-use storage::{Store, StoreConfig};
+use storage::{Linger, Store, StoreConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{Options, machine};
 
-/// Guests are compiled on whatever thread first needs them, which takes a deep stack.
-const STACK_BYTES: usize = 8 << 20;
+/// Of the runtime, and of every store in it.
+static LINGER: LazyLock<Arc<Linger>> = LazyLock::new(Arc::default);
 
 /// Any failure ends the benchmark with its message.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -30,11 +30,7 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 pub fn begin() -> Result<(Options, Runtime)> {
     let options = Options::from_args();
     machine::print(folder()?.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_stack_size(STACK_BYTES)
-        .enable_all()
-        .build()?;
-    Ok((options, runtime))
+    Ok((options, server::runtime::node(&LINGER)?))
 }
 
 /// A folder of its own, removed when dropped.
@@ -96,6 +92,7 @@ impl Bare {
     /// The same over a store of one's own making.
     pub async fn open_with(mut config: StoreConfig, partitions: u32, tiered: bool) -> Result<Bare> {
         config.epoch = BrokerConfig::default().epoch;
+        config.linger = Arc::clone(&LINGER);
         let metadata = Metadata::open(&config.dir.join("meta")).await?;
         let command = Command::TopicCreate {
             name: "bench".to_string(),
@@ -142,7 +139,11 @@ pub struct Whole {
 
 impl Whole {
     pub async fn start(dir: &Path, partitions: u32) -> Result<Whole> {
-        let node = Node::start(NodeConfig::local(dir)).await?;
+        let config = NodeConfig {
+            linger: Arc::clone(&LINGER),
+            ..NodeConfig::local(dir)
+        };
+        let node = Node::start(config).await?;
         let config = ClientConfig {
             transport: Transport::Quic,
             ..node.client_config()

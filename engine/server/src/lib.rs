@@ -3,6 +3,7 @@
 //!
 //! - `config` what a node is told; `node` the composition: rooms started in order, stopped in
 //!   reverse; `service` requests to rooms; `door` the native protocol; `http` the HTTP door
+//! - `runtime` the worker threads
 //! - `cli` the commands; `output` what they print; `module` writing and building modules
 //!
 //! Called by: `main.rs`, tests and the demo (which embed a [`node::Node`]).
@@ -16,5 +17,6 @@ pub mod http;
 pub mod module;
 pub mod node;
 pub mod output;
+pub mod runtime;
 pub mod service;
 pub mod signals;

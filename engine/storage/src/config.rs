@@ -9,10 +9,13 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::topic::TOMBSTONE_RETENTION_MS_DEFAULT;
 use model::{Durability, PartitionId, PayloadCodec, Schema, ShardEpoch, TopicSpec};
+
+use crate::log::Linger;
 
 /// Options of an object store by name. Some are secrets, so only the names can be printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -102,6 +105,8 @@ pub struct StoreConfig {
     pub compaction_keys_bytes_max: usize,
     /// How long the WAL's writer must be idle before it appends a mark.
     pub idle_mark_ms: u64,
+    /// Lent to the workers of the runtime that waits for this store.
+    pub linger: Arc<Linger>,
 }
 
 /// How entries of the WAL come to the disk.
@@ -166,6 +171,7 @@ impl Default for StoreConfig {
             compaction_age_ms: 600_000,
             compaction_keys_bytes_max: 64 << 20,
             idle_mark_ms: 20,
+            linger: Arc::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ mod wal;
 
 pub use config::{CompactionConfig, PartitionConfig, StoreConfig, StoreOptions, WalWriterKind};
 pub use error::{OpenError, TierError};
-pub use log::{Entry, Pending, Store};
+pub use log::{Entry, Linger, Pending, Store};
 pub use snapshot::Snapshot;
 pub use status::{
     CacheStatus, Collected, CompactionReport, DiskCacheStatus, MemoryCacheStatus, PartitionStatus,

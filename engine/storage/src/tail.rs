@@ -37,10 +37,10 @@ impl Tail {
     }
 
     /// Counts a batch that was just put into a partition's tail, and evicts what is too much.
-    pub(crate) fn added(&self, partition: &Arc<Partition>, bytes: usize) {
+    pub(crate) fn added(&self, partition: Arc<Partition>, bytes: usize) {
         let bytes = bytes + BATCH_OVERHEAD;
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        order.batches.push_back((Arc::clone(partition), bytes));
+        order.batches.push_back((partition, bytes));
         order.bytes += bytes;
         while order.bytes > self.bytes_max {
             let Some((oldest, bytes)) = order.batches.pop_front() else {
@@ -75,7 +75,7 @@ mod tests {
         };
         let all: Vec<Arc<Partition>> = (0..10_000).map(partition).collect();
         for partition in &all {
-            tail.added(partition, 100);
+            tail.added(Arc::clone(partition), 100);
         }
         let held = |partition: &Arc<Partition>| {
             let order = tail.order.lock().unwrap();
@@ -84,10 +84,10 @@ mod tests {
         };
         assert_eq!((held(&all[0]), held(&all[9_999])), (1, 1));
         // One that writes as much as a half of all takes the room of the older half, no more.
-        (0..5_000).for_each(|_| tail.added(&all[9_999], 100));
+        (0..5_000).for_each(|_| tail.added(Arc::clone(&all[9_999]), 100));
         assert_eq!((held(&all[4_999]), held(&all[5_000])), (0, 1));
         assert!(tail.bytes() <= 10_000 * (100 + BATCH_OVERHEAD));
-        tail.added(&all[0], usize::MAX / 2);
+        tail.added(Arc::clone(&all[0]), usize::MAX / 2);
         assert_eq!(tail.bytes(), 0, "what is larger than all is not kept");
     }
 }

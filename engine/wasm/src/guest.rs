@@ -367,9 +367,17 @@ impl Guest {
             input: input.input,
             watermark: input.watermark,
         });
+        state.limiter.denied = None;
         state.clock.begin(self.limits.deadline_ms);
         store.set_epoch_deadline(1);
         Ok(())
+    }
+
+    /// Whether it has come near its limit of memory, which it does not give back: a new one begins
+    /// small again. Runtimes with a collector grow so, and whatever leaks.
+    pub fn is_swollen(&self) -> bool {
+        let live = self.live.as_ref();
+        live.is_some_and(|live| live.store.data().limiter.is_swollen())
     }
 
     /// Whether a trap, deadline or limit ended the instance; open a new one.
@@ -405,16 +413,22 @@ impl Live {
     fn outcome(&mut self, answer: Answer) -> Result<Outcome, ProcessError> {
         let store = &mut self.store;
         let State {
-            outbox, telemetry, ..
+            outbox,
+            telemetry,
+            limiter,
+            ..
         } = store.data_mut();
         if let Err(failed) = answer_of(answer) {
             telemetry.forget();
             *outbox = Outbox::default();
-            return Err(failed);
+            // what a program makes of memory that it was refused, an exception in most languages
+            let denied = limiter.denied.take();
+            return Err(denied.map_or(failed, |(what, limit)| ProcessError::Limit { what, limit }));
         }
         match outbox.finish() {
             Ok(outcome) => {
                 telemetry.keep();
+                limiter.settle();
                 Ok(outcome)
             }
             Err(error) => Err(end_of(&error, store)),

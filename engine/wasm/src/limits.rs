@@ -212,6 +212,8 @@ impl MemoryInUse {
 pub(crate) struct Limiter {
     memory_bytes: usize,
     memory_used: usize,
+    /// `memory_used` after the first call that went well.
+    memory_settled: Option<usize>,
     table_elements: usize,
     instances: usize,
     memories: usize,
@@ -225,6 +227,7 @@ impl Limiter {
         Limiter {
             memory_bytes: limits.memory_bytes,
             memory_used: 0,
+            memory_settled: None,
             table_elements: limits.table_elements,
             instances: limits.instances,
             memories: limits.memories,
@@ -232,6 +235,20 @@ impl Limiter {
             all,
             denied: None,
         }
+    }
+}
+
+impl Limiter {
+    /// A call went well.
+    pub(crate) fn settle(&mut self) {
+        self.memory_settled.get_or_insert(self.memory_used);
+    }
+
+    /// Whether memory grew, call by call, through most of the room that the first call left.
+    pub(crate) fn is_swollen(&self) -> bool {
+        self.memory_settled.is_some_and(|settled| {
+            self.memory_used - settled > (self.memory_bytes - settled) / 4 * 3
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 //! Called by: `stage::run`. Invariants: what a call emitted counts only if it returned ok; a
 //! rejected or retried row has no outputs; the order on a port is the order of the calls. When
 //! a guest dies (trap, deadline, limit) it is opened again and the rows are halved until the ones
-//! that kill it stand alone: these are rejected, all others go through. A breaker ends that:
+//! that kill it stand alone: these are rejected, all others go through. One whose memory has grown
+//! near its limit is opened again before that. A breaker ends the halving:
 //! each such row costs a credit, good rows win credits back, and without one the lane stops.
 //! Refuses: nothing by itself; the node's policy decides about what is reported.
 
@@ -207,9 +208,9 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// The lane's guest, opened again if it died.
+    /// The lane's guest, opened again if it died or is about to, for want of memory.
     fn alive<'w>(&self, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
-        let guest = match warm.guest.take() {
+        let guest = match warm.guest.take().filter(|guest| !guest.is_swollen()) {
             Some(guest) => guest,
             None => self.program.guest(self.lane, &warm.metrics)?,
         };

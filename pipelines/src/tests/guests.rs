@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::operator::wasm::{Call, Made, Program, RetryPolicy};
 use crate::operator::{Chunk, Report};
-use crate::tests::support::guest::{broken, guest, mended};
+use crate::tests::support::guest::{broken, guest, leaking, mended};
 use crate::tests::support::{World, done, text, until};
 use crate::{LaneState, LaneStatus, Runtime};
 
@@ -136,9 +136,18 @@ fn chunk(values: &[&str]) -> Chunk {
     }
 }
 
-/// Runs a guest over chunks of its inputs; what it reports, and the values on its output.
+/// Runs the guest over chunks of its inputs; what it reports, and the values on its output.
 fn called(chunks: &[Chunk], port_bytes_max: usize, kills: usize) -> (Report, Vec<String>) {
-    let module = World::new().host.load(&guest('-', ""), &Default::default());
+    called_of(&guest('-', ""), chunks, port_bytes_max, kills)
+}
+
+fn called_of(
+    guest: &[u8],
+    chunks: &[Chunk],
+    port_bytes_max: usize,
+    kills: usize,
+) -> (Report, Vec<String>) {
+    let module = World::new().host.load(guest, &Default::default());
     let program = Program {
         module: module.unwrap_or_else(|e| panic!("{e}")),
         context: wasm::OpenContext {
@@ -172,8 +181,8 @@ fn called(chunks: &[Chunk], port_bytes_max: usize, kills: usize) -> (Report, Vec
         call.run(&mut warm, 0, &chunk(&["t"])).expect("it runs");
     }
     call.report.rejects.clear();
-    for (input, chunk) in chunks.iter().enumerate() {
-        call.run(&mut warm, input as u16, chunk).expect("it runs");
+    for (at, chunk) in chunks.iter().enumerate() {
+        call.run(&mut warm, at as u16 % 2, chunk).expect("it runs");
     }
     let rows = Chunk::concat(&ports[0].pieces).expect("they fit").rows;
     let values = rows.records().map(|row| text(row.value)).collect();
@@ -208,6 +217,15 @@ fn of_a_call_that_finds_no_room_nothing_is_kept() {
     made.back_to(before);
     assert_eq!(made.pieces.len(), 1);
     assert!(made.push(rows, piece, 2 * piece).is_ok());
+}
+
+#[test]
+fn a_guest_whose_memory_grows_is_opened_again_before_it_fails() {
+    let chunks: Vec<Chunk> = (0..200).map(|_| chunk(&["a", "b"])).collect();
+    let (report, values) = called_of(&leaking(), &chunks, usize::MAX, 0);
+    assert_eq!(values.len(), 400);
+    assert_eq!(report.fault, None);
+    assert!(report.rejects.is_empty());
 }
 
 #[test]

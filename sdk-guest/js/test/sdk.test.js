@@ -1,6 +1,9 @@
 /** The SDK's own rules. Run in `sdk-guest/js`: `node --test test/*.test.js`. */
 
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 
 import {
@@ -95,6 +98,24 @@ test('numbers and lines are told', () => {
   const out = run(telling, ['1', '2']);
   assert.deepEqual([out.counters, out.histograms], [{ seen: 2 }, { size: [1, 2] }]);
   assert.deepEqual(out.log, [['info', 'a row value=1'], ['info', 'a row value=2']]);
+});
+
+test('what is told while a case is timed does not count', () => {
+  const seen = new Counter('seen');
+  const telling = filter(() => {
+    seen.add();
+    return true;
+  });
+  const folder = mkdtempSync(join(tmpdir(), 'rustmq-'));
+  Object.assign(process.env, { RUSTMQ_CASES: join(folder, 'cases'), RUSTMQ_BENCH: '1' });
+  try {
+    assert.deepEqual(run(telling, ['1']).counters, { seen: 1 });
+    assert.ok(JSON.parse(readFileSync(join(folder, 'cases'), 'utf8')).native_ns > 0);
+  } finally {
+    delete process.env.RUSTMQ_CASES;
+    delete process.env.RUSTMQ_BENCH;
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test('functions that cannot be modules', () => {

@@ -1,9 +1,16 @@
 """The SDK's own rules. Run in `sdk-guest/python`: `python3 -m unittest`."""
 
+import json
 import math
+import os
+import sys
+import tempfile
+import types
 import unittest
+from unittest import mock
 
 import rustmq
+from rustmq import testing
 from rustmq.testing import Row, run
 
 
@@ -105,6 +112,26 @@ class Loops(unittest.TestCase):
         out = run(telling, ["1", "2"])
         self.assertEqual((out.counters, out.histograms), ({"seen": 2}, {"size": [1.0, 2.0]}))
         self.assertEqual(out.log, [("info", "a row value=1"), ("info", "a row value=2")])
+
+    def test_what_is_told_while_a_case_is_timed_does_not_count(self):
+        seen = rustmq.Counter("seen")
+
+        @rustmq.filter
+        def telling(value):
+            seen.add()
+            rustmq.log.info("a row")
+            return True
+
+        with tempfile.TemporaryDirectory() as folder:
+            cases = os.path.join(folder, "cases")
+            asked = {"RUSTMQ_CASES": cases, "RUSTMQ_BENCH": "1"}
+            module = types.SimpleNamespace(telling=telling)
+            with mock.patch.dict(os.environ, asked), mock.patch.dict(sys.modules, {"module": module}), \
+                    mock.patch.object(testing, "TIMED_NS", 1_000_000):
+                out = run(telling, ["1"])
+            with open(cases, encoding="utf-8") as file:
+                self.assertGreater(json.loads(file.read())["native_ns"], 0)
+        self.assertEqual((out.counters, out.log), ({"seen": 1}, [("info", "a row")]))
 
     def test_functions_that_cannot_be_modules(self):
         for wrong in (lambda: 1, lambda value, other: 1):

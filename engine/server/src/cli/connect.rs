@@ -81,13 +81,12 @@ pub fn refused(error: ClientError) -> Failure {
     }
 }
 
-/// Worker threads with room for the deep recursion of SQL planning in unoptimised builds.
+/// Worker threads of a command that asks a server.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(STACK_BYTES)
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start worker threads: {error}")))
+    crate::runtime::client().map_err(no_workers)
 }
 
-const STACK_BYTES: usize = 8 << 20;
+/// Why there are no worker threads.
+pub fn no_workers(error: std::io::Error) -> Failure {
+    Failure::failed(format!("cannot start worker threads: {error}"))
+}

@@ -8,7 +8,7 @@
 use std::io::Write;
 
 use super::args::{Global, Serve};
-use super::connect::runtime;
+use super::connect::no_workers;
 use super::exit::Failure;
 use crate::config::{self, Overrides, STOP_DEADLINE};
 use crate::node::{Node, NodeConfig};
@@ -32,7 +32,7 @@ pub fn run(args: Serve, global: &Global) -> Result<(), Failure> {
         compiler: crate::module::compiler::program(),
         ..NodeConfig::from(config)
     };
-    let runtime = runtime()?;
+    let runtime = crate::runtime::node(&node.linger).map_err(no_workers)?;
     let result = runtime.block_on(serve(node));
     // threads that block (a module that still computes) do not hold the exit up
     runtime.shutdown_background();

@@ -23,7 +23,7 @@ use broker::Broker;
 use client::state::ServerState;
 use metadata::Metadata;
 use model::{CatalogView, ShardEpoch};
-use storage::{Store, StoreConfig};
+use storage::{Linger, Store, StoreConfig};
 
 use crate::config::{
     CacheConfig, CompactionConfig, Config, LimitsConfig, StorageConfig, TierConfig,
@@ -53,6 +53,8 @@ pub struct NodeConfig {
     pub limits: LimitsConfig,
     /// Whose modules are taken.
     pub trust: wasm::Trust,
+    /// Lent to the workers of the runtime it is started in ([`crate::runtime`]).
+    pub linger: Arc<Linger>,
 }
 
 impl NodeConfig {
@@ -71,6 +73,7 @@ impl NodeConfig {
             cache: CacheConfig::default(),
             limits: LimitsConfig::default(),
             trust: wasm::Trust::default(),
+            linger: Arc::default(),
         }
     }
 
@@ -79,6 +82,7 @@ impl NodeConfig {
         let (storage, tier, cache) = (&self.storage, &self.tier, &self.cache);
         let compaction = &self.compaction;
         StoreConfig {
+            linger: Arc::clone(&self.linger),
             tier_url: storage.url.clone(),
             tier_options: storage.options.clone(),
             node: node.to_string(),
@@ -146,6 +150,7 @@ fn size(bytes: u64) -> usize {
 impl From<Config> for NodeConfig {
     fn from(config: Config) -> NodeConfig {
         NodeConfig {
+            linger: Arc::default(),
             listen: config.listen,
             http: config.http,
             data_dir: config.data_dir,

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use model::{Durability, LogError, PartitionId};
 use tokio::sync::Notify;
 
-use super::queue::{BatchWork, Gather, Queue, Taken, Work, refuse};
+use super::linger::Linger;
+use super::queue::{BatchWork, Gather, Growing, Queue, Taken, Work, refuse};
 use super::room::Room;
 use super::save::Reached;
 use super::{Partitions, Segments};
@@ -24,6 +25,9 @@ use crate::tail::Tail;
 use crate::wal::entry::ENTRY_HEAD_LEN;
 use crate::wal::writer::{control_json, control_len};
 use crate::wal::{Control, Kind, Location, RollError, WalWriter};
+
+/// A growing group is written in parts of about this size; smaller ones cost more than they save.
+const WRITE_EARLY_BYTES: u64 = 32 << 10;
 
 /// What the writer counts, read by `status`.
 #[derive(Default)]
@@ -78,6 +82,8 @@ pub(crate) struct Committer {
     pub needs_mark: bool,
     /// What the next group may hope for.
     pub gather: Gather,
+    /// Whoever waits for a sync is told how long that takes.
+    pub linger: Arc<Linger>,
     pub room: Room,
     /// Gives its part of the disk back when the WAL needs it.
     pub blocks: Blocks,
@@ -141,8 +147,29 @@ impl Committer {
         false
     }
 
+    /// Stages a group and whatever comes meanwhile, then makes it durable.
     fn group(&mut self, mut group: VecDeque<Work>) -> Result<(), Failed> {
-        let mut staged = Vec::with_capacity(group.len());
+        let mut growing = Growing::new(self.gather, &group);
+        let mut staged = Vec::with_capacity(group.len().max(self.gather.hoped));
+        loop {
+            if !self.stage_all(group, &mut staged)? {
+                return Ok(());
+            }
+            match self.queue.take_more(&mut growing) {
+                Some(more) => group = more,
+                None => return self.flush(&mut staged),
+            }
+            self.write_early(&mut staged)?;
+        }
+    }
+
+    /// Stages works in their order; false if there was no room for one: it and all that wait
+    /// are answered then.
+    fn stage_all(
+        &mut self,
+        mut group: VecDeque<Work>,
+        staged: &mut Vec<Staged>,
+    ) -> Result<bool, Failed> {
         while let Some(work) = group.pop_front() {
             let control = self.control(&work);
             let length = match (&work, &control) {
@@ -152,14 +179,14 @@ impl Committer {
             };
             let length = length + self.room.reserve(&work, self.partitions.len());
             if !self.wal.fits(length) {
-                let flushed = self.flush(&mut staged);
+                let flushed = self.flush(staged);
                 let made_room = flushed.and_then(|()| self.roll(&work, length));
                 match made_room {
                     Ok(true) => {}
                     Ok(false) => {
                         group.push_front(work);
                         self.queue.refuse_batches(group, &LogError::DiskFull);
-                        return Ok(());
+                        return Ok(false);
                     }
                     Err(failed) => {
                         group.push_front(work);
@@ -173,7 +200,16 @@ impl Committer {
             let places = self.stage(&work, control.as_deref());
             staged.push(Staged { work, places });
         }
-        self.flush(&mut staged)
+        Ok(true)
+    }
+
+    /// Writes what is staged while more is on its way, so that little is left to write then.
+    fn write_early(&mut self, staged: &mut Vec<Staged>) -> Result<(), Failed> {
+        if self.wal.staged_bytes() < WRITE_EARLY_BYTES || self.wal.is_joined() {
+            return Ok(());
+        }
+        let written = self.wal.write();
+        written.map_err(|error| lost(staged.drain(..), format!("a write to it failed: {error}")))
     }
 
     /// The JSON of work that is a control entry.
@@ -346,6 +382,7 @@ impl Committer {
         let begun = Instant::now();
         let synced = sync(&mut self.wal);
         self.gather.sync = begun.elapsed();
+        self.linger.synced_in(self.gather.sync);
         synced
     }
 
@@ -393,19 +430,20 @@ impl Committer {
     }
 
     fn done_batches(&self, work: BatchWork, places: Vec<Location>) {
-        for ((partition, batch), location) in work.parts.iter().zip(places) {
+        for ((partition, batch), location) in work.parts.into_iter().zip(places) {
             if work.kind == Kind::Moved {
-                partition.install_moved(batch, location);
+                partition.install_moved(&batch, location);
                 continue;
             }
             if planted(Bug::WatermarkBeforeSync) {
                 continue;
             }
+            let bytes = batch.size();
             let untiered = partition.install(batch, location);
-            self.tail.added(partition, batch.size());
             if untiered >= self.tier_bytes && partition.config().tier {
                 self.tier_wake.notify_one();
             }
+            self.tail.added(partition, bytes);
         }
         let _ = work.reply.send(Ok(()));
     }
@@ -427,7 +465,7 @@ fn plant_early(mut now: Vec<Staged>, after_sync: Vec<Staged>) -> (Vec<Staged>, V
             && planted(Bug::WatermarkBeforeSync)
         {
             for ((partition, batch), location) in work.parts.iter().zip(&staged.places) {
-                partition.install(batch, location.clone());
+                partition.install(batch.clone(), location.clone());
             }
         }
     }

@@ -9,6 +9,7 @@
 mod collection;
 mod commit;
 mod compaction;
+mod linger;
 mod merge;
 mod open;
 pub(crate) mod partition;
@@ -50,6 +51,8 @@ use crate::tier::Tier;
 use crate::wal::entry::{ENTRY_BYTES_MAX, entry_len};
 use crate::wal::{Control, Kind, Segment};
 use commit::Counters;
+pub use linger::Linger;
+use linger::UnderWay;
 use partition::Partition;
 pub use queue::Pending;
 use queue::{BatchWork, Queue, Work};
@@ -278,6 +281,7 @@ impl Store {
             parts,
             length,
             reply,
+            under_way: UnderWay::new(&self.inner.config.linger),
         };
         self.inner.queue.put_batches(work)?;
         Ok(pending)

@@ -348,6 +348,7 @@ fn committer(inner: &Inner, wal: WalWriter, sequences: BTreeMap<u32, u64>) -> Co
         wal_bytes_max: inner.config.wal_bytes_max,
         needs_mark: false,
         gather: Gather::default(),
+        linger: Arc::clone(&inner.config.linger),
         blocks: inner.tier.blocks.clone(),
         room: Room::new(inner.config.segment_bytes, inner.config.wal_bytes_limit),
     }

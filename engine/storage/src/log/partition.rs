@@ -256,12 +256,17 @@ impl Partition {
         }
     }
 
+    /// The end as it moves; it is kept up only while somebody watches.
     pub(crate) fn watch(&self) -> watch::Receiver<Offset> {
+        let state = self.lock();
+        if !state.is_dropped {
+            self.end.send_replace(state.end);
+        }
         self.end.subscribe()
     }
 
     /// Takes in a batch that is as durable as was asked for; answers the untiered bytes.
-    pub(crate) fn install(&self, batch: &Batch, location: Location) -> u64 {
+    pub(crate) fn install(&self, batch: Batch, location: Location) -> u64 {
         let next = batch.next_offset();
         let mut state = self.lock();
         if state.is_dropped {
@@ -279,15 +284,19 @@ impl Partition {
             append_time_us: batch.append_time(),
             location,
         });
-        state.tail.push_back(batch.clone());
         state.end = next;
         if let Some(producer) = batch.producer() {
             let base = batch.base_offset();
             state.producers.record(producer, batch.len(), base);
         }
+        state.tail.push_back(batch);
         let untiered = state.index_bytes;
+        // whoever comes to watch later looks under the same lock
+        let is_watched = self.end.receiver_count() > 0;
         drop(state);
-        self.end.send_replace(next);
+        if is_watched {
+            self.end.send_replace(next);
+        }
         untiered
     }
 

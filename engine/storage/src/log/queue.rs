@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use model::{Batch, Durability, LogError, ShardEpoch};
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::linger::UnderWay;
 use super::partition::Partition;
 use crate::planted::{Bug, planted};
 use crate::wal::{Control, Kind};
@@ -46,6 +47,8 @@ pub(crate) struct BatchWork {
     /// Bytes in the WAL.
     pub length: usize,
     pub reply: Reply,
+    #[expect(dead_code, reason = "it counts for as long as it lives")]
+    pub under_way: UnderWay,
 }
 
 pub(crate) enum Work {
@@ -112,8 +115,8 @@ struct State {
     failure: Option<String>,
     /// The newest epoch of each shard.
     epochs: BTreeMap<u32, u32>,
-    /// The writer sleeps until so many works are there; 0 while it is busy.
-    wake_at: usize,
+    /// The writer sleeps, and nobody has woken it.
+    is_asleep: bool,
 }
 
 /// How long the writer lets a group grow: producers that were just answered come back, and one
@@ -124,6 +127,36 @@ pub(crate) struct Gather {
     pub hoped: usize,
     /// What the last sync took.
     pub sync: Duration,
+}
+
+/// A group that may still grow.
+pub(crate) struct Growing {
+    gather: Gather,
+    begun: Instant,
+    works: usize,
+    bytes: usize,
+}
+
+impl Growing {
+    pub(crate) fn new(gather: Gather, first: &VecDeque<Work>) -> Growing {
+        Growing {
+            gather,
+            begun: Instant::now(),
+            works: first.len(),
+            bytes: first.iter().map(Work::bytes).sum(),
+        }
+    }
+
+    /// How long the next of it may take to come; `None` once it has grown enough.
+    fn patience(&self) -> Option<Duration> {
+        let Gather { hoped, sync } = self.gather;
+        let is_alone = hoped <= 1 || sync < GATHER_SYNC_MIN;
+        if is_alone || self.works >= hoped || self.bytes >= GATHER_BYTES_MAX {
+            return None;
+        }
+        let rest = (sync / GATHER_PARTS).saturating_sub(self.begun.elapsed());
+        (!rest.is_zero()).then(|| rest.min(sync / PAUSE_PARTS))
+    }
 }
 
 impl State {
@@ -248,36 +281,57 @@ impl Queue {
         }
     }
 
-    /// The next group for the writer; `idle` bounds the wait for one.
+    /// What there is for the writer; `idle` bounds the wait for it.
     pub(crate) fn take(&self, idle: Option<Duration>, gather: Gather) -> Taken {
-        self.spin(gather);
+        if gather.hoped > 0 {
+            self.spin(gather.sync / GATHER_PARTS);
+        }
         let mut state = self.lock();
         while state.works.is_empty() {
             if state.closed {
                 return Taken::Closed;
             }
             let slept;
-            (state, slept) = self.sleep(state, 1, idle);
+            (state, slept) = self.sleep(state, idle);
             if !slept && state.works.is_empty() && !state.closed {
                 return Taken::Idle;
             }
         }
-        state = self.gather(state, gather);
+        Taken::Group(self.take_group(state))
+    }
+
+    /// What came since, as long as the group may grow and something keeps coming.
+    pub(crate) fn take_more(&self, growing: &mut Growing) -> Option<VecDeque<Work>> {
+        let patience = growing.patience()?;
+        self.spin(patience);
+        let mut state = self.lock();
+        if state.works.is_empty() && patience > SPIN_MAX && !state.closed {
+            (state, _) = self.sleep(state, Some(patience - SPIN_MAX));
+        }
+        if state.works.is_empty() {
+            return None;
+        }
+        let more = self.take_group(state);
+        growing.works += more.len();
+        growing.bytes += more.iter().map(Work::bytes).sum::<usize>();
+        Some(more)
+    }
+
+    fn take_group(&self, mut state: MutexGuard<'_, State>) -> VecDeque<Work> {
         let group = take_group(&mut state);
         self.arrived.store(state.works.len(), Ordering::Relaxed);
         drop(state);
         self.room.notify_waiters();
-        Taken::Group(group)
+        group
     }
 
-    /// Sleeps until so many works are there; false if the time was up before.
+    /// Sleeps until work is there; false if the time was up before.
     fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State>,
-        wake_at: usize,
         time: Option<Duration>,
     ) -> (MutexGuard<'a, State>, bool) {
-        state.wake_at = wake_at;
+        state.is_asleep = true;
         let (mut state, slept) = match time {
             None => {
                 let woken = self.wake.wait(state);
@@ -289,51 +343,23 @@ impl Queue {
                 (state, !timeout.timed_out())
             }
         };
-        state.wake_at = 0;
+        state.is_asleep = false;
         (state, slept)
     }
 
-    /// Looks for the first of those who were just answered.
-    fn spin(&self, gather: Gather) {
-        if gather.hoped == 0 {
-            return;
-        }
+    /// Looks for work for so long, `SPIN_MAX` at most; whoever wants the core meanwhile gets it.
+    fn spin(&self, longest: Duration) {
         let begun = Instant::now();
-        let longest = SPIN_MAX.min(gather.sync / GATHER_PARTS);
+        let longest = longest.min(SPIN_MAX);
         while self.arrived.load(Ordering::Relaxed) == 0 && begun.elapsed() < longest {
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
     }
 
-    /// Lets the group grow as long as works keep coming.
-    fn gather<'a>(
-        &self,
-        mut state: MutexGuard<'a, State>,
-        gather: Gather,
-    ) -> MutexGuard<'a, State> {
-        if gather.hoped <= 1 || gather.sync < GATHER_SYNC_MIN {
-            return state;
-        }
-        let begun = Instant::now();
-        let longest = gather.sync / GATHER_PARTS;
-        loop {
-            let before = state.works.len();
-            let is_enough = before >= gather.hoped || state.bytes >= GATHER_BYTES_MAX;
-            let rest = longest.saturating_sub(begun.elapsed());
-            if is_enough || state.closed || rest.is_zero() {
-                return state;
-            }
-            let pause = rest.min(gather.sync / PAUSE_PARTS);
-            (state, _) = self.sleep(state, gather.hoped, Some(pause));
-            if state.works.len() == before {
-                return state;
-            }
-        }
-    }
-
-    fn wake(&self, state: MutexGuard<'_, State>) {
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         self.arrived.store(state.works.len(), Ordering::Relaxed);
-        let is_due = state.wake_at > 0 && state.works.len() >= state.wake_at;
+        // Once is enough: a sleeper takes its time to wake, and much may come meanwhile.
+        let is_due = std::mem::take(&mut state.is_asleep);
         drop(state);
         if is_due {
             self.wake.notify_one();

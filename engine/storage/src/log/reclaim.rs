@@ -13,6 +13,7 @@ use std::sync::Arc;
 use model::{Durability, LogError};
 
 use super::Store;
+use super::linger::UnderWay;
 use super::partition::Partition;
 use super::queue::{BatchWork, Pending, Work};
 use super::read::load;
@@ -236,6 +237,7 @@ impl Store {
             parts,
             length,
             reply,
+            under_way: UnderWay::new(&self.inner.config.linger),
         };
         self.inner.queue.room(length).await;
         self.inner.queue.put_batches(work)?;

@@ -246,6 +246,11 @@ impl WalWriter {
         }
     }
 
+    /// Bytes that are staged and not written.
+    pub(crate) fn staged_bytes(&self) -> u64 {
+        self.at - self.staged_at
+    }
+
     /// Writes all that is staged.
     pub(crate) fn write(&mut self) -> io::Result<()> {
         self.put(|file, slices, at| file.write_all_at(slices, at))

@@ -81,6 +81,37 @@ fn eating_memory() {
 }
 
 #[test]
+fn failing_for_want_of_memory() {
+    check(
+        "(loop $on
+           (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+         (local.set $answer (i32.const 64))",
+        "limit of 67108864 memory bytes",
+    );
+}
+
+/// How many calls go well until the guest is swollen, if `calls` are enough.
+fn swollen_after(process: &str, calls: usize) -> Option<usize> {
+    let mut guest = open(&guest("", process), &Limits::default());
+    (1..=calls).find(|_| {
+        run(&mut guest, &rows()).expect("it goes well");
+        guest.is_swollen()
+    })
+}
+
+#[test]
+fn growing_from_call_to_call_is_seen_in_time() {
+    // a MiB a call: three quarters of the 63 that the first call leaves
+    let leaks = "(drop (memory.grow (i32.const 16)))";
+    assert_eq!(swollen_after(leaks, 64), Some(48));
+    // much at once, and then no more
+    let roomy = "(if (i32.lt_u (memory.size) (i32.const 960))
+                   (then (drop (memory.grow (i32.const 958)))))";
+    assert_eq!(swollen_after(roomy, 200), None);
+    assert_eq!(swollen_after("", 200), None);
+}
+
+#[test]
 fn asking_for_too_much_memory_at_the_start() {
     let wat = wat("", "").replace(
         "(memory (export \"memory\") 2)",

@@ -31,6 +31,15 @@ pub(crate) fn evil(from: char, traps: bool) -> Vec<u8> {
     encode(&other.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// A guest that takes a MiB with every call and never gives it back.
+pub(crate) fn leaking() -> Vec<u8> {
+    let begins = "(global.set $heap (i32.const 4096))\n    (call $values";
+    assert_eq!(WAT.matches(begins).count(), 1);
+    let leaks = format!("(drop (memory.grow (i32.const 16))) {begins}");
+    let other = WAT.replace(begins, &leaks);
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
 /// A guest that sends everything to the second output.
 pub(crate) fn elsewhere() -> Vec<u8> {
     let second = "(call $forward (local.get $out) (i32.const 1)";
