@@ -56,6 +56,8 @@
 //!   shows them
 //! - a further parameter `&mut` [`State`] makes a function one that keeps something from batch to
 //!   batch, by key; [`Stateful`] is the level below, with timers
+//! - a further parameter `users: &` [`Lookup`] is the table `users` that the node declares: the newest value
+//!   of every key of a topic
 //! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
 //! - [`testing`] runs a module natively, with neither broker nor WebAssembly
 //!
@@ -65,6 +67,7 @@
 mod batch;
 mod column;
 pub mod describe;
+mod lookup;
 mod outbox;
 mod record;
 #[doc(hidden)]
@@ -90,6 +93,7 @@ pub mod testing;
 pub use batch::{Batch, Context, Meta};
 pub use column::Column;
 pub use describe::Params;
+pub use lookup::Lookup;
 pub use outbox::Outbox;
 pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
 pub use row::{Cell, FromColumns, ToColumns};

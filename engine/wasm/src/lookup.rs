@@ -7,9 +7,7 @@
 //! Refuses: to hold more than it was told, before the memory is taken.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::guest::Failure;
 use crate::limits::{Account, LOOKUP_ENTRY_BYTES, MemoryInUse};

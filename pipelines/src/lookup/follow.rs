@@ -97,7 +97,9 @@ impl Followed {
 
     /// Lets it hold so much, if it was not given up.
     pub fn grows_to(&self, bytes_max: usize) -> bool {
-        self.shared.bytes_max.fetch_max(bytes_max, Ordering::Relaxed);
+        self.shared
+            .bytes_max
+            .fetch_max(bytes_max, Ordering::Relaxed);
         self.given_up().is_none()
     }
 
@@ -107,7 +109,12 @@ impl Followed {
 
     pub fn fault(&self) -> Option<String> {
         let state = self.shared.state();
-        state.faults.values().next().or(state.lost.as_ref()).cloned()
+        state
+            .faults
+            .values()
+            .next()
+            .or(state.lost.as_ref())
+            .cloned()
     }
 
     pub fn without_key(&self) -> u64 {
@@ -323,7 +330,9 @@ impl Shared {
     fn take_one(&self, batch: &Batch, from: Offset) -> Result<u64, Stop> {
         let unread = |source: BatchError| {
             let offset = batch.base_offset();
-            Stop::Again(format!("the batch at offset {offset} cannot be read: {source}"))
+            Stop::Again(format!(
+                "the batch at offset {offset} cannot be read: {source}"
+            ))
         };
         let offsets = batch.offsets().map_err(unread)?;
         let rows = batch.rows().map_err(unread)?;

@@ -9,6 +9,8 @@
 //! Refuses: tables larger than their limit, which stops the lanes and gives the memory back.
 
 mod follow;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

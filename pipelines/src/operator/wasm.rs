@@ -88,11 +88,7 @@ impl Program {
         })
     }
 
-    fn guest(
-        &self,
-        lane: u32,
-        (metrics, lookups): (&Metrics, &Lookups),
-    ) -> Result<Guest, String> {
+    fn guest(&self, lane: u32, (metrics, lookups): (&Metrics, &Lookups)) -> Result<Guest, String> {
         let context = OpenContext {
             partition: lane,
             labels: Labels {

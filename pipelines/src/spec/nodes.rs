@@ -9,8 +9,8 @@ use super::nearest;
 use super::parse::Parser;
 use super::reader::{Fields, listed};
 use super::types::{
-    At, Expression, Filter, InputRef, LookupDef, Map, Node, OUT, OutputSchema, Route, Sink, Source, Start,
-    Table, Wasm,
+    At, Expression, Filter, InputRef, LookupDef, Map, Node, OUT, OutputSchema, Route, Sink, Source,
+    Start, Table, Wasm,
 };
 use super::yaml::{Key, Kind, Node as Yaml, Pos};
 use crate::limits::{LOOKUP_BYTES_MAX, LOOKUPS_MAX, NODES_MAX, PORTS_MAX};
@@ -273,7 +273,13 @@ fn lookup(p: &mut Parser<'_>, key: &Key, value: &Yaml) -> Option<LookupDef> {
     let limit = fields.get("limit").and_then(|node| {
         let size = p.reader.size(node, &format!("`limit` of {what}"))?;
         let cap = format!("{}GiB", LOOKUP_BYTES_MAX >> 30);
-        p.capped(size, &what, "limit", |size| size.0, (LOOKUP_BYTES_MAX, &cap))
+        p.capped(
+            size,
+            &what,
+            "limit",
+            |size| size.0,
+            (LOOKUP_BYTES_MAX, &cap),
+        )
     });
     Some(LookupDef {
         topic: topic?,
