@@ -6,7 +6,7 @@ use super::columns::{batch, edges};
 use super::*;
 use crate::{Metric, Metrics};
 
-const RELEASED: [(&str, &[u8]); 3] = [
+const RELEASED: [(&str, &[u8]); 4] = [
     (
         "0.1.0",
         include_bytes!("../../../../tests/guests/conformance/released/0.1.0.wasm"),
@@ -18,6 +18,10 @@ const RELEASED: [(&str, &[u8]); 3] = [
     (
         "0.1.2",
         include_bytes!("../../../../tests/guests/conformance/released/0.1.2.wasm"),
+    ),
+    (
+        "0.1.3",
+        include_bytes!("../../../../tests/guests/conformance/released/0.1.3.wasm"),
     ),
 ];
 
