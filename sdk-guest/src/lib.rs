@@ -132,7 +132,7 @@ macro_rules! export {
             static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.2:transform")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.3:granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
@@ -150,11 +150,11 @@ macro_rules! export_stateful {
             static SLOT: $crate::rt::Slot<$crate::Keeping<$module>> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.2:stateful")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.3:stateful-granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::STATEFUL_TYPE.len()] =
                 *$crate::rt::STATEFUL_TYPE;
 
-            #[unsafe(export_name = "rustmq:etl/timed@0.1.2#on-timers")]
+            #[unsafe(export_name = "rustmq:etl/timed@0.1.3#on-timers")]
             extern "C" fn on_timers(fired: u32, out: u32) -> *const u8 {
                 SLOT.on_timers(fired, out)
             }
@@ -169,12 +169,12 @@ macro_rules! export_stateful {
 #[macro_export]
 macro_rules! exports {
     ($module:ty) => {
-        #[unsafe(export_name = "rustmq:etl/module@0.1.2#open")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.3#open")]
         extern "C" fn open(context: u32) -> *const u8 {
             SLOT.open(context)
         }
 
-        #[unsafe(export_name = "rustmq:etl/module@0.1.2#process")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.3#process")]
         extern "C" fn process(rows: u32, out: u32) -> *const u8 {
             SLOT.process(rows, out)
         }

@@ -8,7 +8,8 @@
 //! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
 //! - `link` the functions of `wit/`, one file an interface; `list`, `column`, `number` how columns
 //!   cross; `fields` which of them; `outbox` what a call emits, validated;
-//!   `telemetry` what it tells; `state` what it keeps; `lookup` the tables it looks into
+//!   `telemetry` what it tells; `state` what it keeps; `lookup` the tables it looks into; [`http`] what it
+//!   asks of others
 //!
 //! Called by: pipelines (lanes), server (`module inspect`, `module build`), benches.
 //! Invariants: nothing is granted by default; a guest's values are never trusted; what a call
@@ -25,6 +26,7 @@ mod error;
 mod fields;
 mod guest;
 mod host;
+pub mod http;
 mod limits;
 mod link;
 mod list;

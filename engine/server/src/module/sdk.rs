@@ -83,10 +83,11 @@ const JS: [(&str, &[u8]); 9] = files![
 ];
 
 /// What every language has.
-const WIT: [(&str, &[u8]); 13] = files![
+const WIT: [(&str, &[u8]); 14] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
+    "wit/http.wit",
     "wit/lookup.wit",
     "wit/module.wit",
     "wit/packed.wit",

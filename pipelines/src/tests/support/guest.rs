@@ -66,6 +66,12 @@ pub(crate) fn columns_counting(name: &str) -> Vec<u8> {
     encode_columns(&COLUMNS.replace("\"rows\"", &format!("\"{name}\"")))
 }
 
+/// A guest that looks its rows' values up in the table `users`: the row becomes the key, what was found
+/// the value.
+pub(crate) fn looks_up() -> Vec<u8> {
+    encode(LOOKUP)
+}
+
 fn encode_columns(wat: &str) -> Vec<u8> {
     let fields: String = [600u32, 1, 1, 601, 1, 3]
         .iter()
@@ -99,15 +105,15 @@ fn leb(bytes: &mut Vec<u8>, mut number: usize) {
 }
 
 const WAT: &str = r#"(module
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]batch.values" (func $values (param i32 i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]outbox.forward"
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]outbox.forward"
     (func $forward (param i32 i32 i32 i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]outbox.reject"
+  (import "rustmq:etl/data@0.1.3" "[method]outbox.reject"
     (func $reject (param i32 i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]outbox.retry"
+  (import "rustmq:etl/data@0.1.3" "[method]outbox.retry"
     (func $retry (param i32 i32 i32 i32 i32 i32 i32 i32)))
   (memory (export "memory") 3)
   (data (i32.const 64) "\01\00\00\00\54\00\00\00\06\00\00\00\5a\00\00\00\0a\00\00\00failedon purpose")
@@ -120,11 +126,11 @@ const WAT: &str = r#"(module
       (i32.sub (i32.const 0) (local.get $align))))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.2#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.3#open") (param $context i32) (result i32)
     {open}
     (call $context_drop (local.get $context))
     (i32.const 0))
-  (func (export "rustmq:etl/module@0.1.2#process") (param $rows i32) (param $out i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.3#process") (param $rows i32) (param $out i32) (result i32)
     (local $answer i32) (local $i i32) (local $n i32) (local $count i32) (local $byte i32)
     (global.set $heap (i32.const 4096))
     (call $values (local.get $rows) (i32.const 256))
@@ -161,21 +167,21 @@ const WAT: &str = r#"(module
     (local.get $answer)))"#;
 
 const COLUMNS: &str = r#"(module
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]batch.len" (func $len (param i32) (result i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]outbox.forward" (func $forward (param i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "select" (func $select (param i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "declare" (func $declare (param i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "get-ints" (func $get_ints (param i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "get-bytes" (func $get_bytes (param i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "emit" (func $emit (param i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "set-ints" (func $set_ints (param i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.2" "set-bytes"
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]batch.len" (func $len (param i32) (result i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]outbox.forward" (func $forward (param i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "select" (func $select (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "declare" (func $declare (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "get-ints" (func $get_ints (param i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "get-bytes" (func $get_bytes (param i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "set-ints" (func $set_ints (param i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.3" "set-bytes"
     (func $set_bytes (param i32 i32 i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/telemetry@0.1.2" "counter" (func $counter (param i32 i32 i32)))
-  (import "rustmq:etl/telemetry@0.1.2" "add" (func $add (param i32 i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.3" "counter" (func $counter (param i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.3" "add" (func $add (param i32 i32 i32 i32)))
   (memory (export "memory") 3)
   (data (i32.const 512) "{fields}")
   (data (i32.const 600) "ns")
@@ -188,7 +194,7 @@ const COLUMNS: &str = r#"(module
       (i32.sub (i32.const 0) (local.get $align))))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.2#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.3#open") (param $context i32) (result i32)
     (local $answer i32)
     (call $select (local.get $context) (i32.const 0) (i32.const 512) (i32.const 2) (i32.const 700))
     (if (i32.load8_u (i32.const 700)) (then (local.set $answer (i32.const 700))))
@@ -198,7 +204,7 @@ const COLUMNS: &str = r#"(module
     (call $counter (i32.const 610) (i32.const 4) (i32.const 780))
     (call $context_drop (local.get $context))
     (local.get $answer))
-  (func (export "rustmq:etl/module@0.1.2#process") (param $rows i32) (param $out i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.3#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $from i32)
     (global.set $heap (i32.const 4096))
     (local.set $n (call $len (local.get $rows)))
@@ -225,6 +231,54 @@ const COLUMNS: &str = r#"(module
       (i32.load (i32.const 276)) (i32.load (i32.const 280)) (i32.load (i32.const 284))
       (i32.load (i32.const 288)) (i32.load (i32.const 292)))
     (call $forward (local.get $out) (i32.const 1) (i32.const 131072) (local.get $n))
+    (call $batch_drop (local.get $rows))
+    (call $outbox_drop (local.get $out))
+    (i32.const 0)))"#;
+
+const LOOKUP: &str = r#"(module
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]batch.len" (func $len (param i32) (result i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]outbox.emit"
+    (func $emit (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/lookup@0.1.3" "table" (func $table (param i32 i32 i32)))
+  (import "rustmq:etl/lookup@0.1.3" "get" (func $get (param i32 i32 i32 i32 i32 i32 i32 i32)))
+  (memory (export "memory") 3)
+  (data (i32.const 600) "users")
+  (global $heap (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and
+      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+      (i32.sub (i32.const 0) (local.get $align))))
+    (global.set $heap (i32.add (local.get $at) (local.get $size)))
+    (local.get $at))
+  (func (export "rustmq:etl/module@0.1.3#open") (param $context i32) (result i32)
+    (call $table (i32.const 600) (i32.const 5) (i32.const 704))
+    (call $context_drop (local.get $context))
+    (select (i32.const 704) (i32.const 0) (i32.load8_u (i32.const 704))))
+  (func (export "rustmq:etl/module@0.1.3#process") (param $rows i32) (param $out i32) (result i32)
+    (local $i i32) (local $n i32)
+    (global.set $heap (i32.const 4096))
+    (local.set $n (call $len (local.get $rows)))
+    (call $values (local.get $rows) (i32.const 256))
+    (call $get (i32.load (i32.const 708)) (i32.load (i32.const 256)) (i32.load (i32.const 260))
+      (i32.load (i32.const 264)) (i32.load (i32.const 268)) (i32.load (i32.const 272))
+      (i32.load (i32.const 276)) (i32.const 288))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
+        (i32.store (i32.add (i32.const 131072) (i32.shl (local.get $i) (i32.const 2)))
+          (local.get $i))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br $next)))
+    (call $emit (local.get $out) (i32.const 0) (i32.const 131072) (local.get $n)
+      (i32.load (i32.const 256)) (i32.load (i32.const 260)) (i32.load (i32.const 264))
+      (i32.load (i32.const 268)) (i32.load (i32.const 272)) (i32.load (i32.const 276))
+      (i32.load (i32.const 288)) (i32.load (i32.const 292)) (i32.load (i32.const 296))
+      (i32.load (i32.const 300)) (i32.load (i32.const 304)) (i32.load (i32.const 308)))
     (call $batch_drop (local.get $rows))
     (call $outbox_drop (local.get $out))
     (i32.const 0)))"#;
