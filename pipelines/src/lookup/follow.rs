@@ -223,8 +223,10 @@ impl Shared {
             return;
         };
         tracing::warn!(topic = self.name, why, "lookup table given up");
+        // in this order, so that nobody takes an empty table for a whole one
         self.update(|state| state.given_up = Some(why));
         self.table.clear();
+        self.changed.send_modify(|version| *version += 1);
     }
 
     async fn follow_one(self: Arc<Shared>, index: u32) -> Result<Infallible, String> {

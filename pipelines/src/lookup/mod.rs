@@ -92,15 +92,18 @@ impl Lookup {
         self.check()
     }
 
-    /// Whether the table can be used.
+    /// Why the table cannot be used, if it cannot.
+    fn trouble(&self) -> Option<String> {
+        let large = || self.table.table.bytes() > self.bytes_max;
+        let too_large = || large().then(|| self.table.too_large(self.bytes_max));
+        self.table.given_up().or_else(too_large)
+    }
+
     fn check(&self) -> Result<(), String> {
-        let bytes = self.table.table.bytes();
-        match self.table.given_up() {
-            Some(why) => Err(why),
-            None if bytes > self.bytes_max => Err(self.table.too_large(self.bytes_max)),
+        match self.trouble() {
+            Some(why) => Err(format!("lookup table `{}`: {why}", self.name)),
             None => Ok(()),
         }
-        .map_err(|why| format!("lookup table `{}`: {why}", self.name))
     }
 
     pub fn status(&self, node: &str, log: &dyn TopicLog) -> LookupStatus {
@@ -115,7 +118,7 @@ impl Lookup {
             read,
             end,
             without_key: self.table.without_key(),
-            fault: self.check().err().or_else(|| self.table.fault()),
+            fault: self.trouble().or_else(|| self.table.fault()),
         }
     }
 }
@@ -132,8 +135,6 @@ pub(crate) fn pin<'a>(
     for (number, lookups) in nodes.enumerate() {
         let mut view = Vec::with_capacity(lookups.len());
         for lookup in lookups {
-            let usable = lookup.check();
-            usable.map_err(|why| (number, OperatorError::Lookup(why)))?;
             let table = &lookup.table.table;
             let known = pinned.iter().find(|known| known.is_of(table)).cloned();
             let moment = known.unwrap_or_else(|| {
@@ -141,6 +142,9 @@ pub(crate) fn pin<'a>(
                 pinned.push(moment.clone());
                 moment
             });
+            // in this order: one that was given up is emptied afterwards
+            let usable = lookup.check();
+            usable.map_err(|why| (number, OperatorError::Lookup(why)))?;
             view.push(moment);
         }
         views.push((!view.is_empty()).then(|| view.into()));
