@@ -585,33 +585,33 @@ fn lookups_are_topics_under_names() {
     check("{ a: hours }", "");
     check(
         "{ a: { topic: raw, limit: 5GiB } }",
-        "p.yaml:16:118: error: `limit` of lookup `a` is at most 4GiB",
+        "p.yaml:16:124: error: `limit` of lookup `a` is at most 4GiB",
     );
     check(
         "{ a: { topc: raw } }",
-        "p.yaml:16:98: error: lookup `a` needs the key `topic`\n\
-         p.yaml:16:103: error: unknown key `topc` in lookup `a` (did you mean `topic`?)",
+        "p.yaml:16:100: error: lookup `a` needs the key `topic`\n\
+         p.yaml:16:105: error: unknown key `topc` in lookup `a` (did you mean `topic`?)",
     );
     check(
         "{ a b: raw }",
-        "p.yaml:16:98: error: table name `a b` is not 1 to 100 letters, digits, `-` and `_`",
+        "p.yaml:16:100: error: table name `a b` is not 1 to 100 letters, digits, `-` and `_`",
     );
     check(
         "[raw]",
-        "p.yaml:16:96: error: `lookups` of wasm `tidy` is a mapping, not a list",
+        "p.yaml:16:98: error: `lookups` of wasm `tidy` is a mapping, not a list",
     );
     check(
         "{ a: 3 }",
-        "p.yaml:16:101: error: lookup `a` (a topic) is text (quote it), not the number 3",
+        "p.yaml:16:103: error: lookup `a` (a topic) is text (quote it), not the number 3",
     );
     let catalog = Catalog::default();
     assert_eq!(
         diagnostics(&with("{ a: huors }"), Some(&catalog)).trim(),
-        "p.yaml:16:101: error: no topic `huors` (did you mean `hours`?)"
+        "p.yaml:16:103: error: no topic `huors` (did you mean `hours`?)"
     );
     check_with(
         "params: {}",
         "lookup: { a: raw }",
-        "p.yaml:16:87: error: unknown key `lookup` in wasm `tidy` (did you mean `lookups`?)",
+        "p.yaml:16:89: error: unknown key `lookup` in wasm `tidy` (did you mean `lookups`?)",
     );
 }
