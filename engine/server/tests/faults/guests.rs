@@ -1,7 +1,7 @@
 //! Modules as text, so that evil can be spelled out. Each forwards all rows, but does its evil
 //! when the values of a batch hold a `!`.
 //!
-//! Called by: `modules`.
+//! Called by: `modules`, `lookup`.
 
 /// What a module built with the SDK carries: its world.
 const COMPONENT_TYPE: &[u8] = include_bytes!("../../../../sdk-guest/component-type.bin");
@@ -79,6 +79,15 @@ const DESCRIBE: &str = r#"{"name":"tame","version":"1.2.3","ports":["out"],
   "params":{"type":"object","properties":{"limit":{"type":"integer"}},"additionalProperties":false}}"#;
 
 /// Appends a custom section.
+/// Looks the values of its rows up in the table `users`.
+pub fn looks_up() -> Vec<u8> {
+    let text = include_str!("../../../../pipelines/src/tests/support/lookup.wat");
+    let text = text.replace("VERSION", wasm::world::VERSION);
+    let mut bytes = wat::parse_str(text).unwrap();
+    custom(&mut bytes, "component-type", COMPONENT_TYPE);
+    bytes
+}
+
 fn custom(bytes: &mut Vec<u8>, name: &str, section: &[u8]) {
     bytes.push(0);
     leb(bytes, 1 + name.len() + section.len());

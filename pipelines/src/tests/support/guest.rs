@@ -69,7 +69,7 @@ pub(crate) fn columns_counting(name: &str) -> Vec<u8> {
 /// A guest that looks its rows' values up in the table `users`: the row becomes the key, what was found
 /// the value.
 pub(crate) fn looks_up() -> Vec<u8> {
-    encode(LOOKUP)
+    encode(&include_str!("lookup.wat").replace("VERSION", wasm::world::VERSION))
 }
 
 fn encode_columns(wat: &str) -> Vec<u8> {
@@ -231,54 +231,6 @@ const COLUMNS: &str = r#"(module
       (i32.load (i32.const 276)) (i32.load (i32.const 280)) (i32.load (i32.const 284))
       (i32.load (i32.const 288)) (i32.load (i32.const 292)))
     (call $forward (local.get $out) (i32.const 1) (i32.const 131072) (local.get $n))
-    (call $batch_drop (local.get $rows))
-    (call $outbox_drop (local.get $out))
-    (i32.const 0)))"#;
-
-const LOOKUP: &str = r#"(module
-  (import "rustmq:etl/data@0.1.3" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.3" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.3" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.3" "[method]batch.len" (func $len (param i32) (result i32)))
-  (import "rustmq:etl/data@0.1.3" "[method]batch.values" (func $values (param i32 i32)))
-  (import "rustmq:etl/data@0.1.3" "[method]outbox.emit"
-    (func $emit (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/lookup@0.1.3" "table" (func $table (param i32 i32 i32)))
-  (import "rustmq:etl/lookup@0.1.3" "get" (func $get (param i32 i32 i32 i32 i32 i32 i32 i32)))
-  (memory (export "memory") 3)
-  (data (i32.const 600) "users")
-  (global $heap (mut i32) (i32.const 4096))
-  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
-    (local $at i32)
-    (local.set $at (i32.and
-      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
-      (i32.sub (i32.const 0) (local.get $align))))
-    (global.set $heap (i32.add (local.get $at) (local.get $size)))
-    (local.get $at))
-  (func (export "rustmq:etl/module@0.1.3#open") (param $context i32) (result i32)
-    (call $table (i32.const 600) (i32.const 5) (i32.const 704))
-    (call $context_drop (local.get $context))
-    (select (i32.const 704) (i32.const 0) (i32.load8_u (i32.const 704))))
-  (func (export "rustmq:etl/module@0.1.3#process") (param $rows i32) (param $out i32) (result i32)
-    (local $i i32) (local $n i32)
-    (global.set $heap (i32.const 4096))
-    (local.set $n (call $len (local.get $rows)))
-    (call $values (local.get $rows) (i32.const 256))
-    (call $get (i32.load (i32.const 708)) (i32.load (i32.const 256)) (i32.load (i32.const 260))
-      (i32.load (i32.const 264)) (i32.load (i32.const 268)) (i32.load (i32.const 272))
-      (i32.load (i32.const 276)) (i32.const 288))
-    (block $done
-      (loop $next
-        (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
-        (i32.store (i32.add (i32.const 131072) (i32.shl (local.get $i) (i32.const 2)))
-          (local.get $i))
-        (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (br $next)))
-    (call $emit (local.get $out) (i32.const 0) (i32.const 131072) (local.get $n)
-      (i32.load (i32.const 256)) (i32.load (i32.const 260)) (i32.load (i32.const 264))
-      (i32.load (i32.const 268)) (i32.load (i32.const 272)) (i32.load (i32.const 276))
-      (i32.load (i32.const 288)) (i32.load (i32.const 292)) (i32.load (i32.const 296))
-      (i32.load (i32.const 300)) (i32.load (i32.const 304)) (i32.load (i32.const 308)))
     (call $batch_drop (local.get $rows))
     (call $outbox_drop (local.get $out))
     (i32.const 0)))"#;
