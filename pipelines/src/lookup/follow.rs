@@ -192,9 +192,12 @@ impl Shared {
     }
 
     fn too_large(&self, bytes_max: usize) -> String {
-        let bytes = bytes_max >> 10;
+        let limit = match bytes_max >> 20 {
+            0 => format!("{} KiB", bytes_max >> 10),
+            mebibytes => format!("{mebibytes} MiB"),
+        };
         format!(
-            "the newest values of topic `{}` take more than {bytes} KiB: raise its `limit`, or keep \
+            "the newest values of topic `{}` take more than {limit}: raise its `limit`, or keep \
              less in the topic",
             self.name
         )

@@ -360,29 +360,29 @@ fn looped(
     match shape {
         Shape::Map if is_option => {
             let body = row(
-                quote!(if let Some(output) = #call { place.put(output)?; } Ok(())),
+                quote!(if let Some(output) = #call { __place.put(output)?; } Ok(())),
                 unit,
             );
             (
                 Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-                quote!(emit(&make, rows, out, |row, place| { #body })),
+                quote!(emit(&make, rows, out, |row, __place| { #body })),
             )
         }
         Shape::Map => {
-            let body = row(quote!(place.put(#call)), unit);
+            let body = row(quote!(__place.put(#call)), unit);
             (
                 Some(make(typed)),
-                quote!(emit(&make, rows, out, |row, place| { #body })),
+                quote!(emit(&make, rows, out, |row, __place| { #body })),
             )
         }
         Shape::FlatMap => {
             let body = row(
-                quote!(for output in #call { place.put(output)?; } Ok(())),
+                quote!(for output in #call { __place.put(output)?; } Ok(())),
                 unit,
             );
             (
                 Some(make(quote!(::rustmq::rt::first(#typed)))),
-                quote!(emit(&make, rows, out, |row, place| { #body })),
+                quote!(emit(&make, rows, out, |row, __place| { #body })),
             )
         }
         Shape::Filter => {
