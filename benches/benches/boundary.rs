@@ -1,7 +1,8 @@
 //! What a record costs that crosses into a WebAssembly module and back, beside native Rust.
 //!
 //! `forward-N`: the guest passes all N row numbers on. `filter-N`: it reads every value and passes
-//! half of them on. `copy-N`: it reads keys and values and emits copies. `json-N`: it reads JSON
+//! half of them on. `copy-N`: it reads keys and values and emits copies. `lookup-N`: it looks every key up
+//! in a table of 4,000 with one call and emits what it found; the baseline asks a `HashMap`. `json-N`: it reads JSON
 //! into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`. `columns-N`: it
 //! reads three columns of numbers and makes one, through the same attribute and `derive(Row)`; that
 //! the host decodes columns from JSON and encodes them again is not counted. `stage-N`: the same with
@@ -15,6 +16,7 @@
 //! columns in and out; building an output batch from them is not.
 //! Baseline: the same work on the same Arrow columns in this process.
 
+use std::collections::HashMap;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
@@ -23,7 +25,7 @@ use std::time::Instant;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::{Float64Type, Int64Type};
-use arrow::array::{Array, ArrayRef, BinaryArray, Float64Array, Int64Array};
+use arrow::array::{Array, ArrayRef, BinaryArray, BinaryBuilder, Float64Array, Int64Array};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::record_batch::RecordBatch;
 use benches::rig::{self, Result};
@@ -34,13 +36,18 @@ use model::rows::{Rows, RowsBuilder};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use tokio::runtime::Runtime;
-use wasm::{Edge, Emission, Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext};
+use wasm::{
+    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Limits, Lookups, Module, OpenContext,
+    Table,
+};
 
 #[path = "../../tests/guests/boundary-json/src/row.rs"]
 mod row;
 
 const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
-const KINDS: [&str; 6] = ["forward", "filter", "copy", "json", "columns", "stage"];
+const KINDS: [&str; 7] = [
+    "forward", "filter", "copy", "lookup", "json", "columns", "stage",
+];
 
 fn main() -> Result<()> {
     let (options, runtime) = rig::begin()?;
@@ -148,7 +155,7 @@ fn built(runtime: &Runtime, name: &str) -> Result<Vec<u8>> {
 
 fn open(module: &Module, kind: &str) -> Result<Guest> {
     match kind {
-        "forward" | "filter" | "copy" => open_for(module, kind),
+        "forward" | "filter" | "copy" | "lookup" => open_for(module, kind),
         _ => open_with(module, String::new()),
     }
 }
@@ -166,6 +173,7 @@ fn open_with(module: &Module, params: String) -> Result<Guest> {
             fields: Some(Arc::new(schema())),
         }],
         outputs: vec!["out".into()],
+        lookups: users(),
         ..OpenContext::default()
     };
     // the clock of a benchmark is the benchmark's
@@ -174,6 +182,30 @@ fn open_with(module: &Module, params: String) -> Result<Guest> {
         ..Limits::default()
     };
     Ok(module.open(&context, &limits)?)
+}
+
+const USERS: usize = 4000;
+
+/// Keys of the rows, and what they stand for.
+fn user(number: usize) -> (Vec<u8>, Vec<u8>) {
+    let key = format!("N{number:05}").into_bytes();
+    let value = format!(
+        r#"{{"tail":{number},"maker":"BOEING","seats":{}}}"#,
+        number % 400
+    );
+    (key, value.into_bytes())
+}
+
+/// The table that the guest looks into.
+fn users() -> Lookups {
+    let all: Vec<_> = (0..USERS).map(user).collect();
+    let table = Table::default();
+    let changes = all.iter().map(|(key, value)| (&key[..], Some(&value[..])));
+    // without a bound there is nothing to refuse
+    let _ = table.apply(changes, usize::MAX);
+    let lookups = Lookups::new(["users".to_owned()]);
+    lookups.lend(Some([Arc::new(table.pin())].into()));
+    lookups
 }
 
 fn rows(size: usize) -> Rows {
@@ -236,6 +268,7 @@ fn measure(
     let offsets: Vec<u64> = (0..rows.len() as u64).collect();
     let columns = numbers(rows.len())?;
     let mut guest = open()?;
+    let users: HashMap<Vec<u8>, Vec<u8>> = (0..USERS).map(user).collect();
     let mut ours = || -> Result<()> {
         // as a lane does, and a part of the cost
         if guest.is_swollen() {
@@ -257,6 +290,7 @@ fn measure(
             "forward" => drop(black_box(forward(black_box(rows)))),
             "filter" => drop(black_box(filter(black_box(rows)))),
             "copy" => drop(black_box(copy(black_box(rows)))),
+            "lookup" => drop(black_box(look_up(black_box(rows), &users))),
             "columns" => drop(black_box(score(black_box(&columns))?)),
             _ => drop(black_box(json(black_box(rows))?)),
         }
@@ -396,6 +430,14 @@ fn copy(rows: &Rows) -> (Vec<u32>, BinaryArray, BinaryArray) {
         BinaryArray::new(offsets, data, column.nulls().cloned())
     };
     (forward(rows), copied(&rows.keys), copied(&rows.values))
+}
+
+fn look_up(rows: &Rows, users: &HashMap<Vec<u8>, Vec<u8>>) -> (Vec<u32>, BinaryArray, BinaryArray) {
+    let mut values = BinaryBuilder::with_capacity(rows.len(), 0);
+    for key in &rows.keys {
+        values.append_option(key.and_then(|key| users.get(key)));
+    }
+    (forward(rows), rows.keys.clone(), values.finish())
 }
 
 fn score(columns: &RecordBatch) -> Result<Float64Array> {

@@ -4,6 +4,7 @@
 //! - `graph`, `compile`, `lint` its meaning: order, fields of edges, expressions
 //! - `plan` what applying it would do: stages, fused nodes, reload class of each change
 //! - `operator` filter, map, route, wasm, sink over chunks of rows
+//! - `lookup` topics as tables in memory, for modules that look into them
 //! - `stage` one source and what is fused behind it: lanes, commits, dead letters
 //! - `canary` a new version of a module in the shadow of the one that runs
 //! - `prepare`, `runtime` starting, changing and removing pipelines; `status` what they do
@@ -18,6 +19,7 @@ pub mod error;
 pub mod graph;
 pub mod limits;
 pub mod lint;
+mod lookup;
 mod operator;
 pub mod plan;
 mod prepare;
@@ -37,5 +39,5 @@ pub use prepare::Prepared;
 pub use runtime::{Deps, Runtime};
 pub use spec::{Spec, Surroundings, freeze, json_schema, parse, parse_with};
 pub use stage::state::{state_prefix, state_topic};
-pub use status::{Handover, LaneState, LaneStatus, PipelineStatus, StateStatus};
+pub use status::{Handover, LaneState, LaneStatus, LookupStatus, PipelineStatus, StateStatus};
 pub use wasm::Metric;

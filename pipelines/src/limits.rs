@@ -42,6 +42,11 @@ pub const BREAKER_ROWS_MAX: u32 = 32;
 pub const PORT_BYTES_MAX: usize = i32::MAX as usize;
 /// Timers that fire in one call of a module.
 pub const TIMERS_PER_CALL_MAX: usize = 1_000;
+/// Most lookup tables of one node; what one may take in memory, where its node does not say, and at
+/// most.
+pub const LOOKUPS_MAX: usize = 32;
+pub const LOOKUP_BYTES: u64 = 256 << 20;
+pub const LOOKUP_BYTES_MAX: u64 = 4 << 30;
 /// Good rows that win back one of `BREAKER_ROWS_MAX`.
 pub const BREAKER_ROWS_PER_CREDIT: u32 = 100;
 /// First and longest wait after a log error that says "try again", in milliseconds.

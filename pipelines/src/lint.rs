@@ -42,6 +42,7 @@ pub(crate) fn lint_partial(
     modules(spec, broken, &mut out);
     declared_topics(spec, catalog, &mut out);
     dead_letters(spec, &topics, &mut out);
+    lookups(spec, &topics, &mut out);
     topic_loops(&graph, &mut out);
     if broken.nodes.is_empty() {
         unused(&graph, broken, &mut out);
@@ -101,6 +102,15 @@ fn dead_letters(spec: &Spec, topics: &Topics<'_>, out: &mut Complaints<'_>) {
                 let advice = "use a topic of `raw` or `json`".to_owned();
                 out.error(topic.at, message, Some(advice));
             }
+        }
+    }
+}
+
+fn lookups(spec: &Spec, topics: &Topics<'_>, out: &mut Complaints<'_>) {
+    for (_, node) in spec.nodes.iter() {
+        let Node::Wasm(wasm) = node else { continue };
+        for (_, lookup) in wasm.lookups.iter() {
+            topics.check(&lookup.topic, out);
         }
     }
 }

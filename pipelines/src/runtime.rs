@@ -20,6 +20,7 @@ use wasm::{Metric, Metrics};
 use crate::canary::report::CanaryReport;
 use crate::canary::{Canary, Of, Slot, Until, candidate};
 use crate::error::{CanaryError, RemoveError, StartError};
+use crate::lookup::Tables;
 use crate::plan::{Kept, Previous, Reload, plan};
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
@@ -27,7 +28,7 @@ use crate::spec::types::{ModuleSource, Node, Start};
 use crate::stage::Stage;
 use crate::stage::build::{Parts, stages};
 use crate::stage::lane::{FORGOTTEN, Lane, Order, Shared};
-use crate::status::{LaneState, LaneStatus, Numbers, PipelineStatus};
+use crate::status::{LaneState, LaneStatus, LookupStatus, Numbers, PipelineStatus};
 
 /// What a runtime works with.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ struct Inner {
     handle: tokio::runtime::Handle,
     running: Mutex<BTreeMap<String, Running>>,
     changed: Arc<watch::Sender<u64>>,
+    /// What modules look into.
+    tables: Tables,
     /// Held while a pipeline is started or removed.
     gate: tokio::sync::Mutex<Gate>,
 }
@@ -75,6 +78,22 @@ impl Running {
             lane.shared.numbers.sum(&mut sums);
         }
         sums
+    }
+
+    /// The tables of the newest generation's nodes.
+    fn lookups(&self, log: &dyn TopicLog) -> Vec<LookupStatus> {
+        let stages = self.stages.values().filter_map(RunningStage::newest);
+        let mut all: Vec<LookupStatus> = Vec::new();
+        for stage in stages {
+            for node in &stage.nodes {
+                let tables = node.lookups.iter();
+                all.extend(tables.map(|lookup| lookup.status(&node.name, log)));
+            }
+        }
+        // a node behind two sources is part of two stages
+        all.sort_by(|a, b| (&a.node, &a.table).cmp(&(&b.node, &b.table)));
+        all.dedup_by(|a, b| (&a.node, &a.table) == (&b.node, &b.table));
+        all
     }
 
     /// The module of a node, if a canary of it could be promoted, and a stage that it is part of.
@@ -107,12 +126,7 @@ impl Running {
         if let Some(ModuleSource::Digest(_)) = source {
             return Err(CanaryError::Pinned { module });
         }
-        let runs = |lane: &RunningLane| match &*lane.orders.borrow() {
-            Order::Run(stage) => Some(stage.clone()),
-            Order::Stop => None,
-        };
-        let stages = self.stages.values();
-        let mut stages = stages.filter_map(|stage| stage.lanes.first().and_then(runs));
+        let mut stages = self.stages.values().filter_map(RunningStage::newest);
         let holds = |stage: &Arc<Stage>| stage.nodes.iter().any(|n| n.name == node);
         let stage = stages.find(holds).ok_or_else(no_node)?;
         let running = stage.modules.get(alias).copied();
@@ -143,8 +157,15 @@ struct RunningLane {
 impl Runtime {
     pub fn new(deps: Deps, handle: tokio::runtime::Handle) -> Runtime {
         let changed = Arc::new(watch::Sender::new(0));
+        let tables = Tables::new(
+            deps.log.clone(),
+            deps.host.clone(),
+            handle.clone(),
+            changed.clone(),
+        );
         let inner = Inner {
             deps,
+            tables,
             handle,
             running: Mutex::default(),
             changed,
@@ -230,6 +251,7 @@ impl Runtime {
             spec: &prepared.spec,
             compiled: &prepared.compiled,
             modules: &prepared.modules,
+            tables: &self.inner.tables,
             generation: prepared.record.generation,
         };
         let stages = stages(&parts, &catalog)?;
@@ -458,6 +480,7 @@ impl Runtime {
                     .flat_map(|s| s.lanes.iter().map(lane))
                     .collect(),
                 metrics: pipeline.metrics(),
+                lookups: pipeline.lookups(log.as_ref()),
                 canary: pipeline.canary.report(),
             })
             .collect()
@@ -536,6 +559,14 @@ impl Runtime {
 }
 
 impl RunningStage {
+    /// What its lanes run, or shall run.
+    fn newest(&self) -> Option<Arc<Stage>> {
+        match &*self.lanes.first()?.orders.borrow() {
+            Order::Run(stage) => Some(stage.clone()),
+            Order::Stop => None,
+        }
+    }
+
     /// Returns when every lane has ended.
     async fn stop(mut self) {
         for lane in &self.lanes {

@@ -24,6 +24,9 @@ pub struct PipelineStatus {
     /// took over.
     #[serde(default)]
     pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
+    /// The tables that its nodes look into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lookups: Vec<LookupStatus>,
     /// A new version in the shadow of one that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryReport>,
@@ -119,6 +122,26 @@ pub struct StateStatus {
     pub bytes: u64,
     /// Microseconds since the epoch, UTC; none before the first batch.
     pub watermark: Option<i64>,
+}
+
+/// A table of a node. All tables of a topic are one, which all lanes of this server share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupStatus {
+    pub node: String,
+    /// What the module calls it.
+    pub table: String,
+    pub topic: String,
+    pub entries: u64,
+    /// About what they take, and at most may.
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// Offsets read of those that the topic keeps, over its partitions.
+    pub read: u64,
+    pub end: u64,
+    /// Records that say nothing here.
+    pub without_key: u64,
+    /// What goes wrong, or went wrong last.
+    pub fault: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

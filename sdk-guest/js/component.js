@@ -1,9 +1,11 @@
 /** The component's exports: `rustmq module build` bundles this file with `module.js`. */
 
-import * as packed from 'rustmq:etl/packed@0.1.2';
-import * as telemetry from 'rustmq:etl/telemetry@0.1.2';
+import { table } from 'rustmq:etl/lookup@0.1.3';
+import * as packed from 'rustmq:etl/packed@0.1.3';
+import * as telemetry from 'rustmq:etl/telemetry@0.1.3';
 import theModule from 'rustmq-module';
 import { Batch, Outbox } from './batch.js';
+import { register as registerLookups } from './lookup.js';
 import { Failure, run } from './module.js';
 import { register } from './telemetry.js';
 
@@ -17,10 +19,21 @@ function guarded(work) {
   }
 }
 
+/** The number of a table; what the host says against it is a failure. */
+function known(name) {
+  try {
+    return table(name);
+  } catch (error) {
+    const { code, message } = error?.payload ?? error;
+    throw new Failure(code, message);
+  }
+}
+
 export const module = {
   open(ctx) {
     guarded(() => {
       register(telemetry);
+      registerLookups(packed, known);
       theModule.open(ctx.params(), ctx.outputs());
     });
   },

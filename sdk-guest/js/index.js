@@ -16,6 +16,7 @@
  * - `Reject` refuses a row, `Retry` asks for it again later; anything else that is thrown refuses the
  *   row with code `error`
  * - `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
+ * - `Lookup` is a table that the node declares: the newest value of every key of a topic
  * - `batch` is the level below: whole batches, columns
  * - `#rustmq/testing` runs a module natively, with neither broker nor WebAssembly
  *
@@ -23,6 +24,7 @@
  */
 
 export { Batch, Column, Meta, Outbox } from './batch.js';
+export { Lookup } from './lookup.js';
 export { Failure, batch, filter, flatMap, map, route } from './module.js';
 export { Record, Reject, Retry, TOMBSTONE } from './record.js';
 export { Counter, Histogram, log } from './telemetry.js';

@@ -12,6 +12,7 @@
 import { appendFileSync } from 'node:fs';
 
 import { Batch, Column, Outbox } from './batch.js';
+import { register as registerLookups } from './lookup.js';
 import { run as runBatch } from './module.js';
 import { asBytes } from './record.js';
 import { register } from './telemetry.js';
@@ -48,18 +49,25 @@ class Outcome {
 
 const decoder = new TextDecoder();
 
-/** Opens the module and gives it the rows as one batch. Throws what the module throws as a whole. */
-export function run(module, rows, { params, outputs = ['out'] } = {}) {
+/**
+ * Opens the module and gives it the rows as one batch. Throws what the module throws as a whole.
+ *
+ * `lookups` are the tables that the node declares: `{ users: { ann: { city: 'Ghent' } } }`, or a `Map` for
+ * keys that are bytes. Values that are neither text nor bytes are written as JSON.
+ */
+export function run(module, rows, { params, outputs = ['out'], lookups = {} } = {}) {
   const given = rows.map((row) => (row instanceof Row ? row : new Row(row)));
   const text = params === undefined ? '' : JSON.stringify(params);
   const sink = new Sink();
   register(sink);
+  const tables = new Tables(lookups);
+  registerLookups(tables, (name) => tables.table(name));
   module.open(text, outputs);
   const host = new Host(given);
   runBatch(module, new Batch(host, host), new Outbox(host, host));
   const outcome = host.settle(outputs);
   Object.assign(outcome, { log: sink.lines, counters: sink.counters, histograms: sink.histograms });
-  record(module, text, outputs, given, outcome);
+  record(module, text, outputs, given, outcome, tables);
   return outcome;
 }
 
@@ -114,6 +122,39 @@ class Sink {
 
   observe(id, values) {
     (this.histograms[this.#names[id]] ??= []).push(...values);
+  }
+}
+
+/** Stands for the host's lookup tables. */
+class Tables {
+  #names;
+  #entries;
+
+  constructor(tables) {
+    this.#names = Object.keys(tables);
+    const pairs = (table) => (table instanceof Map ? [...table] : Object.entries(table));
+    const entry = ([key, value]) => [asBytes(key), new Row(value).value];
+    this.#entries = Object.values(tables).map((table) => pairs(table).map(entry));
+  }
+
+  table(name) {
+    // tests may load several modules: only one that asks for a table needs it
+    const number = this.#names.indexOf(name);
+    return number >= 0 ? number : null;
+  }
+
+  lookup(number, keys) {
+    const wanted = Column.unpack(keys);
+    const same = (a, b) => Buffer.compare(a, b) === 0;
+    const find = (key) => this.#entries[number].findLast(([known]) => same(known, key))?.[1] ?? null;
+    const found = Array.from({ length: wanted.length }, (_, i) => wanted.get(i));
+    return Column.of(found.map((key) => (key === null ? null : find(key)))).pack();
+  }
+
+  /** For a case. */
+  shown() {
+    const pairs = (entries) => entries.map((pair) => pair.map(bytesShown));
+    return Object.fromEntries(this.#names.map((name, i) => [name, pairs(this.#entries[i])]));
   }
 }
 
@@ -220,7 +261,7 @@ class Host {
 }
 
 /** A case for `rustmq module test`, which says where it wants them. */
-function record(module, params, outputs, rows, outcome) {
+function record(module, params, outputs, rows, outcome, tables) {
   const path = process.env.RUSTMQ_CASES;
   if (!path) return;
   const shown = ({ key, value, eventTime, headers, ...rest }) => ({
@@ -230,7 +271,7 @@ function record(module, params, outputs, rows, outcome) {
     event_time: Number(eventTime),
     headers: [...headers].map(([name, header]) => [name, bytesShown(header)]),
   });
-  const given = { params, outputs, rows: rows.map(shown) };
+  const given = { params, outputs, lookups: tables.shown(), rows: rows.map(shown) };
   const { rejects, retries } = outcome;
   const line = { ...given, out: outcome.rows.map(shown), rejects, retries };
   if (process.env.RUSTMQ_BENCH && rows.length > 0) line.native_ns = nanosecondsPerRow(module, rows);

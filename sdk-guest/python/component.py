@@ -9,8 +9,8 @@ import sys
 import module
 import rustmq
 from componentize_py_types import Err
-from rustmq import _module, _telemetry
-from wit_world.imports import packed, telemetry
+from rustmq import _lookup, _module, _telemetry
+from wit_world.imports import lookup, packed, telemetry
 from wit_world.imports import types
 
 _the_module = _module.find(vars(module))
@@ -57,6 +57,7 @@ class Module:
         def work():
             builtins.__import__ = _loaded
             _telemetry.register(_sink)
+            _lookup.register(packed, lookup.table)
             _the_module.open(ctx.params(), ctx.outputs())
         _guarded(work)
 

@@ -7,6 +7,7 @@
 use std::cell::OnceCell;
 
 use crate::column::Column;
+use crate::lookup::Lookup;
 use crate::record::Failure;
 use crate::sys;
 use crate::typed::{Bools, Field, Floats, Ints};
@@ -61,6 +62,11 @@ impl Context {
     /// Says which fields `process` sets as columns on an output, once an output.
     pub fn declare(&self, port: u16, fields: &[Field]) -> Result<(), Failure> {
         self.0.declare(port, fields)
+    }
+
+    /// The table that the node's `lookups` call so.
+    pub fn lookup(&self, name: &str) -> Result<Lookup, Failure> {
+        self.0.lookup(name).map(Lookup)
     }
 
     /// The input partition of this lane.

@@ -56,6 +56,8 @@
 //!   shows them
 //! - a further parameter `&mut` [`State`] makes a function one that keeps something from batch to
 //!   batch, by key; [`Stateful`] is the level below, with timers
+//! - a further parameter `users: &` [`Lookup`] is the table `users` that the node declares: the newest value
+//!   of every key of a topic
 //! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
 //! - [`testing`] runs a module natively, with neither broker nor WebAssembly
 //!
@@ -65,6 +67,7 @@
 mod batch;
 mod column;
 pub mod describe;
+mod lookup;
 mod outbox;
 mod record;
 #[doc(hidden)]
@@ -90,6 +93,7 @@ pub mod testing;
 pub use batch::{Batch, Context, Meta};
 pub use column::Column;
 pub use describe::Params;
+pub use lookup::Lookup;
 pub use outbox::Outbox;
 pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
 pub use row::{Cell, FromColumns, ToColumns};
@@ -128,7 +132,7 @@ macro_rules! export {
             static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.2:transform")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.3:granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
@@ -146,11 +150,11 @@ macro_rules! export_stateful {
             static SLOT: $crate::rt::Slot<$crate::Keeping<$module>> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.2:stateful")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.3:stateful-granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::STATEFUL_TYPE.len()] =
                 *$crate::rt::STATEFUL_TYPE;
 
-            #[unsafe(export_name = "rustmq:etl/timed@0.1.2#on-timers")]
+            #[unsafe(export_name = "rustmq:etl/timed@0.1.3#on-timers")]
             extern "C" fn on_timers(fired: u32, out: u32) -> *const u8 {
                 SLOT.on_timers(fired, out)
             }
@@ -165,12 +169,12 @@ macro_rules! export_stateful {
 #[macro_export]
 macro_rules! exports {
     ($module:ty) => {
-        #[unsafe(export_name = "rustmq:etl/module@0.1.2#open")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.3#open")]
         extern "C" fn open(context: u32) -> *const u8 {
             SLOT.open(context)
         }
 
-        #[unsafe(export_name = "rustmq:etl/module@0.1.2#process")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.3#process")]
         extern "C" fn process(rows: u32, out: u32) -> *const u8 {
             SLOT.process(rows, out)
         }

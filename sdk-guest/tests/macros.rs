@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustmq::describe::Description;
 use rustmq::testing::{Harness, Outcome, Row, run};
-use rustmq::{Meta, Port, Raw, Record, Reject, Tombstone};
+use rustmq::{Lookup, Meta, Port, Raw, Record, Reject, Tombstone};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -322,5 +322,31 @@ fn a_retry_ends_the_batch_there() {
     check(
         &run::<forget>(["a", "later", "b"]),
         "0 out (none) @0\n1 retry busy: later",
+    );
+}
+
+#[rustmq::filter]
+fn known(name: &str, people: &Lookup, r#type: &Lookup) -> Result<bool, Reject> {
+    let kind: Option<String> = r#type.get("kind")?;
+    Ok(people.get_bytes(name).is_some() && kind.as_deref() == Some("person"))
+}
+
+#[test]
+fn parameters_are_tables_of_their_names() {
+    let node = || Harness::new().lookup("people", [("ann", "1"), ("bob", "")]);
+    let with = |kind: &str| node().lookup("type", [("kind", kind)]);
+    let texts = |harness: Harness| harness.run::<known>(["ann", "eve", "bob"]).texts("out");
+    assert_eq!(texts(with("\"person\"")), ["ann", "bob"]);
+    assert!(texts(with("\"thing\"")).is_empty());
+    let refused = with("{").run::<known>(["ann"]).rejects.remove(0);
+    assert_eq!(refused.code, "lookup");
+    assert!(
+        refused.message.starts_with("what was found does not fit"),
+        "{refused:?}"
+    );
+    let failure = node().open::<known>().err().expect("a table is missing");
+    assert_eq!(
+        failure.message,
+        "the test gives no table `type`, but people"
     );
 }

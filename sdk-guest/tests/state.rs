@@ -5,8 +5,8 @@ extern crate rustmq_sdk as rustmq;
 
 use std::time::Duration;
 
-use rustmq::testing::{Lane, Row};
-use rustmq::{Batch, Column, Context, Failure, Module, Outbox, Reject, State, Stateful};
+use rustmq::testing::{Harness, Lane, Row};
+use rustmq::{Batch, Column, Context, Failure, Lookup, Module, Outbox, Reject, State, Stateful};
 
 mod total {
     use super::*;
@@ -158,4 +158,29 @@ fn entries_are_scanned_by_prefix() {
         }
     }
     Lane::<Scans>::new().run(["x"]);
+}
+
+mod spent {
+    use super::*;
+
+    /// What was spent at the prices of its time.
+    #[rustmq::map]
+    pub fn spent(item: &str, prices: &Lookup, state: &mut State) -> Result<i64, Reject> {
+        let price: i64 = prices.get(item)?.unwrap_or_default();
+        let spent = price + state.get::<i64>("spent")?.unwrap_or_default();
+        state.put("spent", &spent)?;
+        Ok(spent)
+    }
+}
+
+#[test]
+fn a_table_may_change_between_batches() {
+    let node = Harness::new().lookup("prices", [("tea", "3")]);
+    let mut lane = Lane::<spent::spent>::of(node);
+    assert_eq!(
+        lane.run(["tea", "milk", "tea"]).texts("out"),
+        ["3", "3", "6"]
+    );
+    lane.lookup("prices", [("tea", "4"), ("milk", "1")]);
+    assert_eq!(lane.run(["tea", "milk"]).texts("out"), ["10", "11"]);
 }

@@ -112,6 +112,9 @@ pub(crate) struct PackedColumnIn {
 
 /// A column of byte strings that a guest hands over.
 pub(crate) trait GuestColumn {
+    /// Rows that it says it has.
+    fn rows(&self) -> usize;
+
     /// Bytes the host will hold for it.
     fn bytes(&self) -> usize;
 
@@ -145,14 +148,11 @@ pub(crate) trait GuestColumn {
     }
 }
 
-impl ColumnIn {
-    /// Rows that it says it has.
-    pub(crate) fn rows(&self) -> usize {
+impl GuestColumn for ColumnIn {
+    fn rows(&self) -> usize {
         self.offsets.len().saturating_sub(1)
     }
-}
 
-impl GuestColumn for ColumnIn {
     fn bytes(&self) -> usize {
         self.offsets.len() * 4 + self.data.len() + self.validity.len()
     }
@@ -170,6 +170,10 @@ impl GuestColumn for ColumnIn {
 }
 
 impl GuestColumn for PackedColumnIn {
+    fn rows(&self) -> usize {
+        (self.offsets.len() / 4).saturating_sub(1)
+    }
+
     fn bytes(&self) -> usize {
         self.offsets.len() + self.data.len() + self.validity.len()
     }

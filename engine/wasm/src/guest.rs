@@ -29,6 +29,7 @@ use crate::limits::{
     CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX,
 };
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
+use crate::lookup::Lookups;
 use crate::outbox::{Outbox, Outcome, cut};
 use crate::state::Keyed;
 use crate::telemetry::{Labels, Metrics, Telemetry};
@@ -47,6 +48,8 @@ pub struct OpenContext {
     pub labels: Labels,
     /// Where its numbers are kept, from one instance to the next.
     pub metrics: Metrics,
+    /// The tables that it may look into.
+    pub lookups: Lookups,
 }
 
 /// An input or output: its name, and the fields of its rows where there is a schema.

@@ -24,6 +24,7 @@ use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
 use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
+use crate::lookup::Table;
 use crate::sign::Trust;
 
 /// Modules that are kept loaded, newest first.
@@ -125,7 +126,7 @@ impl Host {
         Host { shared }
     }
 
-    /// Linear memory of all live modules, in bytes.
+    /// Linear memory, state and lookup tables of all live modules, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.shared.memory.bytes()
     }
@@ -133,6 +134,11 @@ impl Host {
     /// Most that they may take before no new one is opened, in bytes.
     pub fn memory_bytes_max(&self) -> usize {
         self.shared.memory.bytes_max()
+    }
+
+    /// A lookup table, empty. It counts as memory of the modules.
+    pub fn table(&self) -> Table {
+        Table::counted(&self.shared.memory)
     }
 
     /// What a file is, what it imports and exports, and what it would need granted.

@@ -8,7 +8,8 @@
 //! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
 //! - `link` the functions of `wit/`, one file an interface; `list`, `column`, `number` how columns
 //!   cross; `fields` which of them; `outbox` what a call emits, validated;
-//!   `telemetry` what it tells; `state` what it keeps
+//!   `telemetry` what it tells; `state` what it keeps; `lookup` the tables it looks into; [`http`] what it
+//!   asks of others
 //!
 //! Called by: pipelines (lanes), server (`module inspect`, `module build`), benches.
 //! Invariants: nothing is granted by default; a guest's values are never trusted; what a call
@@ -25,9 +26,11 @@ mod error;
 mod fields;
 mod guest;
 mod host;
+pub mod http;
 mod limits;
 mod link;
 mod list;
+mod lookup;
 mod number;
 mod outbox;
 mod section;
@@ -42,6 +45,7 @@ pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
 pub use guest::{Edge, Entry, Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
 pub use limits::{COMPILE_CPU_S, COMPILE_MEMORY_BYTES, Limits};
+pub use lookup::{Lookups, Pinned, Reading, Table, TableFull, View};
 pub use outbox::{Emission, Outcome, Rejection, Retry};
 pub use sign::{PublicKey, SigningKey, Trust};
 pub use state::{Keyed, StateError, Timer};

@@ -55,6 +55,12 @@ pub const STATE_READ_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of keys and values that one call changes: with its outputs they are one entry of the log.
 pub const STATE_CHANGED_BYTES_MAX: usize = 64 << 20;
 
+/// What an entry of a lookup table costs beside its bytes; keys of one call that asks for them, and
+/// bytes of their values.
+pub const LOOKUP_ENTRY_BYTES: usize = 96;
+pub const LOOKUP_KEYS_MAX: usize = 100_000;
+pub const LOOKUP_READ_BYTES_MAX: usize = 64 << 20;
+
 /// Stack of a guest, in bytes; the same for all.
 pub const STACK_BYTES: usize = 512 << 10;
 /// Bytes that may cross the boundary in one call, for each byte it may emit.
@@ -170,7 +176,7 @@ impl Limits {
     }
 }
 
-/// Linear memory and state of all live modules of a host.
+/// Linear memory, state and lookup tables of all live modules of a host.
 #[derive(Debug)]
 pub(crate) struct MemoryInUse {
     bytes_max: usize,
@@ -203,6 +209,32 @@ impl MemoryInUse {
     pub(crate) fn full(&self) -> Option<(usize, usize)> {
         let bytes = self.bytes();
         (bytes >= self.bytes_max).then_some((bytes, self.bytes_max))
+    }
+}
+
+/// Bytes that are held outside of linear memory, as part of the memory of all modules.
+#[derive(Debug)]
+pub(crate) struct Account {
+    all: Arc<MemoryInUse>,
+    bytes: usize,
+}
+
+impl Account {
+    pub(crate) fn new(all: &Arc<MemoryInUse>) -> Account {
+        let all = Arc::clone(all);
+        Account { all, bytes: 0 }
+    }
+
+    pub(crate) fn set(&mut self, bytes: usize) {
+        self.all.add(bytes);
+        self.all.sub(self.bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.all.sub(self.bytes);
     }
 }
 

@@ -16,7 +16,7 @@ use wasmtime::{Error, Result};
 
 use crate::error::Fault;
 use crate::limits::{
-    Limits, MemoryInUse, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX,
+    Account, Limits, MemoryInUse, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX,
     STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
 };
 
@@ -65,27 +65,6 @@ impl Sums {
     }
 }
 
-/// What is held, as part of the memory of all modules.
-#[derive(Debug)]
-struct Account {
-    all: Arc<MemoryInUse>,
-    bytes: usize,
-}
-
-impl Account {
-    fn set(&mut self, bytes: usize) {
-        self.all.add(bytes);
-        self.all.sub(self.bytes);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.all.sub(self.bytes);
-    }
-}
-
 /// See the head of this file. `Default` is what stands in while a call has it.
 #[derive(Debug, Default)]
 pub struct Keyed {
@@ -126,12 +105,8 @@ impl Keyed {
 
     /// The same, counted as memory of the modules.
     pub(crate) fn counted(self, all: &Arc<MemoryInUse>) -> Keyed {
-        let account = Account {
-            all: Arc::clone(all),
-            bytes: 0,
-        };
         Keyed {
-            account: Some(account),
+            account: Some(Account::new(all)),
             ..self
         }
     }

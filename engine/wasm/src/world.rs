@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use wit_parser::{Resolve, SourceMap, WorldId};
 
 /// The files of `wit/`, name and text.
-pub const FILES: [(&str, &str); 10] = [
+pub const FILES: [(&str, &str); 12] = [
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("data.wit", include_str!("../../../wit/data.wit")),
     ("columns.wit", include_str!("../../../wit/columns.wit")),
@@ -20,25 +20,29 @@ pub const FILES: [(&str, &str); 10] = [
     ("state.wit", include_str!("../../../wit/state.wit")),
     ("timers.wit", include_str!("../../../wit/timers.wit")),
     ("timed.wit", include_str!("../../../wit/timed.wit")),
+    ("lookup.wit", include_str!("../../../wit/lookup.wit")),
+    ("http.wit", include_str!("../../../wit/http.wit")),
     ("world.wit", include_str!("../../../wit/world.wit")),
 ];
 
 /// The package's name, without a version.
 pub(crate) const PACKAGE: &str = "rustmq:etl";
 /// Version of the package this host offers. Guests of the same 0.minor are linked.
-pub const VERSION: &str = "0.1.2";
-pub const WORLD: &str = "rustmq:etl/transform@0.1.2";
-pub(crate) const DATA: &str = "rustmq:etl/data@0.1.2";
-pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.2";
-pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.2";
-pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.2";
-pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.2";
+pub const VERSION: &str = "0.1.3";
+pub const WORLD: &str = "rustmq:etl/transform@0.1.3";
+pub(crate) const DATA: &str = "rustmq:etl/data@0.1.3";
+pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.3";
+pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.3";
+pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.3";
+pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.3";
 /// The world of modules that keep state.
-pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.2";
-pub(crate) const STATE: &str = "rustmq:etl/state@0.1.2";
-pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.2";
-pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.2";
-pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.2";
+pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.3";
+pub(crate) const STATE: &str = "rustmq:etl/state@0.1.3";
+pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.3";
+pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.3";
+pub(crate) const LOOKUP: &str = "rustmq:etl/lookup@0.1.3";
+pub(crate) const HTTP: &str = "rustmq:etl/http@0.1.3";
+pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.3";
 
 /// Parses the embedded package and selects the world `transform`.
 pub fn resolve() -> Result<(Resolve, WorldId), String> {
@@ -88,14 +92,15 @@ fn names(resolve: &Resolve) -> Offered {
     offered
 }
 
-/// The custom section that a core module built by the SDK carries: world `transform`, encoded.
+/// The custom section that a core module built by the SDK carries: world `granted`, encoded. What the
+/// module does not call is not imported.
 pub fn component_type_section() -> Result<Vec<u8>, String> {
-    encoded(resolve()?)
+    encoded(resolve_world("granted")?)
 }
 
-/// The same of a module that keeps state: world `stateful`.
+/// The same of a module that keeps state: world `stateful-granted`.
 pub fn stateful_type_section() -> Result<Vec<u8>, String> {
-    encoded(resolve_world("stateful")?)
+    encoded(resolve_world("stateful-granted")?)
 }
 
 fn encoded((resolve, world): (Resolve, WorldId)) -> Result<Vec<u8>, String> {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use model::ids::{Digest, Offset};
 use tokio::sync::watch;
-use wasm::Module;
+use wasm::{Module, View};
 
 use crate::limits::{CANARY_QUEUE_BATCHES_MAX, CANARY_QUEUE_BYTES_MAX};
 use crate::operator::{Chunk, Reject};
@@ -60,6 +60,8 @@ pub(crate) struct Sample {
     pub took: Duration,
     /// Of the lane's batch.
     pub offsets: Vec<Offset>,
+    /// What the running version saw of the node's tables.
+    pub view: Option<View>,
 }
 
 impl Sample {

@@ -117,7 +117,10 @@ impl Shadow {
             lane: sample.lane,
             offsets: &sample.offsets,
         };
+        // it sees what the running version saw
+        warm.lend(sample.view.take());
         let made = asked.answer(&program, &mut warm, &inputs).map_err(fault)?;
+        warm.lend(None);
         self.lanes.insert(key, (program, warm));
         let Candidate {
             mut report,

@@ -140,6 +140,8 @@ pub(crate) enum OperatorError {
     Encode(#[from] codec::EncodeError),
     #[error("rows as columns have no format here: a fault of ours")]
     Format,
+    #[error("{0}")]
+    Lookup(String),
 }
 
 impl Chunk {

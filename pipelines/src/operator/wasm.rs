@@ -19,8 +19,8 @@ use model::rows::{Rows, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Emission, Guest, Input, Keyed, Labels, Limits, Metrics, Module, OpenContext, Outcome,
-    ProcessError, Retry,
+    Emission, Guest, Input, Keyed, Labels, Limits, Lookups, Metrics, Module, OpenContext, Outcome,
+    ProcessError, Retry, View,
 };
 
 use super::timers::{entry, watermark};
@@ -70,22 +70,26 @@ pub(crate) struct Warm {
     /// By port: how rows emitted as columns are written where the port declares no schema.
     formats: Vec<Option<Format>>,
     metrics: Metrics,
+    /// What the batch at work sees of the node's tables.
+    lookups: Lookups,
     credits: u32,
     good_rows: u32,
 }
 
 impl Program {
     pub fn open(&self, lane: u32, metrics: Metrics) -> Result<Warm, String> {
+        let lookups = self.context.lookups.another();
         Ok(Warm {
-            guest: Some(self.guest(lane, &metrics)?),
+            guest: Some(self.guest(lane, (&metrics, &lookups))?),
             metrics,
+            lookups,
             formats: vec![None; self.context.outputs.len()],
             credits: BREAKER_ROWS_MAX,
             good_rows: 0,
         })
     }
 
-    fn guest(&self, lane: u32, metrics: &Metrics) -> Result<Guest, String> {
+    fn guest(&self, lane: u32, (metrics, lookups): (&Metrics, &Lookups)) -> Result<Guest, String> {
         let context = OpenContext {
             partition: lane,
             labels: Labels {
@@ -93,6 +97,7 @@ impl Program {
                 ..self.context.labels.clone()
             },
             metrics: metrics.clone(),
+            lookups: lookups.clone(),
             ..self.context.clone()
         };
         self.module
@@ -212,7 +217,9 @@ impl Call<'_> {
     fn alive<'w>(&self, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
         let guest = match warm.guest.take().filter(|guest| !guest.is_swollen()) {
             Some(guest) => guest,
-            None => self.program.guest(self.lane, &warm.metrics)?,
+            None => self
+                .program
+                .guest(self.lane, (&warm.metrics, &warm.lookups))?,
         };
         Ok(warm.guest.insert(guest))
     }
@@ -568,6 +575,11 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
 }
 
 impl Warm {
+    /// What the guest sees of its tables from now on.
+    pub fn lend(&self, view: Option<View>) {
+        self.lookups.lend(view);
+    }
+
     /// The guest's selection of an input's columns.
     pub fn selected(&self, input: u16) -> &[Field] {
         self.guest

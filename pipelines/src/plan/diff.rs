@@ -161,6 +161,7 @@ fn one(name: &str, old: &Node, new: &Node, out: &mut Changes) {
         (Node::Wasm(a), Node::Wasm(b)) => {
             out.differ(name, "params", &a.params, &b.params, Reload::Live);
             out.differ(name, "lateness", &a.lateness, &b.lateness, Reload::Live);
+            out.differ(name, "lookups", &a.lookups, &b.lookups, Reload::Live);
             out.differ(name, "module", &a.module, &b.module, Reload::Live);
             let ports = names(&a.outputs) == names(&b.outputs);
             let class = if ports { Reload::Live } else { Reload::Drain };

@@ -75,6 +75,11 @@ fn classes_of_changes() {
         "live node tidy: params",
     );
     check(
+        &with("params: {}", "params: {}, lookups: { carriers: hours }"),
+        "abc",
+        "live node tidy: lookups",
+    );
+    check(
         &with("memory: 64MiB", "memory: 32MiB"),
         "abc",
         "live module tidy: limits",

@@ -9,11 +9,11 @@ use super::nearest;
 use super::parse::Parser;
 use super::reader::{Fields, listed};
 use super::types::{
-    At, Expression, Filter, InputRef, Map, Node, OUT, OutputSchema, Route, Sink, Source, Start,
-    Table, Wasm,
+    At, Expression, Filter, InputRef, LookupDef, Map, Node, OUT, OutputSchema, Route, Sink, Source,
+    Start, Table, Wasm,
 };
 use super::yaml::{Key, Kind, Node as Yaml, Pos};
-use crate::limits::{NODES_MAX, PORTS_MAX};
+use crate::limits::{LOOKUP_BYTES_MAX, LOOKUPS_MAX, NODES_MAX, PORTS_MAX};
 
 pub(super) const KINDS: &[(&str, &[&str])] = &[
     ("source", &["kind", "topic", "start", "on-error"]),
@@ -21,7 +21,7 @@ pub(super) const KINDS: &[(&str, &[&str])] = &[
     (
         "wasm",
         &[
-            "kind", "module", "inputs", "outputs", "params", "lateness", "on-error",
+            "kind", "module", "inputs", "outputs", "params", "lateness", "lookups", "on-error",
         ],
     ),
     ("filter", &["kind", "inputs", "where", "on-error"]),
@@ -228,6 +228,8 @@ fn wasm(p: &mut Parser<'_>, fields: &Fields<'_>) -> Option<Wasm> {
     };
     let lateness = fields.get("lateness");
     let lateness = lateness.and_then(|node| p.reader.millis(node, "`lateness`"));
+    let lookups = fields.get("lookups");
+    let lookups = lookups.map(|node| lookups_of(p, fields, node));
     let on_error = on_error(p, fields);
     Some(Wasm {
         module: module?,
@@ -235,7 +237,53 @@ fn wasm(p: &mut Parser<'_>, fields: &Fields<'_>) -> Option<Wasm> {
         outputs: outputs?,
         params,
         lateness,
+        lookups: lookups.unwrap_or_default(),
         on_error,
+    })
+}
+
+fn lookups_of(p: &mut Parser<'_>, fields: &Fields<'_>, node: &Yaml) -> Table<LookupDef> {
+    let what = format!("`lookups` of {}", fields.what);
+    let entries = p.reader.table(node, &what);
+    if entries.len() > LOOKUPS_MAX {
+        let count = entries.len();
+        let message = format!("{what} has at most {LOOKUPS_MAX} entries, not {count}");
+        p.reader.error(node.at, message);
+    }
+    let mut out = Vec::new();
+    for (key, value) in entries.iter().take(LOOKUPS_MAX) {
+        let name = p.reader.name(key, "table", false);
+        let table = lookup(p, key, value);
+        out.extend(name.zip(table));
+    }
+    Table(out)
+}
+
+/// A topic's name, or a mapping with it.
+fn lookup(p: &mut Parser<'_>, key: &Key, value: &Yaml) -> Option<LookupDef> {
+    let what = format!("lookup `{}`", key.text);
+    if !matches!(value.kind, Kind::Map(_)) {
+        let topic = p.reader.text(value, &format!("{what} (a topic)"))?;
+        return Some(LookupDef { topic, limit: None });
+    }
+    let fields = p
+        .reader
+        .fields(value, what.clone(), key.at, &["topic", "limit"])?;
+    let topic = required_text(p, &fields, "topic");
+    let limit = fields.get("limit").and_then(|node| {
+        let size = p.reader.size(node, &format!("`limit` of {what}"))?;
+        let cap = format!("{}GiB", LOOKUP_BYTES_MAX >> 30);
+        p.capped(
+            size,
+            &what,
+            "limit",
+            |size| size.0,
+            (LOOKUP_BYTES_MAX, &cap),
+        )
+    });
+    Some(LookupDef {
+        topic: topic?,
+        limit,
     })
 }
 

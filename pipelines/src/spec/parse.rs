@@ -463,7 +463,7 @@ impl Parser<'_> {
     }
 
     /// A limit that is above 0 and not above its cap.
-    fn capped<T>(
+    pub fn capped<T>(
         &mut self,
         found: At<T>,
         what: &str,

@@ -564,3 +564,62 @@ mod mutations {
         }
     }
 }
+
+#[test]
+fn lookups_are_topics_under_names() {
+    let with = |lookups: &str| FLIGHTS.replacen("params: {}", &format!("lookups: {lookups}"), 1);
+    let spec = parse(
+        "p.yaml",
+        &with("{ a: hours, b: { topic: raw, limit: 1GiB } }"),
+        &env,
+    )
+    .unwrap();
+    let Some(types::Node::Wasm(wasm)) = spec.nodes.get("tidy") else {
+        panic!("a wasm node");
+    };
+    let said: Vec<_> = wasm
+        .lookups
+        .iter()
+        .map(|(name, def)| {
+            (
+                &name.value[..],
+                &def.topic.value[..],
+                def.limit.as_ref().map(|l| l.0),
+            )
+        })
+        .collect();
+    assert_eq!(said, [("a", "hours", None), ("b", "raw", Some(1 << 30))]);
+    let check = |lookups: &str, expected: &str| check(&with(lookups), expected);
+    check("{ a: hours }", "");
+    check(
+        "{ a: { topic: raw, limit: 5GiB } }",
+        "p.yaml:16:124: error: `limit` of lookup `a` is at most 4GiB",
+    );
+    check(
+        "{ a: { topc: raw } }",
+        "p.yaml:16:100: error: lookup `a` needs the key `topic`\n\
+         p.yaml:16:105: error: unknown key `topc` in lookup `a` (did you mean `topic`?)",
+    );
+    check(
+        "{ a b: raw }",
+        "p.yaml:16:100: error: table name `a b` is not 1 to 100 letters, digits, `-` and `_`",
+    );
+    check(
+        "[raw]",
+        "p.yaml:16:98: error: `lookups` of wasm `tidy` is a mapping, not a list",
+    );
+    check(
+        "{ a: 3 }",
+        "p.yaml:16:103: error: lookup `a` (a topic) is text (quote it), not the number 3",
+    );
+    let catalog = Catalog::default();
+    assert_eq!(
+        diagnostics(&with("{ a: huors }"), Some(&catalog)).trim(),
+        "p.yaml:16:103: error: no topic `huors` (did you mean `hours`?)"
+    );
+    check_with(
+        "params: {}",
+        "lookup: { a: raw }",
+        "p.yaml:16:89: error: unknown key `lookup` in wasm `tidy` (did you mean `lookups`?)",
+    );
+}

@@ -565,8 +565,40 @@ pub struct Wasm {
     /// How far the watermark stays behind the largest event time: 0s. For modules that keep state.
     #[serde(default)]
     pub lateness: Option<At<Millis>>,
+    /// Tables that the module looks into: what it calls them, and the topics whose newest values they hold.
+    #[serde(default)]
+    pub lookups: Table<LookupDef>,
     #[serde(default)]
     pub on_error: Option<OnError>,
+}
+
+/// A lookup table: a topic, or a topic and what its newest values may take in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookupDef {
+    pub topic: At<String>,
+    /// 256MiB, at most 4GiB.
+    pub limit: Option<At<Size>>,
+}
+
+impl JsonSchema for LookupDef {
+    fn schema_name() -> Cow<'static, str> {
+        "Lookup".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let limit = generator.subschema_for::<Size>();
+        json_schema!({
+            "description": "a topic, or a topic and a limit: 256MiB, at most 4GiB",
+            "anyOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": { "topic": { "type": "string" }, "limit": limit },
+                    "required": ["topic"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
 }
 
 /// The schema of a wasm output: that of a topic, or fields.

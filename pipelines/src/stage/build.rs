@@ -9,15 +9,19 @@ use std::sync::Arc;
 use codec::Format;
 use model::catalog::Catalog;
 use model::topic::Topic;
-use wasm::{Edge, Labels, Limits, Module, OpenContext};
+use wasm::{Edge, Labels, Limits, Lookups, Module, OpenContext};
 
 use super::state::{Kept, state_topic};
 use super::{Batching, Disposal, Op, Port, Stage, StageNode};
 use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
+use crate::limits::LOOKUP_BYTES;
+use crate::lookup::{Lookup, Tables};
 use crate::operator::wasm::{Program as WasmProgram, RetryPolicy};
 use crate::plan::group_name;
-use crate::spec::types::{At, BatchPolicy, Millis, ModuleLimits, Node, OnError, Size, Then, Wasm};
+use crate::spec::types::{
+    At, BatchPolicy, LookupDef, Millis, ModuleLimits, Node, OnError, Size, Then, Wasm,
+};
 use crate::spec::{Broken, Spec};
 
 const BATCH_ROWS: u32 = 1_000;
@@ -37,6 +41,7 @@ pub(crate) struct Parts<'a> {
     pub spec: &'a Spec,
     pub compiled: &'a [Compiled],
     pub modules: &'a BTreeMap<String, Module>,
+    pub tables: &'a Tables,
     pub generation: u64,
 }
 
@@ -112,7 +117,7 @@ fn node_of(
         format: format(fields).cloned(),
     });
     let ports = ports.collect();
-    let (mut module, mut kept) = (None, None);
+    let (mut module, mut kept, mut tables) = (None, None, Vec::new());
     let op = match (&compiled.program, node) {
         (Program::Filter(condition), _) => Op::Filter(condition.clone()),
         (Program::Route(cases), _) => Op::Route(cases.clone()),
@@ -142,6 +147,7 @@ fn node_of(
             let loaded = loaded.ok_or_else(|| NoTopic(wasm.module.value.clone()))?;
             module = Some(loaded.digest());
             kept = kept_of(parts.spec.name(), (name, wasm), loaded, catalog)?;
+            tables = lookups(parts.tables, wasm, catalog)?;
             let edges = edges(parts.compiled, compiled, wasm);
             Op::Wasm(Box::new(program(parts.spec, (name, wasm), edges, loaded)))
         }
@@ -165,7 +171,21 @@ fn node_of(
         then: disposal(parts.spec, node.on_error(), catalog)?,
         module,
         kept,
+        lookups: tables,
     })
+}
+
+/// The tables of a node, which begin to be read if nobody had them yet.
+fn lookups(tables: &Tables, wasm: &Wasm, catalog: &Catalog) -> Result<Vec<Lookup>, NoTopic> {
+    let lookup = |(name, def): (&At<String>, &LookupDef)| {
+        let bytes_max = def.limit.as_ref().map_or(LOOKUP_BYTES, |limit| limit.0) as usize;
+        Ok(Lookup {
+            name: name.value.clone(),
+            table: tables.of(find(catalog, &def.topic)?, bytes_max),
+            bytes_max,
+        })
+    };
+    wasm.lookups.iter().map(lookup).collect()
 }
 
 /// What a node's module keeps; its topic was made on apply.
@@ -241,6 +261,7 @@ pub(crate) fn program(
             params: wasm.params.to_string(),
             inputs,
             outputs,
+            lookups: Lookups::new(wasm.lookups.names().map(str::to_string)),
             labels: Labels {
                 pipeline: spec.name().to_string(),
                 node: name.to_string(),

@@ -184,6 +184,9 @@ impl Lane {
             self.open_next()?;
         }
         // what ended the session before may be mended by them
+        if self.opening.is_some() {
+            self.next_is_open().await?;
+        }
         self.take_over().await?;
         // a commit that did not happen is in it
         self.states = States::default();

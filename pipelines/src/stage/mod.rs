@@ -29,6 +29,7 @@ use expr::{Expr, Predicate};
 use model::ids::{Digest, TopicId};
 use model::schema::Field;
 
+use crate::lookup::Lookup;
 use crate::operator::wasm::Program as WasmProgram;
 
 /// Everything that the lanes of a stage run, of one generation.
@@ -72,6 +73,8 @@ pub(crate) struct StageNode {
     pub module: Option<Digest>,
     /// What the module keeps from batch to batch.
     pub kept: Option<state::Kept>,
+    /// The tables that the module looks into, in the order of its numbers for them.
+    pub lookups: Vec<Lookup>,
 }
 
 pub(crate) enum Op {

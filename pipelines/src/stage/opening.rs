@@ -1,11 +1,12 @@
 //! A generation that is being opened beside the one that runs.
 //!
-//! Called by: `lane`. Invariants: guests open on a thread of their own; waiting for it may be given up
-//! and begun again.
+//! Called by: `lane`. Invariants: guests open on a thread of their own; it is open when the tables that
+//! its modules look into hold all that their topics had; waiting for it may be given up and begun again.
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use super::Stage;
 use super::run::Chain;
@@ -14,17 +15,28 @@ use crate::status::Numbers;
 /// A chain that is being opened on a thread of its own.
 pub(crate) struct Opening {
     pub stage: Arc<Stage>,
-    job: JoinHandle<Result<Chain, String>>,
+    job: BoxFuture<'static, Result<Chain, String>>,
     pub opened: Option<Result<Chain, String>>,
 }
 
 impl Opening {
     pub fn start(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Opening {
         let open = stage.clone();
-        let job = tokio::task::spawn_blocking(move || Chain::open(open, lane, &numbers));
+        let guests = tokio::task::spawn_blocking(move || Chain::open(open, lane, &numbers));
+        let tables = stage.clone();
+        let job = async move {
+            let chain = guests.await;
+            let chain = chain.unwrap_or_else(|_| Err("opening it panicked".to_string()))?;
+            for node in &tables.nodes {
+                for lookup in &node.lookups {
+                    lookup.caught_up().await?;
+                }
+            }
+            Ok(chain)
+        };
         Opening {
             stage,
-            job,
+            job: job.boxed(),
             opened: None,
         }
     }
@@ -32,8 +44,7 @@ impl Opening {
     /// Returns when it is open, or cannot be opened. May be dropped and called again.
     pub async fn finish(&mut self) {
         if self.opened.is_none() {
-            let opened = (&mut self.job).await;
-            self.opened = Some(opened.unwrap_or_else(|_| Err("opening it panicked".to_string())));
+            self.opened = Some((&mut self.job).await);
         }
     }
 }

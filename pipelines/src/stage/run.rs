@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use codec::Format;
 use model::ids::Offset;
 use model::rows::Rows;
-use wasm::Keyed;
+use wasm::{Keyed, View};
 
 use super::needs::{Typed, typed};
 use super::state::States;
 use super::{Op, Port, Stage, StageNode};
 use crate::canary::Sample;
 use crate::limits::PORT_BYTES_MAX;
+use crate::lookup;
 use crate::operator::wasm::{Call, Made, Program as WasmProgram, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
@@ -41,6 +42,9 @@ pub(crate) struct Given<'a> {
     /// The node that a canary watches.
     pub watched: Option<usize>,
 }
+
+/// What each node sees of its tables for one batch.
+type Views = [Option<View>];
 
 /// What one batch came to.
 pub(crate) struct Work {
@@ -90,7 +94,9 @@ impl Chain {
     /// the state cannot be taken back row by row, so those before it are worked again without them.
     pub fn run(&mut self, given: &Given<'_>, states: &mut States) -> Result<Work, RunError> {
         let keeps = self.stage.nodes.iter().any(|node| node.kept.is_some());
-        let mut work = self.attempt(given, states)?;
+        // one moment for the whole batch, however often it is worked
+        let views = self.views()?;
+        let mut work = self.attempt(given, &views, states)?;
         while let Some(cut) = work.cut.clone().filter(|_| keeps) {
             let done = cut.origin as usize;
             if done == 0 {
@@ -104,7 +110,7 @@ impl Chain {
                 ..*given
             };
             let fault = work.fault.take();
-            work = self.attempt(&before, states)?;
+            work = self.attempt(&before, &views, states)?;
             work.fault = work.fault.or(fault);
             if work.cut.is_none() {
                 work.cut = Some(cut);
@@ -114,7 +120,20 @@ impl Chain {
         Ok(work)
     }
 
-    fn attempt(&mut self, given: &Given<'_>, states: &mut States) -> Result<Work, RunError> {
+    fn views(&self) -> Result<Vec<Option<View>>, RunError> {
+        let nodes = &self.stage.nodes;
+        lookup::pin(nodes.iter().map(|node| &node.lookups[..])).map_err(|(number, source)| {
+            let node = nodes[number].name.clone();
+            RunError { node, source }
+        })
+    }
+
+    fn attempt(
+        &mut self,
+        given: &Given<'_>,
+        views: &Views,
+        states: &mut States,
+    ) -> Result<Work, RunError> {
         let Given {
             rows,
             offsets,
@@ -141,6 +160,7 @@ impl Chain {
                 lane: self.lane,
                 offsets,
                 tried,
+                view: views[number].as_ref(),
             };
             let (since, before) = (Instant::now(), report.rejects.len());
             let keyed = states.of(&node.name);
@@ -180,6 +200,7 @@ struct Step<'a> {
     lane: u32,
     offsets: &'a [Offset],
     tried: Option<Tried>,
+    view: Option<&'a View>,
 }
 
 impl Step<'_> {
@@ -265,12 +286,14 @@ impl Step<'_> {
             ports: &mut made,
             keyed,
         };
+        warm.lend(self.view.cloned());
         for (input, (node, port)) in self.node.inputs.iter().enumerate() {
             if let Some(chunk) = ports.get(*node).and_then(|p| p.get(*port)) {
                 call.run(warm, input as u16, chunk)?;
             }
         }
         call.timers(warm)?;
+        warm.lend(None);
         made.iter().map(|made| joined(&made.pieces)).collect()
     }
 
@@ -296,6 +319,7 @@ impl Step<'_> {
             cut: None,
             took,
             offsets: self.offsets.to_vec(),
+            view: self.view.cloned(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! - `codecs` topics of CSV; `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `canary` new versions in the shadow of those that run
-//! - `state` modules that keep something from batch to batch
+//! - `state` modules that keep something from batch to batch; `lookup` modules that look into tables
 //! - `support` the log in memory and the world around it
 
 mod canary;
@@ -12,6 +12,7 @@ mod codecs;
 mod columns;
 mod guests;
 mod lanes;
+mod lookup;
 mod property;
 mod state;
 pub(crate) mod support;

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import {
-  Counter, Failure, Histogram, Record, Reject, Retry, TOMBSTONE, batch, filter, flatMap, log, map, route,
+  Counter, Failure, Histogram, Lookup, Record, Reject, Retry, TOMBSTONE, batch, filter, flatMap, log, map, route,
 } from '../index.js';
 import { Row, run } from '../testing.js';
 
@@ -36,6 +36,23 @@ test('what a record does not say is its parent’s', () => {
   assert.deepEqual([...long.headers].map(([name, v]) => [name, text(v)]), [['h', 'x'], ['from', '0']]);
   const [kept] = run(same, [new Row(1, { key: 'k', eventTime: 7, headers: { h: 'x' } })]).rows;
   assert.deepEqual([text(kept.key), kept.eventTime, text(kept.headers.get('h'))], ['k', 7n, 'x']);
+});
+
+const cities = new Lookup('cities');
+const city = map((name) => cities.get(name)?.city, { value: 'text' });
+const allCities = batch((rows, out) => {
+  out.emit(0, Array.from({ length: rows.length }, (_, i) => i), rows.keys(), cities.getAll(rows.keys()));
+});
+
+test('tables are what the test gives', () => {
+  const out = run(city, ['ann', 'bob'], { lookups: { cities: { ann: { city: 'Ghent' } } } });
+  assert.deepEqual(out.json('out'), ['Ghent']);
+  const rows = [new Row('', { key: 'a' }), new Row(''), new Row('', { key: 'b' })];
+  const tables = { more: {}, cities: new Map([['a', Uint8Array.of(255)], ['c', 'x']]) };
+  const values = run(allCities, rows, { lookups: tables }).rows.map((row) => row.value);
+  assert.deepEqual(values, [Uint8Array.of(255), null, null]);
+  assert.equal(run(city, ['ann'], { lookups: { cities: { ann: '{' } } }).rejects[0].code, 'lookup');
+  assert.match(run(city, ['ann']).rejects[0].message, /no table cities/);
 });
 
 test('a refused row has no output and a retry ends the batch', () => {

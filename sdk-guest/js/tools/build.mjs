@@ -16,9 +16,10 @@ try {
   const work = await mkdtemp(join(tmpdir(), 'rustmq-js-'));
   try {
     const bundled = join(work, 'module.js');
-    await bundle(bundled); // first, since its errors show the line
+    const imports = await bundle(bundled); // first, since its errors show the line
     const described = await describe();
-    await componentize(bundled);
+    const granted = imports.some((name) => name.startsWith('rustmq:etl/http@'));
+    await componentize(bundled, granted ? 'granted' : 'transform');
     console.log(JSON.stringify(described));
   } finally {
     await rm(work, { recursive: true });
@@ -43,6 +44,7 @@ async function describe() {
   return loaded.default.described;
 }
 
+/** Answers with what the bundle imports of the host. */
 async function bundle(bundled) {
   const { rolldown } = await import('rolldown');
   const made = await rolldown({
@@ -51,15 +53,16 @@ async function bundle(bundled) {
     platform: 'neutral',
     resolve: { alias: { 'rustmq-module': main }, mainFields: ['module', 'main'] },
   });
-  await made.write({ file: bundled, format: 'esm' });
+  const { output } = await made.write({ file: bundled, format: 'esm' });
+  return output.flatMap((chunk) => chunk.imports ?? []);
 }
 
-async function componentize(bundled) {
+async function componentize(bundled, worldName) {
   const tool = await import('@bytecodealliance/componentize-js');
   const { component } = await tool.componentize({
     sourcePath: bundled,
     witPath: wit,
-    worldName: 'transform',
+    worldName,
     disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
   });
   await writeFile(out, component);

@@ -5,14 +5,15 @@
 //!
 //! Called by: guests, through `rustmq-sdk`.
 //! Invariants: the function can be called and tested as written; errors point at the user's code.
-//! Refuses: async and generic functions, methods, more than one `Meta` or params.
+//! Refuses: async and generic functions, methods, more than one `Meta` or params, tables without a name.
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
-    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, LitInt, MetaNameValue,
+    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, LitInt, MetaNameValue, Pat,
     PathArguments, Result, ReturnType, Type, TypePath, parse_macro_input,
 };
 
@@ -103,7 +104,7 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
     };
     let taken = Taken::of(&first.ty);
     let (mut arguments, mut params, mut meta_seen) = (Vec::new(), None, false);
-    let mut keeps = false;
+    let (mut keeps, mut tables) = (false, Vec::new());
     for input in inputs {
         let FnArg::Typed(input) = input else {
             return Err(Error::new(input.span(), "a method cannot be a module"));
@@ -113,6 +114,12 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
                 return Err(Error::new(input.span(), "one State is enough"));
             }
             arguments.push(quote!(&mut *state));
+            continue;
+        }
+        if is_lookup(&input.ty) {
+            let number = tables.len();
+            tables.push(table_name(&input.pat)?);
+            arguments.push(quote!(&self.lookups[#number]));
             continue;
         }
         if last_name(inner_of_reference(&input.ty)).as_deref() == Some("Meta") {
@@ -144,7 +151,51 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
         return Err(Error::new(schema.span(), text));
     }
     let kept = keeps.then(|| schema.map_or_else(|| quote!(1), |schema| quote!(#schema)));
-    Ok(expand(function, shape, &taken, &arguments, (params, kept)))
+    let tables = Tables::of(&tables);
+    let given = (params, kept, tables);
+    Ok(expand(function, shape, &taken, &arguments, given))
+}
+
+/// `&Lookup`
+fn is_lookup(ty: &Type) -> bool {
+    let Type::Reference(reference) = ty else {
+        return false;
+    };
+    reference.mutability.is_none() && last_name(&reference.elem).as_deref() == Some("Lookup")
+}
+
+/// The parameter's name is the table's.
+fn table_name(pattern: &Pat) -> Result<String> {
+    match pattern {
+        Pat::Ident(ident) => Ok(ident.ident.unraw().to_string()),
+        other => {
+            let text = "a Lookup is taken under the name that the node gives the table";
+            Err(Error::new(other.span(), text))
+        }
+    }
+}
+
+/// The tables of a function that looks something up.
+struct Tables {
+    /// A field of the module, and what it is opened as.
+    field: Tokens,
+    open: Tokens,
+}
+
+impl Tables {
+    fn of(names: &[String]) -> Tables {
+        let count = names.len();
+        if count == 0 {
+            return Tables {
+                field: Tokens::new(),
+                open: Tokens::new(),
+            };
+        }
+        Tables {
+            field: quote!(lookups: [::rustmq::Lookup; #count],),
+            open: quote!(lookups: [#(context.lookup(#names)?),*],),
+        }
+    }
 }
 
 /// `&mut State`
@@ -160,7 +211,7 @@ fn expand(
     shape: Shape,
     taken: &Taken,
     arguments: &[Tokens],
-    (params, kept): (Option<&Type>, Option<Tokens>),
+    (params, kept, tables): (Option<&Type>, Option<Tokens>, Tables),
 ) -> Tokens {
     let name = &function.sig.ident;
     let visibility = &function.vis;
@@ -182,11 +233,13 @@ fn expand(
         None => quote!(::rustmq::rt::Opened::new(context)?),
     };
     let make = make.map(|make| quote!(let make = #make;));
+    let Tables { field, open } = tables;
     quote! {
         /// The module made of the function of this name.
         #[allow(non_camel_case_types)]
         #visibility struct #name {
             opened: ::rustmq::rt::Opened<#params>,
+            #field
         }
 
         // of the traits that make a choice by type only one is used; closures only carry types
@@ -203,7 +256,7 @@ fn expand(
                 context: &::rustmq::Context,
             ) -> ::core::result::Result<Self, ::rustmq::Failure> {
                 #take.select(context)?;
-                Ok(Self { opened: #opened })
+                Ok(Self { opened: #opened, #open })
             }
 
             #[allow(unused_variables)]
@@ -307,29 +360,29 @@ fn looped(
     match shape {
         Shape::Map if is_option => {
             let body = row(
-                quote!(if let Some(output) = #call { place.put(output)?; } Ok(())),
+                quote!(if let Some(output) = #call { __place.put(output)?; } Ok(())),
                 unit,
             );
             (
                 Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-                quote!(emit(&make, rows, out, |row, place| { #body })),
+                quote!(emit(&make, rows, out, |row, __place| { #body })),
             )
         }
         Shape::Map => {
-            let body = row(quote!(place.put(#call)), unit);
+            let body = row(quote!(__place.put(#call)), unit);
             (
                 Some(make(typed)),
-                quote!(emit(&make, rows, out, |row, place| { #body })),
+                quote!(emit(&make, rows, out, |row, __place| { #body })),
             )
         }
         Shape::FlatMap => {
             let body = row(
-                quote!(for output in #call { place.put(output)?; } Ok(())),
+                quote!(for output in #call { __place.put(output)?; } Ok(())),
                 unit,
             );
             (
                 Some(make(quote!(::rustmq::rt::first(#typed)))),
-                quote!(emit(&make, rows, out, |row, place| { #body })),
+                quote!(emit(&make, rows, out, |row, __place| { #body })),
             )
         }
         Shape::Filter => {

@@ -16,6 +16,7 @@
 - `Reject` refuses a row, `Retry` asks for it again later; any other exception refuses the row with
   code `error`
 - `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
+- `Lookup` is a table that the node declares: the newest value of every key of a topic
 - `batch` is the level below: whole batches, columns
 - `rustmq.testing` runs a module natively, with neither broker nor WebAssembly
 
@@ -24,11 +25,12 @@ In the sandbox there are no files, clocks, threads or sockets: import what you n
 """
 
 from ._batch import Batch, Column, Meta, Outbox
+from ._lookup import Lookup
 from ._module import Failure, Module, batch, filter, flat_map, map, route
 from ._record import TOMBSTONE, Record, Reject, Retry
 from ._telemetry import Counter, Histogram, log
 
 __all__ = [
-    "TOMBSTONE", "Batch", "Column", "Counter", "Failure", "Histogram", "Meta", "Module", "Outbox",
-    "Record", "Reject", "Retry", "batch", "filter", "flat_map", "log", "map", "route",
+    "TOMBSTONE", "Batch", "Column", "Counter", "Failure", "Histogram", "Lookup", "Meta", "Module",
+    "Outbox", "Record", "Reject", "Retry", "batch", "filter", "flat_map", "log", "map", "route",
 ]

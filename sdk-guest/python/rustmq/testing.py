@@ -15,7 +15,7 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
-from . import _telemetry
+from . import _lookup, _telemetry
 from ._batch import Batch, Column, Outbox
 from ._module import run as _run_batch
 from ._record import as_bytes
@@ -87,18 +87,24 @@ class Outcome:
         return [json.loads(row.text) for row in self.on(port)]
 
 
-def run(module, rows, params=None, outputs=("out",)):
-    """Opens the module and gives it the rows as one batch. Raises what the module raises as a whole."""
+def run(module, rows, params=None, outputs=("out",), lookups=None):
+    """Opens the module and gives it the rows as one batch. Raises what the module raises as a whole.
+
+    `lookups` are the tables that the node declares: `{"users": {"ann": {"city": "Ghent"}}}`. Values that are
+    neither text nor bytes are written as JSON.
+    """
     rows = [row if isinstance(row, Row) else Row(row) for row in rows]
     params = "" if params is None else json.dumps(params)
     sink = _Sink()
     _telemetry.register(sink)
+    tables = _Tables(lookups or {})
+    _lookup.register(tables, tables.table)
     module.open(params, list(outputs))
     host = _Host(rows)
     _run_batch(module, Batch(host, host), Outbox(host, host))
     outcome = host.settle(list(outputs))
     outcome.log, outcome.counters, outcome.histograms = sink.lines, sink.counters, sink.histograms
-    _record(module, params, list(outputs), rows, outcome)
+    _record(module, params, list(outputs), rows, outcome, tables)
     return outcome
 
 
@@ -140,6 +146,24 @@ class _Sink:
 
     def observe(self, metric, values):
         self.histograms.setdefault(self.names[metric], []).extend(values)
+
+
+class _Tables:
+    """Stands for the host's lookup tables."""
+
+    Column = Column
+
+    def __init__(self, tables):
+        self.names = list(tables)
+        self.entries = [{as_bytes(k): Row(v).value for k, v in t.items()} for t in tables.values()]
+
+    def table(self, name):
+        # tests may load several modules: only one that asks for a table needs it
+        return self.names.index(name) if name in self.names else None
+
+    def lookup(self, number, keys):
+        entries = self.entries[number]
+        return _packed([entries.get(key) for key in _cells(keys)])
 
 
 class _Host:
@@ -236,13 +260,15 @@ def _cells(packed):
     return [column.get(row) for row in range(len(column))]
 
 
-def _record(module, params, outputs, rows, outcome):
+def _record(module, params, outputs, rows, outcome, tables):
     """A case for `rustmq module test`, which says where it wants them."""
     path, main = os.environ.get("RUSTMQ_CASES"), sys.modules.get("module")
     if not path or main is None or all(value is not module for value in vars(main).values()):
         return  # nobody asks, or it is not the module of module.py
     case = {
         "params": params, "outputs": outputs,
+        "lookups": {name: [[_shown(key), _shown(value)] for key, value in entries.items()]
+                    for name, entries in zip(tables.names, tables.entries)},
         "rows": [{"key": _shown(r.key), "value": _shown(r.value), "event_time": r.event_time,
                   "headers": _headers(r.headers)} for r in rows],
         "out": [{"port": r.port, "parent": r.parent, "key": _shown(r.key), "value": _shown(r.value),

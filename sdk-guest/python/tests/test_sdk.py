@@ -36,6 +36,33 @@ def raw(value: bytes):
     return rustmq.TOMBSTONE if value == b"gone" else value
 
 
+cities = rustmq.Lookup("cities")
+
+
+@rustmq.map
+def city(name: str):
+    found = cities.get(name)
+    return None if found is None else found["city"]
+
+
+@rustmq.batch
+def all_cities(rows, out):
+    out.emit(0, range(len(rows)), rows.keys(), cities.get_all(rows.keys()))
+
+
+class Lookups(unittest.TestCase):
+    def test_tables_are_what_the_test_gives(self):
+        out = run(city, ["ann", "bob"], lookups={"cities": {"ann": {"city": "Ghent"}}})
+        self.assertEqual(out.json("out"), ["Ghent"])
+        rows = [Row("", key="a"), Row(""), Row("", key="b")]
+        out = run(all_cities, rows, lookups={"more": {}, "cities": {b"a": b"\xff", "c": "x"}})
+        self.assertEqual([row.value for row in out.rows], [b"\xff", None, None])
+        out = run(city, ["ann"], lookups={"cities": {"ann": "{"}})
+        self.assertEqual(out.rejects[0].code, "lookup")
+        out = run(city, ["ann"])
+        self.assertIn("no table cities", out.rejects[0].message)
+
+
 class Loops(unittest.TestCase):
     def test_what_a_record_does_not_say_is_its_parents(self):
         rows = [Row("a word", key="k", event_time=3, headers={"h": "x"}), Row("b", event_time=9)]

@@ -1,6 +1,7 @@
 //! The boundary by hand: imports of `rustmq:etl` in the canonical ABI.
 //!
-//! - here `data`; `columns`, `telemetry` and `state` (with `timers`) are the interfaces of that name
+//! - here `data`; `columns`, `telemetry`, `lookup` and `state` (with `timers`) are the interfaces of that
+//!   name
 //!
 //! Written out instead of generated, so that a guest does not compile a bindings generator. Every
 //! build of a guest checks these signatures: the encoder compares them with the WIT.
@@ -10,15 +11,18 @@
 //! allocated through `cabi_realloc` is owned by the `Vec` made of it.
 
 mod columns;
+mod lookup;
 mod state;
 pub(crate) mod telemetry;
 
+pub(crate) use lookup::Lookup;
 pub(crate) use state::State;
 
 use crate::column::Column;
+use crate::record::Failure;
 use crate::typed::Validity;
 
-#[link(wasm_import_module = "rustmq:etl/data@0.1.2")]
+#[link(wasm_import_module = "rustmq:etl/data@0.1.3")]
 unsafe extern "C" {
     #[link_name = "[method]context.params"]
     fn context_params(this: u32, ret: *mut [u32; 2]);
@@ -150,6 +154,33 @@ unsafe fn column(parts: [u32; 6]) -> Column {
     }
 }
 
+/// `result<u32, failure>` as it comes back.
+#[repr(C)]
+#[derive(Default)]
+struct Numbered {
+    is_error: u8,
+    /// The number, or the failure.
+    parts: [u32; 4],
+}
+
+impl Numbered {
+    /// # Safety
+    /// The host has written it.
+    unsafe fn take(self) -> Result<u32, Failure> {
+        if self.is_error == 0 {
+            return Ok(self.parts[0]);
+        }
+        let [code, code_len, message, message_len] = self.parts;
+        // SAFETY: two texts, each its own allocation
+        unsafe {
+            Err(Failure::new(
+                string(code, code_len),
+                string(message, message_len),
+            ))
+        }
+    }
+}
+
 pub(crate) struct Context(u32);
 
 impl Context {
@@ -182,6 +213,10 @@ impl Context {
             context_outputs(self.0, &mut ret);
             strings(ret)
         }
+    }
+
+    pub(crate) fn lookup(&self, name: &str) -> Result<Lookup, Failure> {
+        Lookup::open(name)
     }
 
     pub(crate) fn partition(&self) -> u32 {

@@ -6,22 +6,22 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::list;
+use super::Numbered;
 use crate::telemetry::{Counter, Histogram, Level};
 
-#[link(wasm_import_module = "rustmq:etl/telemetry@0.1.2")]
+#[link(wasm_import_module = "rustmq:etl/telemetry@0.1.3")]
 unsafe extern "C" {
     #[link_name = "enabled"]
     fn host_enabled(level: u32) -> u32;
     #[link_name = "log"]
     fn host_log(level: u32, text: *const u8, len: usize, values: *const Text, values_len: usize);
-    fn counter(name: *const u8, name_len: usize, ret: *mut Registered);
+    fn counter(name: *const u8, name_len: usize, ret: *mut Numbered);
     fn histogram(
         name: *const u8,
         name_len: usize,
         bounds: *const f64,
         bounds_len: usize,
-        ret: *mut Registered,
+        ret: *mut Numbered,
     );
     #[link_name = "add"]
     fn host_add(ids: *const u32, ids_len: usize, amounts: *const u64, amounts_len: usize);
@@ -35,30 +35,18 @@ struct Text {
     len: usize,
 }
 
-/// `result<u32, failure>` as it comes back.
-#[repr(C)]
-#[derive(Default)]
-struct Registered {
-    is_error: u8,
-    /// The id, or the failure.
-    parts: [u32; 4],
-}
-
-impl Registered {
-    /// # Safety
-    /// The host has written it.
-    unsafe fn take(self) -> Id {
-        if self.is_error == 0 {
-            return Id::Known(self.parts[0]);
+/// The host's answer. What it does not want is said in the log.
+///
+/// # Safety
+/// The host has written it.
+unsafe fn registered(answer: Numbered) -> Id {
+    // SAFETY: by the contract above
+    match unsafe { answer.take() } {
+        Ok(id) => Id::Known(id),
+        Err(failure) => {
+            log(Level::Warn, &failure.message, &[]);
+            Id::Refused
         }
-        let [code, code_len, message, message_len] = self.parts;
-        // SAFETY: two texts, each its own allocation
-        let message = unsafe {
-            drop(list::<u8>(code, code_len));
-            list::<u8>(message, message_len)
-        };
-        log(Level::Warn, &String::from_utf8_lossy(&message), &[]);
-        Id::Refused
     }
 }
 
@@ -163,11 +151,11 @@ fn tell_counters() {
         let told = &touched.told;
         let held = std::mem::take(&mut *told.held.borrow_mut());
         if let Id::Unknown = told.id.get() {
-            let mut ret = Registered::default();
+            let mut ret = Numbered::default();
             // SAFETY: the name is read during the call, which writes the answer into `ret`
             told.id.set(unsafe {
                 counter(touched.name.as_ptr(), touched.name.len(), &mut ret);
-                ret.take()
+                registered(ret)
             });
         }
         if let Id::Known(id) = told.id.get() {
@@ -187,7 +175,7 @@ fn tell_histograms() {
         let held = std::mem::take(&mut *told.held.borrow_mut());
         if let Id::Unknown = told.id.get() {
             let (name, bounds) = (touched.name, touched.bounds);
-            let mut ret = Registered::default();
+            let mut ret = Numbered::default();
             // SAFETY: name and list are read during the call, which writes the answer into `ret`
             told.id.set(unsafe {
                 histogram(
@@ -197,7 +185,7 @@ fn tell_histograms() {
                     bounds.len(),
                     &mut ret,
                 );
-                ret.take()
+                registered(ret)
             });
         }
         if let Id::Known(id) = told.id.get() {

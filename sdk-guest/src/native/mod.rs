@@ -3,6 +3,7 @@
 //! Called by: `batch`, `outbox`, `testing`.
 //! Invariants: refuses what the host refuses, with a panic that says what (the host traps).
 
+pub(crate) mod lookup;
 mod outbox;
 pub(crate) mod state;
 pub(crate) mod telemetry;
@@ -11,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+pub(crate) use lookup::Lookup;
 pub(crate) use outbox::{Call, Emit, Outbox, Values};
 pub(crate) use state::State;
 
@@ -25,6 +27,7 @@ pub(crate) struct Context {
     pub(crate) outputs: Vec<String>,
     pub(crate) partition: u32,
     pub(crate) said: Rc<RefCell<Said>>,
+    pub(crate) lookups: lookup::Tables,
 }
 
 /// What a module said in `open` about its columns, by input and by output.
@@ -45,6 +48,10 @@ impl Context {
 
     pub(crate) fn outputs(&self) -> Vec<String> {
         self.outputs.clone()
+    }
+
+    pub(crate) fn lookup(&self, name: &str) -> Result<Lookup, Failure> {
+        Lookup::open(&self.lookups, name)
     }
 
     pub(crate) fn partition(&self) -> u32 {

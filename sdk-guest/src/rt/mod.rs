@@ -29,11 +29,11 @@ pub use crate::row::{Texts, cell, room};
 #[cfg(target_family = "wasm")]
 pub use slot::{Slot, realloc};
 
-/// The world `rustmq:etl/transform`, encoded; a test of the host keeps it equal to `wit/`.
+/// The world `rustmq:etl/granted`, encoded; a test of the host keeps it equal to `wit/`.
 pub const COMPONENT_TYPE: &[u8; include_bytes!("../../component-type.bin").len()] =
     include_bytes!("../../component-type.bin");
 
-/// The world `rustmq:etl/stateful`, encoded.
+/// The world `rustmq:etl/stateful-granted`, encoded.
 pub const STATEFUL_TYPE: &[u8; include_bytes!("../../stateful-type.bin").len()] =
     include_bytes!("../../stateful-type.bin");
 

@@ -45,6 +45,7 @@ pub(super) fn record(
         "params": context.params,
         "inputs": context.inputs,
         "outputs": context.outputs,
+        "lookups": lookups(context),
         "selected": said.selected.get(&0).map(|list| fields(list)),
         "declared": declared,
         "rows": given.collect::<Vec<_>>(),
@@ -58,6 +59,20 @@ pub(super) fn record(
     let file = OpenOptions::new().create(true).append(true).open(&path);
     let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     written.unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}
+
+/// The tables that the node declares: lists of key and value.
+fn lookups(context: &sys::Context) -> Map<String, Value> {
+    let tables = context.lookups.borrow();
+    let table = |entries: &sys::lookup::Entries| {
+        let pair =
+            |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
+        entries.iter().map(pair).collect()
+    };
+    let tables = tables.iter();
+    tables
+        .map(|(name, entries)| (name.clone(), table(entries)))
+        .collect()
 }
 
 fn nanoseconds_per_row(rows: usize, mut once: impl FnMut() -> Duration) -> f64 {

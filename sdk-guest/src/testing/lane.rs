@@ -51,6 +51,15 @@ impl<M: Stateful> Lane<M> {
         self
     }
 
+    /// From now on this is in a table, as after records in its topic: batches that follow see it.
+    pub fn lookup(
+        &mut self,
+        name: impl Into<String>,
+        entries: impl IntoIterator<Item = (impl Into<Vec<u8>>, impl Into<Vec<u8>>)>,
+    ) {
+        self.harness.set_lookup(name, entries);
+    }
+
     /// Gives the module a batch, and then the timers that it made due: what they emit has the batch's
     /// last row as its parent. Panics where the module fails.
     pub fn run(&mut self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {

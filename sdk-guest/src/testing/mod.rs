@@ -164,6 +164,7 @@ impl Harness {
                 outputs: vec!["out".into()],
                 partition: 0,
                 said: Rc::default(),
+                lookups: Rc::default(),
             },
         }
     }
@@ -176,6 +177,27 @@ impl Harness {
     pub fn outputs(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Harness {
         self.context.outputs = names.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// A table that the node declares, and what is in it. Said again, it is another one.
+    pub fn lookup(
+        self,
+        name: impl Into<String>,
+        entries: impl IntoIterator<Item = (impl Into<Vec<u8>>, impl Into<Vec<u8>>)>,
+    ) -> Harness {
+        self.set_lookup(name, entries);
+        self
+    }
+
+    fn set_lookup(
+        &self,
+        name: impl Into<String>,
+        entries: impl IntoIterator<Item = (impl Into<Vec<u8>>, impl Into<Vec<u8>>)>,
+    ) {
+        let entries = entries.into_iter();
+        let entries = entries.map(|(key, value)| (key.into(), value.into()));
+        let mut tables = self.context.lookups.borrow_mut();
+        tables.insert(name.into(), entries.collect());
     }
 
     /// Opens the module only.

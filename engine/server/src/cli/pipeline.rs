@@ -14,7 +14,7 @@ use bytes::Bytes;
 use model::{Diagnostic, Digest};
 use pipelines::spec::Surroundings;
 use pipelines::spec::types::ModuleSource;
-use pipelines::{Metric, PipelineStatus, Spec};
+use pipelines::{LookupStatus, Metric, PipelineStatus, Spec};
 use protocol::{
     ModuleHas, ModulePut, PipelineApplied, PipelineApply, PipelineDelete, PipelineDescribe,
     PipelineFile, PipelineList, PipelinePlan,
@@ -350,6 +350,7 @@ fn lanes(status: &PipelineStatus) -> String {
         }
     }
     text.push_str(&kept(status));
+    text.push_str(&lookups(status));
     text.push_str(&metrics(status));
     text
 }
@@ -376,6 +377,46 @@ fn kept(status: &PipelineStatus) -> String {
         true => String::new(),
         false => format!("\n{}", output::table(&columns, &rows)),
     }
+}
+
+/// The tables that modules look into, a line each, and what goes wrong with them.
+fn lookups(status: &PipelineStatus) -> String {
+    let row = |lookup: &LookupStatus| {
+        let read = match lookup.read >= lookup.end {
+            true => "all".to_string(),
+            false => format!("{} of {}", lookup.read, lookup.end),
+        };
+        vec![
+            lookup.node.clone(),
+            lookup.table.clone(),
+            lookup.topic.clone(),
+            lookup.entries.to_string(),
+            output::bytes(lookup.bytes),
+            output::bytes(lookup.bytes_max),
+            read,
+        ]
+    };
+    let rows: Vec<Vec<String>> = status.lookups.iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        "NODE", "TABLE", "TOPIC", ">ENTRIES", ">BYTES", ">LIMIT", "READ",
+    ];
+    let mut text = format!("\n{}", output::table(&columns, &rows));
+    for lookup in &status.lookups {
+        let (node, table) = (&lookup.node, &lookup.table);
+        if let Some(fault) = &lookup.fault {
+            text.push_str(&format!("last fault of table {table} of {node}: {fault}\n"));
+        }
+        if lookup.without_key > 0 {
+            let count = lookup.without_key;
+            text.push_str(&format!(
+                "table {table} of {node}: {count} records without a key left out\n"
+            ));
+        }
+    }
+    text
 }
 
 /// What the modules count, a line each.

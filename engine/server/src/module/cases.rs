@@ -18,7 +18,7 @@ use model::rows::{Rows, RowsBuilder};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use serde::Deserialize;
-use wasm::{Edge, Emission, Guest, Input, Limits, Module, OpenContext, Outcome};
+use wasm::{Edge, Emission, Guest, Input, Limits, Lookups, Module, OpenContext, Outcome};
 
 /// Codes of the SDKs and the host, whose messages come from a parser or an interpreter.
 const WORDS_DIFFER: [&str; 5] = ["json", "utf-8", "encode", "error", "schema"];
@@ -34,6 +34,9 @@ pub struct Case {
     #[serde(default)]
     inputs: Vec<String>,
     outputs: Vec<String>,
+    /// The tables that the module may look into: keys and values.
+    #[serde(default)]
+    lookups: BTreeMap<String, Vec<(Bytes, Bytes)>>,
     /// Typed columns that the module asked for, and that it makes by output.
     selected: Option<Vec<CaseField>>,
     #[serde(default)]
@@ -207,6 +210,7 @@ impl Case {
             params: self.params.clone(),
             inputs: inputs.collect(),
             outputs,
+            lookups: self.lookups(module)?,
             ..OpenContext::default()
         };
         let limits = Limits {
@@ -215,6 +219,25 @@ impl Case {
             ..Limits::default()
         };
         module.open(&context, &limits).map_err(|e| e.to_string())
+    }
+
+    /// Tables of what the native run had in them.
+    fn lookups(&self, module: &Module) -> Result<Lookups, String> {
+        let mut view = Vec::with_capacity(self.lookups.len());
+        for entries in self.lookups.values() {
+            let pair = |(key, value): &(Bytes, Bytes)| (key.bytes(), value.bytes());
+            let entries: Vec<_> = entries.iter().map(pair).collect();
+            let changes = entries
+                .iter()
+                .map(|(key, value)| (&key[..], Some(&value[..])));
+            let table = module.host().table();
+            let applied = table.apply(changes, usize::MAX);
+            applied.map_err(|e| e.to_string())?;
+            view.push(Arc::new(table.pin()));
+        }
+        let lookups = Lookups::new(self.lookups.keys().cloned());
+        lookups.lend(Some(view.into()));
+        Ok(lookups)
     }
 
     /// The rows as a batch; those that do not fit the schema are left out.

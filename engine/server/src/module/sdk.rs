@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 35] = files![
+const RUST: [(&str, &[u8]); 38] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
@@ -23,6 +23,7 @@ const RUST: [(&str, &[u8]); 35] = files![
     "sdk-guest/macros/src/params.rs",
     "sdk-guest/macros/src/row.rs",
     "sdk-guest/src/abi/columns.rs",
+    "sdk-guest/src/abi/lookup.rs",
     "sdk-guest/src/abi/mod.rs",
     "sdk-guest/src/abi/state.rs",
     "sdk-guest/src/abi/telemetry.rs",
@@ -30,10 +31,12 @@ const RUST: [(&str, &[u8]); 35] = files![
     "sdk-guest/src/column.rs",
     "sdk-guest/src/describe.rs",
     "sdk-guest/src/lib.rs",
+    "sdk-guest/src/native/lookup.rs",
     "sdk-guest/src/native/mod.rs",
     "sdk-guest/src/native/outbox.rs",
     "sdk-guest/src/native/state.rs",
     "sdk-guest/src/native/telemetry.rs",
+    "sdk-guest/src/lookup.rs",
     "sdk-guest/src/outbox.rs",
     "sdk-guest/src/record.rs",
     "sdk-guest/src/row.rs",
@@ -53,12 +56,13 @@ const RUST: [(&str, &[u8]); 35] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 9] = files![
+const PYTHON: [(&str, &[u8]); 10] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
     "sdk-guest/python/rustmq/_batch.py",
     "sdk-guest/python/rustmq/_json.py",
+    "sdk-guest/python/rustmq/_lookup.py",
     "sdk-guest/python/rustmq/_module.py",
     "sdk-guest/python/rustmq/_record.py",
     "sdk-guest/python/rustmq/_telemetry.py",
@@ -66,10 +70,11 @@ const PYTHON: [(&str, &[u8]); 9] = files![
 ];
 
 /// Without `tools/`, which the build carries itself.
-const JS: [(&str, &[u8]); 8] = files![
+const JS: [(&str, &[u8]); 9] = files![
     "sdk-guest/js/batch.js",
     "sdk-guest/js/component.js",
     "sdk-guest/js/index.js",
+    "sdk-guest/js/lookup.js",
     "sdk-guest/js/module.js",
     "sdk-guest/js/package.json",
     "sdk-guest/js/record.js",
@@ -78,10 +83,12 @@ const JS: [(&str, &[u8]); 8] = files![
 ];
 
 /// What every language has.
-const WIT: [(&str, &[u8]); 12] = files![
+const WIT: [(&str, &[u8]); 14] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
+    "wit/http.wit",
+    "wit/lookup.wit",
     "wit/module.wit",
     "wit/packed.wit",
     "wit/state.wit",

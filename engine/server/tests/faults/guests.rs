@@ -1,7 +1,7 @@
 //! Modules as text, so that evil can be spelled out. Each forwards all rows, but does its evil
 //! when the values of a batch hold a `!`.
 //!
-//! Called by: `modules`.
+//! Called by: `modules`, `lookup`.
 
 /// What a module built with the SDK carries: its world.
 const COMPONENT_TYPE: &[u8] = include_bytes!("../../../../sdk-guest/component-type.bin");
@@ -19,12 +19,12 @@ pub const LIE: &str = "(i32.store (i32.const 128) (i32.const 99))
 pub fn evil(deed: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]batch.len" (func $len (param i32) (result i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]batch.values" (func $values (param i32 i32)))
-  (import "rustmq:etl/data@0.1.2" "[method]outbox.forward"
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]batch.len" (func $len (param i32) (result i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.3" "[method]outbox.forward"
     (func $forward (param i32 i32 i32 i32)))
   (memory (export "memory") 4)
   (global $heap (mut i32) (i32.const 1024))
@@ -34,12 +34,12 @@ pub fn evil(deed: &str) -> Vec<u8> {
     (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.2#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.3#open") (param $context i32) (result i32)
     (call $context_drop (local.get $context))
     (i32.const 0))
   (func $innermost unreachable)
   (func $middle (call $innermost))
-  (func $process (export "rustmq:etl/module@0.1.2#process") (param $rows i32) (param $out i32) (result i32)
+  (func $process (export "rustmq:etl/module@0.1.3#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $at i32) (local $end i32)
     (global.set $heap (i32.const 1024))
     (call $values (local.get $rows) (i32.const 256))
@@ -79,6 +79,15 @@ const DESCRIBE: &str = r#"{"name":"tame","version":"1.2.3","ports":["out"],
   "params":{"type":"object","properties":{"limit":{"type":"integer"}},"additionalProperties":false}}"#;
 
 /// Appends a custom section.
+/// Looks the values of its rows up in the table `users`.
+pub fn looks_up() -> Vec<u8> {
+    let text = include_str!("../../../../pipelines/src/tests/support/lookup.wat");
+    let text = text.replace("VERSION", wasm::world::VERSION);
+    let mut bytes = wat::parse_str(text).unwrap();
+    custom(&mut bytes, "component-type", COMPONENT_TYPE);
+    bytes
+}
+
 fn custom(bytes: &mut Vec<u8>, name: &str, section: &[u8]) {
     bytes.push(0);
     leb(bytes, 1 + name.len() + section.len());

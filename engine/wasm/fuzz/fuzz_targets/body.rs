@@ -6,7 +6,8 @@
 //! lengths, bit 2 numbers: as they are, else cut to what may fit), and sixteen 32-bit arguments.
 //! Handles are the right ones but for bit 3: else nothing would come further than to them.
 //! Invariants: the host neither panics nor hangs; a dead guest stays dead and its memory is given
-//! back; what a call emitted fits the batch and the ports, and its arrays are whole.
+//! back; what a call emitted fits the batch and the ports, and its arrays are whole; of a call that failed
+//! nothing is kept, and never more than the limits; what a batch sees of a table does not change.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,8 +16,8 @@ use arrow::record_batch::RecordBatch;
 use model::rows::{Rows, RowsBuilder};
 use model::schema::Schema;
 use rustmq_wasm::{
-    Edge, Emission, Grants, Host, HostConfig, Input, Limits, Module, OpenContext, Outcome,
-    ProcessError, world,
+    Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Keyed, Limits, Lookups, Module,
+    OpenContext, Outcome, Pinned, ProcessError, Table, world,
 };
 
 /// Bytes of one call in the script.
@@ -69,6 +70,15 @@ pub const CALLS: &[(&str, &str, &str, &str)] = &[
     ("packed", "set-ints", "onalal", ""),
     ("packed", "set-floats", "onalal", ""),
     ("packed", "set-bytes", "onalalal", ""),
+    ("packed", "lookup", "nalalal>", ""),
+    ("lookup", "table", "al>", ""),
+    ("lookup", "get", "nalalal>", ""),
+    ("state", "get", "alalal>", ""),
+    ("state", "put", "alalalalalal", ""),
+    ("state", "delete", "alalal", ""),
+    ("state", "scan", "albaln>", ""),
+    ("timers", "set", "alalalal", ""),
+    ("timers", "clear", "alalalal", ""),
     ("telemetry", "enabled", "n", "i32"),
     ("telemetry", "log", "nalal", ""),
     ("telemetry", "counter", "al>", ""),
@@ -120,7 +130,7 @@ fn argument((place, kind): (usize, char)) -> String {
 
 fn bytes() -> Vec<u8> {
     let mut bytes = wat::parse_str(wat()).expect("the guest is well-formed");
-    let section = world::component_type_section().expect("wit/ is valid");
+    let section = world::stateful_type_section().expect("wit/ is valid");
     let name = b"component-type:fuzz";
     bytes.push(0);
     leb(&mut bytes, 1 + name.len() + section.len());
@@ -170,52 +180,137 @@ fn rows(script: &[u8]) -> Rows {
     rows.finish()
 }
 
-/// Lets a guest do what `script` says, and looks at what came of it; answers whether it died.
-pub fn run(script: &[u8]) -> bool {
-    let script = &script[..script.len().min(STEPS_MAX * STEP)];
-    let (host, module) = module();
-    let before = host.memory_bytes();
-    let typed = Edge {
-        fields: Some(schema()),
-        ..Edge::from("typed")
-    };
-    let context = OpenContext {
-        params: "{}".to_owned(),
-        inputs: vec![typed.clone()],
-        outputs: vec![typed, "free".into()],
-        ..OpenContext::default()
-    };
-    let limits = Limits {
-        // Only what never ends may be stopped by time.
-        deadline_ms: 10_000,
-        ..Limits::default()
-    };
-    let mut guest = module.open(&context, &limits).expect("it opens");
-    let rows = rows(script);
-    let columns = columns(rows.len());
-    for offsets in [[1, 2, 3], [4, 5, 6]] {
+/// Limits that short scripts reach.
+const STATE_BYTES: usize = 1_000;
+const TIMERS: usize = 6;
+
+/// The tables that the guest looks into: keys of the bytes that scripts find at low addresses.
+fn table(host: &Host, values: [&[u8]; 2]) -> Table {
+    let table = host.table();
+    let changes = [(&b""[..], Some(values[0])), (&[0][..], Some(values[1]))];
+    let applied = table.apply(changes, usize::MAX);
+    applied.expect("there is room");
+    table
+}
+
+/// What the guest has to work with, over all its calls.
+struct World {
+    context: OpenContext,
+    limits: Limits,
+    keyed: Keyed,
+    tables: [Table; 2],
+}
+
+impl World {
+    fn new(host: &Host, module: &Module) -> World {
+        let typed = Edge {
+            fields: Some(schema()),
+            ..Edge::from("typed")
+        };
+        let context = OpenContext {
+            params: "{}".to_owned(),
+            inputs: vec![typed.clone()],
+            outputs: vec![typed, "free".into()],
+            lookups: Lookups::new(["i", "f"].map(str::to_owned)),
+            ..OpenContext::default()
+        };
+        let limits = Limits {
+            // Only what never ends may be stopped by time.
+            deadline_ms: 10_000,
+            state_bytes: STATE_BYTES,
+            timers: TIMERS,
+            ..Limits::default()
+        };
+        World {
+            context,
+            keyed: module.keyed(&limits, 1),
+            limits,
+            tables: [table(host, [b"x", b"yy"]), table(host, [b"", b"z"])],
+        }
+    }
+
+    /// One call, and what must be so after it.
+    fn call(&mut self, guest: &mut Guest, rows: &Rows, entry: Entry) {
+        let columns = columns(rows.len());
         let input = Input {
-            rows: &rows,
+            rows,
             columns: Some(&columns),
             unwritten: None,
-            offsets: &offsets,
+            offsets: &[1, 2, 3],
             input: 0,
             watermark: 1,
         };
+        let pinned: Vec<Arc<Pinned>> = self.tables.iter().map(|t| Arc::new(t.pin())).collect();
+        self.context.lookups.lend(Some(pinned.clone().into()));
+        let seen = |pinned: &Pinned| pinned.reading().get(&[0]).map(<[u8]>::to_vec);
+        let then = seen(&pinned[0]);
+        // what comes meanwhile is for the next call
+        let change = (&[0][..], Some(&b"later"[..]));
+        let applied = self.tables[0].apply([change], usize::MAX);
+        applied.expect("there is room");
+        let before = (self.keyed.bytes(), self.keyed.changes());
         let was_dead = guest.is_dead();
-        let done = guest.process(input);
+        let done = guest.process_with(input, entry, &mut self.keyed);
+        self.context.lookups.lend(None);
+        assert_eq!(seen(&pinned[0]), then, "a table changed under a batch");
         match &done {
-            Ok(outcome) => check(outcome, rows.len() as u32, context.outputs.len() as u16),
-            Err(error) => assert!(!error.to_string().is_empty()),
+            Ok(outcome) => {
+                self.keyed.keep_call();
+                check(
+                    outcome,
+                    rows.len() as u32,
+                    self.context.outputs.len() as u16,
+                );
+            }
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                self.keyed.drop_call();
+                let after = (self.keyed.bytes(), self.keyed.changes());
+                assert_eq!(before, after, "a call that failed left something");
+            }
         }
         assert!(
             !was_dead || done == Err(ProcessError::Dead),
             "a dead guest worked: {done:?}"
         );
-        assert!(context.metrics.read().len() <= limits.metrics);
+        self.bounds();
     }
+
+    fn bounds(&self) {
+        assert!(self.context.metrics.read().len() <= self.limits.metrics);
+        assert!(self.keyed.bytes() <= STATE_BYTES, "{}", self.keyed.bytes());
+        let changes = self.keyed.changes();
+        let is_timer = |key: &[u8]| key.first() == Some(&2);
+        let timers = changes
+            .iter()
+            .filter(|(key, value)| is_timer(key) && value.is_some());
+        assert!(timers.count() <= TIMERS, "{changes:?}");
+    }
+}
+
+/// Lets a guest do what `script` says, once with rows and once with timers, and looks at what came of it;
+/// answers whether it died.
+pub fn run(script: &[u8]) -> bool {
+    let script = &script[..script.len().min(STEPS_MAX * STEP)];
+    let (host, module) = module();
+    let before = host.memory_bytes();
+    let mut world = World::new(host, module);
+    let opened = module.open(&world.context, &world.limits);
+    let mut guest = opened.expect("it opens");
+    let rows = rows(script);
+    world.call(&mut guest, &rows, Entry::Process);
+    world.call(&mut guest, &rows, Entry::Timers);
+    // what was kept is what the changelog says, so that a restart has it again
+    let mut again = module.keyed(&world.limits, 1);
+    for (key, value) in world.keyed.changes() {
+        let loaded = again.load(&key, value.as_deref());
+        loaded.expect("the state wrote it");
+    }
+    world.keyed.keep();
+    assert_eq!(again.bytes(), world.keyed.bytes());
+    assert_eq!(again.entries(), world.keyed.entries());
     let is_dead = guest.is_dead();
-    drop(guest);
+    drop((guest, world, again));
     assert_eq!(host.memory_bytes(), before, "memory was kept");
     is_dead
 }

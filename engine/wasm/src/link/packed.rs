@@ -1,4 +1,4 @@
-//! The host's side of `wit/packed.wit`: the lists of `data` and `columns` as little-endian bytes.
+//! The host's side of `wit/packed.wit`: the lists of `data`, `columns` and `lookup` as little-endian bytes.
 //!
 //! Called by: `link`. Invariants: each function does what its namesake does, with the same checks;
 //! this host is little-endian, so outward only the type of a list changes.
@@ -7,6 +7,7 @@ use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 
 use super::columns::{Setter, bytes, emit, floats, ints, set_bytes, set_keys, set_numbers};
+use super::lookup::get as lookup;
 use super::{
     BatchHandle, Cx, OutboxHandle, State, This, header, lent, outbox as outbox_of, text, values,
 };
@@ -15,6 +16,7 @@ use crate::error::bad;
 use crate::number::NumbersIn;
 
 type ColumnArgs = (This<BatchHandle>, u16);
+type LookupArgs = (u32, PackedColumnIn);
 
 pub(super) fn batch(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("keys", |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
@@ -38,6 +40,9 @@ pub(super) fn batch(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     })?;
     interface.func_wrap("get-floats", |cx: Cx<'_>, (_, column): ColumnArgs| {
         Ok((floats(&cx, column)?.packed(),))
+    })?;
+    interface.func_wrap("lookup", |cx: Cx<'_>, (table, keys): LookupArgs| {
+        Ok((lookup(&cx, table, &keys)?.packed(),))
     })?;
     interface.func_wrap("get-bytes", |cx: Cx<'_>, (_, column): ColumnArgs| {
         Ok((bytes(&cx, column)?.packed(),))

@@ -3,12 +3,13 @@
 //!
 //! - `good` what a guest can do; `evil` what none can; `load` what is refused before it runs
 //! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
-//! - `released` components of released versions; `state` what modules keep
+//! - `released` components of released versions; `state` what modules keep; `lookup` tables
 
 mod columns;
 mod evil;
 mod good;
 mod load;
+mod lookup;
 mod packed;
 mod released;
 mod state;

@@ -4,9 +4,11 @@
 
 use super::columns::{batch, edges};
 use super::*;
-use crate::{Metric, Metrics};
+use std::sync::Arc;
 
-const RELEASED: [(&str, &[u8]); 3] = [
+use crate::{Lookups, Metric, Metrics, Table};
+
+const RELEASED: [(&str, &[u8]); 4] = [
     (
         "0.1.0",
         include_bytes!("../../../../tests/guests/conformance/released/0.1.0.wasm"),
@@ -18,6 +20,10 @@ const RELEASED: [(&str, &[u8]); 3] = [
     (
         "0.1.2",
         include_bytes!("../../../../tests/guests/conformance/released/0.1.2.wasm"),
+    ),
+    (
+        "0.1.3",
+        include_bytes!("../../../../tests/guests/conformance/released/0.1.3.wasm"),
     ),
 ];
 
@@ -50,7 +56,13 @@ fn released_versions_run() {
         let exported = format!("rustmq:etl/module@{version}");
         assert_eq!(module.info().exports, [exported]);
         assert_eq!(module.info().contract.as_deref(), Some(version));
+        let users = Table::default();
+        let ann = (&b"k"[..], Some(&b"ann"[..]));
+        users.apply([ann], usize::MAX).expect("there is room");
+        let lookups = Lookups::new(["users".to_owned()]);
+        lookups.lend(Some([Arc::new(users.pin())].into()));
         let told = OpenContext {
+            lookups,
             params: r#"{"tag":"t"}"#.into(),
             ..edges()
         };
@@ -83,6 +95,11 @@ fn released_versions_run() {
         if version != "0.1.0" {
             since_0_1_1(&mut guest, version, &told.metrics);
         }
+        let looked_up = match version {
+            "0.1.0" | "0.1.1" | "0.1.2" => "",
+            _ => "emit 0 0 k=ann",
+        };
+        check(&mut guest, version, "lookup", looked_up);
         assert!(!guest.is_dead());
     }
 }

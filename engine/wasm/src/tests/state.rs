@@ -75,7 +75,7 @@ fn enter(guest: &mut Guest, keyed: &mut Keyed, rows: Rows, entry: Entry) -> Resu
 fn the_released_stateful_module_runs() {
     let info = load(KEEPS).info().clone();
     assert!(info.stateful);
-    assert_eq!(info.world.as_deref(), Some("rustmq:etl/stateful@0.1.2"));
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/stateful@0.1.3"));
     assert_eq!(info.describe.and_then(|d| d.state_schema), Some(1));
     let limits = Limits::default();
     let (guest, keyed) = (&mut keeps(&limits), &mut Keyed::new(&limits, 1));
@@ -202,10 +202,10 @@ fn there_is_no_state_where_none_is_lent() {
 }
 
 /// Numbers that can be repeated.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)

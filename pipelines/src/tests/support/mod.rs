@@ -43,6 +43,8 @@ struct Stored {
     /// Largest commit taken, in rows.
     rows_max: Option<u64>,
     starts: BTreeMap<PartitionId, Offset>,
+    /// Fetches that fail from now on.
+    unreadable: usize,
 }
 
 pub(crate) struct FakeLog {
@@ -68,6 +70,11 @@ impl FakeLog {
 
     pub fn rows_max(&self, rows: u64) {
         self.stored.lock().unwrap().rows_max = Some(rows);
+    }
+
+    /// So many fetches fail.
+    pub fn unreadable(&self, times: usize) {
+        self.stored.lock().unwrap().unreadable = times;
     }
 
     /// As retention does.
@@ -180,7 +187,12 @@ impl TopicLog for FakeLog {
         from: Offset,
         _bytes_max: usize,
     ) -> BoxFuture<'_, Result<Vec<Batch>, LogError>> {
-        let stored = self.stored.lock().unwrap();
+        let mut stored = self.stored.lock().unwrap();
+        if stored.unreadable > 0 {
+            stored.unreadable -= 1;
+            let error = LogError::Unavailable("told to fail".into());
+            return Box::pin(async move { Err(error) });
+        }
         let list = stored
             .partitions
             .get(&p)

@@ -2,7 +2,7 @@
 //!
 //! Called by: `benches/benches/boundary.rs`, which does the same work in native Rust.
 
-use rustmq::{Batch, Context, Failure, Module, Outbox};
+use rustmq::{Batch, Context, Failure, Lookup, Module, Outbox};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -11,6 +11,7 @@ enum Work {
     Forward,
     Filter,
     Copy,
+    Lookup,
 }
 
 #[derive(Deserialize)]
@@ -20,13 +21,15 @@ struct Params {
 
 struct Boundary {
     work: Work,
+    users: Option<Lookup>,
     rows: Vec<u32>,
 }
 
 impl Module for Boundary {
     fn open(context: &Context) -> Result<Boundary, Failure> {
         let Params { work } = context.params()?;
-        Ok(Boundary { work, rows: Vec::new() })
+        let users = context.lookup("users").ok();
+        Ok(Boundary { work, users, rows: Vec::new() })
     }
 
     fn process(&mut self, batch: &Batch, out: &mut Outbox) -> Result<(), Failure> {
@@ -49,6 +52,13 @@ impl Module for Boundary {
                 self.rows.extend(all);
                 let (keys, values) = (batch.keys().clone(), batch.values().clone());
                 out.emit(0, &self.rows, &keys, &values);
+            }
+            Work::Lookup => {
+                let Some(users) = &self.users else {
+                    return Err(Failure::new("lookup", "the node declares no table `users`"));
+                };
+                self.rows.extend(all);
+                out.emit(0, &self.rows, batch.keys(), &users.get_all(batch.keys()));
             }
         }
         Ok(())

@@ -1,11 +1,14 @@
 //! Uses everything that the SDK has of `rustmq:etl`, so that a component kept of each released version
 //! shows that a newer host still runs it: `released/VERSION.wasm`, exercised by the sandbox's tests.
 //!
-//! What it does with a row is the row's value: `forward`, `emit`, `reject`, `retry`, `drop`; `columns`
+//! What it does with a row is the row's value: `lookup` emits what the table `users` has for the keys,
+//! where the node declares it; `forward`, `emit`, `reject`, `retry`, `drop`; `columns`
 //! emits all of the input's typed columns, where it has some; `log` writes a line; `fail` fails the
 //! call. Rows and the lengths of their values are counted.
 
-use rustmq::{Batch, Column, Context, Counter, Failure, FieldType, Histogram, Module, Outbox};
+use rustmq::{
+    Batch, Column, Context, Counter, Failure, FieldType, Histogram, Lookup, Module, Outbox,
+};
 use serde::Deserialize;
 
 static ROWS: Counter = Counter::new("rows");
@@ -20,6 +23,7 @@ struct Conformance {
     tag: String,
     /// Of the typed columns, in the input's order.
     kinds: Vec<FieldType>,
+    users: Option<Lookup>,
 }
 
 impl Module for Conformance {
@@ -38,6 +42,7 @@ impl Module for Conformance {
         Ok(Conformance {
             tag: format!("{tag}/{inputs}/{outputs}/{partition}"),
             kinds: fields.iter().map(|field| field.kind).collect(),
+            users: context.lookup("users").ok(),
         })
     }
 
@@ -50,6 +55,7 @@ impl Module for Conformance {
             match value {
                 b"forward" => out.forward(0, &[number]),
                 b"emit" => self.emit(batch, row, out),
+                b"lookup" => self.lookup(batch, out),
                 b"columns" => self.columns(batch, out),
                 b"log" => rustmq::info!(row = row; "as asked"),
                 b"reject" => out.reject(&[number], "refused", "as asked"),
@@ -82,6 +88,13 @@ impl Conformance {
         out.emit(1, &[row as u32], &keys, &values);
         out.set_event_times(&[batch.event_times()[row] + 1]);
         out.set_header("by", &headers);
+    }
+
+    /// All rows of the batch, with what their keys stand for.
+    fn lookup(&self, batch: &Batch, out: &mut Outbox) {
+        let Some(users) = &self.users else { return };
+        let rows: Vec<u32> = (0..batch.len() as u32).collect();
+        out.emit(0, &rows, batch.keys(), &users.get_all(batch.keys()));
     }
 
     /// All rows of the batch as columns, twice: in order, and backwards with their keys.

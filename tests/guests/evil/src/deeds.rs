@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 
-use rustmq::{Counter, Histogram, Level};
+use rustmq::{Column, Counter, Histogram, Level};
 
 use crate::{Hands, column};
 
@@ -90,6 +90,28 @@ pub fn port_out_of_range(hands: &mut Hands<'_>) {
 
 pub fn columns_not_declared(hands: &mut Hands<'_>) {
     hands.out().emit_columns(0, None);
+}
+
+pub fn look_into_no_table(hands: &mut Hands<'_>) {
+    let failure = hands.nobody.expect("no node declares it");
+    hands.say(&failure.message);
+}
+
+pub fn look_up_a_million(hands: &mut Hands<'_>) {
+    let mut keys = Column::new();
+    (0..1_000_000).for_each(|_| keys.push(Some(b"key")));
+    hands.table().get_all(&keys);
+}
+
+pub fn look_up_huge_keys(hands: &mut Hands<'_>) {
+    let huge = "x".repeat(8 << 20);
+    let found = hands.table().get_all(&column(&[&huge, &huge]));
+    hands.found(found.get(1).map(|_| "a huge key".into()));
+}
+
+/// The table has a value of 1 MiB at `large`.
+pub fn look_up_too_much(hands: &mut Hands<'_>) {
+    hands.table().get_all(&column(&["large"; 100]));
 }
 
 pub fn read_environment(hands: &mut Hands<'_>) {

@@ -5,17 +5,25 @@
 
 mod deeds;
 
-use rustmq::{Batch, Column, Context, Failure, Module, Outbox};
+use rustmq::{Batch, Column, Context, Failure, Lookup, Module, Outbox};
 use serde::Deserialize;
 
 /// What a deed has to work with.
 pub struct Hands<'a> {
     out: Option<&'a mut Outbox>,
+    table: Option<&'a Lookup>,
+    /// What was said about a table that no node declares.
+    nobody: Option<&'a Failure>,
 }
 
 impl Hands<'_> {
     fn out(&mut self) -> &mut Outbox {
         self.out.as_mut().expect("a deed for `process`")
+    }
+
+    /// The table `large`.
+    fn table(&self) -> &Lookup {
+        self.table.expect("a deed for `process`")
     }
 
     /// A new row from the first of the batch.
@@ -59,20 +67,27 @@ struct Params {
     open: Option<String>,
 }
 
-struct Evil;
+struct Evil {
+    table: Option<Lookup>,
+    nobody: Option<Failure>,
+}
 
 impl Module for Evil {
     fn open(context: &Context) -> Result<Evil, Failure> {
         let params: Params = context.params()?;
         if let Some(deed) = params.open {
-            let mut hands = Hands { out: None };
+            let mut hands = Hands { out: None, table: None, nobody: None };
             commit(&deed, &mut hands);
         }
-        Ok(Evil)
+        Ok(Evil {
+            table: context.lookup("large").ok(),
+            nobody: context.lookup("nobody").err(),
+        })
     }
 
     fn process(&mut self, rows: &Batch, out: &mut Outbox) -> Result<(), Failure> {
-        let mut hands = Hands { out: Some(out) };
+        let (table, nobody) = (self.table.as_ref(), self.nobody.as_ref());
+        let mut hands = Hands { out: Some(out), table, nobody };
         for row in 0..rows.len() {
             let name = rows.values().get(row).unwrap_or_default();
             let name = std::str::from_utf8(name).unwrap_or_default();

@@ -113,6 +113,9 @@ struct Built {
 struct Described {
     params: Option<serde_json::Value>,
     ports: Option<Vec<String>>,
+    /// Whether it makes requests, where the tools must be told.
+    #[serde(default)]
+    http: bool,
 }
 
 impl Described {

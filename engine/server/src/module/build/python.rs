@@ -56,7 +56,11 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
         .arg(sdk.join("../../wit"))
         .args([
             "-w",
-            "transform",
+            if described.http {
+                "granted"
+            } else {
+                "transform"
+            },
             "componentize",
             "component",
             "--stub-wasi",

@@ -4,7 +4,9 @@
 //! `host_tests!` makes a test of each name it lists, which needs a function of that name in
 //! `hosted`; the assertion after it fails to compile where a member of the guests' workspace is not listed.
 
-use wasm::{Grants, Host, HostConfig, Limits, Module, OpenContext};
+use std::sync::Arc;
+
+use wasm::{Grants, Host, HostConfig, Limits, Lookups, Module, OpenContext, Table};
 
 use super::{built, run};
 
@@ -29,6 +31,7 @@ host_tests! {
     doubled: "doubled",
     even: "even",
     evil: "evil",
+    joins: "joins",
     keeps: "keeps",
     lanes: "lanes",
     late: "late",
@@ -121,8 +124,22 @@ fn context(params: &str, outputs: &[&str]) -> OpenContext {
         params: params.into(),
         inputs: vec!["in".into()],
         outputs: outputs.iter().map(|o| (*o).into()).collect(),
+        lookups: tables(),
         ..OpenContext::default()
     }
+}
+
+/// What a node has whose module looks something up.
+fn tables() -> Lookups {
+    let large = vec![b'x'; 1 << 20];
+    let [users, table] = [Table::default(), Table::default()];
+    let ann = (&b"ann"[..], Some(&br#"{"city":"Ghent"}"#[..]));
+    let large = (&b"large"[..], Some(&large[..]));
+    users.apply([ann], usize::MAX).unwrap();
+    table.apply([large], usize::MAX).unwrap();
+    let lookups = Lookups::new(["large", "users"].map(str::to_owned));
+    lookups.lend(Some([table.pin(), users.pin()].map(Arc::new).into()));
+    lookups
 }
 
 /// What each guest is for, in one check; what goes further is in tests of its own.
@@ -204,6 +221,19 @@ mod hosted {
 
     pub fn even(module: &Module) {
         check(module, "", &["out"], &["2", "3", "4"], "forward 0 [0, 2]\n");
+    }
+
+    pub fn joins(module: &Module) {
+        let out = "emit 0 0 -=\"Ghent 5\"\nreject [1] user: no user bob\n";
+        let rows = [r#"{"user":"ann","cents":5}"#, r#"{"user":"bob","cents":7}"#];
+        check(module, "", &["out"], &rows, out);
+        let nothing = OpenContext {
+            lookups: Lookups::default(),
+            ..context("", &["out"])
+        };
+        let refused = module.open(&nothing, &Limits::default()).err();
+        let refused = refused.map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("lookups: { users: TOPIC }"), "{refused}");
     }
 
     /// What it keeps is tested in the sandbox and in pipelines, with the component that is released.
@@ -312,6 +342,11 @@ mod ends {
     pub const row_out_of_range: Ends = dies("row 4294967295, but the batch has 1 rows");
     pub const port_out_of_range: Ends = dies("port 65535, but the node has 1 outputs");
     pub const columns_not_declared: Ends = dies("declare");
+    pub const look_into_no_table: Ends =
+        lives("emit 0 0 key=the node declares no table `nobody`; its `lookups` are large, users\n");
+    pub const look_up_a_million: Ends = dies("limit of 100000 keys in one lookup");
+    pub const look_up_huge_keys: Ends = NOTHING;
+    pub const look_up_too_much: Ends = dies("limit of 67108864 bytes found in one lookup");
     pub const read_environment: Ends = NOTHING;
     pub const read_arguments: Ends = NOTHING;
     pub const read_file: Ends = NOTHING;

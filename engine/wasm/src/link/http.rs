@@ -1,0 +1,155 @@
+//! The host's side of `wit/http.wit`.
+//!
+//! Called by: `link`. Invariants: those of `link`, but that `send` waits; the time it waits is not the
+//! guest's.
+//! Refuses: calls outside a batch, more requests or bytes in one call than its limits.
+
+use wasmtime::Result;
+use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, WasmList, WasmStr};
+
+use super::{Cx, State};
+use crate::error::bad;
+use crate::http::{Answer, Failed, Request, Response, Trouble};
+use crate::list::List;
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct HeaderIn {
+    name: WasmStr,
+    value: WasmStr,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct RequestIn {
+    method: WasmStr,
+    url: WasmStr,
+    headers: WasmList<HeaderIn>,
+    body: Option<WasmList<u8>>,
+    #[component(name = "timeout-ms")]
+    timeout_ms: Option<u32>,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct HeaderOut {
+    name: String,
+    value: String,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct ResponseOut {
+    status: u16,
+    url: String,
+    headers: Vec<HeaderOut>,
+    body: List<u8>,
+}
+
+#[derive(ComponentType, Lower, Clone, Copy)]
+#[component(enum)]
+#[repr(u8)]
+enum TroubleOut {
+    #[component(name = "invalid")]
+    Invalid,
+    #[component(name = "denied")]
+    Denied,
+    #[component(name = "rate")]
+    Rate,
+    #[component(name = "resolve")]
+    Resolve,
+    #[component(name = "connect")]
+    Connect,
+    #[component(name = "tls")]
+    Tls,
+    #[component(name = "timeout")]
+    Timeout,
+    #[component(name = "too-large")]
+    TooLarge,
+    #[component(name = "redirect")]
+    Redirect,
+    #[component(name = "protocol")]
+    Protocol,
+    #[component(name = "other")]
+    Other,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct ErrorOut {
+    code: TroubleOut,
+    message: String,
+}
+
+impl From<Trouble> for TroubleOut {
+    fn from(code: Trouble) -> TroubleOut {
+        match code {
+            Trouble::Invalid => TroubleOut::Invalid,
+            Trouble::Denied => TroubleOut::Denied,
+            Trouble::Rate => TroubleOut::Rate,
+            Trouble::Resolve => TroubleOut::Resolve,
+            Trouble::Connect => TroubleOut::Connect,
+            Trouble::Tls => TroubleOut::Tls,
+            Trouble::Timeout => TroubleOut::Timeout,
+            Trouble::TooLarge => TroubleOut::TooLarge,
+            Trouble::Redirect => TroubleOut::Redirect,
+            Trouble::Protocol => TroubleOut::Protocol,
+            Trouble::Other => TroubleOut::Other,
+        }
+    }
+}
+
+pub(super) fn http(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
+    interface.func_wrap("send", |mut cx: Cx<'_>, (list,): (WasmList<RequestIn>,)| {
+        if cx.data().lent.is_none() {
+            return bad("http: there are no requests outside of a batch".into());
+        }
+        let listed: Vec<RequestIn> = list.iter(&mut cx)?.collect::<Result<_>>()?;
+        let mut requests = Vec::with_capacity(listed.len());
+        for request in &listed {
+            requests.push(taken(&mut cx, request)?);
+        }
+        let none = "the node grants no HTTP";
+        let answers = requests
+            .iter()
+            .map(|_| Err(Failed::new(Trouble::Denied, none)));
+        Ok((answers.map(told).collect::<Vec<_>>(),))
+    })
+}
+
+fn taken(cx: &mut Cx<'_>, request: &RequestIn) -> Result<Request> {
+    let listed: Vec<HeaderIn> = request.headers.iter(&mut *cx)?.collect::<Result<_>>()?;
+    let text = |text: &WasmStr| text.to_str(&*cx).map(|text| text.into_owned());
+    let headers = listed
+        .iter()
+        .map(|header| Ok((text(&header.name)?, text(&header.value)?)));
+    let body = request.body.as_ref();
+    Ok(Request {
+        method: text(&request.method)?,
+        url: text(&request.url)?,
+        headers: headers.collect::<Result<_>>()?,
+        body: body.map(|body| body.as_le_slice(&*cx).to_vec()),
+        timeout_ms: request.timeout_ms,
+    })
+}
+
+fn told(answer: Answer) -> std::result::Result<ResponseOut, ErrorOut> {
+    let header = |(name, value)| HeaderOut { name, value };
+    match answer {
+        Ok(Response {
+            status,
+            url,
+            headers,
+            body,
+        }) => Ok(ResponseOut {
+            status,
+            url,
+            headers: headers.into_iter().map(header).collect(),
+            body: List(body.into()),
+        }),
+        Err(Failed { code, message }) => Err(ErrorOut {
+            code: code.into(),
+            message,
+        }),
+    }
+}
