@@ -2,8 +2,9 @@
 //!
 //! `forward-N`: the guest passes all N row numbers on. `filter-N`: it reads every value and passes
 //! half of them on. `copy-N`: it reads keys and values and emits copies. `lookup-N`: it looks every key up
-//! in a table of 4,000 with one call and emits what it found; the baseline asks a `HashMap`. `json-N`: it reads JSON
-//! into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`. `columns-N`: it
+//! in a table of 4,000 with one call and emits what it found; the baseline asks a `HashMap`. `json-N`: it
+//! reads JSON into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`.
+//! `columns-N`: it
 //! reads three columns of numbers and makes one, through the same attribute and `derive(Row)`; that
 //! the host decodes columns from JSON and encodes them again is not counted. `stage-N`: the same with
 //! both counted, so all that a stage does between its topics; the baseline reads and writes structs

@@ -479,7 +479,7 @@ topics:
   left: { partitions: 1, value: raw }
   bad: { partitions: 1, value: raw }
 modules:
-  evil: { source: ./evil.wasm }
+  evil: { source: ./evil.wasm, grants: { http: [] } }
 policy:
   on-error: { retry: { max: 0 }, then: { dead-letter: bad } }
 nodes:

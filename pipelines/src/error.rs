@@ -55,6 +55,11 @@ pub enum CanaryError {
     Open { node: String, why: String },
     #[error("modules that keep state have no canary yet: what they keep is the running version's")]
     Stateful,
+    #[error(
+        "the module is granted {method} requests, and a canary would send them a second time: only modules \
+         that are granted nothing but GET and HEAD have one"
+    )]
+    Writes { method: String },
     #[error("the pipeline was changed meanwhile; try again")]
     Changed,
     #[error("no thread for it: {0}")]

@@ -13,6 +13,8 @@ pub const SPEC_NODES_MAX: usize = 50_000;
 pub const DIAGNOSTICS_MAX: usize = 200;
 /// Most nodes in one pipeline.
 pub const NODES_MAX: usize = 500;
+/// Most hosts that a module can be granted.
+pub const HTTP_RULES_MAX: usize = 64;
 /// Most outputs of one node: a guest names them with 16 bits.
 pub const PORTS_MAX: usize = 256;
 /// Longest pipeline, node, port, module or column name.

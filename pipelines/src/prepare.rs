@@ -12,13 +12,14 @@ use model::catalog::{Catalog, PipelineRecord};
 use model::diagnostic::Diagnostic;
 use model::ids::Digest;
 use model::topic::TopicSpec;
+use wasm::http::Stop;
 use wasm::{Grants, Host, Metrics, Module};
 
 use crate::compile::{Compiled, Topics, compile};
 use crate::graph::{Complaints, Graph};
 use crate::plan::Kept;
 use crate::runtime::Deps;
-use crate::spec::types::{ModuleSource, Node};
+use crate::spec::types::{ModuleDef, ModuleSource, Node};
 use crate::spec::yaml::Pos;
 use crate::spec::{Broken, Spec, parse, sorted};
 use crate::stage::build::{edges, kept_schema, program};
@@ -192,11 +193,14 @@ async fn modules(
             );
             continue;
         };
-        match load(deps, digest).await {
+        match load(deps, digest, def.grants.names()).await {
             Ok(module) => {
                 loaded.insert(name.value.clone(), module);
             }
             Err(why) => fail(def.source.at, format!("module `{name}`: {why}")),
+        }
+        for (at, why) in refused(deps, def) {
+            fail(at, format!("module `{name}` cannot be granted this: {why}"));
         }
     }
     for node in compiled {
@@ -207,9 +211,12 @@ async fn modules(
             continue;
         };
         let program = program(spec, (name, wasm), edges(compiled, node, wasm), module);
-        let opened =
-            tokio::task::spawn_blocking(move || program.open(0, Metrics::default()).map(|_| ()))
-                .await;
+        let opened = tokio::task::spawn_blocking(move || {
+            program
+                .open(0, Metrics::default(), Stop::default())
+                .map(|_| ())
+        })
+        .await;
         match opened {
             Ok(Ok(())) => {}
             Ok(Err(why)) => fail(
@@ -229,14 +236,21 @@ async fn modules(
     }
 }
 
-pub(crate) async fn load(deps: &Deps, digest: Digest) -> Result<Module, String> {
+/// What of a module's grants the server does not take part in, and where that stands.
+fn refused(deps: &Deps, def: &ModuleDef) -> Vec<(Pos, String)> {
+    let rules = def.grants.http.iter().flatten();
+    let refused = rules.filter_map(|rule| Some((rule.at, deps.host.refuses(rule)?)));
+    refused.collect()
+}
+
+pub(crate) async fn load(deps: &Deps, digest: Digest, grants: Grants) -> Result<Module, String> {
     let bytes = deps
         .modules
         .get(digest)
         .await
         .map_err(|e| format!("{digest}: {e}"))?;
     let host: Arc<Host> = deps.host.clone();
-    tokio::task::spawn_blocking(move || host.load(&bytes, &Grants::default()))
+    tokio::task::spawn_blocking(move || host.load(&bytes, &grants))
         .await
         .map_err(|_| "loading it panicked".to_string())?
         .map_err(|e| e.to_string())

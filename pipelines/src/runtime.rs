@@ -15,6 +15,7 @@ use model::ids::{Digest, PartitionId};
 use model::port::{CatalogView, Commit, LogError, Lookup, Modules, Position, TopicLog};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use wasm::http::{Access, Stop};
 use wasm::{Metric, Metrics};
 
 use crate::canary::report::CanaryReport;
@@ -498,7 +499,7 @@ impl Runtime {
         digest: Digest,
         until: Until,
     ) -> Result<(), CanaryError> {
-        let (of, stage) = {
+        let (of, stage, spec) = {
             let running = self.running();
             let pipeline = running.get(name);
             let pipeline = pipeline.ok_or_else(|| CanaryError::Unknown(name.to_string()))?;
@@ -506,9 +507,12 @@ impl Runtime {
                 let of = pipeline.canary.report().map(|report| report.node);
                 return Err(CanaryError::Runs(of.unwrap_or_default()));
             }
-            pipeline.watched(node, digest)?
+            let (of, stage) = pipeline.watched(node, digest)?;
+            (of, stage, pipeline.spec.clone())
         };
-        let module = crate::prepare::load(&self.inner.deps, digest).await;
+        let grants = spec.modules.get(&of.alias).map(|def| def.grants.names());
+        let grants = grants.unwrap_or_default();
+        let module = crate::prepare::load(&self.inner.deps, digest, grants).await;
         let module = module.map_err(CanaryError::Load)?;
         let number = stage.nodes.iter().position(|n| n.name == node);
         let program = number.and_then(|number| candidate(&stage, number, &module));
@@ -517,7 +521,13 @@ impl Runtime {
         if keeps || module.info().stateful {
             return Err(CanaryError::Stateful);
         }
-        let open = move || program.open(0, Metrics::default()).map(|_| ());
+        if let Some(method) = program.context.http.as_deref().and_then(writes) {
+            return Err(CanaryError::Writes { method });
+        }
+        let open = move || {
+            let opened = program.open(0, Metrics::default(), Stop::default());
+            opened.map(|_| ())
+        };
         let opened = tokio::task::spawn_blocking(open).await;
         let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));
         opened.map_err(|why| CanaryError::Open {
@@ -556,6 +566,15 @@ impl Runtime {
     pub fn names(&self) -> BTreeSet<String> {
         self.running().keys().cloned().collect()
     }
+}
+
+/// A method of a grant that does more than to read: what a canary sends would count twice.
+fn writes(access: &Access) -> Option<String> {
+    let rules = access.grant.rules.iter();
+    let mut writing = rules.filter(|rule| !rule.reads_only());
+    let methods = &writing.next()?.methods;
+    let reads = |method: &&String| !["GET", "HEAD"].contains(&method.as_str());
+    methods.iter().find(reads).cloned()
 }
 
 impl RunningStage {

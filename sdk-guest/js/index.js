@@ -17,6 +17,7 @@
  *   row with code `error`
  * - `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
  * - `Lookup` is a table that the node declares: the newest value of every key of a topic
+ * - `#rustmq/http` makes requests to other services, where the node grants it
  * - `batch` is the level below: whole batches, columns
  * - `#rustmq/testing` runs a module natively, with neither broker nor WebAssembly
  *

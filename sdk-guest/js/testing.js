@@ -13,6 +13,7 @@ import { appendFileSync } from 'node:fs';
 
 import { Batch, Column, Outbox } from './batch.js';
 import { register as registerLookups } from './lookup.js';
+import { answer, count } from './http_host.js';
 import { run as runBatch } from './module.js';
 import { asBytes } from './record.js';
 import { register } from './telemetry.js';
@@ -62,13 +63,33 @@ export function run(module, rows, { params, outputs = ['out'], lookups = {} } = 
   register(sink);
   const tables = new Tables(lookups);
   registerLookups(tables, (name) => tables.table(name));
+  const asked = count();
   module.open(text, outputs);
   const host = new Host(given);
   runBatch(module, new Batch(host, host), new Outbox(host, host));
   const outcome = host.settle(outputs);
   Object.assign(outcome, { log: sink.lines, counters: sink.counters, histograms: sink.histograms });
-  record(module, text, outputs, given, outcome, tables);
+  // nobody answers requests of a case
+  if (count() === asked) record(module, text, outputs, given, outcome, tables);
   return outcome;
+}
+
+/**
+ * Who answers the requests that modules make from now on: a function of `{ method, url, headers, body }`
+ * that returns a `Response` of `#rustmq/http`, or throws what its `trouble` makes.
+ */
+export function http(answers) {
+  const pair = ([name, value]) => ({ name, value });
+  answer((request) => {
+    const headers = Object.fromEntries(request.headers.map(({ name, value }) => [name, value]));
+    try {
+      const { status, headers: given, body, url } = answers({ ...request, headers });
+      return { tag: 'ok', val: { status, headers: [...given].map(pair), body, url: url || request.url } };
+    } catch (error) {
+      if (error.trouble === undefined) throw error;
+      return { tag: 'err', val: { code: error.trouble, message: error.message } };
+    }
+  });
 }
 
 /** How long a case is timed where `RUSTMQ_BENCH` asks for it. */

@@ -23,6 +23,34 @@ def _loaded(name, globals=None, locals=None, fromlist=(), level=0):
     return _import(name, globals, locals, fromlist, level)
 
 
+def _requests():
+    """Lends `rustmq.http` the host's `http`, where the module uses it."""
+    from rustmq import http
+    from wit_world.imports import http as host
+
+    def header(pair):
+        return host.Header(str(pair[0]), str(pair[1]))
+
+    def out(request):
+        headers = [header(pair) for pair in request.headers.items()]
+        body = http.as_bytes(request.body)
+        return host.Request(request.method, request.url, headers, body, request.timeout_ms)
+
+    def answer(given):
+        if isinstance(given, Err):
+            code = given.value.code.name.lower().replace("_", "-")
+            return http.Error.of(code, given.value.message)
+        given = getattr(given, "value", given)
+        headers = {header.name: header.value for header in given.headers}
+        return http.Response(given.status, given.body, headers, given.url)
+
+    http._Host.send = lambda requests: [answer(given) for given in host.send([out(r) for r in requests])]
+
+
+if "rustmq.http" in sys.modules:
+    _requests()
+
+
 class _Telemetry:
     """`telemetry` with the levels by their names."""
 

@@ -58,6 +58,7 @@
 //!   batch, by key; [`Stateful`] is the level below, with timers
 //! - a further parameter `users: &` [`Lookup`] is the table `users` that the node declares: the newest value
 //!   of every key of a topic
+//! - [`http`] makes requests to other services, where the node grants it
 //! - [`Module`] is the level below: whole batches, columns; export it with [`export!`]
 //! - [`testing`] runs a module natively, with neither broker nor WebAssembly
 //!
@@ -67,6 +68,7 @@
 mod batch;
 mod column;
 pub mod describe;
+pub mod http;
 mod lookup;
 mod outbox;
 mod record;

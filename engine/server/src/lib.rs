@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod door;
+pub mod egress;
 pub mod http;
 pub mod module;
 pub mod node;

@@ -3,6 +3,7 @@
 
 mod support;
 
+use support::asked::Asked;
 use support::{World, wait};
 
 const SPLIT: &str = "\
@@ -120,6 +121,117 @@ fn only_modules_that_a_trusted_key_signed_are_applied() {
     world
         .run(&["serve", "--config", &config, "--data-dir", "other"])
         .fails(1, "node.toml:2:9: error: `nobody` is no public key");
+}
+
+const ASKING: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: asking }
+topics:
+  urls: { partitions: 2, value: raw }
+  answers: { partitions: 1, value: raw }
+  bad: { partitions: 1, value: raw }
+modules:
+  asks:
+    source: ./asks.wasm
+    grants:
+      http:
+        - host: 127.0.0.1
+          port: PORT
+          scheme: http
+          headers: { authorization: { secret: token, prefix: \"Bearer \" } }
+    limits: { http-rate: 10000 }
+policy:
+  batch: { rows: 20 }
+  on-error: { then: { dead-letter: bad } }
+nodes:
+  in: { kind: source, topic: urls, start: earliest }
+  asks: { kind: wasm, module: asks, inputs: [in] }
+  out: { kind: sink, inputs: [asks], topic: answers }
+";
+
+/// Requests are made at least once, what comes of them is committed once; the secret is sent, and nowhere
+/// to be read.
+#[test]
+fn rows_are_enriched_by_requests_once_over_a_crash() {
+    let world = World::new();
+    let asked = Asked::start();
+    let released = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/guests/conformance/released/0.1.3-http.wasm"
+    );
+    world.write("asks.wasm", std::fs::read(released).expect("it is kept"));
+    let file = world.write(
+        "asking.yaml",
+        ASKING.replace("PORT", &asked.port.to_string()),
+    );
+    let token = world.write("token", "pssst-7\n");
+    let secret = format!("[secrets]\ntoken = {{ file = {token:?}, hosts = [\"127.0.0.1\"] }}\n");
+    let apply = || world.run(&["pipeline", "apply", &file]);
+
+    let server = world.serve();
+    let place = "asking.yaml:13:11: error: module `asks` cannot be granted this: ";
+    apply().fails(
+        1,
+        &format!("{place}this server lets no grant reach addresses that are not public"),
+    );
+    server.stop();
+    let open = "[modules]\nhttp_networks = [\"127.0.0.0/8\"]\n";
+    let config = world.write("node.toml", open);
+    let server = world.serve_with(&["--config", &config]);
+    apply().fails(
+        1,
+        &format!("{place}the header `authorization`: the server's configuration has no secret"),
+    );
+    server.stop();
+    world.write("node.toml", format!("{open}{secret}"));
+    let server = world.serve_with(&["--config", &config]);
+    apply().ok();
+
+    let url = |number: u32| format!("GET http://127.0.0.1:{}/{number}\n", asked.port);
+    let lines: String = (0..1000).map(url).collect();
+    world
+        .run_with_input(&["produce", "urls"], lines.as_bytes())
+        .ok();
+    wait::until("some requests", || {
+        (asked.heads().len() >= 100).then_some(())
+    });
+    server.kill();
+    let server = world.serve_with(&["--config", &config]);
+    wait_for(&world, "answers", 1000);
+    world
+        .run_with_input(&["produce", "urls"], b"GET http://127.0.0.2/\n")
+        .ok();
+    wait_for(&world, "bad", 1);
+    let described = world.run(&["pipeline", "describe", "asking"]).ok().out;
+    assert!(described.contains("http.requests"), "{described}");
+    let json = world
+        .run(&["pipeline", "describe", "asking", "--json"])
+        .ok()
+        .out;
+    let mut answers: Vec<String> = (0..1000).map(|number| format!("200 /{number}")).collect();
+    let consumed = world.run(&[
+        "consume", "answers", "--from", "earliest", "--max", "1000", "--format", "raw",
+    ]);
+    let mut got: Vec<String> = consumed.ok().out.lines().map(str::to_owned).collect();
+    answers.sort();
+    got.sort();
+    assert_eq!(got, answers);
+    assert_eq!(count(&world, "answers"), 1000);
+    let heads = asked.heads();
+    assert!(heads.len() >= 1000, "{}", heads.len());
+    assert!(
+        heads
+            .iter()
+            .all(|head| head.contains("authorization: Bearer pssst-7")),
+        "{:?}",
+        heads[0]
+    );
+    server.stop();
+    let log = std::fs::read_to_string(world.path("serve.err")).expect("a log");
+    for told in [described, json, log] {
+        assert!(!told.contains("pssst"), "{told}");
+    }
 }
 
 #[test]

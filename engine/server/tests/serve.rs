@@ -556,10 +556,7 @@ fn topics_of_avro_are_json_at_the_command_line() {
     );
     let server = world.serve_with(&["--config", &config]);
     let schema = world.write("said.avsc", AVSC);
-    let wrong = world.write(
-        "wrong.avsc",
-        &AVSC.replace("\"int\"", "{\"type\": \"map\"}"),
-    );
+    let wrong = world.write("wrong.avsc", AVSC.replace("\"int\"", "{\"type\": \"map\"}"));
     world
         .run(&["topic", "create", "a", "--schema", &wrong])
         .fails(

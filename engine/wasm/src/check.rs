@@ -19,7 +19,10 @@ use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::sign::{self, PublicKey, Trust};
-use crate::world::{MODULE, PACKAGE, STATE, STATEFUL, TIMED, TIMERS, VERSION, WORLD, offered};
+use crate::world::{
+    GRANTED, HTTP, MODULE, PACKAGE, STATE, STATEFUL, STATEFUL_GRANTED, TIMED, TIMERS, VERSION,
+    WORLD, offered,
+};
 
 /// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
 const STUBBED: [&str; 5] = [
@@ -30,11 +33,22 @@ const STUBBED: [&str; 5] = [
     "wasi:filesystem/",
 ];
 
-/// What a pipeline allows a module beyond `rustmq:etl`. Nothing can be granted yet: the type is
-/// here so that a name in it is refused and not ignored.
+/// What a module may import of what must be granted, by name. A name that is none is refused and not
+/// ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
     pub names: BTreeSet<String>,
+}
+
+impl Grants {
+    /// Requests to other services; what of them is allowed stands in [`crate::OpenContext`].
+    pub const HTTP: &str = "http";
+
+    pub fn http() -> Grants {
+        Grants {
+            names: BTreeSet::from([Grants::HTTP.to_owned()]),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -135,7 +149,7 @@ pub(crate) fn vouched(info: &ModuleInfo, trust: &Trust) -> Result<(), LoadError>
 
 /// Whether a module may be loaded.
 pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError> {
-    if let Some(name) = grants.names.iter().next() {
+    if let Some(name) = grants.names.iter().find(|name| *name != Grants::HTTP) {
         return Err(LoadError::Grant { name: name.clone() });
     }
     if let Some(name) = info.unknown.first() {
@@ -144,7 +158,13 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
             built: info.contract.clone().unwrap_or("another version".into()),
         });
     }
-    if let Some(name) = info.grants_needed.first() {
+    for name in &info.grants_needed {
+        if ours(name, HTTP) {
+            if grants.names.contains(Grants::HTTP) {
+                continue;
+            }
+            return Err(LoadError::Http { name: name.clone() });
+        }
         return Err(LoadError::Import {
             name: name.clone(),
             hint: hint(name).into(),
@@ -163,7 +183,7 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
 /// What to do about an import that is not granted.
 fn hint(name: &str) -> &'static str {
     if name.starts_with("wasi:http") || name.starts_with("wasi:sockets") {
-        "modules have no network; move the request to a connector"
+        "modules have no network of their own; make the request with `rustmq::http`, which a node can grant"
     } else if name.starts_with("wasi_snapshot_preview1") || name.starts_with("wasi_unstable") {
         "the module was built for WASI 0.1; build it for wasm32-unknown-unknown or wasm32-wasip2"
     } else if name.starts_with("__wbindgen") || name == "env" || name.starts_with("./") {
@@ -336,12 +356,18 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
         describe,
         contract: contract.map(|(_, version)| version.to_owned()),
         world: exports.iter().any(|n| ours(n, MODULE)).then(|| {
-            let world = if stateful { STATEFUL } else { WORLD };
+            let asks = imports.iter().any(|name| ours(name, HTTP));
+            let world = match (stateful, asks) {
+                (false, false) => WORLD,
+                (true, false) => STATEFUL,
+                (false, true) => GRANTED,
+                (true, true) => STATEFUL_GRANTED,
+            };
             world.to_owned()
         }),
         stateful,
         stubbed: pick(&|n| is_stubbed(n)),
-        grants_needed: pick(&|n| of_package(n).is_none() && !is_stubbed(n)),
+        grants_needed: pick(&|n| ours(n, HTTP) || (of_package(n).is_none() && !is_stubbed(n))),
         imports: imports.into_iter().collect(),
         exports: exports.into_iter().collect(),
         unknown,

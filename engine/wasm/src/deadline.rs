@@ -84,6 +84,17 @@ impl Clock {
         self.limit.as_millis() as u64
     }
 
+    /// What went by since was not the guest's.
+    pub(crate) fn resume(&mut self, pause: &Pause) {
+        let Some((wall, cpu)) = &mut self.first else {
+            return;
+        };
+        *wall += pause.wall.elapsed();
+        if let (Some(cpu), Some(then), Some(now)) = (cpu, pause.cpu, thread_cpu_time()) {
+            *cpu += now.saturating_sub(then);
+        }
+    }
+
     /// One tick fell into the call: go on, or is its time used up?
     pub(crate) fn tick(&mut self) -> UpdateDeadline {
         let Some((wall, cpu)) = self.first else {
@@ -100,6 +111,21 @@ impl Clock {
             return UpdateDeadline::Interrupt;
         }
         UpdateDeadline::Continue(1)
+    }
+}
+
+/// The host works, or waits, for a guest that stands still.
+pub(crate) struct Pause {
+    wall: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Pause {
+    pub(crate) fn begin() -> Pause {
+        Pause {
+            wall: Instant::now(),
+            cpu: thread_cpu_time(),
+        }
     }
 }
 

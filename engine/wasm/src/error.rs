@@ -38,6 +38,11 @@ pub enum LoadError {
     #[error("the module imports {name}, which is not granted: {hint}")]
     Import { name: String, hint: String },
     #[error(
+        "the module makes requests to other services ({name}), which its entry under `modules` must \
+         grant: `grants: {{ http: [{{ host: api.example.com, methods: [GET] }}] }}`"
+    )]
+    Http { name: String },
+    #[error(
         "the module was built for rustmq:etl {built} and imports {name}; this host offers \
          rustmq:etl {VERSION}, which does not have it: build the module with the SDK of this \
          version, or run a newer server"
@@ -92,6 +97,9 @@ pub enum ProcessError {
     Limit { what: &'static str, limit: u64 },
     #[error("the module's instance is gone after an earlier trap; open it again")]
     Dead,
+    /// Nobody is to blame: the rows are worked again.
+    #[error("the lane was told to stop while the module waited for answers to its requests")]
+    Stopped,
 }
 
 /// Why no instance could be opened.
@@ -143,6 +151,8 @@ pub(crate) enum Fault {
     Bad(String),
     #[error("limit of {limit} {what}")]
     Limit { what: &'static str, limit: u64 },
+    #[error("told to stop")]
+    Stopped,
 }
 
 /// Ends the guest with a message.

@@ -25,6 +25,7 @@ use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
 use crate::fields::Fields;
 use crate::host::{Host, Shared, text};
+use crate::http::{Access, Http, Stop};
 use crate::limits::{
     CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX,
 };
@@ -50,6 +51,10 @@ pub struct OpenContext {
     pub metrics: Metrics,
     /// The tables that it may look into.
     pub lookups: Lookups,
+    /// What it may ask of other services, where its node grants it.
+    pub http: Option<Arc<Access>>,
+    /// Ends its waiting.
+    pub stop: Stop,
 }
 
 /// An input or output: its name, and the fields of its rows where there is a schema.
@@ -243,6 +248,8 @@ impl Module {
     }
 
     fn store(&self, context: &OpenContext, limits: &Limits) -> Store<State> {
+        let egress = self.shared.egress.clone();
+        let (access, stop) = (context.http.clone(), context.stop.clone());
         let state = State {
             limiter: Limiter::new(limits, Arc::clone(&self.shared.memory)),
             clock: Clock::default(),
@@ -253,6 +260,7 @@ impl Module {
             lent: None,
             outbox: Outbox::default(),
             keyed: None,
+            http: Http::new(egress, access, stop, limits),
         };
         let mut store = Store::new(&self.shared.engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -371,6 +379,7 @@ impl Guest {
             watermark: input.watermark,
         });
         state.limiter.denied = None;
+        state.http.begin();
         state.clock.begin(self.limits.deadline_ms);
         store.set_epoch_deadline(1);
         Ok(())
@@ -511,6 +520,7 @@ fn end_of(error: &wasmtime::Error, store: &mut Store<State>) -> ProcessError {
                 limit: *limit,
             };
         }
+        Some(Fault::Stopped) => return ProcessError::Stopped,
         None => {}
     }
     if let Some((what, limit)) = state.limiter.denied.take() {

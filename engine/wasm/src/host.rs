@@ -22,6 +22,7 @@ use crate::compile;
 use crate::deadline::Ticker;
 use crate::error::{HostError, InspectError, LoadError};
 use crate::guest::Module;
+use crate::http::Egress;
 use crate::limits::{Limits, MemoryInUse, STACK_BYTES};
 use crate::link::{self, State};
 use crate::lookup::Table;
@@ -51,6 +52,8 @@ pub struct HostConfig {
     pub compiler: Option<PathBuf>,
     /// Who must have signed a module.
     pub trust: Trust,
+    /// Who makes the requests of modules. `None`: nobody.
+    pub egress: Option<Arc<dyn Egress>>,
 }
 
 impl Default for HostConfig {
@@ -61,6 +64,7 @@ impl Default for HostConfig {
             memory_bytes_max: usize::MAX,
             compiler: None,
             trust: Trust::default(),
+            egress: None,
         }
     }
 }
@@ -77,6 +81,7 @@ pub(crate) struct Shared {
     cache: Option<Cache>,
     compiler: Option<PathBuf>,
     trust: Trust,
+    pub(crate) egress: Option<Arc<dyn Egress>>,
     loaded: Mutex<VecDeque<Loaded>>,
     pub(crate) memory: Arc<MemoryInUse>,
     _ticker: Ticker,
@@ -115,6 +120,7 @@ impl Host {
                 cache,
                 compiler: config.compiler,
                 trust: config.trust,
+                egress: config.egress,
                 loaded: Mutex::default(),
                 memory: Arc::new(MemoryInUse::new(config.memory_bytes_max)),
                 _ticker: ticker,
@@ -139,6 +145,14 @@ impl Host {
     /// A lookup table, empty. It counts as memory of the modules.
     pub fn table(&self) -> Table {
         Table::counted(&self.shared.memory)
+    }
+
+    /// Why no request could be made by a rule of a grant.
+    pub fn refuses(&self, rule: &crate::http::grant::Rule) -> Option<String> {
+        match &self.shared.egress {
+            Some(egress) => egress.refuses(rule),
+            None => Some("this host makes no requests for modules".into()),
+        }
     }
 
     /// What a file is, what it imports and exports, and what it would need granted.

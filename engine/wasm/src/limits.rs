@@ -60,6 +60,11 @@ pub const STATE_CHANGED_BYTES_MAX: usize = 64 << 20;
 pub const LOOKUP_ENTRY_BYTES: usize = 96;
 pub const LOOKUP_KEYS_MAX: usize = 100_000;
 pub const LOOKUP_READ_BYTES_MAX: usize = 64 << 20;
+/// Longest method and URL of a request, most headers and bytes of them.
+pub const HTTP_METHOD_BYTES_MAX: usize = 16;
+pub const HTTP_URL_BYTES_MAX: usize = 8 << 10;
+pub const HTTP_HEADERS_MAX: usize = 64;
+pub const HTTP_HEADER_BYTES_MAX: usize = 16 << 10;
 
 /// Stack of a guest, in bytes; the same for all.
 pub const STACK_BYTES: usize = 512 << 10;
@@ -101,6 +106,18 @@ pub struct Limits {
     pub state_bytes: usize,
     /// Timers that are set at a time, in each lane.
     pub timers: usize,
+    /// Requests to other services for one batch, and how many of them are under way at a time.
+    pub http_requests: usize,
+    pub http_at_once: usize,
+    /// The same a second, of all lanes of a node together.
+    pub http_per_s: u64,
+    /// Time of one request with its redirects, and of all for one batch, in milliseconds. It is not
+    /// part of `deadline_ms`.
+    pub http_timeout_ms: u64,
+    pub http_time_ms: u64,
+    /// Bytes of a request's body and of an answer's.
+    pub http_sent_bytes: usize,
+    pub http_received_bytes: usize,
     /// Bytes that one call may emit for each byte it was given (above 1 MiB of output).
     pub output_ratio_max: usize,
 }
@@ -120,6 +137,13 @@ impl Default for Limits {
             metrics: 64,
             state_bytes: 64 << 20,
             timers: 100_000,
+            http_requests: 1000,
+            http_at_once: 8,
+            http_per_s: 100,
+            http_timeout_ms: 5_000,
+            http_time_ms: 10_000,
+            http_sent_bytes: 256 << 10,
+            http_received_bytes: 1 << 20,
             output_bytes_max: 64 << 20,
             output_ratio_max: 16,
         }
@@ -141,12 +165,19 @@ impl Limits {
         metrics: 256,
         state_bytes: 1 << 30,
         timers: 1_000_000,
+        http_requests: 10_000,
+        http_at_once: 64,
+        http_per_s: 10_000,
+        http_timeout_ms: 60_000,
+        http_time_ms: 300_000,
+        http_sent_bytes: 16 << 20,
+        http_received_bytes: 16 << 20,
         output_bytes_max: 256 << 20,
         output_ratio_max: 1000,
     };
 
     /// What these limits allow, by name, with its unit in the name.
-    fn named(&self) -> [(&'static str, u64); 14] {
+    fn named(&self) -> [(&'static str, u64); 21] {
         [
             ("memory bytes", self.memory_bytes as u64),
             ("table elements", self.table_elements as u64),
@@ -160,6 +191,16 @@ impl Limits {
             ("metrics", self.metrics as u64),
             ("bytes of state", self.state_bytes as u64),
             ("timers", self.timers as u64),
+            ("requests for one batch", self.http_requests as u64),
+            ("requests at a time", self.http_at_once as u64),
+            ("requests a second", self.http_per_s),
+            ("milliseconds for one request", self.http_timeout_ms),
+            (
+                "milliseconds for all requests of a batch",
+                self.http_time_ms,
+            ),
+            ("bytes of a request", self.http_sent_bytes as u64),
+            ("bytes of an answer", self.http_received_bytes as u64),
             ("output bytes in one call", self.output_bytes_max as u64),
             (
                 "output bytes for an input byte",

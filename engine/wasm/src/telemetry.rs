@@ -63,6 +63,15 @@ impl Metrics {
         self.lock().clone()
     }
 
+    /// Adds to a counter of the host's own; a dot in its name keeps it apart from a module's.
+    pub(crate) fn count(&self, name: &str, amount: u64) {
+        let mut numbers = self.lock();
+        let zero = Metric::Counter { value: 0 };
+        if let Metric::Counter { value } = numbers.entry(name.to_owned()).or_insert(zero) {
+            *value = value.saturating_add(amount);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Metric>> {
         // plain numbers: whole even if a writer panicked
         let numbers = self.0.numbers.lock();
@@ -229,7 +238,7 @@ impl Telemetry {
             Some(there) if there.like(&metric) => {}
             // the module was changed: its numbers begin anew
             Some(_) => drop(known.insert(name.to_owned(), metric)),
-            None if known.len() >= self.metrics_max => {
+            None if own(&known) >= self.metrics_max => {
                 let most = self.metrics_max;
                 return Err(format!(
                     "a module has at most {most} metrics; raise limits.metrics if right"
@@ -294,6 +303,11 @@ impl Telemetry {
         self.told = 0;
         self.pending.clear();
     }
+}
+
+/// Those that the module made.
+fn own(known: &BTreeMap<String, Metric>) -> usize {
+    known.keys().filter(|name| is_name(name)).count()
 }
 
 /// Under which the server's log has lines of modules.

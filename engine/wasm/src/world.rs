@@ -37,6 +37,9 @@ pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.3";
 pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.3";
 /// The world of modules that keep state.
 pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.3";
+/// The same with what a node must grant.
+pub const GRANTED: &str = "rustmq:etl/granted@0.1.3";
+pub const STATEFUL_GRANTED: &str = "rustmq:etl/stateful-granted@0.1.3";
 pub(crate) const STATE: &str = "rustmq:etl/state@0.1.3";
 pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.3";
 pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.3";

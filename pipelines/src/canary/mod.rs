@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use model::ids::{Digest, Offset};
 use tokio::sync::watch;
+use wasm::http::Stop;
 use wasm::{Module, View};
 
 use crate::limits::{CANARY_QUEUE_BATCHES_MAX, CANARY_QUEUE_BYTES_MAX};
@@ -83,6 +84,8 @@ struct Ledger {
     report: Mutex<CanaryReport>,
     /// In the queue.
     bytes: AtomicUsize,
+    /// Ends the candidate's waiting for answers of others.
+    stop: Stop,
     changed: Arc<watch::Sender<u64>>,
 }
 
@@ -98,6 +101,7 @@ impl Ledger {
 
     /// The first end counts.
     fn end(&self, state: CanaryState) {
+        self.stop.set();
         let mut report = self.report();
         if report.state == CanaryState::Running {
             report.state = state;
@@ -128,6 +132,7 @@ impl Canary {
         let ledger = Arc::new(Ledger {
             report: Mutex::new(CanaryReport::new(&of)),
             bytes: AtomicUsize::new(0),
+            stop: Stop::default(),
             changed,
         });
         let end = until.time.map(|time| Instant::now() + time);

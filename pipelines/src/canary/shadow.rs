@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use codec::Format;
+use wasm::http::Access;
 use wasm::{Metrics, Module};
 
 use super::compare::{Answer, Asked, compare};
@@ -163,7 +164,7 @@ impl Shadow {
             let message = "modules use more than half of the server's memory for them";
             return Err(format!("{message}: none is left for a canary"));
         }
-        let warm = program.open(lane, Metrics::default())?;
+        let warm = program.open(lane, Metrics::default(), self.ledger.stop.clone())?;
         Ok((program, warm))
     }
 }
@@ -181,6 +182,11 @@ pub(crate) fn candidate(stage: &Stage, node: usize, module: &Module) -> Option<P
         },
         ..(**program).clone()
     };
+    // it must not take turns from what runs
+    let http = program.context.http.as_deref();
+    program.context.http = http
+        .map(|access| Access::new(access.grant.clone(), program.limits.http_per_s))
+        .map(Arc::new);
     let labels = &mut program.context.labels;
     labels.node = format!("{} (canary)", labels.node);
     Some(program)

@@ -18,6 +18,7 @@ use model::ids::Offset;
 use model::rows::{Rows, RowsError};
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
+use wasm::http::Stop;
 use wasm::{
     Emission, Guest, Input, Keyed, Labels, Limits, Lookups, Metrics, Module, OpenContext, Outcome,
     ProcessError, Retry, View,
@@ -72,24 +73,30 @@ pub(crate) struct Warm {
     metrics: Metrics,
     /// What the batch at work sees of the node's tables.
     lookups: Lookups,
+    stop: Stop,
     credits: u32,
     good_rows: u32,
 }
 
 impl Program {
-    pub fn open(&self, lane: u32, metrics: Metrics) -> Result<Warm, String> {
+    pub fn open(&self, lane: u32, metrics: Metrics, stop: Stop) -> Result<Warm, String> {
         let lookups = self.context.lookups.another();
         Ok(Warm {
-            guest: Some(self.guest(lane, (&metrics, &lookups))?),
+            guest: Some(self.guest(lane, (&metrics, &lookups, &stop))?),
             metrics,
             lookups,
+            stop,
             formats: vec![None; self.context.outputs.len()],
             credits: BREAKER_ROWS_MAX,
             good_rows: 0,
         })
     }
 
-    fn guest(&self, lane: u32, (metrics, lookups): (&Metrics, &Lookups)) -> Result<Guest, String> {
+    fn guest(
+        &self,
+        lane: u32,
+        (metrics, lookups, stop): (&Metrics, &Lookups, &Stop),
+    ) -> Result<Guest, String> {
         let context = OpenContext {
             partition: lane,
             labels: Labels {
@@ -98,6 +105,7 @@ impl Program {
             },
             metrics: metrics.clone(),
             lookups: lookups.clone(),
+            stop: stop.clone(),
             ..self.context.clone()
         };
         self.module
@@ -172,11 +180,7 @@ impl Call<'_> {
                 input,
                 watermark: watermark(self.keyed.as_deref(), input),
             };
-            let answer = match &mut self.keyed {
-                Some(keyed) => guest.process_with(given, entry(input), keyed),
-                None => guest.process(given),
-            };
-            let error = match answer {
+            let error = match self.asked(guest, given) {
                 Ok(outcome) => {
                     let given = Given {
                         input,
@@ -197,6 +201,8 @@ impl Call<'_> {
                     self.failed(chunk, from, len, code, message);
                     continue;
                 }
+                // nothing of the batch counts: it is worked again
+                Err(ProcessError::Stopped) => return Err(OperatorError::Stopped),
                 Err(error) => error,
             };
             warm.guest = None;
@@ -213,13 +219,20 @@ impl Call<'_> {
         Ok(())
     }
 
+    fn asked(&mut self, guest: &mut Guest, given: Input<'_>) -> Result<Outcome, ProcessError> {
+        match &mut self.keyed {
+            Some(keyed) => guest.process_with(given, entry(given.input), keyed),
+            None => guest.process(given),
+        }
+    }
+
     /// The lane's guest, opened again if it died or is about to, for want of memory.
     fn alive<'w>(&self, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
         let guest = match warm.guest.take().filter(|guest| !guest.is_swollen()) {
             Some(guest) => guest,
             None => self
                 .program
-                .guest(self.lane, (&warm.metrics, &warm.lookups))?,
+                .guest(self.lane, (&warm.metrics, &warm.lookups, &warm.stop))?,
         };
         Ok(warm.guest.insert(guest))
     }

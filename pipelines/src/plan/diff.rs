@@ -32,6 +32,9 @@ pub(super) fn changes(
         if before.limits != def.limits {
             out.add(format!("module {}: limits", name.value), Reload::Live);
         }
+        if before.grants != def.grants {
+            out.add(format!("module {}: grants", name.value), Reload::Live);
+        }
         match (previous.modules.get(&name.value), modules.get(&name.value)) {
             (Some(a), Some(b)) if a != b => out.add(
                 format!("module {}: code {} -> {}", name.value, short(a), short(b)),

@@ -6,6 +6,7 @@
 //! not exist (that is `lint`). Refuses what `yaml`, `reader` and `parse` say.
 
 mod freeze;
+mod grants;
 mod nearest;
 mod nodes;
 mod parse;

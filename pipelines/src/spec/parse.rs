@@ -10,6 +10,9 @@ use model::topic::{Durability, PayloadCodec};
 use serde_json::Value as Json;
 use wasm::Limits;
 
+use super::grants::grants;
+#[cfg(test)]
+use super::grants::{GRANT_KEYS, HTTP_KEYS};
 use super::nodes;
 use super::reader::{Fields, Reader, Surroundings};
 use super::types::{
@@ -29,6 +32,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("Metadata", METADATA_KEYS),
     ("Topic", TOPIC_KEYS),
     ("Module", MODULE_KEYS),
+    ("Grants", GRANT_KEYS),
+    ("HttpGrant", HTTP_KEYS),
     ("ModuleLimits", LIMIT_KEYS),
     ("Policy", POLICY_KEYS),
     ("BatchPolicy", BATCH_KEYS),
@@ -69,6 +74,13 @@ const LIMIT_KEYS: &[&str] = &[
     "table-elements",
     "state",
     "timers",
+    "http-requests",
+    "http-at-once",
+    "http-rate",
+    "http-timeout",
+    "http-time",
+    "http-sent",
+    "http-received",
 ];
 const POLICY_KEYS: &[&str] = &["batch", "on-error"];
 const BATCH_KEYS: &[&str] = &["rows", "bytes", "wait"];
@@ -376,20 +388,14 @@ impl Parser<'_> {
         let fields = self.reader.fields(node, what, at, MODULE_KEYS)?;
         let source = self.reader.required(&fields, "source");
         let source = source.and_then(|n| self.module_source(n, what));
-        if let Some(grants) = fields.get("grants") {
-            for (key, _) in self.reader.table(grants, &format!("`grants` of {what}")) {
-                let message = format!("granting `{}` to {what} is not built yet", key.text);
-                let hint = "leave `grants: {}`".to_string();
-                self.reader.error_hint(key.at, message, Some(hint));
-            }
-        }
+        let grants = fields.get("grants").and_then(|n| grants(self, n, what));
         let limits = fields
             .get("limits")
             .and_then(|n| self.limits(n, what))
             .unwrap_or_default();
         Some(ModuleDef {
             source: source?,
-            grants: (),
+            grants: grants.unwrap_or_default(),
             limits,
         })
     }
@@ -437,12 +443,16 @@ impl Parser<'_> {
         let output = size("output", caps.output_bytes_max);
         let log = size("log", caps.log_bytes_per_s as usize);
         let state = size("state", caps.state_bytes);
+        let http_sent = size("http-sent", caps.http_sent_bytes);
+        let http_received = size("http-received", caps.http_received_bytes);
         let mut time = |key: &str, cap: u64| {
             let found = self.reader.millis(fields.get(key)?, &format!("`{key}`"))?;
             self.capped(found, what, key, |time| time.0, (cap, &format!("{cap}ms")))
         };
         let deadline = time("deadline", caps.deadline_ms);
         let open_deadline = time("open-deadline", caps.open_deadline_ms);
+        let http_timeout = time("http-timeout", caps.http_timeout_ms);
+        let http_time = time("http-time", caps.http_time_ms);
         let mut number = |key: &str, cap: usize| {
             let found: At<u32> = self.reader.whole(fields.get(key)?, &format!("`{key}`"))?;
             let cap = cap as u64;
@@ -458,6 +468,13 @@ impl Parser<'_> {
             metrics: number("metrics", caps.metrics),
             table_elements: number("table-elements", caps.table_elements),
             timers: number("timers", caps.timers),
+            http_requests: number("http-requests", caps.http_requests),
+            http_at_once: number("http-at-once", caps.http_at_once),
+            http_rate: number("http-rate", caps.http_per_s as usize),
+            http_timeout,
+            http_time,
+            http_sent,
+            http_received,
             state,
         })
     }

@@ -1,5 +1,7 @@
 //! What the reader and lint say about a file, message by message.
 
+mod grants;
+
 use model::catalog::{Catalog, Command};
 use model::topic::TopicSpec;
 
@@ -198,9 +200,9 @@ p.yaml:18:31: error: `inputs` of map `more` is a list, not the text \"known\"",
 fn grants_names_and_schemas() {
     check_with(
         "grants: {}",
-        "grants: { http: [x] }",
+        "grants: { htpp: [x] }",
         "\
-p.yaml:10:45: error: granting `http` to module `tidy` is not built yet (leave `grants: {}`)",
+p.yaml:10:45: error: unknown key `htpp` in `grants` of module `tidy` (did you mean `http`?)",
     );
     check_with(
         "name: flights",

@@ -13,6 +13,7 @@ use model::schema::Schema as FieldSchema;
 use model::topic::{Durability, PayloadCodec};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+pub use super::grants::Grants;
 use super::yaml::Pos;
 
 /// A value and where it stands.
@@ -320,17 +321,11 @@ impl JsonSchema for SchemaDoc {
 #[schemars(rename = "Module")]
 pub struct ModuleDef {
     pub source: At<ModuleSource>,
-    /// Nothing can be granted yet: `{}`.
     #[serde(default)]
-    #[schemars(with = "Option<NoGrants>")]
-    pub grants: (),
+    pub grants: Grants,
     #[serde(default)]
     pub limits: ModuleLimits,
 }
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct NoGrants {}
 
 /// Where a module comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -387,6 +382,30 @@ pub struct ModuleLimits {
     #[serde(default)]
     #[schemars(with = "Option<u32>", range(min = 1))]
     pub timers: Option<At<u32>>,
+    /// Requests for one batch: 1000, at most 10000.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub http_requests: Option<At<u32>>,
+    /// Requests that are under way at a time, in each lane: 8, at most 64.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub http_at_once: Option<At<u32>>,
+    /// Requests a second, of all lanes of a node: 100, at most 10000.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub http_rate: Option<At<u32>>,
+    /// Time of one request: 5s, at most 60s.
+    #[serde(default)]
+    pub http_timeout: Option<At<Millis>>,
+    /// Time of all requests for one batch: 10s, at most 300s.
+    #[serde(default)]
+    pub http_time: Option<At<Millis>>,
+    /// Bytes of a request's body: 256KiB, at most 16MiB.
+    #[serde(default)]
+    pub http_sent: Option<At<Size>>,
+    /// Bytes of an answer's body: 1MiB, at most 16MiB.
+    #[serde(default)]
+    pub http_received: Option<At<Size>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema)]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use codec::Format;
 use model::catalog::Catalog;
 use model::topic::Topic;
+use wasm::http::Access;
+use wasm::http::grant::Grant;
 use wasm::{Edge, Labels, Limits, Lookups, Module, OpenContext};
 
 use super::state::{Kept, state_topic};
@@ -111,13 +113,7 @@ fn node_of(
     place: &BTreeMap<usize, usize>,
 ) -> Result<StageNode, NoTopic> {
     let (name, node) = graph.node(compiled.number);
-    let ports = node.ports().into_iter().zip(&compiled.ports);
-    let ports = ports.map(|(name, fields)| Port {
-        name: name.to_string(),
-        format: format(fields).cloned(),
-    });
-    let ports = ports.collect();
-    let (mut module, mut kept, mut tables) = (None, None, Vec::new());
+    let (mut module, mut kept) = (None, None);
     let op = match (&compiled.program, node) {
         (Program::Filter(condition), _) => Op::Filter(condition.clone()),
         (Program::Route(cases), _) => Op::Route(cases.clone()),
@@ -147,7 +143,6 @@ fn node_of(
             let loaded = loaded.ok_or_else(|| NoTopic(wasm.module.value.clone()))?;
             module = Some(loaded.digest());
             kept = kept_of(parts.spec.name(), (name, wasm), loaded, catalog)?;
-            tables = lookups(parts.tables, wasm, catalog)?;
             let edges = edges(parts.compiled, compiled, wasm);
             Op::Wasm(Box::new(program(parts.spec, (name, wasm), edges, loaded)))
         }
@@ -167,16 +162,29 @@ fn node_of(
             _ => String::new(),
         },
         op,
-        ports,
+        ports: ports(node, compiled),
         then: disposal(parts.spec, node.on_error(), catalog)?,
         module,
         kept,
-        lookups: tables,
+        lookups: lookups(parts.tables, node, catalog)?,
     })
 }
 
+fn ports(node: &Node, compiled: &Compiled) -> Vec<Port> {
+    let ports = node.ports().into_iter().zip(&compiled.ports);
+    ports
+        .map(|(name, fields)| Port {
+            name: name.to_string(),
+            format: format(fields).cloned(),
+        })
+        .collect()
+}
+
 /// The tables of a node, which begin to be read if nobody had them yet.
-fn lookups(tables: &Tables, wasm: &Wasm, catalog: &Catalog) -> Result<Vec<Lookup>, NoTopic> {
+fn lookups(tables: &Tables, node: &Node, catalog: &Catalog) -> Result<Vec<Lookup>, NoTopic> {
+    let Node::Wasm(wasm) = node else {
+        return Ok(Vec::new());
+    };
     let lookup = |(name, def): (&At<String>, &LookupDef)| {
         let bytes_max = def.limit.as_ref().map_or(LOOKUP_BYTES, |limit| limit.0) as usize;
         Ok(Lookup {
@@ -250,11 +258,13 @@ pub(crate) fn program(
     (inputs, outputs): (Vec<Edge>, Vec<Edge>),
     module: &Module,
 ) -> WasmProgram {
-    let limits = spec
-        .modules
-        .get(&wasm.module)
-        .map(|m| limits(&m.limits))
-        .unwrap_or_default();
+    let def = spec.modules.get(&wasm.module);
+    let limits = def.map(|m| limits(&m.limits)).unwrap_or_default();
+    let rules = def.and_then(|m| m.grants.http.as_ref());
+    let http = rules.map(|rules| {
+        let rules = rules.iter().map(|rule| rule.value.clone()).collect();
+        Arc::new(Access::new(Grant { rules }, limits.http_per_s))
+    });
     WasmProgram {
         module: module.clone(),
         context: OpenContext {
@@ -267,6 +277,7 @@ pub(crate) fn program(
                 node: name.to_string(),
                 lane: 0,
             },
+            http,
             ..OpenContext::default()
         },
         limits,
@@ -291,6 +302,13 @@ fn limits(own: &ModuleLimits) -> Limits {
         table_elements: number(&own.table_elements, default.table_elements),
         state_bytes: size(&own.state, default.state_bytes),
         timers: number(&own.timers, default.timers),
+        http_requests: number(&own.http_requests, default.http_requests),
+        http_at_once: number(&own.http_at_once, default.http_at_once),
+        http_per_s: number(&own.http_rate, default.http_per_s as usize) as u64,
+        http_timeout_ms: time(&own.http_timeout, default.http_timeout_ms),
+        http_time_ms: time(&own.http_time, default.http_time_ms),
+        http_sent_bytes: size(&own.http_sent, default.http_sent_bytes),
+        http_received_bytes: size(&own.http_received, default.http_received_bytes),
         ..default
     }
 }

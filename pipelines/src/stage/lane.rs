@@ -18,6 +18,7 @@ use model::ids::{Offset, PartitionId};
 use model::port::{Advice, LogError, TopicLog};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use wasm::http::Stop;
 
 use super::commit::{self, Ready, Span};
 use super::flight::{Done, Flight, Sent};
@@ -68,6 +69,8 @@ pub(crate) struct Lane {
     partition: PartitionId,
     orders: watch::Receiver<Order>,
     shared: Shared,
+    /// Ends the waiting of its modules for answers of others.
+    stop: Stop,
     chain: Option<Chain>,
     /// The generation before, until the new one has committed.
     fallback: Option<Chain>,
@@ -104,6 +107,7 @@ impl Lane {
             partition,
             orders,
             shared,
+            stop: Stop::default(),
             chain: None,
             fallback: None,
             opening: None,
@@ -179,17 +183,20 @@ impl Lane {
         end
     }
 
-    async fn batches(&mut self, flight: &mut Flight) -> Result<std::convert::Infallible, End> {
+    /// Opens what is ordered, and takes it over.
+    async fn begin(&mut self) -> Result<(), End> {
         if self.chain.is_none() || self.orders.has_changed().map_err(|_| End::Stop)? {
             self.open_next()?;
         }
         // what ended the session before may be mended by them
-        if self.opening.is_some() {
-            self.next_is_open().await?;
-        }
         self.take_over().await?;
         // a commit that did not happen is in it
         self.states = States::default();
+        Ok(())
+    }
+
+    async fn batches(&mut self, flight: &mut Flight) -> Result<std::convert::Infallible, End> {
+        self.begin().await?;
         let mut from = self.position()?;
         let mut reader = Reader::new(self.partition, self.reachable(from)?);
         let log = self.log.clone();
@@ -321,7 +328,12 @@ impl Lane {
         let known = opening.or(self.chain.as_ref().map(|chain| &chain.stage));
         if known.is_none_or(|known| !Arc::ptr_eq(known, &stage)) {
             let numbers = self.shared.numbers.clone();
-            self.opening = Some(Opening::start(stage, self.partition.index, numbers));
+            self.opening = Some(Opening::start(
+                stage,
+                self.partition.index,
+                numbers,
+                self.stop.clone(),
+            ));
         }
         Ok(())
     }
@@ -354,8 +366,8 @@ impl Lane {
 
     /// Works with what was opened from now on, if there is something; waits until it is open.
     async fn take_over(&mut self) -> Result<(), End> {
-        if let Some(opening) = &mut self.opening {
-            opening.finish().await;
+        if self.opening.is_some() {
+            self.next_is_open().await?;
         }
         let Some(Opening {
             stage,
@@ -441,6 +453,9 @@ impl Lane {
             let trial = self.fallback.is_some();
             let to = chain.stage.generation;
             let result = self.once(chain, input.clone(), from, flight).await?;
+            if result.is_err() && self.stop.is_set() {
+                return Err(End::Stop);
+            }
             let fault = match &result {
                 Ok((_, Some(fault))) => Some(fault.clone()),
                 Ok((ready, None)) => ready.stopped_at_once(),
@@ -480,9 +495,11 @@ impl Lane {
             once(chain, states, &given, from, input.next)
         });
         let mut failed = None;
+        let mut told = std::pin::pin!(told_to_stop(self.orders.clone()));
         let done = loop {
             tokio::select! {
                 done = &mut job => break done,
+                () = &mut told, if !self.stop.is_set() => self.stop.set(),
                 Some(done) = flight.0.next() => {
                     if let Err(end) = self.settle(done) {
                         failed.get_or_insert(end);
@@ -604,6 +621,15 @@ impl Lane {
                 });
             }
         });
+    }
+}
+
+/// Returns when the lane's orders are to stop.
+async fn told_to_stop(mut orders: watch::Receiver<Order>) {
+    while orders.changed().await.is_ok() {
+        if let Order::Stop = &*orders.borrow_and_update() {
+            return;
+        }
     }
 }
 

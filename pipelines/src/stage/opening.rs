@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use wasm::http::Stop;
 
 use super::Stage;
 use super::run::Chain;
@@ -20,9 +21,9 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    pub fn start(stage: Arc<Stage>, lane: u32, numbers: Numbers) -> Opening {
+    pub fn start(stage: Arc<Stage>, lane: u32, numbers: Numbers, stop: Stop) -> Opening {
         let open = stage.clone();
-        let guests = tokio::task::spawn_blocking(move || Chain::open(open, lane, &numbers));
+        let guests = tokio::task::spawn_blocking(move || Chain::open(open, lane, &numbers, &stop));
         let tables = stage.clone();
         let job = async move {
             let chain = guests.await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use codec::Format;
 use model::ids::Offset;
 use model::rows::Rows;
+use wasm::http::Stop;
 use wasm::{Keyed, View};
 
 use super::needs::{Typed, typed};
@@ -69,10 +70,15 @@ pub(crate) struct RunError {
 
 impl Chain {
     /// Opens the guests of every node.
-    pub fn open(stage: Arc<Stage>, lane: u32, numbers: &Numbers) -> Result<Chain, String> {
+    pub fn open(
+        stage: Arc<Stage>,
+        lane: u32,
+        numbers: &Numbers,
+        stop: &Stop,
+    ) -> Result<Chain, String> {
         let open = |node: &StageNode| match &node.op {
             Op::Wasm(program) => program
-                .open(lane, numbers.of(stage.generation, &node.name))
+                .open(lane, numbers.of(stage.generation, &node.name), stop.clone())
                 .map(Some)
                 .map_err(|e| format!("node `{}`: {e}", node.name)),
             _ => Ok(None),

@@ -162,7 +162,9 @@ fn called_of(
             cap_ms: 1,
         },
     };
-    let mut warm = program.open(0, Default::default()).expect("it opens");
+    let mut warm = program
+        .open(0, Default::default(), Default::default())
+        .expect("it opens");
     let (mut report, mut ports) = (Report::default(), vec![Made::default()]);
     let mut call = Call {
         node: 0,

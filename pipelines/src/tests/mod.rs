@@ -3,6 +3,7 @@
 //! - `property` random pipelines, failures and restarts against a plain model
 //! - `codecs` topics of CSV; `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
+//! - `http` modules that ask other services
 //! - `canary` new versions in the shadow of those that run
 //! - `state` modules that keep something from batch to batch; `lookup` modules that look into tables
 //! - `support` the log in memory and the world around it
@@ -11,6 +12,7 @@ mod canary;
 mod codecs;
 mod columns;
 mod guests;
+mod http;
 mod lanes;
 mod lookup;
 mod property;

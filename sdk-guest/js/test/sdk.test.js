@@ -9,7 +9,8 @@ import { test } from 'node:test';
 import {
   Counter, Failure, Histogram, Lookup, Record, Reject, Retry, TOMBSTONE, batch, filter, flatMap, log, map, route,
 } from '../index.js';
-import { Row, run } from '../testing.js';
+import { Response, get, post, send, trouble } from '../http.js';
+import { Row, http, run } from '../testing.js';
 
 const words = flatMap(
   function* (text, meta, params) {
@@ -141,4 +142,29 @@ test('functions that cannot be modules', () => {
   assert.throws(() => map(() => 1, { value: 'xml' }), /not "xml"/);
   assert.throws(() => route([], () => 'a'), /name the outputs/);
   assert.throws(() => run(same, [], { outputs: [] }), Failure);
+});
+
+test('what comes of an answer to a request', () => {
+  const asked = [];
+  http((request) => {
+    asked.push(request);
+    const path = request.url.split('/').at(-1);
+    if (path === 'denied') throw trouble('denied', 'not granted');
+    if (path === 'late') throw trouble('timeout', 'no answer');
+    if (path === 'busy') return new Response(503, '', { headers: { 'retry-after': '7' } });
+    return path === '9' ? new Response(404) : new Response(200, '{"name":"tea"}');
+  });
+  const url = (order) => `https://products.example/${order}`;
+  const named = map((order) => get(url(order), { headers: { accept: 'a' } }).ok().json().name);
+  assert.deepEqual(run(named, [1]).json(), ['tea']);
+  assert.deepEqual([asked[0].method, asked[0].headers], ['GET', { accept: 'a' }]);
+  const { rejects, retries } = run(named, [9, '"denied"', '"late"']);
+  assert.deepEqual(rejects.map(({ code }) => code), ['http-404', 'http-denied']);
+  assert.deepEqual(retries, [{ row: 2, code: 'http-timeout', message: 'no answer' }]);
+  assert.equal(run(named, ['"busy"']).retries[0].code, 'http-503');
+  assert.throws(() => new Response(429, '', { headers: { 'retry-after': '7' } }).ok(), { afterMs: 7000 });
+  const [tea, none] = send([{ url: url(1), body: 'b', method: 'POST' }, { url: url('denied') }]);
+  assert.deepEqual([tea.status, tea.url, none.trouble], [200, url(1), 'denied']);
+  post(url(1), { json: { a: 1 } });
+  assert.equal(text(asked.at(-1).body), '{"a":1}');
 });

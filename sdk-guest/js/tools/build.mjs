@@ -51,7 +51,10 @@ async function bundle(bundled) {
     input: join(sdk, 'component.js'),
     external: /^rustmq:/,
     platform: 'neutral',
-    resolve: { alias: { 'rustmq-module': main }, mainFields: ['module', 'main'] },
+    resolve: {
+      alias: { 'rustmq-module': main, '#http-host': join(sdk, 'http_component.js') },
+      mainFields: ['module', 'main'],
+    },
   });
   const { output } = await made.write({ file: bundled, format: 'esm' });
   return output.flatMap((chunk) => chunk.imports ?? []);

@@ -14,7 +14,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
     Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, LitInt, MetaNameValue, Pat,
-    PathArguments, Result, ReturnType, Type, TypePath, parse_macro_input,
+    PathArguments, Result, ReturnType, Signature, Type, TypePath, parse_macro_input,
 };
 
 mod params;
@@ -83,18 +83,7 @@ fn schema(args: Tokens) -> Result<Option<LitInt>> {
 
 fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tokens> {
     let signature = &function.sig;
-    if let Some(keyword) = &signature.asyncness {
-        return Err(Error::new(
-            keyword.span(),
-            "a module's function cannot be async",
-        ));
-    }
-    if signature.generics.type_params().next().is_some() {
-        return Err(Error::new(
-            signature.generics.span(),
-            "a module's function cannot be generic",
-        ));
-    }
+    plain(signature)?;
     let mut inputs = signature.inputs.iter();
     let Some(FnArg::Typed(first)) = inputs.next() else {
         return Err(Error::new(
@@ -156,6 +145,19 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
     Ok(expand(function, shape, &taken, &arguments, given))
 }
 
+/// Whether it is neither async nor generic.
+fn plain(signature: &Signature) -> Result<()> {
+    if let Some(keyword) = &signature.asyncness {
+        let text = "a module's function cannot be async";
+        return Err(Error::new(keyword.span(), text));
+    }
+    if signature.generics.type_params().next().is_some() {
+        let text = "a module's function cannot be generic";
+        return Err(Error::new(signature.generics.span(), text));
+    }
+    Ok(())
+}
+
 /// `&Lookup`
 fn is_lookup(ty: &Type) -> bool {
     let Type::Reference(reference) = ty else {
@@ -211,29 +213,23 @@ fn expand(
     shape: Shape,
     taken: &Taken,
     arguments: &[Tokens],
-    (params, kept, tables): (Option<&Type>, Option<Tokens>, Tables),
+    (params, kept, Tables { field, open }): (Option<&Type>, Option<Tokens>, Tables),
 ) -> Tokens {
-    let name = &function.sig.ident;
-    let visibility = &function.vis;
+    let (name, visibility) = (&function.sig.ident, &function.vis);
     let params = params.map_or_else(|| quote!(::rustmq::rt::NoParams), |ty| quote!(#ty));
     // the same call with arguments of which only the types count
     let nevers = vec![quote!(::rustmq::rt::never()); arguments.len()];
     let take = taken.take(name, &nevers);
     let ports = ports(function, shape);
     let (make, loop_) = looped(function, shape, taken, (arguments, &nevers), kept.is_some());
-    let Kind {
-        module,
-        schema,
-        state,
-        fetch,
-        export,
-    } = Kind::of(kept);
+    let kind = Kind::of(kept);
+    let (module, schema, export) = (kind.module, kind.schema, kind.export);
+    let (state, fetch) = (kind.state, kind.fetch);
     let opened = match &make {
         Some(make) => quote!(::rustmq::rt::Opened::making(context, &#make)?),
         None => quote!(::rustmq::rt::Opened::new(context)?),
     };
     let make = make.map(|make| quote!(let make = #make;));
-    let Tables { field, open } = tables;
     quote! {
         /// The module made of the function of this name.
         #[allow(non_camel_case_types)]

@@ -10,7 +10,7 @@ import unittest
 from unittest import mock
 
 import rustmq
-from rustmq import testing
+from rustmq import http, testing
 from rustmq.testing import Row, run
 
 
@@ -166,3 +166,58 @@ class Loops(unittest.TestCase):
                 rustmq.map(wrong)
         with self.assertRaises(rustmq.Failure):
             run(same, [], outputs=[])
+
+
+@rustmq.map
+def named(order):
+    product = http.get(f"https://products.example/{order}", headers={"accept": "application/json"}).ok()
+    return product.json()["name"]
+
+
+@rustmq.batch
+def all_named(rows, out):
+    values = rows.values()
+    bodies = [values.get(row) for row in range(len(values))]
+    asked = [http.Request("POST", "https://products.example/", body=body) for body in bodies]
+    for row, answer in enumerate(http.send(asked)):
+        if isinstance(answer, http.Error):
+            out.reject([row], answer.trouble, str(answer))
+        else:
+            out.forward(0, [row])
+
+
+class Requests(unittest.TestCase):
+    def answers(self, request):
+        self.asked.append(request)
+        path = request.url.rsplit("/", 1)[-1]
+        if path == "denied":
+            raise http.Error.of("denied", "not granted")
+        if path == "late":
+            raise http.Error.of("timeout", "no answer")
+        if path == "busy":
+            return http.Response(503, headers={"retry-after": "7"})
+        return http.Response(404) if path == "9" else http.Response(200, '{"name":"tea"}')
+
+    def setUp(self):
+        self.asked = []
+        testing.http(self.answers)
+
+    def test_what_comes_of_an_answer(self):
+        out = run(named, [1, "denied", 9])
+        self.assertEqual(out.json(), ["tea"])
+        self.assertEqual([r.code for r in out.rejects], ["json", "http-404"])
+        out = run(named, ['"denied"', '"late"'])
+        self.assertEqual([(r.code, r.message) for r in out.rejects], [("http-denied", "not granted")])
+        self.assertEqual([r.code for r in out.retries], ["http-timeout"])
+        self.assertEqual(run(named, ['"busy"']).retries[0].code, "http-503")
+        self.assertEqual(self.asked[0].headers, {"accept": "application/json"})
+        with self.assertRaises(rustmq.Retry) as later:
+            http.Response(429, headers={"retry-after": "7"}).ok()
+        self.assertEqual(later.exception.after_ms, 7000)
+
+    def test_a_batch_at_once(self):
+        out = run(all_named, ["a", "b"])
+        self.assertEqual(out.texts(), ["a", "b"])
+        self.assertEqual([(r.method, r.body) for r in self.asked], [("POST", b"a"), ("POST", b"b")])
+        http.post("https://products.example/", json={"a": 1})
+        self.assertEqual(self.asked[-1].body, '{"a":1}')

@@ -1,7 +1,7 @@
 //! The boundary by hand: imports of `rustmq:etl` in the canonical ABI.
 //!
-//! - here `data`; `columns`, `telemetry`, `lookup` and `state` (with `timers`) are the interfaces of that
-//!   name
+//! - here `data`; `columns`, `telemetry`, `lookup`, `http` and `state` (with `timers`) are the interfaces of
+//!   that name
 //!
 //! Written out instead of generated, so that a guest does not compile a bindings generator. Every
 //! build of a guest checks these signatures: the encoder compares them with the WIT.
@@ -11,6 +11,7 @@
 //! allocated through `cabi_realloc` is owned by the `Vec` made of it.
 
 mod columns;
+pub(crate) mod http;
 mod lookup;
 mod state;
 pub(crate) mod telemetry;

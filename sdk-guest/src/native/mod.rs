@@ -3,6 +3,7 @@
 //! Called by: `batch`, `outbox`, `testing`.
 //! Invariants: refuses what the host refuses, with a panic that says what (the host traps).
 
+pub(crate) mod http;
 pub(crate) mod lookup;
 mod outbox;
 pub(crate) mod state;

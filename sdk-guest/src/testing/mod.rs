@@ -5,7 +5,8 @@
 //! rejected or retried row has no output, an error of `process` panics with its message. Rows
 //! read as columns are decoded from JSON as the host decodes them, columns are written as JSON.
 //! Each run is also a case of `rustmq module test`, which puts the same rows through the component
-//! (runs of a lane that keeps state are not: a case begins with nothing).
+//! (runs of a lane that keeps state are not: a case begins with nothing; nor are those that make
+//! requests, which nobody answers there).
 
 mod case;
 mod json;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::batch::{Batch, Context};
+use crate::http::{Error, Request, Response};
 use crate::outbox::Outbox;
 use crate::record::Failure;
 use crate::sys::{self, Call, Emit, Values};
@@ -144,6 +146,11 @@ pub fn run<M: Module>(rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome
     Harness::new().run::<M>(rows)
 }
 
+/// Who answers the requests that modules make, on this thread and from now on.
+pub fn http(answers: impl Fn(&Request) -> Result<Response, Error> + 'static) {
+    sys::http::answer(answers);
+}
+
 /// What a node would declare.
 pub struct Harness {
     context: sys::Context,
@@ -207,13 +214,16 @@ impl Harness {
 
     /// Opens the module and gives it the rows as one batch. Panics where it fails.
     pub fn run<M: Module>(&self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
-        drop(sys::telemetry::take());
+        drop((sys::telemetry::take(), sys::http::made()));
         let mut module = self.opened::<M>();
         let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
         let early = rows.iter().map(|row| row.event_time).min();
         let mut call = |batch: &Batch, out: &mut Outbox| module.process(batch, out);
         let decoded = self.decoded(&rows);
         let outcome = self.call(&rows, &decoded, early.unwrap_or_default(), &mut call);
+        if sys::http::made() {
+            return outcome;
+        }
         case::record(&self.context, &rows, &outcome, || {
             let kept = decoded.kept(&rows);
             let (batch, mut out) = self.lent(&kept, &decoded, early.unwrap_or_default());

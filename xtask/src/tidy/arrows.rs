@@ -31,12 +31,13 @@ const LAYERS: [(&str, &str, u8); 17] = [
 ];
 
 /// Libraries that only the named folders may link.
-const DOORS: [(&str, &[&str]); 8] = [
+const DOORS: [(&str, &[&str]); 9] = [
     ("wasmtime", &["engine/wasm"]),
     ("datafusion", &["engine/sql", "engine/expr"]),
     ("object_store", &["engine/storage"]),
     ("parquet", &["engine/storage", "benches"]),
     ("quinn", &["engine/server", "engine/client", "benches"]),
+    ("reqwest", &["engine/server"]),
     ("axum", &["engine/server"]),
     ("clap", &["engine/server"]),
     ("anyhow", &["engine/server"]),

@@ -13,11 +13,16 @@ use std::path::PathBuf;
 use storage::StoreOptions;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use wasm::http::grant::Host;
 
 use super::keys::{Given, KEYS, Key, Takes};
 use super::{
     CacheConfig, CompactionConfig, LimitsConfig, ModulesConfig, StorageConfig, TierConfig,
 };
+use crate::egress::{Secret, Secrets, Source};
+
+/// The section whose keys are names that the operator chooses.
+const SECRETS: &str = "secrets";
 
 /// What a file says; `None` where it is silent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +36,7 @@ pub struct FileConfig {
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
     pub modules: ModulesConfig,
+    pub secrets: Secrets,
 }
 
 impl FileConfig {
@@ -80,7 +86,13 @@ impl Reader<'_> {
     fn root(&mut self, table: &DeTable<'_>, config: &mut FileConfig) {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            if KEYS
+            if name == SECRETS {
+                self.section(value, |reader, key, value| {
+                    let secret = reader.secret(key, value);
+                    let named = secret.map(|secret| (key.get_ref().to_string(), secret));
+                    config.secrets.0.extend(named);
+                });
+            } else if KEYS
                 .iter()
                 .any(|known| !known.section.is_empty() && known.section == name)
             {
@@ -144,6 +156,48 @@ impl Reader<'_> {
         StoreOptions(options)
     }
 
+    /// `{ env = "NAME", hosts = ["api.example.com"] }`, or with `file`.
+    fn secret(&mut self, key: &NameOf<'_>, value: &Value<'_>) -> Option<Secret> {
+        let name = key.get_ref();
+        let DeValue::Table(table) = value.get_ref() else {
+            let message = format!(
+                "the secret `{name}` is a table: {{ env = \"VARIABLE\", hosts = [\"api.example.com\"] }}, or \
+                 `file` for `env`; its value does not stand here"
+            );
+            self.complain(value.span(), &message);
+            return None;
+        };
+        let (mut source, mut hosts) = (None, Vec::new());
+        for (key, value) in table {
+            match (key.get_ref().as_ref(), given(value)) {
+                ("env", Given::Text(text)) => source = Some(Source::Env(text.to_owned())),
+                ("file", Given::Text(text)) => source = Some(Source::File(text.into())),
+                ("hosts", Given::List(texts)) => {
+                    for text in texts {
+                        match Host::parse(text) {
+                            Ok(host) => hosts.push(host),
+                            Err(why) => self.complain(value.span(), &why),
+                        }
+                    }
+                }
+                ("env" | "file", _) => self.complain(value.span(), "expected a string"),
+                ("hosts", _) => self.complain(value.span(), "expected an array of hosts"),
+                (other, _) => {
+                    let message = format!("unknown key `{other}`; known here: env, file, hosts");
+                    self.complain(key.span(), &message);
+                }
+            }
+        }
+        if table.len() != 2 || source.is_none() || hosts.is_empty() {
+            let message = format!(
+                "the secret `{name}` needs `hosts`, where it may be sent, and one of `env` and `file`"
+            );
+            self.complain(key.span(), &message);
+        }
+        let source = source?;
+        Some(Secret { source, hosts })
+    }
+
     fn unknown(&mut self, key: &NameOf<'_>, section: &str) {
         let name = key.get_ref();
         let here = KEYS.iter().filter(|known| known.section == section);
@@ -155,6 +209,7 @@ impl Reader<'_> {
                     .filter(|s| !s.is_empty()),
             );
             names.dedup();
+            names.push(SECRETS);
             String::new()
         } else {
             format!("{section}.")

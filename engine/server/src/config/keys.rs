@@ -7,9 +7,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use storage::{StoreOptions, WalWriterKind};
 use wasm::PublicKey;
+use wasm::http::address::Network;
 
 use super::{FileConfig, check_url, parse_address};
 
@@ -36,6 +38,8 @@ pub(super) enum Takes {
     Percent(At<u64>),
     /// An array of public keys; in the environment with commas between.
     Keys(At<Vec<PublicKey>>),
+    /// An array of networks; in the environment with commas between.
+    Networks(At<Vec<Network>>),
     Flag(At<bool>),
 }
 
@@ -146,6 +150,8 @@ pub(super) const KEYS: &[Key] = keys! {
             "public keys of `rustmq module keygen` whose signature a module must have [none]";
         require_signed: Flag(modules.require_signed),
             "refuse modules that none of them signed; false: only log them [true with trust]";
+        http_networks: Networks(modules.http_networks),
+            "networks that are not public and that grants of modules may reach: 127.0.0.0/8, … [none]";
     }
 };
 
@@ -183,7 +189,8 @@ impl Key {
                 }
                 *at(config) = Some(percent);
             }
-            Takes::Keys(at) => *at(config) = Some(public_keys(given)?),
+            Takes::Keys(at) => *at(config) = Some(list(given, "public keys")?),
+            Takes::Networks(at) => *at(config) = Some(list(given, "networks")?),
             Takes::Flag(at) => *at(config) = Some(flag(given)?),
         }
         Ok(())
@@ -238,11 +245,11 @@ fn flag(given: &Given<'_>) -> Result<bool, String> {
     }
 }
 
-fn public_keys(given: &Given<'_>) -> Result<Vec<PublicKey>, String> {
+fn list<T: FromStr<Err = String>>(given: &Given<'_>, what: &str) -> Result<Vec<T>, String> {
     let texts = match given {
         Given::List(texts) => texts.clone(),
         Given::Loose(text) => text.split(',').collect(),
-        _ => return Err(expected("an array of public keys", given)),
+        _ => return Err(expected(&format!("an array of {what}"), given)),
     };
     texts.into_iter().map(str::parse).collect()
 }
@@ -309,5 +316,9 @@ pub fn help() -> String {
         }
         help.push_str(&format!("  {:width$}  {}\n", key.name, key.help));
     }
+    help.push_str(
+        "\n  [secrets], only in the file: what grants of modules put into headers, by name\n  \
+         NAME = { env = \"VARIABLE\", hosts = [\"api.example.com\"] }, or file = \"PATH\" for env\n",
+    );
     help
 }

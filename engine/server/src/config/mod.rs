@@ -19,6 +19,8 @@ pub use file::FileConfig;
 use keys::{Given, KEYS, Takes};
 use storage::{StoreOptions, WalWriterKind};
 
+use crate::egress::Secrets;
+
 /// Where the node listens unless it is told otherwise: this machine only.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 /// Where the HTTP door listens unless it is told otherwise: this machine only.
@@ -36,6 +38,7 @@ pub struct Config {
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
     pub modules: ModulesConfig,
+    pub secrets: Secrets,
 }
 
 /// The log, and where cold data is kept. `None` is the default everywhere here.
@@ -105,6 +108,8 @@ pub struct LimitsConfig {
 pub struct ModulesConfig {
     pub trust: Option<Vec<wasm::PublicKey>>,
     pub require_signed: Option<bool>,
+    /// What of the addresses that are not public their requests may reach.
+    pub http_networks: Option<Vec<wasm::http::address::Network>>,
 }
 
 impl ModulesConfig {
@@ -235,6 +240,7 @@ fn resolve(
         cache: file.cache,
         limits: file.limits,
         modules: file.modules,
+        secrets: file.secrets,
     })
 }
 

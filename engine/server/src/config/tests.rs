@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::egress::Source;
+
 use super::keys::{self, KEYS, Takes};
 use super::{FileConfig, Overrides, resolve};
 
@@ -73,13 +75,14 @@ fn every_key_is_read_from_the_file_and_the_environment_and_stands_in_the_help() 
             Takes::Keys(_) => {
                 "ed25519:3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"
             }
+            Takes::Networks(_) => "10.0.0.0/8",
             Takes::Flag(_) => "true",
         };
         let written = match key.takes {
             Takes::Count(_) | Takes::CountOrNone(_) | Takes::Percent(_) | Takes::Flag(_) => {
                 value.to_string()
             }
-            Takes::Keys(_) => format!("[\"{value}\"]"),
+            Takes::Keys(_) | Takes::Networks(_) => format!("[\"{value}\"]"),
             _ => format!("\"{value}\""),
         };
         let section = match key.section {
@@ -108,12 +111,41 @@ fn every_key_is_read_from_the_file_and_the_environment_and_stands_in_the_help() 
 }
 
 #[test]
+fn secrets_are_named_and_their_values_do_not_stand_in_the_file() {
+    let text = "[secrets]\nweather = { env = \"WEATHER\", hosts = [\"*.weather.example\"] }\n\
+                [secrets.other]\nfile = \"/run/other\"\nhosts = [\"a.example\", \"10.0.0.1\"]\n";
+    let file = FileConfig::parse("f", text).expect("it is read");
+    let weather = &file.secrets.0["weather"];
+    assert_eq!(weather.source, Source::Env("WEATHER".into()));
+    assert_eq!(weather.hosts[0].to_string(), "*.weather.example");
+    let other = &file.secrets.0["other"];
+    assert_eq!(other.source, Source::File("/run/other".into()));
+    assert_eq!(other.hosts.len(), 2);
+    let home = |name: &str| (name == "HOME").then(|| "/x".to_string());
+    let config = resolve(file.clone(), &Overrides::default(), &home);
+    assert_eq!(config.expect("a configuration").secrets, file.secrets);
+    check_file(
+        "[secrets]\na = \"s3cret\"\nb = { env = \"B\" }\nc = { fil = \"x\", hosts = [\"a b\"] }\n",
+        &[
+            "node.toml:2:5: error: the secret `a` is a table: { env = \"VARIABLE\", hosts = \
+             [\"api.example.com\"] }, or `file` for `env`; its value does not stand here",
+            "node.toml:3:1: error: the secret `b` needs `hosts`, where it may be sent, and one of `env` and \
+             `file`",
+            "node.toml:4:1: error: the secret `c` needs `hosts`, where it may be sent, and one of `env` and \
+             `file`",
+            "node.toml:4:7: error: unknown key `fil`; known here: env, file, hosts",
+            "node.toml:4:26: error: `a b` is not a host: invalid international domain name",
+        ],
+    );
+}
+
+#[test]
 fn every_complaint_has_its_place() {
     check_file(
         "listne = \"127.0.0.1:1\"\n[storage]\n  urll = 1\n  tier_bytes = \"8 cats\"\n",
         &[
             "node.toml:1:1: error: unknown key `listne`; known here: listen, http, data_dir, \
-             storage, tier, compaction, cache, limits, modules",
+             storage, tier, compaction, cache, limits, modules, secrets",
             "node.toml:3:3: error: unknown key `storage.urll`; known here: url, options, \
              wal_writer, segment_bytes, wal_bytes_max, tail_bytes_max, queue_bytes_max, \
              tier_bytes, tier_age_ms",

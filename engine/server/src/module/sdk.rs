@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 38] = files![
+const RUST: [(&str, &[u8]); 41] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
@@ -24,14 +24,17 @@ const RUST: [(&str, &[u8]); 38] = files![
     "sdk-guest/macros/src/row.rs",
     "sdk-guest/src/abi/columns.rs",
     "sdk-guest/src/abi/lookup.rs",
+    "sdk-guest/src/abi/http.rs",
     "sdk-guest/src/abi/mod.rs",
     "sdk-guest/src/abi/state.rs",
     "sdk-guest/src/abi/telemetry.rs",
     "sdk-guest/src/batch.rs",
     "sdk-guest/src/column.rs",
     "sdk-guest/src/describe.rs",
+    "sdk-guest/src/http.rs",
     "sdk-guest/src/lib.rs",
     "sdk-guest/src/native/lookup.rs",
+    "sdk-guest/src/native/http.rs",
     "sdk-guest/src/native/mod.rs",
     "sdk-guest/src/native/outbox.rs",
     "sdk-guest/src/native/state.rs",
@@ -56,7 +59,7 @@ const RUST: [(&str, &[u8]); 38] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 10] = files![
+const PYTHON: [(&str, &[u8]); 11] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
@@ -66,13 +69,17 @@ const PYTHON: [(&str, &[u8]); 10] = files![
     "sdk-guest/python/rustmq/_module.py",
     "sdk-guest/python/rustmq/_record.py",
     "sdk-guest/python/rustmq/_telemetry.py",
+    "sdk-guest/python/rustmq/http.py",
     "sdk-guest/python/rustmq/testing.py",
 ];
 
 /// Without `tools/`, which the build carries itself.
-const JS: [(&str, &[u8]); 9] = files![
+const JS: [(&str, &[u8]); 12] = files![
     "sdk-guest/js/batch.js",
     "sdk-guest/js/component.js",
+    "sdk-guest/js/http.js",
+    "sdk-guest/js/http_component.js",
+    "sdk-guest/js/http_host.js",
     "sdk-guest/js/index.js",
     "sdk-guest/js/lookup.js",
     "sdk-guest/js/module.js",

@@ -115,7 +115,7 @@ async fn prepared(
         ..HostConfig::default()
     })?;
     let module = host
-        .load(&bytes, &Grants::default())
+        .load(&bytes, &Grants::http())
         .map_err(|error| TrialError::Load { path, error })?;
     Ok((cases, module))
 }

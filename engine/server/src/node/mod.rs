@@ -24,12 +24,14 @@ use client::state::ServerState;
 use metadata::Metadata;
 use model::{CatalogView, ShardEpoch};
 use storage::{Linger, Store, StoreConfig};
+use wasm::http::address::Network;
 
 use crate::config::{
     CacheConfig, CompactionConfig, Config, LimitsConfig, StorageConfig, TierConfig,
 };
 use crate::door::state_dir::Announced;
 use crate::door::{Door, DoorConfig, tls};
+use crate::egress::{self, Secrets};
 use crate::http::{self, Http};
 use crate::service::{About, Addresses, Doorkeeper, Rooms, follow};
 use budget::Budget;
@@ -55,6 +57,9 @@ pub struct NodeConfig {
     pub trust: wasm::Trust,
     /// Lent to the workers of the runtime it is started in ([`crate::runtime`]).
     pub linger: Arc<Linger>,
+    /// What of the addresses that are not public their requests may reach, and what is put into headers.
+    pub networks: Vec<Network>,
+    pub secrets: Secrets,
 }
 
 impl NodeConfig {
@@ -74,6 +79,8 @@ impl NodeConfig {
             limits: LimitsConfig::default(),
             trust: wasm::Trust::default(),
             linger: Arc::default(),
+            networks: Vec::new(),
+            secrets: Secrets::default(),
         }
     }
 
@@ -162,6 +169,8 @@ impl From<Config> for NodeConfig {
             cache: config.cache,
             limits: config.limits,
             trust: config.modules.trust(),
+            networks: config.modules.http_networks.unwrap_or_default(),
+            secrets: config.secrets,
         }
     }
 }
@@ -320,7 +329,10 @@ async fn rooms(
     };
     let sql = ::sql::Engine::new(store.clone(), Arc::clone(&catalog), config.sql(budget))?;
     let cache_dir = Some(dir.join("cache").join("modules"));
+    let (secrets, networks) = (config.secrets.clone(), config.networks.clone());
+    let egress = egress::Client::new(tokio::runtime::Handle::current(), secrets, networks);
     let host = wasm::Host::new(wasm::HostConfig {
+        egress: Some(Arc::new(egress)),
         cache_dir,
         memory_bytes_max: size(budget.memory.modules),
         compiler: config.compiler.clone(),

@@ -11,6 +11,8 @@
 #[path = "../../../../tests/support/wait.rs"]
 pub mod wait;
 
+pub mod asked;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

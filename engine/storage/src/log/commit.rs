@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use model::{Durability, LogError, PartitionId};
 use tokio::sync::Notify;
 
+use super::gather::{Gather, Growing};
 use super::linger::Linger;
-use super::queue::{BatchWork, Gather, Growing, Queue, Taken, Work, refuse};
+use super::queue::{BatchWork, Queue, Taken, Work, refuse};
 use super::room::Room;
 use super::save::Reached;
 use super::{Partitions, Segments};

@@ -9,6 +9,7 @@
 mod collection;
 mod commit;
 mod compaction;
+mod gather;
 mod linger;
 mod merge;
 mod open;

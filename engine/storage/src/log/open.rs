@@ -15,8 +15,9 @@ use model::{PartitionId, Producer, ProducerTable, ShardEpoch};
 use tokio::sync::Notify;
 
 use super::commit::{Committer, Counters};
+use super::gather::Gather;
 use super::partition::{Beginning, Partition, Slot};
-use super::queue::{Gather, Queue};
+use super::queue::Queue;
 use super::room::Room;
 use super::save::{LastSaved, Reached};
 use super::{Inner, Partitions, Segments, Store, compaction, tiering};

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use model::{Batch, Durability, LogError, ShardEpoch};
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::gather::{GATHER_PARTS, Gather, Growing};
 use super::linger::UnderWay;
 use super::partition::Partition;
 use crate::planted::{Bug, planted};
@@ -24,13 +25,6 @@ use crate::wal::{Control, Kind};
 
 /// Most bytes the writer takes at once: bounds how long the first waiter waits for the last.
 const GROUP_BYTES_MAX: usize = 16 << 20;
-/// A group of this size is worth a sync of its own.
-const GATHER_BYTES_MAX: usize = 1 << 20;
-/// Syncs quicker than this are not worth waiting for company.
-const GATHER_SYNC_MIN: Duration = Duration::from_micros(40);
-/// A group grows for half of a sync at most, and only while something comes within an eighth.
-const GATHER_PARTS: u32 = 2;
-const PAUSE_PARTS: u32 = 8;
 /// Before the writer sleeps it looks again and again for so long: who was just answered is back
 /// sooner than a sleeping thread is awake.
 const SPIN_MAX: Duration = Duration::from_micros(50);
@@ -68,7 +62,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Work::Batches(work) => work.length,
             Work::Control { .. } | Work::Checkpoint { .. } | Work::Sync { .. } => 0,
@@ -117,46 +111,6 @@ struct State {
     epochs: BTreeMap<u32, u32>,
     /// The writer sleeps, and nobody has woken it.
     is_asleep: bool,
-}
-
-/// How long the writer lets a group grow: producers that were just answered come back, and one
-/// sync for all of them is cheaper than two. Bounded by a part of what a sync takes.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Gather {
-    /// Works that can be hoped for: those just answered and those that waited meanwhile.
-    pub hoped: usize,
-    /// What the last sync took.
-    pub sync: Duration,
-}
-
-/// A group that may still grow.
-pub(crate) struct Growing {
-    gather: Gather,
-    begun: Instant,
-    works: usize,
-    bytes: usize,
-}
-
-impl Growing {
-    pub(crate) fn new(gather: Gather, first: &VecDeque<Work>) -> Growing {
-        Growing {
-            gather,
-            begun: Instant::now(),
-            works: first.len(),
-            bytes: first.iter().map(Work::bytes).sum(),
-        }
-    }
-
-    /// How long the next of it may take to come; `None` once it has grown enough.
-    fn patience(&self) -> Option<Duration> {
-        let Gather { hoped, sync } = self.gather;
-        let is_alone = hoped <= 1 || sync < GATHER_SYNC_MIN;
-        if is_alone || self.works >= hoped || self.bytes >= GATHER_BYTES_MAX {
-            return None;
-        }
-        let rest = (sync / GATHER_PARTS).saturating_sub(self.begun.elapsed());
-        (!rest.is_zero()).then(|| rest.min(sync / PAUSE_PARTS))
-    }
 }
 
 impl State {
@@ -312,8 +266,7 @@ impl Queue {
             return None;
         }
         let more = self.take_group(state);
-        growing.works += more.len();
-        growing.bytes += more.iter().map(Work::bytes).sum::<usize>();
+        growing.add(&more);
         Some(more)
     }
 

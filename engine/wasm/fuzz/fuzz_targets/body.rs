@@ -85,6 +85,7 @@ pub const CALLS: &[(&str, &str, &str, &str)] = &[
     ("telemetry", "histogram", "alal>", ""),
     ("telemetry", "add", "alal", ""),
     ("telemetry", "observe", "nal", ""),
+    ("http", "send", "al>", ""),
 ];
 
 /// The imports, and the loop over the script.
@@ -152,7 +153,7 @@ fn module() -> &'static (Host, Module) {
     static MODULE: OnceLock<(Host, Module)> = OnceLock::new();
     MODULE.get_or_init(|| {
         let host = Host::new(HostConfig::default()).expect("the engine starts");
-        let module = host.load(&bytes(), &Grants::default());
+        let module = host.load(&bytes(), &Grants::http());
         (host, module.expect("the guest is a module"))
     })
 }

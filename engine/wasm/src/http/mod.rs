@@ -1,9 +1,27 @@
 //! What modules say to other services, and what they hear.
 //!
-//! Called by: `link::http` (from a guest's call), the server, whose client makes the requests.
-//! Invariants: nothing here touches the network; what is decided is a function of its arguments.
+//! - [`grant`] what a node allows; [`request`] what is a request, and where redirects lead
+//! - [`address`] which addresses may be reached; [`rate`] how many requests a second
+//!
+//! Called by: `link::http` (from a guest's call), pipelines (grants), the server, whose client makes the
+//! requests: it is handed in as an [`Egress`].
+//! Invariants: nothing here touches the network; what is decided is a function of its arguments; a guest's
+//! call waits no longer than its limits, and not at all once its lane is told to stop.
+
+pub mod address;
+pub mod grant;
+pub mod rate;
+pub mod request;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Fault;
+use crate::limits::Limits;
+use grant::{Grant, Rule};
+use rate::Rate;
 
 /// A request as the module made it: nothing of it is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,3 +75,137 @@ impl Failed {
 }
 
 pub type Answer = Result<Response, Failed>;
+
+/// What a node allows its module, and the turns that its lanes share.
+#[derive(Debug)]
+pub struct Access {
+    pub grant: Grant,
+    rate: Mutex<Rate>,
+    began: Instant,
+}
+
+impl Access {
+    pub fn new(grant: Grant, per_s: u64) -> Access {
+        Access {
+            grant,
+            rate: Mutex::new(Rate::new(per_s)),
+            began: Instant::now(),
+        }
+    }
+
+    /// How long the next request waits; none if that is longer than `most`.
+    pub fn turn(&self, most: Duration) -> Option<Duration> {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // two numbers: whole even if a writer panicked
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = rate.turn(nanos(self.began.elapsed()), nanos(most))?;
+        Some(Duration::from_nanos(wait))
+    }
+}
+
+/// Tells the guest of a lane to wait no longer. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The lane was told to stop before all answers were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+/// The requests of one call, and what they may use.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    pub requests: &'a [Request],
+    pub access: &'a Access,
+    pub limits: &'a Limits,
+    /// For all of them.
+    pub time: Duration,
+    /// Bytes of all answers together.
+    pub bytes_max: usize,
+    pub stop: &'a Stop,
+}
+
+/// Who makes the requests.
+pub trait Egress: fmt::Debug + Send + Sync {
+    /// Why no request could be made by a rule, whatever it is.
+    fn refuses(&self, rule: &Rule) -> Option<String>;
+
+    /// Makes the requests, as far as they are granted; blocks until all are answered. The answers
+    /// stand in their order.
+    ///
+    /// # Errors
+    /// The lane was told to stop.
+    fn send(&self, sending: &Sending<'_>) -> Result<Vec<Answer>, Stopped>;
+}
+
+/// What one instance may still ask in the call that runs.
+#[derive(Debug)]
+pub(crate) struct Http {
+    egress: Option<Arc<dyn Egress>>,
+    access: Option<Arc<Access>>,
+    stop: Stop,
+    limits: Limits,
+    requests: usize,
+    time: Duration,
+}
+
+impl Http {
+    pub(crate) fn new(
+        egress: Option<Arc<dyn Egress>>,
+        access: Option<Arc<Access>>,
+        stop: Stop,
+        limits: &Limits,
+    ) -> Http {
+        Http {
+            egress,
+            access,
+            stop,
+            limits: limits.clone(),
+            requests: 0,
+            time: Duration::ZERO,
+        }
+    }
+
+    /// A call begins.
+    pub(crate) fn begin(&mut self) {
+        self.requests = self.limits.http_requests;
+        self.time = Duration::from_millis(self.limits.http_time_ms);
+    }
+
+    /// So many requests more.
+    pub(crate) fn take(&mut self, requests: usize) -> Result<(), Fault> {
+        let left = self.requests.checked_sub(requests);
+        self.requests = left.ok_or(Fault::Limit {
+            what: "requests for one batch: limits.http-requests",
+            limit: self.limits.http_requests as u64,
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn send(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Stopped> {
+        let (Some(egress), Some(access)) = (&self.egress, &self.access) else {
+            let denied = || Err(Failed::new(Trouble::Denied, "the node grants no requests"));
+            return Ok(requests.iter().map(|_| denied()).collect());
+        };
+        let since = Instant::now();
+        let answers = egress.send(&Sending {
+            requests,
+            access,
+            limits: &self.limits,
+            time: self.time,
+            bytes_max: self.limits.memory_bytes / 2,
+            stop: &self.stop,
+        });
+        self.time = self.time.saturating_sub(since.elapsed());
+        answers
+    }
+}

@@ -4,12 +4,16 @@
 //! guest's.
 //! Refuses: calls outside a batch, more requests or bytes in one call than its limits.
 
-use wasmtime::Result;
+use std::time::Instant;
+
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, WasmList, WasmStr};
+use wasmtime::{Error, Result};
 
 use super::{Cx, State};
-use crate::error::bad;
-use crate::http::{Answer, Failed, Request, Response, Trouble};
+use crate::deadline::Pause;
+use crate::error::{Fault, bad};
+use crate::http::{Answer, Failed, Request, Response, Stopped, Trouble};
+use crate::limits::HTTP_HEADERS_MAX;
 use crate::list::List;
 
 #[derive(ComponentType, Lift)]
@@ -102,32 +106,49 @@ impl From<Trouble> for TroubleOut {
 pub(super) fn http(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("send", |mut cx: Cx<'_>, (list,): (WasmList<RequestIn>,)| {
         if cx.data().lent.is_none() {
-            return bad("http: there are no requests outside of a batch".into());
+            return bad("http: no requests are made outside of a batch".into());
         }
+        let taken = cx.data_mut().http.take(list.len());
+        taken.map_err(Error::new)?;
         let listed: Vec<RequestIn> = list.iter(&mut cx)?.collect::<Result<_>>()?;
         let mut requests = Vec::with_capacity(listed.len());
         for request in &listed {
-            requests.push(taken(&mut cx, request)?);
+            requests.push(read(&mut cx, request)?);
         }
-        let none = "the node grants no HTTP";
-        let answers = requests
-            .iter()
-            .map(|_| Err(Failed::new(Trouble::Denied, none)));
-        Ok((answers.map(told).collect::<Vec<_>>(),))
+        let answers = waited(cx.data_mut(), &requests)?;
+        Ok((answers.into_iter().map(told).collect::<Vec<_>>(),))
     })
 }
 
-fn taken(cx: &mut Cx<'_>, request: &RequestIn) -> Result<Request> {
+/// The guest stands still meanwhile: neither time is its own.
+fn waited(state: &mut State, requests: &[Request]) -> Result<Vec<Answer>> {
+    let (pause, since) = (Pause::begin(), Instant::now());
+    let answers = state.http.send(requests);
+    state.clock.resume(&pause);
+    let answers = answers.map_err(|Stopped| Error::new(Fault::Stopped))?;
+    let failures = answers.iter().filter(|answer| answer.is_err()).count();
+    let metrics = &state.context.metrics;
+    metrics.count("http.requests", answers.len() as u64);
+    metrics.count("http.failures", failures as u64);
+    metrics.count("http.wait_us", since.elapsed().as_micros() as u64);
+    Ok(answers)
+}
+
+fn read(cx: &mut Cx<'_>, request: &RequestIn) -> Result<Request> {
+    if request.headers.len() > HTTP_HEADERS_MAX {
+        return Err(Error::new(Fault::Limit {
+            what: "headers of one request",
+            limit: HTTP_HEADERS_MAX as u64,
+        }));
+    }
     let listed: Vec<HeaderIn> = request.headers.iter(&mut *cx)?.collect::<Result<_>>()?;
     let text = |text: &WasmStr| text.to_str(&*cx).map(|text| text.into_owned());
-    let headers = listed
-        .iter()
-        .map(|header| Ok((text(&header.name)?, text(&header.value)?)));
+    let pair = |header: &HeaderIn| Ok((text(&header.name)?, text(&header.value)?));
     let body = request.body.as_ref();
     Ok(Request {
         method: text(&request.method)?,
         url: text(&request.url)?,
-        headers: headers.collect::<Result<_>>()?,
+        headers: listed.iter().map(pair).collect::<Result<_>>()?,
         body: body.map(|body| body.as_le_slice(&*cx).to_vec()),
         timeout_ms: request.timeout_ms,
     })

@@ -7,7 +7,7 @@
 //!
 //! Called by: `host` (one linker an engine).
 //! Invariants: columns cross with one copy; lists from a guest are read where they lie, during the
-//! call; no function blocks, none leaves the process.
+//! call; no function blocks and none leaves the process, but for `http`.
 //! Refuses: a resource outside the call it was lent for, text that is not UTF-8, bad indices.
 
 mod columns;
@@ -34,6 +34,7 @@ use crate::deadline::Clock;
 use crate::error::bad;
 use crate::fields::Fields;
 use crate::guest::{Edge, OpenContext};
+use crate::http::Http;
 use crate::limits::Limiter;
 use crate::outbox::Outbox;
 use crate::state::Keyed;
@@ -69,6 +70,7 @@ pub(crate) struct State {
     pub(crate) outbox: Outbox,
     /// While a call runs, where the module keeps state.
     pub(crate) keyed: Option<Keyed>,
+    pub(crate) http: Http,
 }
 
 type Cx<'a> = StoreContextMut<'a, State>;

@@ -71,7 +71,7 @@ fn imports_that_were_not_granted() {
         (
             r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#,
             "wasi:http/outgoing-handler@0.2.0",
-            "no network",
+            "no network of their own",
         ),
         (
             r#"(component (import "rustmq:etl/data@0.2.0" (instance)))"#,

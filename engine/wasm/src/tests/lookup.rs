@@ -88,7 +88,7 @@ fn what_is_pinned_is_what_a_plain_map_was() {
 #[test]
 fn a_table_refuses_what_is_too_much_before_it_takes_it() {
     let table = Table::default();
-    let value = vec![b'v'; 100];
+    let value = [b'v'; 100];
     let keys: Vec<Vec<u8>> = (0..10).map(key).collect();
     let changes = keys.iter().map(|key| (&key[..], Some(&value[..])));
     let full = table.apply(changes, 1_000).expect_err("ten are too many");

@@ -8,6 +8,7 @@
 mod columns;
 mod evil;
 mod good;
+mod http;
 mod load;
 mod lookup;
 mod packed;

@@ -1,9 +1,11 @@
 //! The deeds, one function each; `deeds.in` lists them.
 
+use std::time::Duration;
 use std::hint::black_box;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 
+use rustmq::http;
 use rustmq::{Column, Counter, Histogram, Level};
 
 use crate::{Hands, column};
@@ -154,4 +156,63 @@ pub fn spawn_process(hands: &mut Hands<'_>) {
 
 pub fn read_clock(hands: &mut Hands<'_>) {
     hands.found(Some(format!("{:?}", std::time::SystemTime::now())));
+}
+
+/// What came of a request to the test's own server, which knows its paths.
+fn asked(hands: &Hands<'_>, host: &str, path: &str) -> String {
+    let url = format!("http://{host}:{}{path}", hands.port);
+    said(http::get(url).timeout(Duration::from_millis(200)).send())
+}
+
+fn said(answer: Result<http::Response, http::Error>) -> String {
+    match answer {
+        Ok(answer) => format!("found {}", answer.status),
+        Err(error) => error.trouble.name().to_owned(),
+    }
+}
+
+pub fn http_elsewhere(hands: &mut Hands<'_>) {
+    let text = asked(hands, "elsewhere.example", "/");
+    hands.say(&text);
+}
+
+/// A name that is granted, of an address that is not.
+pub fn http_private(hands: &mut Hands<'_>) {
+    let text = asked(hands, "inside.evil.example", "/");
+    hands.say(&text);
+}
+
+pub fn http_redirected(hands: &mut Hands<'_>) {
+    let text = asked(hands, "www.evil.example", "/to-inside");
+    hands.say(&text);
+}
+
+/// A name that leads outside when it is looked up first, and inside afterwards.
+pub fn http_rebound(hands: &mut Hands<'_>) {
+    let first = asked(hands, "rebound.evil.example", "/close");
+    let second = asked(hands, "rebound.evil.example", "/close");
+    hands.say(&format!("{first}, {second}"));
+}
+
+pub fn http_endless(hands: &mut Hands<'_>) {
+    let text = asked(hands, "www.evil.example", "/endless");
+    hands.say(&text);
+}
+
+pub fn http_stuck(hands: &mut Hands<'_>) {
+    let text = asked(hands, "www.evil.example", "/stuck");
+    hands.say(&text);
+}
+
+/// Another header, or another request, inside a header.
+pub fn http_split(hands: &mut Hands<'_>) {
+    let url = format!("http://www.evil.example:{}/close", hands.port);
+    let text = said(http::get(url).header("x", "1\r\n\r\nGET /other HTTP/1.1").send());
+    hands.say(&text);
+}
+
+pub fn http_flood(hands: &mut Hands<'_>) {
+    let requests = vec![http::get("http://www.evil.example/"); 100_000];
+    let text = format!("{} answers", http::send(&requests).len());
+    hands.say(&text);
 }

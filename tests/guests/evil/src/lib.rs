@@ -14,6 +14,8 @@ pub struct Hands<'a> {
     table: Option<&'a Lookup>,
     /// What was said about a table that no node declares.
     nobody: Option<&'a Failure>,
+    /// Of a server that plays along.
+    port: u16,
 }
 
 impl Hands<'_> {
@@ -65,29 +67,34 @@ struct Params {
     /// A deed to do in `open`.
     #[serde(default)]
     open: Option<String>,
+    /// Of a server that deeds make requests to.
+    #[serde(default)]
+    port: u16,
 }
 
 struct Evil {
     table: Option<Lookup>,
     nobody: Option<Failure>,
+    port: u16,
 }
 
 impl Module for Evil {
     fn open(context: &Context) -> Result<Evil, Failure> {
         let params: Params = context.params()?;
         if let Some(deed) = params.open {
-            let mut hands = Hands { out: None, table: None, nobody: None };
+            let mut hands = Hands { out: None, table: None, nobody: None, port: params.port };
             commit(&deed, &mut hands);
         }
         Ok(Evil {
             table: context.lookup("large").ok(),
             nobody: context.lookup("nobody").err(),
+            port: params.port,
         })
     }
 
     fn process(&mut self, rows: &Batch, out: &mut Outbox) -> Result<(), Failure> {
-        let (table, nobody) = (self.table.as_ref(), self.nobody.as_ref());
-        let mut hands = Hands { out: Some(out), table, nobody };
+        let (table, nobody, port) = (self.table.as_ref(), self.nobody.as_ref(), self.port);
+        let mut hands = Hands { out: Some(out), table, nobody, port };
         for row in 0..rows.len() {
             let name = rows.values().get(row).unwrap_or_default();
             let name = std::str::from_utf8(name).unwrap_or_default();

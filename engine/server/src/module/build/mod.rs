@@ -184,7 +184,7 @@ async fn run(
     let mut component = component(built.bytes)?;
     if let Some(description) = built.description {
         description.append_to(&mut component);
-        Host::check(&component, &Grants::default())?;
+        Host::check(&component, &Grants::http())?;
     }
     let path = dir.join("build").join(format!("{}.wasm", built.name));
     put(&path, &component)?;
@@ -214,7 +214,7 @@ pub fn language(dir: &Path) -> Result<Lang, BuildError> {
 
 /// Makes a component of what was built, and asks the sandbox whether it would load it.
 fn component(bytes: Vec<u8>) -> Result<Vec<u8>, BuildError> {
-    let component = match Host::check(&bytes, &Grants::default())?.kind {
+    let component = match Host::check(&bytes, &Grants::http())?.kind {
         Kind::Component => bytes,
         Kind::CoreWithType => wasm::check::encode(&bytes).map_err(wasm::LoadError::Inspect)?,
     };

@@ -4,11 +4,16 @@
 //! `host_tests!` makes a test of each name it lists, which needs a function of that name in
 //! `hosted`; the assertion after it fails to compile where a member of the guests' workspace is not listed.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use tokio::runtime::Runtime;
+use wasm::http::Access;
+use wasm::http::grant::{Grant, Rule};
 use wasm::{Grants, Host, HostConfig, Limits, Lookups, Module, OpenContext, Table};
 
 use super::{built, run};
+use crate::egress::doubles::{Doubled, Reply, Server, moved, ok};
+use crate::egress::{Client, Secrets};
 
 const MANIFEST: &str = include_str!("../../../../../tests/guests/Cargo.toml");
 
@@ -17,13 +22,15 @@ macro_rules! host_tests {
         const TESTED: &[&str] = &[$($member),*];
         $(#[tokio::test]
         async fn $guest() {
-            let module = load(built($member).await);
-            hosted::$guest(&module);
+            let path = built($member).await;
+            // a guest waits for the answers to its requests, which a task must not
+            std::thread::spawn(move || hosted::$guest(&load(path))).join().unwrap();
         })*
     };
 }
 
 host_tests! {
+    asks: "asks",
     boundary: "boundary",
     boundary_columns: "boundary-columns",
     boundary_json: "boundary-json",
@@ -105,9 +112,13 @@ fn every_folder_is_a_member() {
 }
 
 fn load(path: std::path::PathBuf) -> Module {
-    let host = Host::new(HostConfig::default()).unwrap();
+    let host = Host::new(HostConfig {
+        egress: Some(WORLD.client.clone()),
+        ..HostConfig::default()
+    });
+    let host = host.unwrap();
     let bytes = std::fs::read(path).unwrap();
-    host.load(&bytes, &Grants::default())
+    host.load(&bytes, &Grants::http())
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -142,9 +153,73 @@ fn tables() -> Lookups {
     lookups
 }
 
+/// A server that guests may ask, and names that lead to it or where they should not.
+struct World {
+    server: Server,
+    client: Arc<Client>,
+    /// Runs the server and the client.
+    _runtime: Runtime,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(Server::start(|head| match head.split(' ').nth(1) {
+        Some("/close") => {
+            Reply::Text("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".into())
+        }
+        Some("/to-inside") => {
+            let host = head.lines().find_map(|line| line.strip_prefix("host: "));
+            let (_, port) = host.and_then(|host| host.rsplit_once(':')).unwrap();
+            moved(&format!("http://inside.evil.example:{port}/"))
+        }
+        Some("/endless") => Reply::Endless("HTTP/1.1 200 OK\r\n\r\n", "evil"),
+        Some("/stuck") => Reply::Stuck("HTTP/1.1 200 OK\r\nx: "),
+        _ => ok("asked"),
+    }));
+    let names = Doubled::new(&[
+        ("www.evil.example", &[&["127.0.0.1"]]),
+        ("inside.evil.example", &[&["10.0.0.1"]]),
+        (
+            "rebound.evil.example",
+            &[&["127.0.0.1"], &["169.254.169.254"]],
+        ),
+    ]);
+    let networks = vec!["0.0.0.0/0".parse().unwrap()];
+    let client = Client::new(runtime.handle().clone(), Secrets::default(), networks);
+    World {
+        server,
+        client: Arc::new(client.named(names)),
+        _runtime: runtime,
+    }
+});
+
+/// What a node would grant.
+fn access(host: &str) -> Option<Arc<Access>> {
+    let rules: Vec<Rule> = vec![WORLD.server.rule(host)];
+    Some(Arc::new(Access::new(Grant { rules }, 10_000)))
+}
+
 /// What each guest is for, in one check; what goes further is in tests of its own.
 mod hosted {
     use super::*;
+
+    pub fn asks(module: &Module) {
+        let context = OpenContext {
+            http: access("127.0.0.1"),
+            ..context("", &["out"])
+        };
+        let mut guest = module.open(&context, &Limits::default()).unwrap();
+        let get = format!("GET {}", WORLD.server.url("/"));
+        let post = format!("POST {} body", WORLD.server.url("/"));
+        let out = "emit 0 0 k=200 askedä\nemit 0 2 k=200 askedä\n";
+        let text = run(&mut guest, &[&get, "GET http://elsewhere.example/", &post]);
+        assert!(text.starts_with(out), "{text}");
+        let denied =
+            "reject [1] denied: the grant does not name the host elsewhere.example, but 127.0.0.1";
+        assert!(text.contains(denied), "{text}");
+        let needed = &module.info().grants_needed;
+        assert_eq!(needed, &["rustmq:etl/http@0.1.3"]);
+    }
 
     pub fn boundary(module: &Module) {
         check(
@@ -224,7 +299,7 @@ mod hosted {
     }
 
     pub fn joins(module: &Module) {
-        let out = "emit 0 0 -=\"Ghent 5\"\nreject [1] user: no user bob\n";
+        let out = "emit 0 0 k=\"Ghent 5\"\nreject [1] user: no user bob\n";
         let rows = [r#"{"user":"ann","cents":5}"#, r#"{"user":"bob","cents":7}"#];
         check(module, "", &["out"], &rows, out);
         let nothing = OpenContext {
@@ -356,6 +431,18 @@ mod ends {
     pub const spawn_thread: Ends = NOTHING;
     pub const spawn_process: Ends = NOTHING;
     pub const read_clock: Ends = dies("time not implemented");
+    /// In `open` nobody is asked.
+    pub const http_elsewhere: Ends = Ends {
+        in_open: Some("no requests are made outside of a batch"),
+        ..lives("emit 0 0 key=denied\n")
+    };
+    pub const http_private: Ends = lives("emit 0 0 key=denied\n");
+    pub const http_redirected: Ends = lives("emit 0 0 key=denied\n");
+    pub const http_rebound: Ends = lives("emit 0 0 key=found 200, denied\n");
+    pub const http_endless: Ends = lives("emit 0 0 key=too-large\n");
+    pub const http_stuck: Ends = lives("emit 0 0 key=timeout\n");
+    pub const http_split: Ends = lives("emit 0 0 key=invalid\n");
+    pub const http_flood: Ends = dies("requests for one batch");
 }
 
 macro_rules! deeds {
@@ -384,7 +471,11 @@ fn limits(deed: &str) -> Limits {
 /// The deed ends as it should, takes nothing with it, and the next guest works.
 fn contained(module: &Module, deed: &str, ends: &Ends) {
     let before = module.host().memory_bytes();
-    let context = context("", &["out"]);
+    let port = WORLD.server.port;
+    let context = OpenContext {
+        http: access("*.evil.example"),
+        ..context(&format!(r#"{{"port":{port}}}"#), &["out"])
+    };
     let mut guest = module.open(&context, &limits(deed)).unwrap();
     let said = run(&mut guest, &[deed]);
     let fits = match ends.dead {
@@ -401,7 +492,9 @@ fn contained(module: &Module, deed: &str, ends: &Ends) {
             "after {deed}"
         );
     }
-    assert!(context.metrics.read().len() <= Limits::default().metrics);
+    let numbers = context.metrics.read();
+    let own = numbers.keys().filter(|name| !name.contains('.'));
+    assert!(own.count() <= Limits::default().metrics);
     drop(guest);
     assert_eq!(module.host().memory_bytes(), before, "{deed} keeps memory");
 }
