@@ -104,9 +104,10 @@ impl Server {
                     std::future::pending().await
                 }
                 Reply::Endless(begin, piece) => {
+                    let pieces = piece.repeat(1_000);
                     let mut sent = stream.write_all(begin.as_bytes()).await;
                     while sent.is_ok() {
-                        sent = stream.write_all(piece.as_bytes()).await;
+                        sent = stream.write_all(pieces.as_bytes()).await;
                     }
                     sent
                 }

@@ -464,6 +464,8 @@ fn limits(deed: &str) -> Limits {
     Limits {
         deadline_ms,
         open_deadline_ms: deadline_ms,
+        http_timeout_ms: Limits::CAPS.http_timeout_ms,
+        http_time_ms: Limits::CAPS.http_time_ms,
         ..defaults
     }
 }
