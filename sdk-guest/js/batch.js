@@ -47,7 +47,8 @@ export class Column {
   }
 
   static unpack({ offsets, data, validity }) {
-    return new Column(numbers(Uint32Array, offsets), data, validity);
+    // an array of our own: what the host gives is of another realm, and no `instanceof Uint8Array`
+    return new Column(numbers(Uint32Array, offsets), bytes(data), validity);
   }
 
   pack() {

@@ -72,7 +72,8 @@ export function send(requests) {
 function answered({ tag, val }) {
   if (tag === 'err') return trouble(val.code, val.message);
   const headers = new Map(val.headers.map(({ name, value }) => [name, value]));
-  return new Response(val.status, val.body, { headers, url: val.url });
+  // an array of our own: what comes in is of another realm, and no `instanceof Uint8Array`
+  return new Response(val.status, new Uint8Array(val.body), { headers, url: val.url });
 }
 
 /** The answer, of any status. Throws what `trouble` makes where there is none. */

@@ -75,6 +75,9 @@ class Error(Exception):
         error.trouble = trouble
         return error
 
+    def __str__(self):
+        return f"{self.trouble}: {self.message}"
+
 
 class _Refused(Error, Reject):
     pass

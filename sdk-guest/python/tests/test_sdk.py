@@ -214,6 +214,7 @@ class Requests(unittest.TestCase):
         with self.assertRaises(rustmq.Retry) as later:
             http.Response(429, headers={"retry-after": "7"}).ok()
         self.assertEqual(later.exception.after_ms, 7000)
+        self.assertEqual(str(http.Error.of("denied", "not granted")), "denied: not granted")
 
     def test_a_batch_at_once(self):
         out = run(all_named, ["a", "b"])
