@@ -93,15 +93,12 @@ fn policies(spec: &Spec) -> impl Iterator<Item = (Option<&At<String>>, &OnError)
 fn dead_letters(spec: &Spec, topics: &Topics<'_>, out: &mut Complaints<'_>) {
     for (_, policy) in policies(spec) {
         if let Some(Then::DeadLetter(topic)) = &policy.then {
-            let found = topics.check(topic, out);
-            if found.keeps_columns() {
-                let message = format!(
-                    "topic `{}` keeps columns, and a dead letter has the bytes of its record",
-                    topic.value
-                );
-                let advice = "use a topic of `raw` or `json`".to_owned();
-                out.error(topic.at, message, Some(advice));
-            }
+            must_keep_bytes(
+                topic,
+                "a dead letter has the bytes of its record",
+                topics,
+                out,
+            );
         }
     }
 }
@@ -110,8 +107,17 @@ fn lookups(spec: &Spec, topics: &Topics<'_>, out: &mut Complaints<'_>) {
     for (_, node) in spec.nodes.iter() {
         let Node::Wasm(wasm) = node else { continue };
         for (_, lookup) in wasm.lookups.iter() {
-            topics.check(&lookup.topic, out);
+            must_keep_bytes(&lookup.topic, "a lookup gives bytes", topics, out);
         }
+    }
+}
+
+/// Complains of a topic that is not there, and of one whose values are columns.
+fn must_keep_bytes(topic: &At<String>, why: &str, topics: &Topics<'_>, out: &mut Complaints<'_>) {
+    if topics.check(topic, out).keeps_columns() {
+        let message = format!("topic `{}` keeps columns, and {why}", topic.value);
+        let advice = "use a topic of `raw` or `json`".to_owned();
+        out.error(topic.at, message, Some(advice));
     }
 }
 
