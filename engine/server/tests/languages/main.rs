@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 8] = [
+    let cases: [(&str, &[Needs], Run); 9] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         ),
         ("python::new_test_build", &[PYTHON], modules::python),
         ("js::new_test_build", &[JS], modules::js),
+        ("js::bytes", &[JS], modules::js_bytes),
         (
             "three_in_one_pipeline",
             &[PYTHON, JS],

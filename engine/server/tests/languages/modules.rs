@@ -139,6 +139,24 @@ pub fn js() {
     );
 }
 
+/// What comes in is of another realm than the module's own arrays; it is bytes all the same.
+pub fn js_bytes() {
+    let world = World::new();
+    world.run(&["module", "new", "raw", "--lang", "js"]).ok();
+    let module = "import { map } from '#rustmq';\n\n\
+                  export default map((value) => value, { value: 'bytes' });\n";
+    world.write("raw/module.js", module);
+    let test = "import { test } from 'node:test';\nimport raw from '../module.js';\n\
+                import { run } from '#rustmq/testing';\n\n\
+                test('as it came', () => void run(raw, ['as it came']));\n";
+    world.write("raw/test/module.test.js", test);
+    let said = with_tools(&world, &["module", "test", "raw"]).ok().out;
+    assert_eq!(
+        said,
+        "1 cases, 1 rows: the component does what the native tests say\n"
+    );
+}
+
 /// The error says what to do, and nothing half installed is left.
 fn unreachable(lang: &str, settings: &[(&str, &str)]) {
     let world = World::new();
