@@ -16,15 +16,24 @@ use model::batch::{BatchError, EncodeError};
 use model::rows::{Rows, TypedColumns};
 use model::{Batch, Codec, Offset};
 use protocol::{WireError, code, limits};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// JSON in one batch of an answer, unless one record is larger.
 const PIECE_BYTES_MAX: usize = 4 << 20;
 /// JSON in one answer, unless one batch is larger: with what other topics add it fits a frame.
 pub(super) const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// The batch with its values as columns.
-pub(super) async fn kept(format: Format, batch: Batch) -> Result<Batch, WireError> {
-    blocking(move || with_columns(&format, batch)).await
+/// The batch with its values as columns, made before this returns: batches of a stream are admitted in its
+/// order, each when it is first polled, so none may wait for another thread before that.
+pub(super) fn kept(format: &Format, batch: Batch) -> Result<Batch, WireError> {
+    let work = || with_columns(format, batch);
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    let done = match flavor {
+        // the worker's other tasks go on elsewhere
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    };
+    done.map_err(|message| WireError::fix(code::INVALID, message))
 }
 
 /// A batch for a topic that keeps bytes, which takes no columns.

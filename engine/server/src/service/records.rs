@@ -20,7 +20,7 @@ impl Rooms {
     pub(super) async fn produce(&self, ask: Produce) -> Result<Produced, WireError> {
         self.check_writable(ask.partition)?;
         let batch = match self.columns_of(ask.partition) {
-            Some(format) => columns::kept(format, ask.batch).await?,
+            Some(format) => columns::kept(&format, ask.batch)?,
             None => columns::bytes_only(ask.batch)?,
         };
         let done = self.broker.produce(ask.partition, batch).await?;
