@@ -671,7 +671,8 @@ fn topics_of_columns_are_json_for_clients() {
          {\"id\":4,\"said\":null}\n"
     );
     // batches that are on their way together, a long one before a short one, keep their order
-    let long = (4..30_000).map(|id| format!("{{\"id\":{}}}\n", id + 1));
+    let said = "x".repeat(200);
+    let long = (5..=30_000).map(|id| format!("{{\"id\":{id},\"said\":\"{said}\"}}\n"));
     produce(&long.collect::<String>(), "jsonl").ok();
     let query = "select count(*), sum(case when id = _offset + 1 then 1 else 0 end) as due from c";
     let counted = world.run(&["sql", query]).ok().out;
