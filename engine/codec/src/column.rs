@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
     TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
@@ -218,6 +218,27 @@ impl Columns {
             columns[*index].get_or_insert_with(|| Column::new(types[*index], rows));
         }
         Columns { columns }
+    }
+
+    /// Reads values row by row into the columns wanted. A row without a value, or one that `read`
+    /// refuses, is all null.
+    pub(crate) fn read(
+        (types, wanted): (&[FieldType], &[usize]),
+        schema: SchemaRef,
+        values: &BinaryArray,
+        read: impl Fn(&[u8], usize, &mut Columns) -> Result<(), String>,
+    ) -> Decoded {
+        let mut columns = Columns::new(types, wanted, values.len());
+        let mut errors = Vec::new();
+        for row in 0..values.len() {
+            let read = match values.is_valid(row) {
+                true => read(values.value(row), row, &mut columns),
+                false => Ok(()),
+            };
+            columns.end_row(row, read.is_ok());
+            errors.extend(read.err().map(|message| (row as u32, message)));
+        }
+        columns.decoded(wanted, schema, values.len(), errors)
     }
 
     /// The column of a field, if it is wanted.

@@ -8,6 +8,7 @@
 //! Refuses: raw values, column types a codec has no form for.
 
 mod avro;
+mod cells;
 mod column;
 mod csv;
 mod format;

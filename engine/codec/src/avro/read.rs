@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::BinaryArray;
 use arrow::datatypes::SchemaRef;
 use model::schema::FieldType;
 use model::schema::avro::{AvroField, AvroRecord, AvroType, Branches, SINGLE_OBJECT_MARK};
@@ -51,19 +51,10 @@ impl AvroDecoder {
         wanted: &[usize],
         schema: SchemaRef,
     ) -> Decoded {
-        let mut columns = Columns::new(&self.types, wanted, values.len());
-        let mut errors = Vec::new();
-        for row in 0..values.len() {
-            let read = match values.is_valid(row) {
-                true => self.value(values.value(row), row, &mut columns),
-                false => Ok(()),
-            };
-            columns.end_row(row, read.is_ok());
-            if let Err(message) = read {
-                errors.push((row as u32, message));
-            }
-        }
-        columns.decoded(wanted, schema, values.len(), errors)
+        let fields = (&self.types[..], wanted);
+        Columns::read(fields, schema, values, |value, row, columns| {
+            self.value(value, row, columns)
+        })
     }
 
     fn value(&self, value: &[u8], row: usize, columns: &mut Columns) -> Result<(), String> {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::BinaryArray;
 use arrow::datatypes::SchemaRef;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -52,17 +52,10 @@ impl CsvDecoder {
         wanted: &[usize],
         schema: SchemaRef,
     ) -> Decoded {
-        let mut columns = Columns::new(&self.types, wanted, values.len());
-        let mut errors = Vec::new();
-        for row in 0..values.len() {
-            let read = match values.is_valid(row) {
-                true => self.row(values.value(row), row, &mut columns),
-                false => Ok(()),
-            };
-            columns.end_row(row, read.is_ok());
-            errors.extend(read.err().map(|message| (row as u32, message)));
-        }
-        columns.decoded(wanted, schema, values.len(), errors)
+        let fields = (&self.types[..], wanted);
+        Columns::read(fields, schema, values, |value, row, columns| {
+            self.row(value, row, columns)
+        })
     }
 
     fn row(&self, value: &[u8], row: usize, columns: &mut Columns) -> Result<(), String> {

@@ -4,35 +4,19 @@
 //! Invariants: as many values as rows; no row depends on another.
 //! Refuses: a result beyond `i32::MAX` bytes, types a topic's schema does not have.
 
-use arrow::array::cast::AsArray;
-use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow::array::{Array, ArrayRef, BinaryArray, TimestampMicrosecondArray};
-use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::array::BinaryArray;
 use arrow::record_batch::RecordBatch;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::cells::Cells;
 use crate::json::EncodeError;
 use crate::time::format_rfc3339;
 use crate::values::{Values, push_float, push_int};
 
-enum Column<'a> {
-    Bool(&'a BooleanArray),
-    Int(&'a Int64Array),
-    Float(&'a Float64Array),
-    Text(&'a StringArray),
-    Bytes(&'a BinaryArray),
-    Time(&'a TimestampMicrosecondArray),
-}
-
 /// Writes each row as CSV, without a line end.
 pub(crate) fn encode_csv(batch: &RecordBatch) -> Result<BinaryArray, EncodeError> {
-    let schema = batch.schema_ref();
-    let columns = schema.fields().iter().zip(batch.columns());
-    let columns: Vec<Column<'_>> = columns
-        .map(|(field, array)| Column::of(field, array))
-        .collect::<Result<_, _>>()?;
+    let columns = Cells::of(batch)?;
     let rows = batch.num_rows();
     let mut values = Values::new(rows, columns.len() * 12);
     for row in 0..rows {
@@ -40,48 +24,26 @@ pub(crate) fn encode_csv(batch: &RecordBatch) -> Result<BinaryArray, EncodeError
             if number > 0 {
                 values.data().push(b',');
             }
-            column.write(row, values.data());
+            write(column, row, values.data());
         }
         values.end_row()?;
     }
     Ok(values.finish())
 }
 
-impl<'a> Column<'a> {
-    fn of(field: &Field, array: &'a ArrayRef) -> Result<Column<'a>, EncodeError> {
-        Ok(match array.data_type() {
-            DataType::Boolean => Column::Bool(array.as_boolean()),
-            DataType::Int64 => Column::Int(array.as_primitive::<Int64Type>()),
-            DataType::Float64 => Column::Float(array.as_primitive::<Float64Type>()),
-            DataType::Utf8 => Column::Text(array.as_string::<i32>()),
-            DataType::Binary => Column::Bytes(array.as_binary::<i32>()),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                Column::Time(array.as_primitive::<TimestampMicrosecondType>())
-            }
-            other => {
-                return Err(EncodeError::Type {
-                    column: field.name().clone(),
-                    data_type: other.clone(),
-                });
-            }
-        })
+fn write(column: &Cells<'_>, row: usize, out: &mut Vec<u8>) {
+    if column.is_null(row) {
+        return;
     }
-
-    fn write(&self, row: usize, out: &mut Vec<u8>) {
-        match self {
-            Column::Bool(a) if a.is_valid(row) => {
-                out.extend_from_slice(if a.value(row) { b"true" } else { b"false" });
-            }
-            Column::Int(a) if a.is_valid(row) => push_int(out, a.value(row)),
-            Column::Float(a) if a.is_valid(row) && a.value(row).is_finite() => {
-                push_float(out, a.value(row));
-            }
-            Column::Text(a) if a.is_valid(row) => push_text(out, a.value(row)),
-            Column::Bytes(a) if a.is_valid(row) => push_text(out, &STANDARD.encode(a.value(row))),
-            Column::Time(a) if a.is_valid(row) => push_time(out, a.value(row)),
-            // Null.
-            _ => {}
-        }
+    match column {
+        Cells::Bool(a) => out.extend_from_slice(if a.value(row) { b"true" } else { b"false" }),
+        Cells::Int(a) => push_int(out, a.value(row)),
+        Cells::Float(a) if a.value(row).is_finite() => push_float(out, a.value(row)),
+        // as null
+        Cells::Float(_) => {}
+        Cells::Text(a) => push_text(out, a.value(row)),
+        Cells::Bytes(a) => push_text(out, &STANDARD.encode(a.value(row))),
+        Cells::Time(a) => push_time(out, a.value(row)),
     }
 }
 
