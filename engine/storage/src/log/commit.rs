@@ -210,7 +210,7 @@ impl Committer {
             return Ok(());
         }
         let written = self.wal.write();
-        written.map_err(|error| lost(staged.drain(..), format!("a write to it failed: {error}")))
+        written.map_err(|error| unwritten(staged.drain(..), &error))
     }
 
     /// The JSON of work that is a control entry.
@@ -333,7 +333,7 @@ impl Committer {
         if now.is_empty() && self.wal.is_joined() {
             let synced = self.timed(WalWriter::write_synced);
             if let Err(error) = synced {
-                return Err(lost(after_sync, format!("a write to it failed: {error}")));
+                return Err(unwritten(after_sync, &error));
             }
             self.answer(after_sync);
             self.note_reached();
@@ -341,7 +341,7 @@ impl Committer {
         }
         if let Err(error) = self.wal.write() {
             let staged = now.into_iter().chain(after_sync);
-            return Err(lost(staged, format!("a write to it failed: {error}")));
+            return Err(unwritten(staged, &error));
         }
         #[cfg(test)]
         let (now, after_sync) = plant_early(now, after_sync);
@@ -512,6 +512,10 @@ fn lost(staged: impl IntoIterator<Item = Staged>, reason: String) -> Failed {
         refuse(staged.work, &LogError::Unknown(reason.clone()));
     }
     Failed(reason)
+}
+
+fn unwritten(staged: impl IntoIterator<Item = Staged>, error: &io::Error) -> Failed {
+    lost(staged, format!("a write to it failed: {error}"))
 }
 
 fn not_written(failed: &Failed) -> LogError {
