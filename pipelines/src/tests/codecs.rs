@@ -26,6 +26,16 @@ fn pipeline(input: &str, output: &str, nodes: &str) -> String {
 
 const STRAIGHT: &str = "  o: { kind: sink, inputs: [src], topic: out }\n";
 
+/// The dead letters, each as `value | message`.
+fn found_letters(world: &World) -> Vec<String> {
+    let rows = world.log.rows(world.partition("bad", 0));
+    let letter = |i: usize| {
+        let message = text(Some(rows.header("rustmq.message").value(i)));
+        format!("{} | {message}", text(rows.record(i).value))
+    };
+    (0..rows.len()).map(letter).collect()
+}
+
 /// Values in; what is on `out`, and the dead letters with their messages, out.
 async fn check(yaml: &str, values: &[&str], out: &[&str], letters: &[&str]) {
     let world = World::new();
@@ -35,13 +45,7 @@ async fn check(yaml: &str, values: &[&str], out: &[&str], letters: &[&str]) {
     world.produce("in", 0, values);
     until(&runtime, done).await;
     assert_eq!(world.values("out", 0), out);
-    let rows = world.log.rows(world.partition("bad", 0));
-    let letter = |i: usize| {
-        let message = text(Some(rows.header("rustmq.message").value(i)));
-        format!("{} | {message}", text(rows.record(i).value))
-    };
-    let found: Vec<String> = (0..rows.len()).map(letter).collect();
-    assert_eq!(found, letters);
+    assert_eq!(found_letters(&world), letters);
 }
 
 #[tokio::test]
@@ -190,13 +194,7 @@ async fn check_columns(yaml: &str, values: &[&str], out: &[&str], letters: &[&st
     let found: Vec<String> = json.iter().map(text).collect();
     assert_eq!(found, out);
     assert_eq!(rows.values.null_count(), 0);
-    let rows = world.log.rows(world.partition("bad", 0));
-    let letter = |i: usize| {
-        let message = text(Some(rows.header("rustmq.message").value(i)));
-        format!("{} | {message}", text(rows.record(i).value))
-    };
-    let found: Vec<String> = (0..rows.len()).map(letter).collect();
-    assert_eq!(found, letters);
+    assert_eq!(found_letters(&world), letters);
 }
 
 #[tokio::test]

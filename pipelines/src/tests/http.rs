@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use model::ids::Digest;
 use wasm::http::grant::Rule;
 use wasm::http::request::check;
 use wasm::http::{Answer, Egress, Request, Response, Sending, Stopped};
 
 use crate::tests::support::{World, done, until};
-use crate::{CanaryError, Until};
+use crate::{CanaryError, Runtime, Until};
 
 /// `tests/guests/asks`: a row is a request, its output the answer.
 const ASKS: &[u8] = include_bytes!("../../../tests/guests/conformance/released/0.1.3-http.wasm");
@@ -62,6 +63,11 @@ fn world(echo: &Arc<Echo>) -> World {
     }
 }
 
+async fn apply(world: &World, runtime: &Runtime, grants: &str, digest: Digest) {
+    let applied = world.apply(runtime, &yaml(grants), &[("m", digest)]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+}
+
 fn yaml(grants: &str) -> String {
     format!(
         "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: {{ name: p }}\n\
@@ -82,8 +88,7 @@ async fn answers_come_back_as_rows_and_what_is_denied_as_dead_letters() {
     let world = world(&echo);
     let runtime = world.runtime();
     let digest = world.module(ASKS.to_vec()).await;
-    let applied = world.apply(&runtime, &yaml(GET), &[("m", digest)]).await;
-    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    apply(&world, &runtime, GET, digest).await;
     let rows = [
         "GET https://a.example/one",
         "GET https://b.example/two",
@@ -130,8 +135,7 @@ async fn a_lane_that_waits_for_an_answer_stops_and_asks_again_afterwards() {
     let world = world(&echo);
     let runtime = world.runtime();
     let digest = world.module(ASKS.to_vec()).await;
-    let applied = world.apply(&runtime, &yaml(GET), &[("m", digest)]).await;
-    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    apply(&world, &runtime, GET, digest).await;
     world.produce("in", 0, &["GET https://a.example/hold"]);
     while echo.asked.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
@@ -141,8 +145,7 @@ async fn a_lane_that_waits_for_an_answer_stops_and_asks_again_afterwards() {
     assert_eq!(world.values("bad", 0), [""; 0], "no row is to blame");
     echo.let_go.store(true, Ordering::SeqCst);
     let runtime = world.runtime();
-    let applied = world.apply(&runtime, &yaml(GET), &[("m", digest)]).await;
-    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    apply(&world, &runtime, GET, digest).await;
     until(&runtime, |lanes| done(lanes) && lanes[0].position == 1).await;
     assert_eq!(world.values("out", 0), ["200 /hold"]);
     assert_eq!(echo.asked.load(Ordering::SeqCst), 2);
@@ -159,18 +162,14 @@ async fn a_canary_reads_and_does_not_write() {
     changed.extend([0, 2, 1, b'x']);
     let candidate = world.module(changed).await;
     let writing = "{ http: [{ host: a.example }, { host: b.example, methods: [GET, POST] }] }";
-    let applied = world
-        .apply(&runtime, &yaml(writing), &[("m", digest)])
-        .await;
-    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    apply(&world, &runtime, writing, digest).await;
     let start = || runtime.canary_start("p", "w", candidate, Until::default());
     let refused = start().await.map_err(|error| match error {
         CanaryError::Writes { method } => method,
         other => panic!("{other}"),
     });
     assert_eq!(refused, Err("POST".to_owned()));
-    let applied = world.apply(&runtime, &yaml(GET), &[("m", digest)]).await;
-    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    apply(&world, &runtime, GET, digest).await;
     start().await.unwrap_or_else(|error| panic!("{error}"));
     until(&runtime, |lanes| lanes[0].generation == 2).await;
     world.produce("in", 0, &["GET https://a.example/one"]);

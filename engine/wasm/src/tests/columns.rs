@@ -66,13 +66,7 @@ const WAT: &str = r#"(module
   (data (i32.const 840) "\00\00\00\00\02\00\00\00\01\00\00\00\03\00\00\00")
   (data (i32.const 856) "abc\ff\fe\fd")
   (global $heap (mut i32) (i32.const 65536))
-  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
-    (local $at i32)
-    (local.set $at (i32.and
-      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
-      (i32.sub (i32.const 0) (local.get $align))))
-    (global.set $heap (i32.add (local.get $at) (local.get $size)))
-    (local.get $at))
+  {realloc}
   (func $at (param $i i32) (result i32)
     (i32.load (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 2)))))
   (func (export "rustmq:etl/module@0.1.0#open") (param $context i32) (result i32)

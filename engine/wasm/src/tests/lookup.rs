@@ -152,13 +152,7 @@ const WAT: &str = r#"(module
   (data (i32.const 600) "usersnobody")
   (data (i32.const 800) "\00\00\00\00\04\00\00\00\04\00\00\00\00\00\00\00")
   (global $heap (mut i32) (i32.const 131072))
-  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
-    (local $at i32)
-    (local.set $at (i32.and
-      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
-      (i32.sub (i32.const 0) (local.get $align))))
-    (global.set $heap (i32.add (local.get $at) (local.get $size)))
-    (local.get $at))
+  {realloc}
   (func $found (param $number i32)
     (call $get (local.get $number) (i32.load (i32.const 256)) (i32.load (i32.const 260))
       (i32.load (i32.const 264)) (i32.load (i32.const 268)) (i32.load (i32.const 272))

@@ -25,13 +25,7 @@ const WAT: &str = r#"(module
   (data (i32.const 128) "\00\00\00\00\01\00\00\00\02\00\00\00\09\00\00\00")
   (data (i32.const 160) "h   no  as asked")
   (global $heap (mut i32) (i32.const 65536))
-  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
-    (local $at i32)
-    (local.set $at (i32.and
-      (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
-      (i32.sub (i32.const 0) (local.get $align))))
-    (global.set $heap (i32.add (local.get $at) (local.get $size)))
-    (local.get $at))
+  {realloc}
   (func $at (param $i i32) (result i32)
     (i32.load (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 2)))))
   (func $emit (param $out i32) (param $parents i32) (param $len i32)
