@@ -64,7 +64,8 @@ impl Target {
         let until = begun + turn;
         let mut producers = JoinSet::new();
         for partition in self.partitions().iter().copied() {
-            let batch = batch.clone();
+            // each producer has bytes of its own, as one that reads them from somewhere has
+            let batch = Batch::decode(batch.to_bytes())?;
             match self {
                 Target::Bare(bare) => {
                     producers.spawn(produce(bare.broker.clone(), partition, batch, until));

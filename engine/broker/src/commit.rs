@@ -9,10 +9,11 @@
 //! Invariants: no lock is held across an await; dropping a future that waits for durability
 //! takes nothing back; a repeat is never answered from a batch that was taken back.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::future::Either;
 use model::{Append, Commit, Committed, LogError, Offset, PartitionId};
 use storage::Pending;
 use tokio::sync::{Mutex, watch};
@@ -64,16 +65,18 @@ impl Inner {
             0 => Some(self.admit(&commit)),
             _ => None,
         };
-        let must_wait = matches!(first, None | Some(Err(LogError::Unavailable(_))));
-        let in_line = must_wait.then(|| Counted::new(&self.turns.in_line));
-        let inner = Arc::clone(self);
-        async move {
-            match (first, in_line) {
-                (Some(ticket), None) => ticket,
-                (_, in_line) => {
+        match first {
+            Some(ticket) if !matches!(ticket, Err(LogError::Unavailable(_))) => {
+                Either::Left(ready(ticket))
+            }
+            _ => {
+                let in_line = Counted::new(&self.turns.in_line);
+                let inner = Arc::clone(self);
+                // rare, and large: boxed, so that it does not make every commit's future so
+                Either::Right(Box::pin(async move {
                     let _in_line = in_line;
                     inner.admit_from_line(&commit).await
-                }
+                }))
             }
         }
     }

@@ -4,6 +4,7 @@
 //! a digest is the SHA-256 of the bytes it names. Refuses names that could leave a folder or
 //! hide as internal.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -54,6 +55,10 @@ impl fmt::Display for PartitionId {
         write!(f, "{}/{}", self.topic, self.index)
     }
 }
+
+/// Partitions by id. Looked up several times a batch, and only ids that the catalog gave are in
+/// it, so the hash is a quick one.
+pub type PartitionMap<T> = HashMap<PartitionId, T, foldhash::fast::RandomState>;
 
 /// A producer that numbers its batches, so that a retry is not written twice.
 #[derive(

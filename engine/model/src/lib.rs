@@ -29,8 +29,9 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use group::{GroupError, GroupState};
 pub use hash::partition_for_key;
 pub use ids::{
-    BrokerId, BrokerLife, Digest, DigestError, NameError, Offset, PartitionId, ProducerId,
-    ShardEpoch, ShardId, TopicId, pipeline_name_check, topic_name_check, topic_name_check_internal,
+    BrokerId, BrokerLife, Digest, DigestError, NameError, Offset, PartitionId, PartitionMap,
+    ProducerId, ShardEpoch, ShardId, TopicId, pipeline_name_check, topic_name_check,
+    topic_name_check_internal,
 };
 pub use partition::{Admission, ProducerTable};
 pub use port::{

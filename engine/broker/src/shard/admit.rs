@@ -11,7 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 use model::limits::{COMMIT_METADATA_BYTES_MAX, GROUP_NAME_BYTES_MAX};
 use model::{
-    Admission, Append, Batch, Commit, LogError, Offset, PartitionId, Position, ProducerId, TopicId,
+    Admission, Append, Batch, Commit, LogError, Offset, PartitionId, PartitionMap, Position,
+    ProducerId, TopicId,
 };
 
 use super::{OFFSETS, Shard};
@@ -53,16 +54,18 @@ pub(super) fn decide(shard: &Shard, commit: &Commit, now_us: i64) -> Result<Deci
     }
     positions(shard, &commit.positions)?;
 
-    let mut ends: HashMap<PartitionId, Offset> = HashMap::with_capacity(commit.appends.len());
+    let is_alone = commit.appends.len() == 1;
+    let mut ends: PartitionMap<Offset> = PartitionMap::default();
     let mut batches = Vec::with_capacity(commit.appends.len() + 1);
     let mut base_offsets = Vec::with_capacity(commit.appends.len());
     for Append { partition, batch } in &commit.appends {
-        let end = ends
-            .entry(*partition)
-            .or_insert_with(|| shard.log_end(*partition));
-        let batch = batch.clone().stamped(*end, shard.epoch, now_us);
-        base_offsets.push(*end);
-        *end = batch.next_offset();
+        let end = ends.get(partition).copied();
+        let end = end.unwrap_or_else(|| shard.log_end(*partition));
+        let batch = batch.clone().stamped(end, shard.epoch, now_us);
+        base_offsets.push(end);
+        if !is_alone {
+            ends.insert(*partition, batch.next_offset());
+        }
         batches.push((*partition, batch));
     }
     let records: Vec<Record> = commit.positions.iter().map(record_of).collect();
@@ -112,7 +115,9 @@ fn producers(shard: &Shard, appends: &[Append]) -> Result<Option<Decision>, LogE
         };
         let partition = *partition;
         let after = (producer.epoch, producer.sequence.wrapping_add(batch.len()));
-        if let Some((epoch, due)) = next.insert((partition, producer.id), after) {
+        let is_alone = appends.len() == 1;
+        let earlier = (!is_alone).then(|| next.insert((partition, producer.id), after));
+        if let Some((epoch, due)) = earlier.flatten() {
             if (epoch, due) != (producer.epoch, producer.sequence) && base_offsets.is_empty() {
                 let got = producer.sequence;
                 return Err(LogError::OutOfOrder {

@@ -19,11 +19,9 @@ mod admit;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
 use model::{
-    Batch, Commit, Committed, Durability, LogError, Offset, PartitionId, ProducerTable, ShardEpoch,
-    ShardId, TopicId,
+    Batch, Commit, Committed, Durability, LogError, Offset, PartitionId, PartitionMap, Producer,
+    ProducerTable, ShardEpoch, ShardId, TopicId,
 };
 use storage::Entry;
 
@@ -45,6 +43,36 @@ pub(crate) struct Partition {
     /// Every record needs a key.
     pub(crate) is_compacted: bool,
     pub(crate) producers: ProducerTable,
+}
+
+impl Partition {
+    fn log_end_move(&mut self, to: Offset) {
+        debug_assert!(self.log_end < to, "offsets only grow");
+        self.log_end = to;
+    }
+}
+
+/// What a shard keeps of a batch that went into the WAL's queue.
+struct Admitted {
+    partition: PartitionId,
+    producer: Option<Producer>,
+    records: u32,
+    base: Offset,
+    next: Offset,
+    bytes: u64,
+}
+
+impl Admitted {
+    fn of((partition, batch): &(PartitionId, Batch)) -> Admitted {
+        Admitted {
+            partition: *partition,
+            producer: batch.producer(),
+            records: batch.len(),
+            base: batch.base_offset(),
+            next: batch.next_offset(),
+            bytes: batch.size() as u64,
+        }
+    }
 }
 
 /// What an admitted commit waits for before it is answered.
@@ -73,7 +101,7 @@ pub(crate) struct Shard {
     epoch: ShardEpoch,
     /// Append times never go back, even when the clock does.
     append_time_us: i64,
-    partitions: HashMap<PartitionId, Partition>,
+    partitions: PartitionMap<Partition>,
     /// How often admitted entries were taken back.
     pub(crate) resyncs: u64,
     pub(crate) positions: Positions,
@@ -86,7 +114,7 @@ impl Shard {
             id,
             epoch,
             append_time_us: 0,
-            partitions: HashMap::new(),
+            partitions: PartitionMap::default(),
             resyncs: 0,
             positions: Positions::default(),
             counters: ShardCounters::default(),
@@ -133,9 +161,16 @@ impl Shard {
         let decision = admit::decide(self, commit, append_time_us);
         let (committed, wait) = match decision.inspect_err(|_| self.counters.refused += 1)? {
             admit::Decision::Write(plan) => {
-                let entry = self.entry(plan.batches.clone());
+                let admitted: Vec<Admitted> = plan.batches.iter().map(Admitted::of).collect();
+                let entry = self.entry(plan.batches);
                 let pending = enqueue(entry).inspect_err(|_| self.counters.refused += 1)?;
-                (self.apply(plan, append_time_us), Wait::Entry(pending))
+                self.append_time_us = append_time_us;
+                admitted.into_iter().for_each(|batch| self.apply(batch));
+                if let Some((base, records)) = plan.positions {
+                    self.positions.admit(base, records);
+                }
+                let base_offsets = plan.base_offsets;
+                (Committed { base_offsets }, Wait::Entry(pending))
             }
             admit::Decision::Duplicate {
                 base_offsets,
@@ -167,7 +202,9 @@ impl Shard {
             let batch = batch.stamped(self.log_end(OFFSETS), self.epoch, now_us);
             let next = batch.next_offset();
             enqueue(self.entry(vec![(OFFSETS, batch)]))?;
-            self.log_end_move(OFFSETS, next);
+            if let Some(own) = self.partitions.get_mut(&OFFSETS) {
+                own.log_end_move(next);
+            }
         }
         self.append_time_us = now_us;
         Ok(())
@@ -213,38 +250,21 @@ impl Shard {
         }
     }
 
-    /// The entry is in the WAL's queue: what it says is now the newest state.
-    fn apply(&mut self, plan: admit::Plan, now_us: i64) -> Committed {
-        self.append_time_us = now_us;
-        for (id, batch) in &plan.batches {
-            self.log_end_move(*id, batch.next_offset());
-            self.counters.batches += 1;
-            self.counters.records += u64::from(batch.len());
-            self.counters.bytes += batch.size() as u64;
-            let Some(producer) = batch.producer() else {
-                continue;
-            };
-            if let Some(own) = self.partitions.get_mut(id) {
-                own.producers
-                    .record(producer, batch.len(), batch.base_offset());
-            }
-        }
-        if let Some((base, records)) = plan.positions {
-            self.positions.admit(base, records);
-        }
-        Committed {
-            base_offsets: plan.base_offsets,
+    /// A batch is in the WAL's queue: what it says is now the newest state.
+    fn apply(&mut self, batch: Admitted) {
+        self.counters.batches += 1;
+        self.counters.records += u64::from(batch.records);
+        self.counters.bytes += batch.bytes;
+        let Some(own) = self.partitions.get_mut(&batch.partition) else {
+            return;
+        };
+        own.log_end_move(batch.next);
+        if let Some(producer) = batch.producer {
+            own.producers.record(producer, batch.records, batch.base);
         }
     }
 
     fn log_end(&self, id: PartitionId) -> Offset {
         self.partitions.get(&id).map_or(0, |own| own.log_end)
-    }
-
-    fn log_end_move(&mut self, id: PartitionId, to: Offset) {
-        if let Some(own) = self.partitions.get_mut(&id) {
-            debug_assert!(own.log_end < to, "offsets of {id} only grow");
-            own.log_end = to;
-        }
     }
 }

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::format::{
-    self, ALIGN, ENTRY_LEN, FLAG_COMPRESSED, FLAG_OPTIONAL, Section, TIMESTAMPS, VALUE_OFFSETS,
+    self, ALIGN, ENTRY_LEN, FLAG_COMPRESSED, FLAG_OPTIONAL, KEY_OFFSETS, Section, TIMESTAMPS,
+    VALUE_OFFSETS, VALUE_VALIDITY,
 };
 use super::*;
 use crate::limits::{BATCH_RECORDS_MAX, HEADERS_MAX, RECORD_BYTES_MAX};
@@ -480,4 +481,49 @@ fn heads_that_lie_about_their_records_are_found_by_check() {
         error.to_string(),
         "batch is wrong: its offset deltas are missing"
     );
+}
+
+/// What the quick look calls right, the whole check does too; and it knows what most producers send.
+#[test]
+fn the_quick_look_says_yes_only_where_the_whole_check_does() {
+    let whole = |batch: &Batch| {
+        let rows = batch.rows()?;
+        columns::offset_deltas(&batch.head, &batch.body)?;
+        columns::contents_check(&batch.head, &rows)
+    };
+    let times = (TIMESTAMPS, 0, vec![0; 16], 16);
+    let bytes = |id, bytes: &[u8]| (id, 0, bytes.to_vec(), bytes.len() as u32);
+    let offsets = |id, offsets: &[u32]| bytes(id, &u32s(offsets));
+    let mut seen = [0; 2];
+    let mut look = |sections: &[(u16, u16, Vec<u8>, u32)]| {
+        let Ok(batch) = decode_fixed(craft(2, Codec::None, sections)) else {
+            return;
+        };
+        let is_right = plain::is_right(&batch.head, &batch.body);
+        assert!(!is_right || whole(&batch).is_ok(), "{sections:?}");
+        seen[usize::from(is_right)] += 1;
+    };
+    let ends = [0, 1, 3, 4, u32::MAX];
+    let all = ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b)));
+    for (first, second) in all {
+        for third in ends {
+            let cells = offsets(VALUE_OFFSETS, &[first, second, third]);
+            for data in [&b""[..], b"a", b"abc", b"abcd"] {
+                let data = bytes(VALUE_OFFSETS + 1, data);
+                look(&[times.clone(), cells.clone(), data.clone()]);
+                look(&[cells.clone(), data.clone()]);
+                let keys = offsets(KEY_OFFSETS, &[0, 1, 1]);
+                look(&[times.clone(), keys.clone(), cells.clone(), data.clone()]);
+                let keyed = [times.clone(), keys, bytes(KEY_OFFSETS + 1, b"k")];
+                look(&[&keyed[..], &[cells.clone(), data]].concat());
+            }
+            look(&[times.clone(), cells]);
+        }
+    }
+    look(std::slice::from_ref(&times));
+    look(&[(TIMESTAMPS, 0, vec![1; 16], 16)]);
+    look(&[(TIMESTAMPS, 0, vec![0; 8], 8)]);
+    look(&[times.clone(), bytes(VALUE_OFFSETS, &[0; 13])]);
+    look(&[times, bytes(VALUE_VALIDITY, &[0b101])]);
+    assert!(seen[0] > 100 && seen[1] > 10, "{seen:?}");
 }

@@ -144,6 +144,8 @@ async fn consume(client: Client, counts: Arc<Counts>, mut over: watch::Receiver<
 struct Sample {
     at: Duration,
     rss: u64,
+    /// Of it: recent batches and blocks of the tier, which fill their bounds with time.
+    cached: u64,
     descriptors: u64,
     threads: u64,
     /// On disk.
@@ -191,6 +193,10 @@ fn sample(world: &World, server: &Server, at: Duration, counts: &Counts) -> Samp
     Sample {
         at,
         rss: process(pid, "VmRSS:") * 1024,
+        cached: page["storage"]["tail_bytes"].as_u64().unwrap()
+            + page["storage"]["cache"]["memory"]["bytes"]
+                .as_u64()
+                .unwrap(),
         descriptors: descriptors.count() as u64,
         threads: process(pid, "Threads:"),
         wal: disk(&world.path("data").join("wal")),
@@ -218,6 +224,21 @@ const MEASURES: &[Measure] = &[
         of: |sample| sample.rss,
         unit: MIB,
         percent: 115,
+        plus: 24 * MIB,
+    },
+    Measure {
+        name: "cached MiB",
+        of: |sample| sample.cached,
+        unit: MIB,
+        percent: 100,
+        // Both bounds together.
+        plus: (16 + 128) * MIB,
+    },
+    Measure {
+        name: "other MiB",
+        of: |sample| sample.rss.saturating_sub(sample.cached),
+        unit: MIB,
+        percent: 110,
         plus: 24 * MIB,
     },
     Measure {

@@ -32,14 +32,14 @@ mod retention_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use model::{
     Batch, Bounds, BoxFuture, Digest, Durability, LogError, Modules, Offset, PartitionId,
-    ProducerTable, ShardEpoch, ShardId,
+    PartitionMap, ProducerTable, ShardEpoch, ShardId,
 };
 use object_store::ObjectStore;
 use tokio::sync::{Notify, watch};
@@ -84,7 +84,7 @@ impl Entry {
 
 /// The partitions by id.
 #[derive(Default)]
-pub(crate) struct Partitions(RwLock<HashMap<PartitionId, Arc<Partition>>>);
+pub(crate) struct Partitions(RwLock<PartitionMap<Arc<Partition>>>);
 
 impl Partitions {
     fn get(&self, id: PartitionId) -> Option<Arc<Partition>> {
