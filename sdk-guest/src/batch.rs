@@ -191,8 +191,8 @@ impl Batch {
 /// What a row carries besides its value. Columns are fetched when first asked for.
 #[derive(Clone, Copy)]
 pub struct Meta<'a> {
-    batch: &'a Batch,
-    row: usize,
+    pub(crate) batch: &'a Batch,
+    pub(crate) row: usize,
 }
 
 impl<'a> Meta<'a> {

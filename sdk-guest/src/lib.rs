@@ -68,6 +68,7 @@
 mod batch;
 mod column;
 pub mod describe;
+mod fill;
 pub mod http;
 mod lookup;
 mod outbox;

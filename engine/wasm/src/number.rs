@@ -18,7 +18,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
 use crate::column::{nulls, packed, validity};
 use crate::error::bad;
-use crate::list::{FloatList, List};
+use crate::list::{FloatList, FloatsOf, List};
 
 /// `record bools`
 #[derive(ComponentType, Lower)]
@@ -40,7 +40,7 @@ pub(crate) struct IntsOut {
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct FloatsOut {
-    values: List<f64>,
+    values: FloatsOf,
     validity: List<u8>,
 }
 
@@ -90,21 +90,18 @@ impl FloatsOut {
     /// Of floats; integers become floats. `None` for any other column.
     pub(crate) fn new(array: &ArrayRef) -> Option<FloatsOut> {
         let values = match array.as_primitive_opt::<Float64Type>() {
-            Some(floats) => floats.values().clone(),
-            None => {
-                let ints = array.as_primitive_opt::<Int64Type>()?.values();
-                ints.iter().map(|n| *n as f64).collect()
-            }
+            Some(floats) => FloatsOf::Floats(floats.values().clone()),
+            None => FloatsOf::Ints(array.as_primitive_opt::<Int64Type>()?.values().clone()),
         };
         Some(FloatsOut {
-            values: List(values),
+            values,
             validity: List(validity(array.nulls())),
         })
     }
 
     pub(crate) fn packed(self) -> NumbersOut {
         NumbersOut {
-            values: packed(self.values.0),
+            values: packed(self.values.into_floats()),
             validity: self.validity,
         }
     }
@@ -194,7 +191,7 @@ pub(crate) fn take<T: 'static>(
             let times = TimestampMicrosecondArray::new(buffer.into(), nulls);
             Arc::new(times.with_timezone("UTC"))
         }
-        Width::Float => Arc::new(codec::finite(&Float64Array::new(buffer.into(), nulls))),
+        Width::Float => Arc::new(codec::finite(Float64Array::new(buffer.into(), nulls))),
     })
 }
 

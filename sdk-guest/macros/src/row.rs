@@ -51,6 +51,11 @@ impl Row<'_> {
         self.fields.iter().map(of).unzip()
     }
 
+    /// Each field's place in a tuple of all.
+    fn places(&self) -> Vec<syn::Index> {
+        (0..self.fields.len()).map(syn::Index::from).collect()
+    }
+
     fn numbers(&self) -> Vec<u16> {
         (0..self.fields.len() as u16).collect()
     }
@@ -82,13 +87,17 @@ impl Row<'_> {
         let (name, columns, generics) = (self.name, &self.columns, self.generics());
         let read = self.lifetime.clone().unwrap_or_else(|| quote!('row));
         let (listed, numbers) = (self.listed(), self.numbers());
-        let (idents, cells) = self.each(
-            |Field {
-                 ident, name, ty, ..
-             }| {
-                let cell = quote_spanned!(ident.span()=>
-                #ident: ::rustmq::rt::cell::<#ty>(&columns.#ident, row, #name)?);
-                (ident.clone(), cell)
+        let (idents, owned) = self.each(|field| (field.ident.clone(), field.owned.clone()));
+        let cells = self.fields.iter().zip(self.places());
+        let cells = cells.map(
+            |(
+                Field {
+                    ident, name, ty, ..
+                },
+                place,
+            )| {
+                quote_spanned!(ident.span()=>
+                #ident: ::rustmq::rt::cell::<#ty>(view.#place, row, full, #name)?)
             },
         );
         quote! {
@@ -96,14 +105,28 @@ impl Row<'_> {
             impl<#read> ::rustmq::FromColumns<#read> for #name #generics {
                 #listed
 
+                type View = (#(
+                    <<#owned as ::rustmq::Cell<'static>>::Column as ::rustmq::Columnar>::View<#read>,
+                )*);
+
                 fn fetch(rows: &::rustmq::Batch) -> #columns {
                     #columns { #(#idents: ::rustmq::Columnar::fetch(rows, #numbers)),* }
                 }
 
                 #[inline(always)]
+                fn view(columns: &#read #columns, rows: usize) -> Self::View {
+                    (#(::rustmq::Columnar::view(&columns.#idents, rows),)*)
+                }
+
+                fn is_full(columns: &#columns) -> bool {
+                    #(::rustmq::Columnar::is_full(&columns.#idents))&&*
+                }
+
+                #[inline(always)]
                 fn read(
-                    columns: &#read #columns,
+                    view: Self::View,
                     row: usize,
+                    full: bool,
                 ) -> ::core::result::Result<Self, ::rustmq::Reject> {
                     Ok(#name { #(#cells),* })
                 }
@@ -115,10 +138,15 @@ impl Row<'_> {
         let (name, columns, generics) = (self.name, &self.columns, self.generics());
         let (listed, numbers) = (self.listed(), self.numbers());
         let (idents, types) = self.each(|field| (field.ident.clone(), field.ty.clone()));
+        let (places, (owned, _)) = (self.places(), self.each(|field| (field.owned.clone(), ())));
         quote! {
             #[automatically_derived]
             impl #generics ::rustmq::ToColumns for #name #generics {
                 #listed
+
+                type Fill<'fill> = (#(
+                    <<#owned as ::rustmq::Cell<'static>>::Column as ::rustmq::Columnar>::Fill<'fill>,
+                )*);
 
                 fn columns(rows: usize) -> #columns {
                     #columns { #(#idents: ::rustmq::rt::room(rows)),* }
@@ -127,6 +155,20 @@ impl Row<'_> {
                 #[inline(always)]
                 fn write(self, columns: &mut #columns) {
                     #(<#types as ::rustmq::Cell<'_>>::write(self.#idents, &mut columns.#idents);)*
+                }
+
+                #[inline(always)]
+                fn fill(columns: &mut #columns, rows: usize) -> Self::Fill<'_> {
+                    (#(::rustmq::Columnar::fill(
+                        &mut columns.#idents,
+                        rows,
+                        <#owned as ::rustmq::Cell<'static>>::NULLABLE,
+                    ),)*)
+                }
+
+                #[inline(always)]
+                fn put(self, fill: &mut Self::Fill<'_>) {
+                    #(<#types as ::rustmq::Cell<'_>>::put(self.#idents, &mut fill.#places);)*
                 }
 
                 fn set(columns: &#columns, out: &mut ::rustmq::Outbox) {

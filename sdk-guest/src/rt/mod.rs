@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::batch::{Batch, Context};
+use crate::batch::{Batch, Context, Meta};
 use crate::outbox::Outbox;
 use crate::record::{Failure, PortName, Reject};
 
@@ -93,7 +93,27 @@ impl<P> Opened<P> {
         port_named(&self.ports, name).map(|place| place as u16)
     }
 
-    /// The loop of `map` and `flat_map`.
+    /// The loop of `map`, where a row gives one or none. `count` is that of the rows, asked for once, so
+    /// that the compiler knows it to be what the columns have.
+    #[inline(always)]
+    pub fn map<W: Way>(
+        &self,
+        way: &W,
+        (rows, count): (&Batch, usize),
+        out: &mut Outbox,
+        full: bool,
+        mut each: impl FnMut(usize, bool) -> Result<Option<W::Output>, Reject>,
+    ) {
+        if W::IS_PLAIN {
+            return W::straight(count, out, full, each);
+        }
+        self.emit(way, rows, out, |row, place| match each(row, full)? {
+            Some(output) => place.put(output),
+            None => Ok(()),
+        });
+    }
+
+    /// The loop of `flat_map`.
     pub fn emit<W: Way>(
         &self,
         _: &W,
@@ -119,12 +139,13 @@ impl<P> Opened<P> {
         &self,
         rows: &Batch,
         out: &mut Outbox,
-        mut each: impl FnMut(usize) -> Result<bool, Reject>,
+        full: bool,
+        mut each: impl FnMut(usize, bool) -> Result<bool, Reject>,
     ) {
         let mut kept = Vec::with_capacity(rows.len());
         let mut refusals = Refusals::default();
         for row in 0..rows.len() {
-            match each(row) {
+            match each(row, full) {
                 Ok(true) => kept.push(row as u32),
                 Ok(false) => {}
                 Err(reject) => {
@@ -165,6 +186,12 @@ impl<P> Opened<P> {
             out.forward(port as u16, rows);
         }
     }
+}
+
+/// A row's key, time and headers; what is read of a row past the end panics.
+#[inline(always)]
+pub fn meta(rows: &Batch, row: usize) -> Meta<'_> {
+    Meta { batch: rows, row }
 }
 
 fn port_named(ports: &[String], name: &str) -> Result<usize, Reject> {
