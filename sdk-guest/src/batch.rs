@@ -78,7 +78,7 @@ impl Context {
 /// Rows of one input, in order.
 pub struct Batch {
     source: sys::Rows,
-    len: usize,
+    len: OnceCell<usize>,
     keys: OnceCell<Column>,
     values: OnceCell<Column>,
     event_times: OnceCell<Vec<i64>>,
@@ -97,8 +97,8 @@ struct Header {
 impl Batch {
     pub(crate) fn new(source: sys::Rows) -> Batch {
         Batch {
-            len: source.len(),
             source,
+            len: OnceCell::new(),
             keys: OnceCell::new(),
             values: OnceCell::new(),
             event_times: OnceCell::new(),
@@ -108,11 +108,11 @@ impl Batch {
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        *self.len.get_or_init(|| self.source.len())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Index into the context's inputs.
@@ -183,7 +183,7 @@ impl Batch {
 
     /// One row's key, time and headers. Panics past the end.
     pub fn meta(&self, row: usize) -> Meta<'_> {
-        assert!(row < self.len, "row {row} of {}", self.len);
+        assert!(row < self.len(), "row {row} of {}", self.len());
         Meta { batch: self, row }
     }
 }

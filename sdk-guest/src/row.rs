@@ -26,6 +26,8 @@ pub trait FromColumns<'a>: Sized {
     const FIELDS: &'static [Field];
     #[doc(hidden)]
     fn fetch(rows: &Batch) -> Self::Columns;
+    #[doc(hidden)]
+    fn count(columns: &Self::Columns) -> usize;
     /// The cells of so many rows, for a loop; panics where there are fewer.
     #[doc(hidden)]
     fn view(columns: &'a Self::Columns, rows: usize) -> Self::View;
@@ -259,6 +261,10 @@ impl Columnar for Texts {
 
     fn is_full(&self) -> bool {
         self.0.is_full()
+    }
+
+    fn rows(&self) -> usize {
+        self.0.len()
     }
 
     type View<'c> = &'c Texts;

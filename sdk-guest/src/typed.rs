@@ -53,6 +53,10 @@ pub trait Columnar: Default + 'static {
     /// Whether every row is present.
     fn is_full(&self) -> bool;
 
+    /// How many rows.
+    #[doc(hidden)]
+    fn rows(&self) -> usize;
+
     #[doc(hidden)]
     type View<'c>: Copy;
     /// The cells of so many rows; panics where there are fewer.
@@ -187,6 +191,10 @@ macro_rules! numbers {
                 self.validity.is_full()
             }
 
+            fn rows(&self) -> usize {
+                self.len()
+            }
+
             type View<'c> = Cells<'c, $number>;
 
             #[inline(always)]
@@ -278,6 +286,10 @@ impl Columnar for Bools {
         self.validity.is_full()
     }
 
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
     type View<'c> = BitCells<'c>;
 
     #[inline(always)]
@@ -314,6 +326,10 @@ impl Columnar for Column {
 
     fn is_full(&self) -> bool {
         self.validity.is_full()
+    }
+
+    fn rows(&self) -> usize {
+        self.len()
     }
 
     type View<'c> = &'c Column;

@@ -265,7 +265,7 @@ fn expand(
                 #fetch
                 let take = #take;
                 let columns = take.fetch(rows);
-                let __count = rows.len();
+                let __count = take.count(&columns, rows);
                 let (__view, __full) = (take.view(&columns, __count), take.is_full(&columns));
                 #make
                 self.opened.#loop_;

@@ -88,6 +88,7 @@ impl Row<'_> {
         let read = self.lifetime.clone().unwrap_or_else(|| quote!('row));
         let (listed, numbers) = (self.listed(), self.numbers());
         let (idents, owned) = self.each(|field| (field.ident.clone(), field.owned.clone()));
+        let first = &idents[0];
         let cells = self.fields.iter().zip(self.places());
         let cells = cells.map(
             |(
@@ -111,6 +112,10 @@ impl Row<'_> {
 
                 fn fetch(rows: &::rustmq::Batch) -> #columns {
                     #columns { #(#idents: ::rustmq::Columnar::fetch(rows, #numbers)),* }
+                }
+
+                fn count(columns: &#columns) -> usize {
+                    ::rustmq::Columnar::rows(&columns.#first)
                 }
 
                 #[inline(always)]

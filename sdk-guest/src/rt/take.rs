@@ -58,6 +58,11 @@ impl<'a, T: FromColumns<'a>> RowTake<T> {
         T::fetch(rows)
     }
 
+    /// How many rows, without a question to the host.
+    pub fn count(&self, columns: &T::Columns, _: &Batch) -> usize {
+        T::count(columns)
+    }
+
     #[inline(always)]
     pub fn view(&self, columns: &'a T::Columns, rows: usize) -> T::View {
         T::view(columns, rows)
@@ -83,6 +88,10 @@ impl<T> JsonTake<T> {
 
     pub fn fetch<'r>(&self, rows: &'r Batch) -> &'r Column {
         rows.values()
+    }
+
+    pub fn count(&self, _: &Column, rows: &Batch) -> usize {
+        rows.len()
     }
 
     pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
@@ -130,6 +139,10 @@ impl RawTake {
 
     pub fn fetch<'r>(&self, rows: &'r Batch) -> &'r Column {
         rows.values()
+    }
+
+    pub fn count(&self, _: &Column, rows: &Batch) -> usize {
+        rows.len()
     }
 
     pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
