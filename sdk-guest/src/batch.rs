@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use crate::column::Column;
 use crate::lookup::Lookup;
 use crate::record::Failure;
+use crate::row::{FromColumns, ToColumns};
 use crate::sys;
 use crate::typed::{Bools, Field, Floats, Ints};
 
@@ -62,6 +63,16 @@ impl Context {
     /// Says which fields `process` sets as columns on an output, once an output.
     pub fn declare(&self, port: u16, fields: &[Field]) -> Result<(), Failure> {
         self.0.declare(port, fields)
+    }
+
+    /// The same with the fields of a row: what [`Batch::columns`] fetches.
+    pub fn select_row<'a, T: FromColumns<'a>>(&self, input: u16) -> Result<(), Failure> {
+        self.select(input, T::FIELDS)
+    }
+
+    /// The same with the fields of a row: what [`crate::Outbox::emit_rows`] sets.
+    pub fn declare_row<T: ToColumns>(&self, port: u16) -> Result<(), Failure> {
+        self.declare(port, T::FIELDS)
     }
 
     /// The table that the node's `lookups` call so.
@@ -157,7 +168,14 @@ impl Batch {
         }
     }
 
-    /// A selected column of bools. Each call fetches it, as those below do.
+    /// The columns that were selected as the fields of a row, as a struct with the same fields:
+    /// `FlightColumns` of `Flight`; see [`Context::select_row`]. Each call fetches them, as those below
+    /// do.
+    pub fn columns<'a, T: FromColumns<'a>>(&self) -> T::Columns {
+        T::fetch(self)
+    }
+
+    /// A selected column of bools.
     pub fn bools(&self, column: u16) -> Bools {
         self.source.bools(column)
     }

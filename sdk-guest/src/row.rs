@@ -211,13 +211,25 @@ borrowed! {
 }
 
 /// A column of text: byte strings of which each was seen to be UTF-8.
-#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Texts(Column);
 
 impl Texts {
+    pub fn new() -> Texts {
+        Texts::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A row; `None` when it is absent. Panics past the end.
     #[inline(always)]
-    fn get(&self, row: usize) -> Option<&str> {
+    pub fn get(&self, row: usize) -> Option<&str> {
         // SAFETY: every row was checked when the column was fetched, or pushed as text
         self.0
             .get(row)
@@ -225,7 +237,7 @@ impl Texts {
     }
 
     #[inline(always)]
-    fn push(&mut self, text: Option<&str>) {
+    pub fn push(&mut self, text: Option<&str>) {
         self.0.push(text.map(str::as_bytes));
     }
 
@@ -264,7 +276,7 @@ impl Columnar for Texts {
     }
 
     fn rows(&self) -> usize {
-        self.0.len()
+        self.len()
     }
 
     type View<'c> = &'c Texts;

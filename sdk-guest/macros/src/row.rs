@@ -12,6 +12,7 @@ use syn::{Data, DeriveInput, Error, Fields, GenericParam, LitStr, Result};
 
 struct Field {
     ident: Ident,
+    visibility: TokenStream,
     name: String,
     /// Its type, and the same with every lifetime `'static`.
     ty: TokenStream,
@@ -27,11 +28,14 @@ pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
     };
     let (visibility, columns) = (&item.vis, &row.columns);
     let (idents, owned) = row.each(|field| (field.ident.clone(), field.owned.clone()));
+    let visible = row.fields.iter().map(|field| &field.visibility);
+    let about = format!("The columns of [`{}`], one a field.", row.name);
     let (reads, writes) = (row.reads(), row.writes());
     Ok(quote! {
-        #[doc(hidden)]
+        #[doc = #about]
+        #[allow(dead_code)]
         #visibility struct #columns {
-            #(#idents: <#owned as ::rustmq::Cell<'static>>::Column),*
+            #(#visible #idents: <#owned as ::rustmq::Cell<'static>>::Column),*
         }
         #reads
         #writes
@@ -214,8 +218,11 @@ fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
         let ty = &field.ty;
         let ty = quote!(#ty);
         let owned = without_lifetimes(ty.clone());
+        let visibility = &field.vis;
+        let visibility = quote!(#visibility);
         fields.push(Field {
             ident,
+            visibility,
             name,
             ty,
             owned,

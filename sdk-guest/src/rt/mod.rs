@@ -25,7 +25,7 @@ use crate::record::{Failure, PortName, Reject};
 pub use make::{AsBytes, AsColumns, MakeBytes, MakeColumns, Making, Place, Way};
 pub use take::{JsonTake, RawTake, RowTake, TakeColumns, TakeJson, Taking, bytes, text};
 
-pub use crate::row::{Texts, cell, room};
+pub use crate::row::{cell, room};
 #[cfg(target_family = "wasm")]
 pub use slot::{Slot, realloc};
 
