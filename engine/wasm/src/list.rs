@@ -14,8 +14,30 @@ use wasmtime::component::__internal::{
 };
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
-/// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy.
-pub(crate) struct List<T: ArrowNativeType>(pub(crate) ScalarBuffer<T>);
+/// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy. One that is
+/// empty has none: an Arrow buffer costs an allocation even so.
+pub(crate) struct List<T: ArrowNativeType>(Option<ScalarBuffer<T>>);
+
+impl<T: ArrowNativeType> List<T> {
+    pub(crate) fn empty() -> List<T> {
+        List(None)
+    }
+
+    fn items(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The same numbers as bytes: the host is little-endian, as WebAssembly is.
+    pub(crate) fn packed(self) -> List<u8> {
+        List(self.0.map(|numbers| numbers.into_inner().into()))
+    }
+}
+
+impl<T: ArrowNativeType> From<ScalarBuffer<T>> for List<T> {
+    fn from(numbers: ScalarBuffer<T>) -> List<T> {
+        List(Some(numbers))
+    }
+}
 
 // SAFETY: everything is forwarded to `[T]`, wasmtime's own implementation for a list, as
 // wasmtime does itself for `Vec<T>` and `Arc<[T]>`; the type adds only who owns the memory.
@@ -36,7 +58,7 @@ unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
         ty: InterfaceType,
         dst: &mut MaybeUninit<Self::Lower>,
     ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_flat(&self.0, cx, ty, dst)
+        <[T] as Lower>::linear_lower_to_flat(self.items(), cx, ty, dst)
     }
 
     fn linear_lower_to_memory<U>(
@@ -45,7 +67,7 @@ unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
         ty: InterfaceType,
         offset: usize,
     ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_memory(&self.0, cx, ty, offset)
+        <[T] as Lower>::linear_lower_to_memory(self.items(), cx, ty, offset)
     }
 }
 

@@ -6,6 +6,7 @@
 //! guest that is infinite or no number is null, as it is where rows are written.
 //! Refuses: with a message that names the column and both counts.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::array::TimestampMicrosecondArray;
@@ -16,7 +17,7 @@ use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
-use crate::column::{nulls, packed, validity};
+use crate::column::{nulls, validity};
 use crate::error::bad;
 use crate::list::{FloatList, FloatsOf, List};
 
@@ -57,8 +58,8 @@ impl BoolsOut {
         let bits = array.values().sliced();
         let bits = bits.slice_with_length(0, array.len().div_ceil(8));
         BoolsOut {
-            values: List(ScalarBuffer::from(bits)),
-            validity: List(validity(array.nulls())),
+            values: ScalarBuffer::<u8>::from(bits).into(),
+            validity: validity(array.nulls()),
         }
     }
 }
@@ -73,14 +74,14 @@ impl IntsOut {
                 .values(),
         };
         Some(IntsOut {
-            values: List(values.clone()),
-            validity: List(validity(array.nulls())),
+            values: values.clone().into(),
+            validity: validity(array.nulls()),
         })
     }
 
     pub(crate) fn packed(self) -> NumbersOut {
         NumbersOut {
-            values: packed(self.values.0),
+            values: self.values.packed(),
             validity: self.validity,
         }
     }
@@ -95,13 +96,13 @@ impl FloatsOut {
         };
         Some(FloatsOut {
             values,
-            validity: List(validity(array.nulls())),
+            validity: validity(array.nulls()),
         })
     }
 
     pub(crate) fn packed(self) -> NumbersOut {
         NumbersOut {
-            values: packed(self.values.into_floats()),
+            values: List::from(self.values.into_floats()).packed(),
             validity: self.validity,
         }
     }
@@ -168,7 +169,7 @@ pub(crate) enum Width {
 pub(crate) fn take<T: 'static>(
     numbers: &impl GuestNumbers,
     store: &StoreContextMut<'_, T>,
-    what: &str,
+    what: impl Display + Copy,
     width: Width,
     rows: usize,
 ) -> wasmtime::Result<ArrayRef> {

@@ -64,12 +64,12 @@ pub(super) fn batch(data: &mut LinkerInstance<'_, State>) -> Result<()> {
     data.func_wrap(
         "[method]batch.event-times",
         |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
-            Ok((List(lent(&cx)?.batch.rows.timestamps.clone()),))
+            Ok((List::from(lent(&cx)?.batch.rows.timestamps.clone()),))
         },
     )?;
     data.func_wrap(
         "[method]batch.offsets",
-        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((List(offsets(&cx)?),)),
+        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((List::from(offsets(&cx)?),)),
     )?;
     data.func_wrap(
         "[method]batch.header",

@@ -12,8 +12,9 @@ use super::{
     BatchHandle, Cx, OutboxHandle, State, This, header, lent, offsets, outbox as outbox_of, text,
     values,
 };
-use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, packed, unpacked};
+use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, unpacked};
 use crate::error::bad;
+use crate::list::List;
 use crate::number::NumbersIn;
 
 type ColumnArgs = (This<BatchHandle>, u16);
@@ -27,10 +28,10 @@ pub(super) fn batch(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         Ok((ColumnOut::new(values(&mut cx)?).packed(),))
     })?;
     interface.func_wrap("event-times", |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
-        Ok((packed(lent(&cx)?.batch.rows.timestamps.clone()),))
+        Ok((List::from(lent(&cx)?.batch.rows.timestamps.clone()).packed(),))
     })?;
     interface.func_wrap("offsets", |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
-        Ok((packed(offsets(&cx)?),))
+        Ok((List::from(offsets(&cx)?).packed(),))
     })?;
     interface.func_wrap(
         "header",
