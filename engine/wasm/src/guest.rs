@@ -7,7 +7,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use codec::Format;
@@ -298,7 +297,7 @@ pub struct Guest {
 #[derive(Debug, Clone)]
 struct Places {
     schema: SchemaRef,
-    columns: Vec<usize>,
+    columns: Arc<[usize]>,
 }
 
 struct Live {
@@ -365,7 +364,7 @@ impl Guest {
         let selected = state.fields.selected(input.input);
         let columns = match self.places.get_mut(usize::from(input.input)) {
             Some(places) if !selected.is_empty() => pick(places, selected, input.columns)?,
-            _ => Vec::new(),
+            _ => Arc::default(),
         };
         let batch = Arc::new(Batch {
             rows: rows.clone(),
@@ -452,12 +451,12 @@ impl Live {
     }
 }
 
-/// The selected columns of a batch, in the module's order.
+/// Where the selected columns are in a batch, in the module's order.
 fn pick(
     places: &mut Option<Places>,
     selected: &[Field],
     columns: Option<&RecordBatch>,
-) -> Result<Vec<ArrayRef>, ProcessError> {
+) -> Result<Arc<[usize]>, ProcessError> {
     let missing = |name: &str| ProcessError::Failed {
         code: "columns".into(),
         message: format!("the batch came without the column `{name}`: a fault of the host"),
@@ -481,7 +480,7 @@ fn pick(
             &places.insert(Places { schema, columns }).columns
         }
     };
-    Ok(indices.iter().map(|i| columns.column(*i).clone()).collect())
+    Ok(indices.clone())
 }
 
 fn answer_of((answer,): Answer) -> Result<(), ProcessError> {

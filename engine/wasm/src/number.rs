@@ -150,7 +150,7 @@ pub(crate) trait GuestNumbers {
 #[derive(Clone, Copy)]
 pub(crate) enum Numbers<'a> {
     Bits(&'a [u8]),
-    /// Of 8 bytes each: integers, or the bits of floats.
+    /// The bits of floats.
     Words(&'a [u64]),
     Ints(&'a [i64]),
     Packed(&'a [u8]),
@@ -175,9 +175,14 @@ pub(crate) fn take<T: 'static>(
 ) -> wasmtime::Result<ArrayRef> {
     let (values, bits) = numbers.view(store);
     let nulls = nulls(what, bits, rows)?;
+    let mut are_finite = false;
     let buffer = match values {
         Numbers::Bits(bits) if bits.len() == rows.div_ceil(8) => Buffer::from(bits),
-        Numbers::Words(words) if words.len() == rows => Buffer::from_slice_ref(words),
+        Numbers::Words(words) if words.len() == rows => {
+            let copy;
+            (copy, are_finite) = copied(words);
+            Buffer::from_vec(copy)
+        }
         Numbers::Ints(ints) if ints.len() == rows => Buffer::from_slice_ref(ints),
         Numbers::Packed(bytes) if bytes.len() == rows * 8 => Buffer::from(bytes),
         other => return bad(format!("{what}: {} for {rows} rows", other.count())),
@@ -192,8 +197,25 @@ pub(crate) fn take<T: 'static>(
             let times = TimestampMicrosecondArray::new(buffer.into(), nulls);
             Arc::new(times.with_timezone("UTC"))
         }
-        Width::Float => Arc::new(codec::finite(Float64Array::new(buffer.into(), nulls))),
+        Width::Float => {
+            let floats = Float64Array::new(buffer.into(), nulls);
+            Arc::new(match are_finite {
+                true => floats,
+                false => codec::finite(floats),
+            })
+        }
     })
+}
+
+/// A copy of floats, and whether all are finite: looked at while they are near.
+fn copied(floats: &[u64]) -> (Vec<u64>, bool) {
+    const NEAR: usize = 1024;
+    let (mut copy, mut are_finite) = (Vec::with_capacity(floats.len()), true);
+    for floats in floats.chunks(NEAR) {
+        copy.extend_from_slice(floats);
+        are_finite &= codec::all_finite(floats.iter().copied());
+    }
+    (copy, are_finite)
 }
 
 impl Numbers<'_> {

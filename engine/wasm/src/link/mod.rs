@@ -53,8 +53,8 @@ pub(crate) struct Lent {
     pub(crate) unwritten: Option<Format>,
     /// The values, once they are written.
     pub(crate) written: Option<BinaryArray>,
-    /// The columns that the module selected, in its order.
-    pub(crate) columns: Vec<ArrayRef>,
+    /// Where in the batch the columns are that the module selected, in its order.
+    pub(crate) columns: Arc<[usize]>,
     pub(crate) input: u16,
     pub(crate) watermark: i64,
 }
@@ -169,8 +169,9 @@ fn selected<'a>(cx: &'a Cx<'_>, call: &str, column: u16) -> Result<(&'a ArrayRef
     let lent = lent(cx)?;
     let fields = cx.data().fields.selected(lent.input);
     let at = usize::from(column);
-    match (lent.columns.get(at), fields.get(at)) {
-        (Some(array), Some(field)) => Ok((array, field)),
+    let columns = lent.batch.columns.as_ref();
+    match (columns.zip(lent.columns.get(at)), fields.get(at)) {
+        (Some((columns, place)), Some(field)) => Ok((columns.column(*place), field)),
         _ => bad(format!(
             "{call}: column {column}, but the module selected {} of input {}",
             fields.len(),
