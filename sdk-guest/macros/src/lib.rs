@@ -354,31 +354,34 @@ fn looped(
             done
         },
     };
+    let emit = |body: Tokens| {
+        let body = row(body, quote!(()));
+        quote!(emit(&make, rows, out, |row, __place| { #body }))
+    };
     match shape {
-        Shape::Map if is_option => {
-            let body = row(quote!(Ok(#call)), quote!(_));
-            (
-                Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-                quote!(map(&make, (rows, __count), out, __full, |row, __full| { #body })),
-            )
-        }
         Shape::Map => {
-            let body = row(quote!(Ok(Some(#call))), quote!(_));
-            (
-                Some(make(typed)),
-                quote!(map(&make, (rows, __count), out, __full, |row, __full| { #body })),
-            )
+            let (made, output, put) = match is_option {
+                true => (
+                    quote!(#typed.unwrap_or_else(::rustmq::rt::never)),
+                    quote!(Ok(#call)),
+                    quote!(if let Some(output) = #call { __place.put(output)?; } Ok(())),
+                ),
+                false => (typed, quote!(Ok(Some(#call))), quote!(__place.put(#call))),
+            };
+            // what cannot be put must be known while what the row changed can be taken back
+            let loop_ = match keeps {
+                true => emit(put),
+                false => {
+                    let body = row(output, quote!(_));
+                    quote!(map(&make, (rows, __count), out, __full, |row, __full| { #body }))
+                }
+            };
+            (Some(make(made)), loop_)
         }
-        Shape::FlatMap => {
-            let body = row(
-                quote!(for output in #call { __place.put(output)?; } Ok(())),
-                quote!(()),
-            );
-            (
-                Some(make(quote!(::rustmq::rt::first(#typed)))),
-                quote!(emit(&make, rows, out, |row, __place| { #body })),
-            )
-        }
+        Shape::FlatMap => (
+            Some(make(quote!(::rustmq::rt::first(#typed)))),
+            emit(quote!(for output in #call { __place.put(output)?; } Ok(()))),
+        ),
         Shape::Filter => {
             let body = row(quote!(Ok(#call)), quote!(bool));
             (
