@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use crate::column::Column;
 use crate::lookup::Lookup;
 use crate::record::Failure;
+use crate::row::{FromColumns, ToColumns};
 use crate::sys;
 use crate::typed::{Bools, Field, Floats, Ints};
 
@@ -64,6 +65,16 @@ impl Context {
         self.0.declare(port, fields)
     }
 
+    /// The same with the fields of a row: what [`Batch::columns`] fetches.
+    pub fn select_row<'a, T: FromColumns<'a>>(&self, input: u16) -> Result<(), Failure> {
+        self.select(input, T::FIELDS)
+    }
+
+    /// The same with the fields of a row: what [`crate::Outbox::emit_rows`] sets.
+    pub fn declare_row<T: ToColumns>(&self, port: u16) -> Result<(), Failure> {
+        self.declare(port, T::FIELDS)
+    }
+
     /// The table that the node's `lookups` call so.
     pub fn lookup(&self, name: &str) -> Result<Lookup, Failure> {
         self.0.lookup(name).map(Lookup)
@@ -78,7 +89,7 @@ impl Context {
 /// Rows of one input, in order.
 pub struct Batch {
     source: sys::Rows,
-    len: usize,
+    len: OnceCell<usize>,
     keys: OnceCell<Column>,
     values: OnceCell<Column>,
     event_times: OnceCell<Vec<i64>>,
@@ -97,8 +108,8 @@ struct Header {
 impl Batch {
     pub(crate) fn new(source: sys::Rows) -> Batch {
         Batch {
-            len: source.len(),
             source,
+            len: OnceCell::new(),
             keys: OnceCell::new(),
             values: OnceCell::new(),
             event_times: OnceCell::new(),
@@ -108,11 +119,11 @@ impl Batch {
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        *self.len.get_or_init(|| self.source.len())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Index into the context's inputs.
@@ -157,7 +168,14 @@ impl Batch {
         }
     }
 
-    /// A selected column of bools. Each call fetches it, as those below do.
+    /// The columns that were selected as the fields of a row, as a struct with the same fields:
+    /// `FlightColumns` of `Flight`; see [`Context::select_row`]. Each call fetches them, as those below
+    /// do.
+    pub fn columns<'a, T: FromColumns<'a>>(&self) -> T::Columns {
+        T::fetch(self)
+    }
+
+    /// A selected column of bools.
     pub fn bools(&self, column: u16) -> Bools {
         self.source.bools(column)
     }
@@ -183,7 +201,7 @@ impl Batch {
 
     /// One row's key, time and headers. Panics past the end.
     pub fn meta(&self, row: usize) -> Meta<'_> {
-        assert!(row < self.len, "row {row} of {}", self.len);
+        assert!(row < self.len(), "row {row} of {}", self.len());
         Meta { batch: self, row }
     }
 }
@@ -191,8 +209,8 @@ impl Batch {
 /// What a row carries besides its value. Columns are fetched when first asked for.
 #[derive(Clone, Copy)]
 pub struct Meta<'a> {
-    batch: &'a Batch,
-    row: usize,
+    pub(crate) batch: &'a Batch,
+    pub(crate) row: usize,
 }
 
 impl<'a> Meta<'a> {

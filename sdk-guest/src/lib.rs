@@ -68,6 +68,7 @@
 mod batch;
 mod column;
 pub mod describe;
+mod fill;
 pub mod http;
 mod lookup;
 mod outbox;
@@ -98,7 +99,7 @@ pub use describe::Params;
 pub use lookup::Lookup;
 pub use outbox::Outbox;
 pub use record::{Failure, PortName, Raw, Record, Reject, Tombstone};
-pub use row::{Cell, FromColumns, ToColumns};
+pub use row::{Cell, FromColumns, Texts, ToColumns};
 pub use rustmq_sdk_macros::{Params, Port, Row, filter, flat_map, map, route};
 #[doc(hidden)]
 pub use state::Keeping;

@@ -5,6 +5,7 @@
 //! returns ok.
 
 use crate::column::Column;
+use crate::row::ToColumns;
 use crate::sys;
 use crate::typed::{Bools, Floats, Ints};
 
@@ -27,6 +28,18 @@ impl Outbox {
     /// time and headers are those of the parent; `None`: each row of the batch gives one, in order.
     pub fn emit_columns(&mut self, port: u16, parents: Option<&[u32]>) {
         self.0.emit_columns(port, parents);
+    }
+
+    /// The same with all columns that were declared as the fields of a row, in a struct with the same
+    /// fields: `LateColumns` of `Late`; see [`crate::Context::declare_row`].
+    pub fn emit_rows<T: ToColumns>(
+        &mut self,
+        port: u16,
+        parents: Option<&[u32]>,
+        columns: &T::Columns,
+    ) {
+        self.emit_columns(port, parents);
+        T::set(columns, self);
     }
 
     /// Keys of the rows of the last `emit_columns`.

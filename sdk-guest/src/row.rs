@@ -19,24 +19,42 @@ use crate::typed::{Bools, Columnar, Field, FieldType, Floats, Ints};
     note = "put `#[derive(rustmq::Row)]` on it"
 )]
 pub trait FromColumns<'a>: Sized {
+    /// A struct of the columns, with the same fields: `FlightColumns` of `Flight`.
+    type Columns: 'a;
     #[doc(hidden)]
-    type Columns;
+    type View: Copy;
     const FIELDS: &'static [Field];
     #[doc(hidden)]
     fn fetch(rows: &Batch) -> Self::Columns;
     #[doc(hidden)]
-    fn read(columns: &'a Self::Columns, row: usize) -> Result<Self, Reject>;
+    fn count(columns: &Self::Columns) -> usize;
+    /// The cells of so many rows, for a loop; panics where there are fewer.
+    #[doc(hidden)]
+    fn view(columns: &'a Self::Columns, rows: usize) -> Self::View;
+    /// Whether every cell is present.
+    #[doc(hidden)]
+    fn is_full(columns: &Self::Columns) -> bool;
+    /// `full`: what `is_full` says.
+    #[doc(hidden)]
+    fn read(view: Self::View, row: usize, full: bool) -> Result<Self, Reject>;
 }
 
 /// A struct that can be written as typed columns. `#[derive(rustmq::Row)]` implements it.
 pub trait ToColumns: Sized {
-    #[doc(hidden)]
+    /// As of [`FromColumns`].
     type Columns;
+    #[doc(hidden)]
+    type Fill<'c>;
     const FIELDS: &'static [Field];
     #[doc(hidden)]
     fn columns(rows: usize) -> Self::Columns;
     #[doc(hidden)]
     fn write(self, columns: &mut Self::Columns);
+    /// Room for so many rows in columns that have none, for a loop.
+    #[doc(hidden)]
+    fn fill(columns: &mut Self::Columns, rows: usize) -> Self::Fill<'_>;
+    #[doc(hidden)]
+    fn put(self, fill: &mut Self::Fill<'_>);
     #[doc(hidden)]
     fn set(columns: &Self::Columns, out: &mut Outbox);
 }
@@ -51,11 +69,21 @@ pub trait Cell<'a>: Sized {
     #[doc(hidden)]
     type Column: Columnar;
     const KIND: FieldType;
+    /// Whether it may be absent.
     #[doc(hidden)]
-    fn read(column: &'a Self::Column, row: usize) -> Result<Self, Unfit>;
+    const NULLABLE: bool = false;
+    #[doc(hidden)]
+    fn read(view: View<'a, Self>, row: usize, full: bool) -> Result<Self, Unfit>;
     #[doc(hidden)]
     fn write(self, column: &mut Self::Column);
+    #[doc(hidden)]
+    fn put(self, fill: &mut Fill<'_, 'a, Self>);
+    #[doc(hidden)]
+    fn put_option(cell: Option<Self>, fill: &mut Fill<'_, 'a, Self>);
 }
+
+type View<'a, T> = <<T as Cell<'a>>::Column as Columnar>::View<'a>;
+type Fill<'c, 'a, T> = <<T as Cell<'a>>::Column as Columnar>::Fill<'c>;
 
 /// Why a cell is not what the field wants.
 #[doc(hidden)]
@@ -68,10 +96,11 @@ pub enum Unfit {
 impl<'a, T: Cell<'a>> Cell<'a> for Option<T> {
     type Column = T::Column;
     const KIND: FieldType = T::KIND;
+    const NULLABLE: bool = true;
 
     #[inline(always)]
-    fn read(column: &'a Self::Column, row: usize) -> Result<Option<T>, Unfit> {
-        match T::read(column, row) {
+    fn read(view: View<'a, T>, row: usize, full: bool) -> Result<Option<T>, Unfit> {
+        match T::read(view, row, full) {
             Ok(value) => Ok(Some(value)),
             Err(Unfit::Null) => Ok(None),
             Err(other) => Err(other),
@@ -85,6 +114,16 @@ impl<'a, T: Cell<'a>> Cell<'a> for Option<T> {
             None => column.push_null(),
         }
     }
+
+    #[inline(always)]
+    fn put(self, fill: &mut Fill<'_, 'a, T>) {
+        T::put_option(self, fill);
+    }
+
+    #[inline(always)]
+    fn put_option(cell: Option<Option<T>>, fill: &mut Fill<'_, 'a, T>) {
+        T::put_option(cell.flatten(), fill);
+    }
 }
 
 macro_rules! fixed {
@@ -94,8 +133,8 @@ macro_rules! fixed {
             const KIND: FieldType = FieldType::$kind;
 
             #[inline(always)]
-            fn read(column: &'a $column, row: usize) -> Result<$ty, Unfit> {
-                let $from = column.get(row).ok_or(Unfit::Null)?;
+            fn read(view: View<'a, $ty>, row: usize, full: bool) -> Result<$ty, Unfit> {
+                let $from = view.get(row, full).ok_or(Unfit::Null)?;
                 $read
             }
 
@@ -103,6 +142,17 @@ macro_rules! fixed {
             fn write(self, column: &mut $column) {
                 let $to = self;
                 column.push(Some($write));
+            }
+
+            #[inline(always)]
+            fn put(self, fill: &mut Fill<'_, 'a, $ty>) {
+                let $to = self;
+                fill.put($write);
+            }
+
+            #[inline(always)]
+            fn put_option(cell: Option<$ty>, fill: &mut Fill<'_, 'a, $ty>) {
+                fill.put_option(cell.map(|$to| $write));
             }
         }
     )*};
@@ -124,8 +174,8 @@ macro_rules! borrowed {
             const KIND: FieldType = FieldType::$kind;
 
             #[inline(always)]
-            fn read(column: &'a $column, row: usize) -> Result<$ty, Unfit> {
-                let $from = column.get(row).ok_or(Unfit::Null)?;
+            fn read(view: View<'a, $ty>, row: usize, _: bool) -> Result<$ty, Unfit> {
+                let $from = view.get(row).ok_or(Unfit::Null)?;
                 Ok($read)
             }
 
@@ -133,6 +183,19 @@ macro_rules! borrowed {
             fn write(self, column: &mut $column) {
                 let $to = &self;
                 column.push(Some($write));
+            }
+
+            #[inline(always)]
+            fn put(self, fill: &mut Fill<'_, 'a, $ty>) {
+                self.write(fill);
+            }
+
+            #[inline(always)]
+            fn put_option(cell: Option<$ty>, fill: &mut Fill<'_, 'a, $ty>) {
+                match cell {
+                    Some(cell) => cell.write(fill),
+                    None => fill.push_null(),
+                }
             }
         }
     )*};
@@ -148,13 +211,25 @@ borrowed! {
 }
 
 /// A column of text: byte strings of which each was seen to be UTF-8.
-#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Texts(Column);
 
 impl Texts {
+    pub fn new() -> Texts {
+        Texts::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A row; `None` when it is absent. Panics past the end.
     #[inline(always)]
-    fn get(&self, row: usize) -> Option<&str> {
+    pub fn get(&self, row: usize) -> Option<&str> {
         // SAFETY: every row was checked when the column was fetched, or pushed as text
         self.0
             .get(row)
@@ -162,7 +237,7 @@ impl Texts {
     }
 
     #[inline(always)]
-    fn push(&mut self, text: Option<&str>) {
+    pub fn push(&mut self, text: Option<&str>) {
         self.0.push(text.map(str::as_bytes));
     }
 
@@ -195,17 +270,42 @@ impl Columnar for Texts {
     fn push_null(&mut self) {
         self.0.push(None);
     }
+
+    fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    type View<'c> = &'c Texts;
+
+    #[inline(always)]
+    fn view(&self, rows: usize) -> &Texts {
+        self.0.view(rows);
+        self
+    }
+
+    type Fill<'c> = &'c mut Texts;
+
+    #[inline(always)]
+    fn fill(&mut self, rows: usize, _: bool) -> &mut Texts {
+        self.reserve(rows);
+        self
+    }
 }
 
 /// Reads a field of a row for the derive.
 #[doc(hidden)]
 #[inline(always)]
 pub fn cell<'a, T: Cell<'a>>(
-    column: &'a T::Column,
+    view: View<'a, T>,
     row: usize,
+    full: bool,
     name: &'static str,
 ) -> Result<T, Reject> {
-    T::read(column, row).map_err(|unfit| unfit.reject(name))
+    T::read(view, row, full).map_err(|unfit| unfit.reject(name))
 }
 
 impl Unfit {

@@ -6,6 +6,7 @@
 
 use crate::batch::Batch;
 use crate::column::Column;
+use crate::fill::{BitCells, Bits, Cells, Numbers};
 use crate::outbox::Outbox;
 
 /// The type of a field.
@@ -37,7 +38,7 @@ impl Field {
 }
 
 /// A column that can be fetched from a batch and set on an emit.
-pub trait Columnar: Default {
+pub trait Columnar: Default + 'static {
     /// Fetches a selected column; one call of the host.
     fn fetch(rows: &Batch, column: u16) -> Self;
 
@@ -48,6 +49,25 @@ pub trait Columnar: Default {
     fn reserve(&mut self, rows: usize);
 
     fn push_null(&mut self);
+
+    /// Whether every row is present.
+    fn is_full(&self) -> bool;
+
+    /// How many rows.
+    #[doc(hidden)]
+    fn rows(&self) -> usize;
+
+    #[doc(hidden)]
+    type View<'c>: Copy;
+    /// The cells of so many rows; panics where there are fewer.
+    #[doc(hidden)]
+    fn view(&self, rows: usize) -> Self::View<'_>;
+
+    #[doc(hidden)]
+    type Fill<'c>;
+    /// Room for so many rows of an empty column; `nullable` where they may be absent.
+    #[doc(hidden)]
+    fn fill(&mut self, rows: usize, nullable: bool) -> Self::Fill<'_>;
 }
 
 /// Which rows are present. Empty while all are.
@@ -57,7 +77,15 @@ pub(crate) struct Validity(pub(crate) Vec<u8>);
 impl Validity {
     #[inline]
     pub(crate) fn is_present(&self, row: usize) -> bool {
-        self.0.is_empty() || self.0[row / 8] & (1 << (row % 8)) != 0
+        is_present(&self.0, row)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn bits(&self) -> Option<&[u8]> {
+        (!self.is_full()).then_some(&self.0)
     }
 
     /// Row number `row` comes next.
@@ -81,6 +109,11 @@ impl Validity {
             self.0[row / 8] |= 1 << (row % 8);
         }
     }
+}
+
+#[inline(always)]
+pub(crate) fn is_present(validity: &[u8], row: usize) -> bool {
+    validity.is_empty() || validity[row / 8] & (1 << (row % 8)) != 0
 }
 
 /// A column of integers, or of times in microseconds since the epoch.
@@ -117,6 +150,11 @@ macro_rules! numbers {
                 &self.values
             }
 
+            /// Which rows are present, a bit each, least significant first; `None` while all are.
+            pub fn validity(&self) -> Option<&[u8]> {
+                self.validity.bits()
+            }
+
             /// A row; `None` when it is absent. Panics past the end.
             #[inline]
             pub fn get(&self, row: usize) -> Option<$number> {
@@ -147,6 +185,28 @@ macro_rules! numbers {
             #[inline]
             fn push_null(&mut self) {
                 self.push(None);
+            }
+
+            fn is_full(&self) -> bool {
+                self.validity.is_full()
+            }
+
+            fn rows(&self) -> usize {
+                self.len()
+            }
+
+            type View<'c> = Cells<'c, $number>;
+
+            #[inline(always)]
+            fn view(&self, rows: usize) -> Cells<'_, $number> {
+                Cells::new(&self.values, &self.validity, rows)
+            }
+
+            type Fill<'c> = Numbers<'c, $number>;
+
+            #[inline(always)]
+            fn fill(&mut self, rows: usize, nullable: bool) -> Numbers<'_, $number> {
+                Numbers::new(&mut self.values, &mut self.validity, rows, nullable)
             }
         }
 
@@ -221,6 +281,28 @@ impl Columnar for Bools {
     fn push_null(&mut self) {
         self.push(None);
     }
+
+    fn is_full(&self) -> bool {
+        self.validity.is_full()
+    }
+
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    type View<'c> = BitCells<'c>;
+
+    #[inline(always)]
+    fn view(&self, rows: usize) -> BitCells<'_> {
+        BitCells::new(self, rows)
+    }
+
+    type Fill<'c> = Bits<'c>;
+
+    #[inline(always)]
+    fn fill(&mut self, rows: usize, nullable: bool) -> Bits<'_> {
+        Bits::new(self, rows, nullable)
+    }
 }
 
 impl Columnar for Column {
@@ -240,6 +322,34 @@ impl Columnar for Column {
     #[inline]
     fn push_null(&mut self) {
         self.push(None);
+    }
+
+    fn is_full(&self) -> bool {
+        self.validity.is_full()
+    }
+
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    type View<'c> = &'c Column;
+
+    #[inline(always)]
+    fn view(&self, rows: usize) -> &Column {
+        assert!(
+            rows <= self.len(),
+            "{rows} rows of a column of {}",
+            self.len()
+        );
+        self
+    }
+
+    type Fill<'c> = &'c mut Column;
+
+    #[inline(always)]
+    fn fill(&mut self, rows: usize, _: bool) -> &mut Column {
+        self.reserve(rows);
+        self
     }
 }
 

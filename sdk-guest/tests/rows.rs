@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use rustmq::testing::{Harness, Outcome, Row, run};
 use rustmq::{
     Batch, Context, Failure, Field, FieldType, Floats, Meta, Module, Outbox, Port, Raw, Record,
-    Reject, Timestamp,
+    Reject, Texts, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -238,4 +238,117 @@ impl Module for Doubled {
 fn a_module_of_whole_columns() {
     let out = run::<Doubled>([r#"{"x":1}"#, r#"{"x":2.5}"#]);
     assert_eq!(out.texts("out"), [r#"{"x":2.0}"#, r#"{"x":5.0}"#]);
+}
+
+/// The same level with rows as structs of columns.
+struct Speeds;
+
+#[derive(rustmq::Row)]
+#[allow(dead_code, reason = "only its columns are used")]
+struct Leg<'a> {
+    miles: f64,
+    hours: Option<f64>,
+    carrier: &'a str,
+}
+
+#[derive(rustmq::Row)]
+#[allow(dead_code, reason = "only its columns are used")]
+struct Speed<'a> {
+    mph: Option<f64>,
+    carrier: &'a str,
+}
+
+impl Module for Speeds {
+    fn open(context: &Context) -> Result<Speeds, Failure> {
+        context.select_row::<Leg<'_>>(0)?;
+        context.declare_row::<Speed<'_>>(0)?;
+        Ok(Speeds)
+    }
+
+    fn process(&mut self, rows: &Batch, out: &mut Outbox) -> Result<(), Failure> {
+        let legs = rows.columns::<Leg<'_>>();
+        assert_eq!(legs.miles.validity(), None);
+        assert_eq!(legs.hours.validity(), Some(&[0b101][..]));
+        let mut speeds = SpeedColumns {
+            mph: Floats::new(),
+            carrier: Texts::new(),
+        };
+        for row in 0..rows.len() {
+            let hours = legs.hours.get(row);
+            speeds
+                .mph
+                .push(hours.map(|hours| legs.miles.values()[row] / hours));
+            speeds.carrier.push(legs.carrier.get(row));
+        }
+        out.emit_rows::<Speed<'_>>(0, None, &speeds);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_module_of_rows_as_columns() {
+    let out = run::<Speeds>([
+        r#"{"miles":100,"hours":2,"carrier":"UA"}"#,
+        r#"{"miles":100,"carrier":"AA"}"#,
+        r#"{"miles":90,"hours":3,"carrier":"é"}"#,
+    ]);
+    let expected = [
+        r#"{"mph":50.0,"carrier":"UA"}"#,
+        r#"{"mph":null,"carrier":"AA"}"#,
+        r#"{"mph":30.0,"carrier":"é"}"#,
+    ];
+    assert_eq!(out.texts("out"), expected);
+}
+
+#[derive(rustmq::Row)]
+struct Maybe {
+    n: Option<i64>,
+    flag: bool,
+}
+
+#[derive(rustmq::Row)]
+struct Known {
+    n: Option<f64>,
+    is_set: bool,
+    half: i64,
+}
+
+/// Fails, gives nothing or gives a row, by what is in it.
+#[rustmq::map]
+fn known(row: Maybe) -> Result<Option<Known>, Reject> {
+    if row.n == Some(13) {
+        return Err(Reject::new("luck", "13"));
+    }
+    Ok((row.n != Some(7)).then(|| Known {
+        n: row.n.map(|n| n as f64),
+        is_set: row.flag,
+        half: row.n.unwrap_or(-2) / 2,
+    }))
+}
+
+/// Rows by the dozen, with nulls and without: each is what its own row says, and comes from there.
+#[test]
+fn a_map_of_many_rows_is_the_map_of_each() {
+    for (rows, nulls) in [(1, 0), (40, 0), (40, 3), (65, 1), (64, 64)] {
+        let null = |n: usize| nulls > 0 && n.is_multiple_of(nulls);
+        let given = |n: usize| match null(n) {
+            true => format!(r#"{{"flag":{}}}"#, n.is_multiple_of(3)),
+            false => format!(r#"{{"n":{n},"flag":{}}}"#, n.is_multiple_of(3)),
+        };
+        let out = run::<known>((0..rows).map(given).collect::<Vec<_>>());
+        let made = |n: usize| {
+            let (number, half) = match null(n) {
+                true => ("null".into(), -1),
+                false => (format!("{:?}", n as f64), n as i64 / 2),
+            };
+            let set = n.is_multiple_of(3);
+            format!(r#"out{n} -={{"n":{number},"is_set":{set},"half":{half}}}"#)
+        };
+        let goes = |n: &usize| null(*n) || ![7, 13].contains(n);
+        let mut expected: Vec<String> = (0..rows).filter(goes).map(made).collect();
+        if rows > 13 && !null(13) {
+            expected.push("! 13 luck: 13".into());
+        }
+        assert_eq!(text(&out), expected, "{rows} rows, null each {nulls}");
+    }
 }

@@ -6,7 +6,9 @@ extern crate rustmq_sdk as rustmq;
 use std::time::Duration;
 
 use rustmq::testing::{Harness, Lane, Row};
-use rustmq::{Batch, Column, Context, Failure, Lookup, Module, Outbox, Reject, State, Stateful};
+use rustmq::{
+    Batch, Column, Context, Failure, Lookup, Module, Outbox, Record, Reject, State, Stateful,
+};
 
 mod total {
     use super::*;
@@ -40,6 +42,27 @@ fn a_function_with_a_state_keeps_it_by_key() {
         [b"a".to_vec(), b"b".to_vec(), b"last".to_vec()]
     );
     assert_eq!(<total::total as Stateful>::STATE_SCHEMA, 3);
+}
+
+mod sent {
+    use super::*;
+
+    /// Counts, and sends where the value says: what cannot be sent was not counted.
+    #[rustmq::map]
+    pub fn sent(value: &str, state: &mut State) -> Result<Record<u64>, Reject> {
+        let count = state.get::<u64>(b"count")?.unwrap_or_default() + 1;
+        state.put(b"count", &count)?;
+        Ok(Record::new(count).to(value.to_owned()))
+    }
+}
+
+#[test]
+fn a_row_whose_output_cannot_be_sent_changes_nothing() {
+    let mut lane = Lane::<sent::sent>::new();
+    let out = lane.run(["out", "nowhere", "out"]);
+    assert_eq!(out.texts("out"), ["1", "2"]);
+    assert_eq!(out.rejects[0].code, "port");
+    assert_eq!(lane.get::<u64>("count"), Some(2));
 }
 
 mod fresh {

@@ -17,5 +17,5 @@ pub mod time;
 mod values;
 
 pub use column::Decoded;
-pub use format::{Format, Projection, Written, finite};
+pub use format::{Format, Projection, Written, all_finite, finite};
 pub use json::{BytesAs, EncodeError, JsonDecoder, JsonEncoder, encode_json};

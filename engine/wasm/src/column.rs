@@ -6,6 +6,7 @@
 //! Refuses: with a message that names the column and the row at fault.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use arrow::array::types::ByteArrayType;
 use arrow::array::{Array, ArrayRef, BinaryArray, GenericByteArray, StringArray};
@@ -52,43 +53,38 @@ impl ColumnOut {
         };
         let bytes = array.values().slice_with_length(first, last - first);
         ColumnOut {
-            offsets: List(own),
-            data: List(ScalarBuffer::from(bytes)),
-            validity: List(validity(array.nulls())),
+            offsets: own.into(),
+            data: ScalarBuffer::<u8>::from(bytes).into(),
+            validity: validity(array.nulls()),
         }
     }
 
     /// A column of `len` rows of which none is present.
     pub(crate) fn absent(len: usize) -> ColumnOut {
         ColumnOut {
-            offsets: List(ScalarBuffer::from(vec![0u32; len + 1])),
-            data: List(ScalarBuffer::from(Vec::<u8>::new())),
-            validity: List(ScalarBuffer::from(vec![0u8; len.div_ceil(8)])),
+            offsets: ScalarBuffer::from(vec![0u32; len + 1]).into(),
+            data: List::empty(),
+            validity: ScalarBuffer::<u8>::from(vec![0u8; len.div_ceil(8)]).into(),
         }
     }
 
     pub(crate) fn packed(self) -> PackedColumnOut {
         PackedColumnOut {
-            offsets: packed(self.offsets.0),
+            offsets: self.offsets.packed(),
             data: self.data,
             validity: self.validity,
         }
     }
 }
 
-/// The same numbers as bytes: the host is little-endian, as WebAssembly is.
-pub(crate) fn packed<T: ArrowNativeType>(numbers: ScalarBuffer<T>) -> List<u8> {
-    List(ScalarBuffer::from(numbers.into_inner()))
-}
-
 /// Validity as it crosses: empty while every row is present.
-pub(crate) fn validity(nulls: Option<&NullBuffer>) -> ScalarBuffer<u8> {
+pub(crate) fn validity(nulls: Option<&NullBuffer>) -> List<u8> {
     match nulls {
         Some(nulls) if nulls.null_count() > 0 => {
             let bits = nulls.inner().sliced();
-            ScalarBuffer::from(bits.slice_with_length(0, nulls.len().div_ceil(8)))
+            ScalarBuffer::<u8>::from(bits.slice_with_length(0, nulls.len().div_ceil(8))).into()
         }
-        _ => ScalarBuffer::from(Vec::<u8>::new()),
+        _ => List::empty(),
     }
 }
 
@@ -126,7 +122,7 @@ pub(crate) trait GuestColumn {
     fn take<T: 'static>(
         &self,
         store: &StoreContextMut<'_, T>,
-        what: &str,
+        what: impl Display + Copy,
         rows: usize,
     ) -> wasmtime::Result<BinaryArray> {
         let (offsets, data, nulls) = self.view(store)?.parts(what, rows)?;
@@ -137,7 +133,7 @@ pub(crate) trait GuestColumn {
     fn take_text<T: 'static>(
         &self,
         store: &StoreContextMut<'_, T>,
-        what: &str,
+        what: impl Display + Copy,
         rows: usize,
     ) -> wasmtime::Result<ArrayRef> {
         let (offsets, data, nulls) = self.view(store)?.parts(what, rows)?;
@@ -212,7 +208,7 @@ pub(crate) struct View<'a> {
 type Parts = (OffsetBuffer<i32>, Buffer, Option<NullBuffer>);
 
 impl View<'_> {
-    fn parts(&self, what: &str, rows: usize) -> wasmtime::Result<Parts> {
+    fn parts(&self, what: impl Display + Copy, rows: usize) -> wasmtime::Result<Parts> {
         check_offsets(what, &self.offsets, self.data.len(), rows)?;
         let nulls = nulls(what, self.validity, rows)?;
         let offsets = ScalarBuffer::<i32>::from(Buffer::from_slice_ref(&self.offsets[..]));
@@ -221,7 +217,11 @@ impl View<'_> {
 }
 
 /// Validity as it came, checked.
-pub(crate) fn nulls(what: &str, bits: &[u8], rows: usize) -> wasmtime::Result<Option<NullBuffer>> {
+pub(crate) fn nulls(
+    what: impl Display,
+    bits: &[u8],
+    rows: usize,
+) -> wasmtime::Result<Option<NullBuffer>> {
     if bits.is_empty() {
         return Ok(None);
     }
@@ -237,7 +237,7 @@ pub(crate) fn nulls(what: &str, bits: &[u8], rows: usize) -> wasmtime::Result<Op
 }
 
 pub(crate) fn check_offsets(
-    what: &str,
+    what: impl Display,
     offsets: &[u32],
     data: usize,
     rows: usize,

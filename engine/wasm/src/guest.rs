@@ -7,8 +7,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use codec::Format;
@@ -31,7 +29,7 @@ use crate::limits::{
 };
 use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
 use crate::lookup::Lookups;
-use crate::outbox::{Outbox, Outcome, cut};
+use crate::outbox::{Batch, Outbox, Outcome, cut};
 use crate::state::Keyed;
 use crate::telemetry::{Labels, Metrics, Telemetry};
 use crate::world::{MODULE, TIMED};
@@ -258,6 +256,7 @@ impl Module {
             telemetry: Telemetry::new(context.labels.clone(), context.metrics.clone(), limits),
             fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
+            offsets: Vec::new(),
             outbox: Outbox::default(),
             keyed: None,
             http: Http::new(egress, access, stop, limits),
@@ -298,7 +297,7 @@ pub struct Guest {
 #[derive(Debug, Clone)]
 struct Places {
     schema: SchemaRef,
-    columns: Vec<usize>,
+    columns: Arc<[usize]>,
 }
 
 struct Live {
@@ -365,16 +364,20 @@ impl Guest {
         let selected = state.fields.selected(input.input);
         let columns = match self.places.get_mut(usize::from(input.input)) {
             Some(places) if !selected.is_empty() => pick(places, selected, input.columns)?,
-            _ => Vec::new(),
+            _ => Arc::default(),
         };
-        let unwritten = input.unwritten.zip(input.columns);
-        let outbox = &mut state.outbox;
-        outbox.begin(rows, input.columns, self.ports, &self.limits);
-        state.lent = Some(Lent {
+        let batch = Arc::new(Batch {
             rows: rows.clone(),
-            unwritten: unwritten.map(|(format, columns)| (columns.clone(), format.clone())),
+            columns: input.columns.cloned(),
+        });
+        state.outbox.begin(batch.clone(), self.ports, &self.limits);
+        state.offsets.clear();
+        state.offsets.extend_from_slice(input.offsets);
+        state.lent = Some(Lent {
+            batch,
+            unwritten: input.unwritten.cloned(),
+            written: None,
             columns,
-            offsets: ScalarBuffer::from(input.offsets.to_vec()),
             input: input.input,
             watermark: input.watermark,
         });
@@ -448,12 +451,12 @@ impl Live {
     }
 }
 
-/// The selected columns of a batch, in the module's order.
+/// Where the selected columns are in a batch, in the module's order.
 fn pick(
     places: &mut Option<Places>,
     selected: &[Field],
     columns: Option<&RecordBatch>,
-) -> Result<Vec<ArrayRef>, ProcessError> {
+) -> Result<Arc<[usize]>, ProcessError> {
     let missing = |name: &str| ProcessError::Failed {
         code: "columns".into(),
         message: format!("the batch came without the column `{name}`: a fault of the host"),
@@ -477,7 +480,7 @@ fn pick(
             &places.insert(Places { schema, columns }).columns
         }
     };
-    Ok(indices.iter().map(|i| columns.column(*i).clone()).collect())
+    Ok(indices.clone())
 }
 
 fn answer_of((answer,): Answer) -> Result<(), ProcessError> {
@@ -557,18 +560,26 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
         "__rust",
         "rust_",
     ];
-    trace
-        .frames()
-        .iter()
-        .filter_map(|frame| frame.func_name())
+    let frames = trace.frames().iter().filter_map(|frame| frame.func_name());
+    let mut names: Vec<String> = frames
         .map(readable)
         .filter(|name| !machinery.iter().any(|prefix| name.starts_with(prefix)))
-        .take(FRAMES_MAX)
-        .collect()
+        .collect();
+    names.dedup();
+    names.truncate(FRAMES_MAX);
+    names
 }
 
 /// A symbol as the author wrote it, without crate hashes.
 fn readable(symbol: &str) -> String {
     // without a prefix that marks a symbol of Rust, the name comes back as it is
-    cut(&format!("{:#}", rustc_demangle::demangle(symbol)), 200)
+    let name = format!("{:#}", rustc_demangle::demangle(symbol));
+    cut(row_function(&name).unwrap_or(&name), 200)
+}
+
+/// The function that an attribute of the SDK made a module of: the loop over rows that calls it, and
+/// that it is often inlined into, is its `process`.
+fn row_function(name: &str) -> Option<&str> {
+    let (function, rest) = name.strip_prefix('<')?.split_once(" as rustmq")?;
+    rest.ends_with("::process").then_some(function)
 }

@@ -14,8 +14,30 @@ use wasmtime::component::__internal::{
 };
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
-/// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy.
-pub(crate) struct List<T: ArrowNativeType>(pub(crate) ScalarBuffer<T>);
+/// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy. One that is
+/// empty has none: an Arrow buffer costs an allocation even so.
+pub(crate) struct List<T: ArrowNativeType>(Option<ScalarBuffer<T>>);
+
+impl<T: ArrowNativeType> List<T> {
+    pub(crate) fn empty() -> List<T> {
+        List(None)
+    }
+
+    fn items(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The same numbers as bytes: the host is little-endian, as WebAssembly is.
+    pub(crate) fn packed(self) -> List<u8> {
+        List(self.0.map(|numbers| numbers.into_inner().into()))
+    }
+}
+
+impl<T: ArrowNativeType> From<ScalarBuffer<T>> for List<T> {
+    fn from(numbers: ScalarBuffer<T>) -> List<T> {
+        List(Some(numbers))
+    }
+}
 
 // SAFETY: everything is forwarded to `[T]`, wasmtime's own implementation for a list, as
 // wasmtime does itself for `Vec<T>` and `Arc<[T]>`; the type adds only who owns the memory.
@@ -36,7 +58,7 @@ unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
         ty: InterfaceType,
         dst: &mut MaybeUninit<Self::Lower>,
     ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_flat(&self.0, cx, ty, dst)
+        <[T] as Lower>::linear_lower_to_flat(self.items(), cx, ty, dst)
     }
 
     fn linear_lower_to_memory<U>(
@@ -45,7 +67,95 @@ unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
         ty: InterfaceType,
         offset: usize,
     ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_memory(&self.0, cx, ty, offset)
+        <[T] as Lower>::linear_lower_to_memory(self.items(), cx, ty, offset)
+    }
+}
+
+/// A `list<f64>` for a guest. Integers become floats on their way, each the nearest.
+pub(crate) enum FloatsOf {
+    Floats(ScalarBuffer<f64>),
+    Ints(ScalarBuffer<i64>),
+}
+
+impl FloatsOf {
+    pub(crate) fn into_floats(self) -> ScalarBuffer<f64> {
+        match self {
+            FloatsOf::Floats(floats) => floats,
+            FloatsOf::Ints(ints) => ints.iter().map(|n| *n as f64).collect(),
+        }
+    }
+}
+
+// SAFETY: the type is checked as the list of f64 that it is lowered as.
+unsafe impl ComponentType for FloatsOf {
+    type Lower = <[f64] as ComponentType>::Lower;
+    const ABI: CanonicalAbiInfo = <[f64] as ComponentType>::ABI;
+
+    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> wasmtime::Result<()> {
+        <[f64] as ComponentType>::typecheck(ty, types)
+    }
+}
+
+// SAFETY: of floats `[f64]` does the lowering; of integers a pair of pointer and length is written, of
+// memory that the guest allocated, and every byte of that.
+unsafe impl Lower for FloatsOf {
+    fn linear_lower_to_flat<U>(
+        &self,
+        cx: &mut LowerContext<'_, U>,
+        ty: InterfaceType,
+        dst: &mut MaybeUninit<Self::Lower>,
+    ) -> wasmtime::Result<()> {
+        match self {
+            FloatsOf::Floats(floats) => <[f64] as Lower>::linear_lower_to_flat(floats, cx, ty, dst),
+            FloatsOf::Ints(ints) => {
+                let floats: Vec<f64> = ints.iter().map(|n| *n as f64).collect();
+                <[f64] as Lower>::linear_lower_to_flat(&floats, cx, ty, dst)
+            }
+        }
+    }
+
+    fn linear_lower_to_memory<U>(
+        &self,
+        cx: &mut LowerContext<'_, U>,
+        ty: InterfaceType,
+        offset: usize,
+    ) -> wasmtime::Result<()> {
+        let ints = match self {
+            FloatsOf::Floats(floats) => {
+                return <[f64] as Lower>::linear_lower_to_memory(floats, cx, ty, offset);
+            }
+            FloatsOf::Ints(ints) => ints,
+        };
+        let bytes = ints.len() * size_of::<f64>();
+        let at = cx.realloc(0, 0, <f64 as ComponentType>::ALIGN32, bytes)?;
+        write_floats(ints, &mut cx.as_slice_mut()[at..][..bytes]);
+        *cx.get(offset) = u32::try_from(at)?.to_le_bytes();
+        *cx.get(offset + 4) = u32::try_from(ints.len())?.to_le_bytes();
+        Ok(())
+    }
+}
+
+/// As many floats as there are integers, by what the processor has for it.
+fn write_floats(ints: &[i64], floats: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq") {
+        // SAFETY: the processor has the instructions
+        return unsafe { write_floats_avx512(ints, floats) };
+    }
+    write_each(ints, floats);
+}
+
+/// The older instructions take one integer at a time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512vl,avx512dq")]
+fn write_floats_avx512(ints: &[i64], floats: &mut [u8]) {
+    write_each(ints, floats);
+}
+
+#[inline(always)]
+fn write_each(ints: &[i64], floats: &mut [u8]) {
+    for (float, int) in floats.as_chunks_mut().0.iter_mut().zip(ints) {
+        *float = (*int as f64).to_le_bytes();
     }
 }
 

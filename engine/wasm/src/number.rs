@@ -6,6 +6,7 @@
 //! guest that is infinite or no number is null, as it is where rows are written.
 //! Refuses: with a message that names the column and both counts.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::array::TimestampMicrosecondArray;
@@ -16,9 +17,9 @@ use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
-use crate::column::{nulls, packed, validity};
+use crate::column::{nulls, validity};
 use crate::error::bad;
-use crate::list::{FloatList, List};
+use crate::list::{FloatList, FloatsOf, List};
 
 /// `record bools`
 #[derive(ComponentType, Lower)]
@@ -40,7 +41,7 @@ pub(crate) struct IntsOut {
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct FloatsOut {
-    values: List<f64>,
+    values: FloatsOf,
     validity: List<u8>,
 }
 
@@ -57,8 +58,8 @@ impl BoolsOut {
         let bits = array.values().sliced();
         let bits = bits.slice_with_length(0, array.len().div_ceil(8));
         BoolsOut {
-            values: List(ScalarBuffer::from(bits)),
-            validity: List(validity(array.nulls())),
+            values: ScalarBuffer::<u8>::from(bits).into(),
+            validity: validity(array.nulls()),
         }
     }
 }
@@ -73,14 +74,14 @@ impl IntsOut {
                 .values(),
         };
         Some(IntsOut {
-            values: List(values.clone()),
-            validity: List(validity(array.nulls())),
+            values: values.clone().into(),
+            validity: validity(array.nulls()),
         })
     }
 
     pub(crate) fn packed(self) -> NumbersOut {
         NumbersOut {
-            values: packed(self.values.0),
+            values: self.values.packed(),
             validity: self.validity,
         }
     }
@@ -90,21 +91,18 @@ impl FloatsOut {
     /// Of floats; integers become floats. `None` for any other column.
     pub(crate) fn new(array: &ArrayRef) -> Option<FloatsOut> {
         let values = match array.as_primitive_opt::<Float64Type>() {
-            Some(floats) => floats.values().clone(),
-            None => {
-                let ints = array.as_primitive_opt::<Int64Type>()?.values();
-                ints.iter().map(|n| *n as f64).collect()
-            }
+            Some(floats) => FloatsOf::Floats(floats.values().clone()),
+            None => FloatsOf::Ints(array.as_primitive_opt::<Int64Type>()?.values().clone()),
         };
         Some(FloatsOut {
-            values: List(values),
-            validity: List(validity(array.nulls())),
+            values,
+            validity: validity(array.nulls()),
         })
     }
 
     pub(crate) fn packed(self) -> NumbersOut {
         NumbersOut {
-            values: packed(self.values.0),
+            values: List::from(self.values.into_floats()).packed(),
             validity: self.validity,
         }
     }
@@ -152,7 +150,7 @@ pub(crate) trait GuestNumbers {
 #[derive(Clone, Copy)]
 pub(crate) enum Numbers<'a> {
     Bits(&'a [u8]),
-    /// Of 8 bytes each: integers, or the bits of floats.
+    /// The bits of floats.
     Words(&'a [u64]),
     Ints(&'a [i64]),
     Packed(&'a [u8]),
@@ -171,15 +169,20 @@ pub(crate) enum Width {
 pub(crate) fn take<T: 'static>(
     numbers: &impl GuestNumbers,
     store: &StoreContextMut<'_, T>,
-    what: &str,
+    what: impl Display + Copy,
     width: Width,
     rows: usize,
 ) -> wasmtime::Result<ArrayRef> {
     let (values, bits) = numbers.view(store);
     let nulls = nulls(what, bits, rows)?;
+    let mut are_finite = false;
     let buffer = match values {
         Numbers::Bits(bits) if bits.len() == rows.div_ceil(8) => Buffer::from(bits),
-        Numbers::Words(words) if words.len() == rows => Buffer::from_slice_ref(words),
+        Numbers::Words(words) if words.len() == rows => {
+            let copy;
+            (copy, are_finite) = copied(words);
+            Buffer::from_vec(copy)
+        }
         Numbers::Ints(ints) if ints.len() == rows => Buffer::from_slice_ref(ints),
         Numbers::Packed(bytes) if bytes.len() == rows * 8 => Buffer::from(bytes),
         other => return bad(format!("{what}: {} for {rows} rows", other.count())),
@@ -194,8 +197,25 @@ pub(crate) fn take<T: 'static>(
             let times = TimestampMicrosecondArray::new(buffer.into(), nulls);
             Arc::new(times.with_timezone("UTC"))
         }
-        Width::Float => Arc::new(codec::finite(&Float64Array::new(buffer.into(), nulls))),
+        Width::Float => {
+            let floats = Float64Array::new(buffer.into(), nulls);
+            Arc::new(match are_finite {
+                true => floats,
+                false => codec::finite(floats),
+            })
+        }
     })
+}
+
+/// A copy of floats, and whether all are finite: looked at while they are near.
+fn copied(floats: &[u64]) -> (Vec<u64>, bool) {
+    const NEAR: usize = 1024;
+    let (mut copy, mut are_finite) = (Vec::with_capacity(floats.len()), true);
+    for floats in floats.chunks(NEAR) {
+        copy.extend_from_slice(floats);
+        are_finite &= codec::all_finite(floats.iter().copied());
+    }
+    (copy, are_finite)
 }
 
 impl Numbers<'_> {

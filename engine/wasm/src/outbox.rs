@@ -107,9 +107,9 @@ struct Building {
 
 /// What a call was given.
 #[derive(Debug)]
-struct Batch {
-    rows: Rows,
-    columns: Option<RecordBatch>,
+pub(crate) struct Batch {
+    pub(crate) rows: Rows,
+    pub(crate) columns: Option<RecordBatch>,
 }
 
 /// The outbox resource while a call runs.
@@ -117,7 +117,7 @@ struct Batch {
 pub(crate) struct Outbox {
     outcome: Outcome,
     /// The batch, which rows are forwarded of and inherit from.
-    batch: Option<Batch>,
+    batch: Option<Arc<Batch>>,
     rows: usize,
     ports: usize,
     bytes: usize,
@@ -129,23 +129,17 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn begin(
-        &mut self,
-        rows: &Rows,
-        columns: Option<&RecordBatch>,
-        ports: usize,
-        limits: &Limits,
-    ) {
-        let written = columns.map_or(0, |columns| written_bytes(columns, None));
+    pub(crate) fn begin(&mut self, batch: Arc<Batch>, ports: usize, limits: &Limits) {
+        let Batch { rows, columns } = &*batch;
+        let written = columns
+            .as_ref()
+            .map_or(0, |columns| written_bytes(columns, None));
         let by_ratio = (rows.bytes() + written + OUTPUT_BYTES_OF_CALLS)
             .saturating_mul(limits.output_ratio_max)
             .max(OUTPUT_BYTES_FLOOR);
         *self = Outbox {
             rows: rows.len(),
-            batch: Some(Batch {
-                rows: rows.clone(),
-                columns: columns.cloned(),
-            }),
+            batch: Some(batch),
             ports,
             bytes_max: by_ratio.min(limits.output_bytes_max),
             ..Outbox::default()
@@ -184,9 +178,10 @@ impl Outbox {
 
     /// What new rows get of their parents: headers, and keys where they have none of their own.
     fn inherited(&self, parents: Option<&[u32]>, keys: bool) -> usize {
-        let Some(Batch { rows, .. }) = &self.batch else {
+        let Some(batch) = &self.batch else {
             return 0;
         };
+        let rows = &batch.rows;
         let keys = if keys { rows.key_bytes(parents) } else { 0 };
         let made = parents.map_or(self.rows, <[u32]>::len);
         (keys + rows.header_bytes(parents)) as usize + made * ROW_BYTES

@@ -34,7 +34,7 @@ pub(crate) fn map(
     for ((field, _), values) in select.iter().zip(&values) {
         let column = cast(values, &field.ty.to_arrow())?;
         columns.push(match column.as_primitive_opt::<Float64Type>() {
-            Some(floats) => Arc::new(codec::finite(floats)),
+            Some(floats) => Arc::new(codec::finite(floats.clone())),
             None => column,
         });
     }

@@ -146,6 +146,10 @@ impl Reader {
         let mut next = self.fetch_at;
         let (mut rows_left, mut bytes_left) = (batching.rows as usize, batching.bytes);
         while let Some(held) = self.held.front_mut() {
+            // enough already: rows of the next one would only be copied to be joined
+            if held.left() > rows_left && rows_left <= batching.rows as usize / 2 {
+                break;
+            }
             let most = held.left().min(rows_left);
             let fits = fitting(held, most, bytes_left);
             // A row larger than the policy goes alone.

@@ -59,9 +59,7 @@ fn attribute(args: TokenStream, item: TokenStream, shape: Shape) -> TokenStream 
     let args = Tokens::from(args);
     let made = schema(args).and_then(|schema| module(&function, shape, schema));
     let made = made.unwrap_or_else(Error::into_compile_error);
-    // kept apart from the loop over rows, so that a trap can name it
-    let named = quote!(#[cfg_attr(target_family = "wasm", inline(never))]);
-    quote!(#named #function #made).into()
+    quote!(#function #made).into()
 }
 
 /// `state_schema = 2`, for functions that keep state.
@@ -255,6 +253,8 @@ fn expand(
                 Ok(Self { opened: #opened, #open })
             }
 
+            // a function of its own, so that a trap can name the one that is inlined here
+            #[cfg_attr(target_family = "wasm", inline(never))]
             #[allow(unused_variables)]
             fn process(
                 &mut self,
@@ -265,6 +265,8 @@ fn expand(
                 #fetch
                 let take = #take;
                 let columns = take.fetch(rows);
+                let __count = take.count(&columns, rows);
+                let (__view, __full) = (take.view(&columns, __count), take.is_full(&columns));
                 #make
                 self.opened.#loop_;
                 Ok(())
@@ -352,38 +354,40 @@ fn looped(
             done
         },
     };
-    let unit = quote!(());
+    let emit = |body: Tokens| {
+        let body = row(body, quote!(()));
+        quote!(emit(&make, rows, out, |row, __place| { #body }))
+    };
     match shape {
-        Shape::Map if is_option => {
-            let body = row(
-                quote!(if let Some(output) = #call { __place.put(output)?; } Ok(())),
-                unit,
-            );
-            (
-                Some(make(quote!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-                quote!(emit(&make, rows, out, |row, __place| { #body })),
-            )
-        }
         Shape::Map => {
-            let body = row(quote!(__place.put(#call)), unit);
-            (
-                Some(make(typed)),
-                quote!(emit(&make, rows, out, |row, __place| { #body })),
-            )
+            let (made, output, put) = match is_option {
+                true => (
+                    quote!(#typed.unwrap_or_else(::rustmq::rt::never)),
+                    quote!(Ok(#call)),
+                    quote!(if let Some(output) = #call { __place.put(output)?; } Ok(())),
+                ),
+                false => (typed, quote!(Ok(Some(#call))), quote!(__place.put(#call))),
+            };
+            // what cannot be put must be known while what the row changed can be taken back
+            let loop_ = match keeps {
+                true => emit(put),
+                false => {
+                    let body = row(output, quote!(_));
+                    quote!(map(&make, (rows, __count), out, __full, |row, __full| { #body }))
+                }
+            };
+            (Some(make(made)), loop_)
         }
-        Shape::FlatMap => {
-            let body = row(
-                quote!(for output in #call { __place.put(output)?; } Ok(())),
-                unit,
-            );
-            (
-                Some(make(quote!(::rustmq::rt::first(#typed)))),
-                quote!(emit(&make, rows, out, |row, __place| { #body })),
-            )
-        }
+        Shape::FlatMap => (
+            Some(make(quote!(::rustmq::rt::first(#typed)))),
+            emit(quote!(for output in #call { __place.put(output)?; } Ok(()))),
+        ),
         Shape::Filter => {
             let body = row(quote!(Ok(#call)), quote!(bool));
-            (None, quote!(keep(rows, out, |row| { #body })))
+            (
+                None,
+                quote!(keep(rows, out, __full, |row, __full| { #body })),
+            )
         }
         Shape::Route => {
             let body = row(quote!(Ok(#call)), quote!(_));
@@ -438,16 +442,16 @@ impl Taken {
 
     /// Statements that make `value` of row number `row`.
     fn read(&self) -> Tokens {
-        let read = quote_spanned!(self.span=> take.read(&columns, row));
+        let read = quote_spanned!(self.span=> take.read(__view, row, __full));
         let value = match self.way {
             Ways::Bytes => quote!(::rustmq::rt::bytes(#read)?),
             Ways::Text => quote!(::rustmq::rt::text(#read)?),
             Ways::BytesOrNone => read,
-            Ways::JsonOrNone => quote_spanned!(self.span=> take.read_option(&columns, row)?),
+            Ways::JsonOrNone => quote_spanned!(self.span=> take.read_option(__view, row, __full)?),
             Ways::Typed => quote!(#read?),
         };
         quote! {
-            let meta = rows.meta(row);
+            let meta = ::rustmq::rt::meta(rows, row);
             let value = #value;
         }
     }

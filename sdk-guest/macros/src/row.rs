@@ -12,6 +12,7 @@ use syn::{Data, DeriveInput, Error, Fields, GenericParam, LitStr, Result};
 
 struct Field {
     ident: Ident,
+    visibility: TokenStream,
     name: String,
     /// Its type, and the same with every lifetime `'static`.
     ty: TokenStream,
@@ -27,11 +28,14 @@ pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
     };
     let (visibility, columns) = (&item.vis, &row.columns);
     let (idents, owned) = row.each(|field| (field.ident.clone(), field.owned.clone()));
+    let visible = row.fields.iter().map(|field| &field.visibility);
+    let about = format!("The columns of [`{}`], one a field.", row.name);
     let (reads, writes) = (row.reads(), row.writes());
     Ok(quote! {
-        #[doc(hidden)]
+        #[doc = #about]
+        #[allow(dead_code)]
         #visibility struct #columns {
-            #(#idents: <#owned as ::rustmq::Cell<'static>>::Column),*
+            #(#visible #idents: <#owned as ::rustmq::Cell<'static>>::Column),*
         }
         #reads
         #writes
@@ -49,6 +53,11 @@ struct Row<'i> {
 impl Row<'_> {
     fn each<A, B>(&self, of: impl Fn(&Field) -> (A, B)) -> (Vec<A>, Vec<B>) {
         self.fields.iter().map(of).unzip()
+    }
+
+    /// Each field's place in a tuple of all.
+    fn places(&self) -> Vec<syn::Index> {
+        (0..self.fields.len()).map(syn::Index::from).collect()
     }
 
     fn numbers(&self) -> Vec<u16> {
@@ -82,13 +91,18 @@ impl Row<'_> {
         let (name, columns, generics) = (self.name, &self.columns, self.generics());
         let read = self.lifetime.clone().unwrap_or_else(|| quote!('row));
         let (listed, numbers) = (self.listed(), self.numbers());
-        let (idents, cells) = self.each(
-            |Field {
-                 ident, name, ty, ..
-             }| {
-                let cell = quote_spanned!(ident.span()=>
-                #ident: ::rustmq::rt::cell::<#ty>(&columns.#ident, row, #name)?);
-                (ident.clone(), cell)
+        let (idents, owned) = self.each(|field| (field.ident.clone(), field.owned.clone()));
+        let first = &idents[0];
+        let cells = self.fields.iter().zip(self.places());
+        let cells = cells.map(
+            |(
+                Field {
+                    ident, name, ty, ..
+                },
+                place,
+            )| {
+                quote_spanned!(ident.span()=>
+                #ident: ::rustmq::rt::cell::<#ty>(view.#place, row, full, #name)?)
             },
         );
         quote! {
@@ -96,14 +110,32 @@ impl Row<'_> {
             impl<#read> ::rustmq::FromColumns<#read> for #name #generics {
                 #listed
 
+                type View = (#(
+                    <<#owned as ::rustmq::Cell<'static>>::Column as ::rustmq::Columnar>::View<#read>,
+                )*);
+
                 fn fetch(rows: &::rustmq::Batch) -> #columns {
                     #columns { #(#idents: ::rustmq::Columnar::fetch(rows, #numbers)),* }
                 }
 
+                fn count(columns: &#columns) -> usize {
+                    ::rustmq::Columnar::rows(&columns.#first)
+                }
+
+                #[inline(always)]
+                fn view(columns: &#read #columns, rows: usize) -> Self::View {
+                    (#(::rustmq::Columnar::view(&columns.#idents, rows),)*)
+                }
+
+                fn is_full(columns: &#columns) -> bool {
+                    #(::rustmq::Columnar::is_full(&columns.#idents))&&*
+                }
+
                 #[inline(always)]
                 fn read(
-                    columns: &#read #columns,
+                    view: Self::View,
                     row: usize,
+                    full: bool,
                 ) -> ::core::result::Result<Self, ::rustmq::Reject> {
                     Ok(#name { #(#cells),* })
                 }
@@ -115,10 +147,15 @@ impl Row<'_> {
         let (name, columns, generics) = (self.name, &self.columns, self.generics());
         let (listed, numbers) = (self.listed(), self.numbers());
         let (idents, types) = self.each(|field| (field.ident.clone(), field.ty.clone()));
+        let (places, (owned, _)) = (self.places(), self.each(|field| (field.owned.clone(), ())));
         quote! {
             #[automatically_derived]
             impl #generics ::rustmq::ToColumns for #name #generics {
                 #listed
+
+                type Fill<'fill> = (#(
+                    <<#owned as ::rustmq::Cell<'static>>::Column as ::rustmq::Columnar>::Fill<'fill>,
+                )*);
 
                 fn columns(rows: usize) -> #columns {
                     #columns { #(#idents: ::rustmq::rt::room(rows)),* }
@@ -127,6 +164,20 @@ impl Row<'_> {
                 #[inline(always)]
                 fn write(self, columns: &mut #columns) {
                     #(<#types as ::rustmq::Cell<'_>>::write(self.#idents, &mut columns.#idents);)*
+                }
+
+                #[inline(always)]
+                fn fill(columns: &mut #columns, rows: usize) -> Self::Fill<'_> {
+                    (#(::rustmq::Columnar::fill(
+                        &mut columns.#idents,
+                        rows,
+                        <#owned as ::rustmq::Cell<'static>>::NULLABLE,
+                    ),)*)
+                }
+
+                #[inline(always)]
+                fn put(self, fill: &mut Self::Fill<'_>) {
+                    #(<#types as ::rustmq::Cell<'_>>::put(self.#idents, &mut fill.#places);)*
                 }
 
                 fn set(columns: &#columns, out: &mut ::rustmq::Outbox) {
@@ -167,8 +218,11 @@ fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
         let ty = &field.ty;
         let ty = quote!(#ty);
         let owned = without_lifetimes(ty.clone());
+        let visibility = &field.vis;
+        let visibility = quote!(#visibility);
         fields.push(Field {
             ident,
+            visibility,
             name,
             ty,
             owned,

@@ -9,7 +9,7 @@
 
 use std::marker::PhantomData;
 
-use super::port_named;
+use super::{port_named, straight};
 use crate::batch::{Batch, Context};
 use crate::column::Column;
 use crate::outbox::Outbox;
@@ -50,11 +50,14 @@ impl<O> MakeBytes<O> for &Making<O> {
 /// A row to be, as typed columns: a struct alone, or in a [`Record`].
 pub trait RowOutput {
     type Value: ToColumns;
+    /// Whether it says nothing but its value.
+    const IS_PLAIN: bool;
     fn into_record(self) -> Record<Self::Value>;
 }
 
 impl<T: ToColumns> RowOutput for T {
     type Value = T;
+    const IS_PLAIN: bool = true;
 
     #[inline(always)]
     fn into_record(self) -> Record<T> {
@@ -64,6 +67,7 @@ impl<T: ToColumns> RowOutput for T {
 
 impl<T: ToColumns> RowOutput for Record<T> {
     type Value = T;
+    const IS_PLAIN: bool = false;
 
     #[inline(always)]
     fn into_record(self) -> Record<T> {
@@ -85,6 +89,19 @@ pub trait Way {
     fn emit(port: u16, made: &Made<Self::Values>, rows: &Batch, out: &mut Outbox);
     /// Bytes of the batch's values, where they say how much room is needed.
     fn bytes(rows: &Batch) -> usize;
+
+    /// Whether `straight` is its loop of `map`.
+    const IS_PLAIN: bool = false;
+
+    /// The loop of `map` for rows that all go to the first output and say nothing of their own.
+    fn straight(
+        _rows: usize,
+        _: &mut Outbox,
+        _full: bool,
+        _: impl FnMut(usize, bool) -> Result<Option<Self::Output>, Reject>,
+    ) {
+        unreachable!("its rows may say more than their value");
+    }
 }
 
 /// As bytes: JSON, or raw.
@@ -171,6 +188,18 @@ impl<O: RowOutput> Way for AsColumns<O> {
 
     fn bytes(_: &Batch) -> usize {
         0
+    }
+
+    const IS_PLAIN: bool = O::IS_PLAIN;
+
+    #[inline(always)]
+    fn straight(
+        rows: usize,
+        out: &mut Outbox,
+        full: bool,
+        each: impl FnMut(usize, bool) -> Result<Option<O>, Reject>,
+    ) {
+        straight::map(rows, out, full, each);
     }
 }
 

@@ -58,9 +58,23 @@ impl<'a, T: FromColumns<'a>> RowTake<T> {
         T::fetch(rows)
     }
 
+    /// How many rows, without a question to the host.
+    pub fn count(&self, columns: &T::Columns, _: &Batch) -> usize {
+        T::count(columns)
+    }
+
     #[inline(always)]
-    pub fn read(&self, columns: &'a T::Columns, row: usize) -> Result<T, Reject> {
-        T::read(columns, row)
+    pub fn view(&self, columns: &'a T::Columns, rows: usize) -> T::View {
+        T::view(columns, rows)
+    }
+
+    pub fn is_full(&self, columns: &T::Columns) -> bool {
+        T::is_full(columns)
+    }
+
+    #[inline(always)]
+    pub fn read(&self, view: T::View, row: usize, full: bool) -> Result<T, Reject> {
+        T::read(view, row, full)
     }
 }
 
@@ -76,8 +90,21 @@ impl<T> JsonTake<T> {
         rows.values()
     }
 
+    pub fn count(&self, _: &Column, rows: &Batch) -> usize {
+        rows.len()
+    }
+
+    pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
+        values
+    }
+
+    /// Nothing that a loop could make use of.
+    pub fn is_full(&self, _: &Column) -> bool {
+        false
+    }
+
     #[inline]
-    pub fn read<'a>(&self, values: &&'a Column, row: usize) -> Result<T, Reject>
+    pub fn read<'a>(&self, values: &'a Column, row: usize, _: bool) -> Result<T, Reject>
     where
         T: Deserialize<'a>,
     {
@@ -88,7 +115,12 @@ impl<T> JsonTake<T> {
 
 impl<U> JsonTake<Option<U>> {
     /// A record without a value is `None`.
-    pub fn read_option<'a>(&self, values: &&'a Column, row: usize) -> Result<Option<U>, Reject>
+    pub fn read_option<'a>(
+        &self,
+        values: &'a Column,
+        row: usize,
+        _: bool,
+    ) -> Result<Option<U>, Reject>
     where
         U: Deserialize<'a>,
     {
@@ -109,8 +141,21 @@ impl RawTake {
         rows.values()
     }
 
+    pub fn count(&self, _: &Column, rows: &Batch) -> usize {
+        rows.len()
+    }
+
+    pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
+        values
+    }
+
+    /// Nothing that a loop could make use of.
+    pub fn is_full(&self, _: &Column) -> bool {
+        false
+    }
+
     #[inline]
-    pub fn read<'a>(&self, values: &&'a Column, row: usize) -> Option<&'a [u8]> {
+    pub fn read<'a>(&self, values: &'a Column, row: usize, _: bool) -> Option<&'a [u8]> {
         values.get(row)
     }
 }

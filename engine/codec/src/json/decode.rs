@@ -70,7 +70,7 @@ impl JsonDecoder {
         schema: SchemaRef,
     ) -> Decoded {
         let mut columns = Columns::new(&self.types, wanted, values.len());
-        let mut errors = Vec::new();
+        let (mut errors, mut before) = (Vec::new(), Layout::new());
         // all at once is much faster than row by row; a row may still begin inside a character
         let whole = std::str::from_utf8(all_bytes(values)).ok();
         let first = values.value_offsets()[0];
@@ -83,7 +83,7 @@ impl JsonDecoder {
                     Some(text) => Ok(text),
                     None => utf8(values.value(row)),
                 };
-                let read = text.and_then(|text| self.row(text, row, &mut columns));
+                let read = text.and_then(|text| self.row(text, row, &mut columns, &mut before));
                 if let Err(message) = read {
                     errors.push((row as u32, message));
                     good = false;
@@ -95,7 +95,13 @@ impl JsonDecoder {
     }
 
     /// Reads one object into the row of its columns.
-    fn row(&self, text: &str, row: usize, columns: &mut Columns) -> Result<(), String> {
+    fn row<'a>(
+        &self,
+        text: &'a str,
+        row: usize,
+        columns: &mut Columns,
+        before: &mut Layout<'a>,
+    ) -> Result<(), String> {
         let mut scan = Scanner::new(text);
         match scan.peek() {
             None => return Err("not JSON: the value is empty".to_string()),
@@ -106,7 +112,7 @@ impl JsonDecoder {
                 return Err(format!("not a JSON object: found {}", describe(found)));
             }
         }
-        self.object(&mut scan, row, columns)
+        self.object(&mut scan, row, columns, before)
             .map_err(|trouble| match trouble {
                 Trouble::Syntax(fault) => not_json(text, &fault),
                 Trouble::Field(wrong) => {
@@ -122,14 +128,16 @@ impl JsonDecoder {
         scan: &mut Scanner<'a>,
         row: usize,
         columns: &mut Columns,
+        before: &mut Layout<'a>,
     ) -> Result<(), Trouble<'a>> {
         // A row's syntax is judged before its types, so the first wrong type waits.
         let mut wrong = None;
-        let mut next = 0;
+        let (mut next, mut place) = (0, 0);
         scan.take(b'{');
         if !scan.take(b'}') {
             loop {
-                let index = self.key(scan, next)?;
+                let index = self.key(scan, next, place, before)?;
+                place += 1;
                 match index {
                     Some(index) => {
                         next = index + 1;
@@ -152,7 +160,29 @@ impl JsonDecoder {
 
     /// Takes a key and its colon: the field's number, if there is one of that name.
     #[inline]
-    fn key(&self, scan: &mut Scanner<'_>, next: usize) -> Result<Option<usize>, Fault> {
+    fn key<'a>(
+        &self,
+        scan: &mut Scanner<'a>,
+        next: usize,
+        place: usize,
+        before: &mut Layout<'a>,
+    ) -> Result<Option<usize>, Fault> {
+        // rows mostly have what the row before had in the same place, the keys that no field has included
+        if let Some((key, index)) = before.get(place)
+            && scan.take_all(key.as_bytes())
+        {
+            return Ok(*index);
+        }
+        let from = scan.at();
+        let index = self.other_key(scan, next)?;
+        if place < LAYOUT_MAX {
+            before.truncate(place);
+            before.push((scan.since(from), index));
+        }
+        Ok(index)
+    }
+
+    fn other_key(&self, scan: &mut Scanner<'_>, next: usize) -> Result<Option<usize>, Fault> {
         // fields mostly come in the schema's order, written without spaces
         if let Some(field) = self.fields.get(next)
             && scan.take_all(&field.key)
@@ -241,6 +271,12 @@ fn utf8(value: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(value)
         .map_err(|e| format!("not JSON: not UTF-8 at byte {}", e.valid_up_to()))
 }
+
+/// The keys of a row as they stand there, with their quotes and colons, and the fields of these names.
+type Layout<'a> = Vec<(&'a str, Option<usize>)>;
+
+/// Keys of a row that are remembered for the next.
+const LAYOUT_MAX: usize = 256;
 
 /// A field whose value has another type.
 struct Wrong<'a> {

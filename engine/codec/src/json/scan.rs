@@ -110,6 +110,15 @@ impl<'a> Scanner<'a> {
         Fault { at: self.at, what }
     }
 
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What was taken since it was at `from`.
+    pub(crate) fn since(&self, from: usize) -> &'a str {
+        &self.text[from..self.at]
+    }
+
     /// A key with its colon.
     pub(crate) fn key(&mut self) -> Result<Text<'a>, Fault> {
         self.expect(b'"', "expected a field name in double quotes")?;

@@ -164,6 +164,41 @@ fn empty_not_utf8_tombstone_and_depth() {
     );
 }
 
+/// What is remembered of the row before changes nothing: rows together are what each is alone.
+#[test]
+fn a_row_is_read_as_if_it_were_alone() {
+    let rows = [
+        r#"{"b":true,"i":1,"f":0.5}"#,
+        r#"{"i":2,"b":false,"f":1.5}"#,
+        r#"{"i":2, "b":false ,"other":{"i":3}, "f" :2}"#,
+        r#"{"b":true,"i":1,"i":7,"s":"a"}"#,
+        r#"{"b":true,"i":1,"\u0069":8,"s":"b"}"#,
+        r#"{"b":true,"i":"x","s":"c"}"#,
+        r#"{"b":true,"i" 1}"#,
+        r#"{"b"#,
+        "{}",
+    ];
+    let decoder = JsonDecoder::new(&schema());
+    let decode = |rows: Vec<&str>| {
+        let rows = rows.into_iter().map(str::as_bytes).collect();
+        decoder.decode(&BinaryArray::from_vec(rows))
+    };
+    for (first, second) in (0..rows.len()).flat_map(|a| (0..rows.len()).map(move |b| (a, b))) {
+        let both = decode(vec![rows[first], rows[second], rows[second]]);
+        let alone = decode(vec![rows[second]]);
+        for row in [1, 2] {
+            assert_eq!(
+                both.columns.slice(row, 1),
+                alone.columns,
+                "{first}, {second}"
+            );
+            let error = both.errors.iter().find(|(bad, _)| *bad as usize == row);
+            let expected = alone.errors.first().map(|(_, message)| message);
+            assert_eq!(error.map(|(_, message)| message), expected);
+        }
+    }
+}
+
 #[test]
 fn projection_keeps_the_verdict() {
     let format = Format::new(PayloadCodec::Json, Arc::new(schema())).unwrap();

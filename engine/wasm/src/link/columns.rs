@@ -4,6 +4,8 @@
 //! `open`, and of as many rows as the emit it belongs to.
 //! Refuses: columns that were not selected or declared, getters and setters of another type.
 
+use std::fmt::{self, Display, Formatter};
+
 use arrow::array::cast::AsArray;
 use model::schema::{Field, FieldType, Schema};
 use wasmtime::Result;
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::error::bad;
-use crate::fields::{Place, Refusal};
+use crate::fields::Refusal;
 use crate::guest::{Edge, Failure};
 use crate::number::{
     BoolsIn, BoolsOut, FloatsIn, FloatsOut, GuestNumbers, IntsIn, IntsOut, Width, take,
@@ -287,11 +289,11 @@ pub(super) fn set_numbers(
 ) -> Result<()> {
     outbox_of(cx)?.charge(values.bytes())?;
     let (place, rows) = cx.data().outbox.column(setter.name(), column)?;
-    let what = what(setter.name(), place);
+    let what = What(setter.name(), &place.name);
     let Some(width) = setter.width(place.given) else {
         return bad(format!("{what} was declared as {}", place.given));
     };
-    let array = take(values, cx, &what, width, rows)?;
+    let array = take(values, cx, what, width, rows)?;
     outbox_of(cx)?.set_column(column, array);
     Ok(())
 }
@@ -299,16 +301,22 @@ pub(super) fn set_numbers(
 pub(super) fn set_bytes(cx: &mut Cx<'_>, column: u16, values: &impl GuestColumn) -> Result<()> {
     outbox_of(cx)?.charge(values.bytes())?;
     let (place, rows) = cx.data().outbox.column("set-bytes", column)?;
-    let what = what("set-bytes", place);
+    let what = What("set-bytes", &place.name);
     let array = match place.given {
-        FieldType::String => values.take_text(cx, &what, rows)?,
-        FieldType::Bytes => std::sync::Arc::new(values.take(cx, &what, rows)?),
+        FieldType::String => values.take_text(cx, what, rows)?,
+        FieldType::Bytes => std::sync::Arc::new(values.take(cx, what, rows)?),
         given => return bad(format!("{what} was declared as {given}")),
     };
     outbox_of(cx)?.set_column(column, array);
     Ok(())
 }
 
-fn what(call: &str, place: &Place) -> String {
-    format!("{call}: field `{}`", place.name)
+/// A call and the field it sets, put into words only where something is wrong.
+#[derive(Clone, Copy)]
+struct What<'a>(&'a str, &'a str);
+
+impl Display for What<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: field `{}`", self.0, self.1)
+    }
 }

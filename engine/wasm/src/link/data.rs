@@ -6,8 +6,8 @@ use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, ResourceType, WasmList, WasmStr};
 
 use super::{
-    BatchHandle, ContextHandle, Cx, OutboxHandle, State, This, header, lent, names, opening,
-    outbox, text, values,
+    BatchHandle, ContextHandle, Cx, OutboxHandle, State, This, header, lent, names, offsets,
+    opening, outbox, text, values,
 };
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::list::List;
@@ -47,7 +47,7 @@ pub(super) fn context(data: &mut LinkerInstance<'_, State>) -> Result<()> {
 pub(super) fn batch(data: &mut LinkerInstance<'_, State>) -> Result<()> {
     data.func_wrap(
         "[method]batch.len",
-        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((lent(&cx)?.rows.len() as u32,)),
+        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((lent(&cx)?.batch.rows.len() as u32,)),
     )?;
     data.func_wrap(
         "[method]batch.input",
@@ -55,7 +55,7 @@ pub(super) fn batch(data: &mut LinkerInstance<'_, State>) -> Result<()> {
     )?;
     data.func_wrap(
         "[method]batch.keys",
-        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((ColumnOut::new(&lent(&cx)?.rows.keys),)),
+        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((ColumnOut::new(&lent(&cx)?.batch.rows.keys),)),
     )?;
     data.func_wrap(
         "[method]batch.values",
@@ -63,11 +63,13 @@ pub(super) fn batch(data: &mut LinkerInstance<'_, State>) -> Result<()> {
     )?;
     data.func_wrap(
         "[method]batch.event-times",
-        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((List(lent(&cx)?.rows.timestamps.clone()),)),
+        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
+            Ok((List::from(lent(&cx)?.batch.rows.timestamps.clone()),))
+        },
     )?;
     data.func_wrap(
         "[method]batch.offsets",
-        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((List(lent(&cx)?.offsets.clone()),)),
+        |cx: Cx<'_>, (_,): (This<BatchHandle>,)| Ok((List::from(offsets(&cx)?),)),
     )?;
     data.func_wrap(
         "[method]batch.header",

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use arrow::buffer::ScalarBuffer;
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, WasmList, WasmStr};
 use wasmtime::{Error, Result};
 
@@ -166,7 +167,7 @@ fn told(answer: Answer) -> std::result::Result<ResponseOut, ErrorOut> {
             status,
             url,
             headers: headers.into_iter().map(header).collect(),
-            body: List(body.into()),
+            body: ScalarBuffer::<u8>::from(body).into(),
         }),
         Err(Failed { code, message }) => Err(ErrorOut {
             code: code.into(),

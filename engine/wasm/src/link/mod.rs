@@ -19,11 +19,11 @@ mod state;
 mod telemetry;
 mod timers;
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::ScalarBuffer;
-use arrow::record_batch::RecordBatch;
 use codec::Format;
-use model::rows::Rows;
 use model::schema::Field;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, WasmStr};
@@ -36,7 +36,7 @@ use crate::fields::Fields;
 use crate::guest::{Edge, OpenContext};
 use crate::http::Http;
 use crate::limits::Limiter;
-use crate::outbox::Outbox;
+use crate::outbox::{Batch, Outbox};
 use crate::state::Keyed;
 use crate::telemetry::Telemetry;
 use crate::world::{COLUMNS, DATA, HTTP, LOOKUP, PACKED, STATE, TELEMETRY, TIMERS, TYPES};
@@ -48,12 +48,13 @@ pub(crate) enum OutboxHandle {}
 
 /// The batch that a call works on.
 pub(crate) struct Lent {
-    pub(crate) rows: Rows,
+    pub(crate) batch: Arc<Batch>,
     /// How the values are written when they are asked for, while only columns hold them.
-    pub(crate) unwritten: Option<(RecordBatch, Format)>,
-    /// The columns that the module selected, in its order.
-    pub(crate) columns: Vec<ArrayRef>,
-    pub(crate) offsets: ScalarBuffer<u64>,
+    pub(crate) unwritten: Option<Format>,
+    /// The values, once they are written.
+    pub(crate) written: Option<BinaryArray>,
+    /// Where in the batch the columns are that the module selected, in its order.
+    pub(crate) columns: Arc<[usize]>,
     pub(crate) input: u16,
     pub(crate) watermark: i64,
 }
@@ -67,6 +68,8 @@ pub(crate) struct State {
     pub(crate) fields: Fields,
     pub(crate) telemetry: Telemetry,
     pub(crate) lent: Option<Lent>,
+    /// Offsets of the rows that are lent; the memory serves one batch after the other.
+    pub(crate) offsets: Vec<u64>,
     pub(crate) outbox: Outbox,
     /// While a call runs, where the module keeps state.
     pub(crate) keyed: Option<Keyed>,
@@ -137,16 +140,23 @@ fn values<'a>(cx: &'a mut Cx<'_>) -> Result<&'a BinaryArray> {
     let Some(lent) = &mut cx.data_mut().lent else {
         return bad("the batch is used outside `process`".into());
     };
-    if let Some((columns, format)) = lent.unwritten.take() {
-        lent.rows.values = format
-            .values(&columns, &lent.rows.values)
+    let Batch { rows, columns } = &*lent.batch;
+    if let (Some(format), Some(columns)) = (lent.unwritten.take(), columns) {
+        let written = format
+            .values(columns, &rows.values)
             .or_else(|e| bad(format!("the values cannot be written: {e}")))?;
+        lent.written = Some(written);
     }
-    Ok(&lent.rows.values)
+    Ok(lent.written.as_ref().unwrap_or(&rows.values))
+}
+
+fn offsets(cx: &Cx<'_>) -> Result<ScalarBuffer<u64>> {
+    lent(cx)?;
+    Ok(cx.data().offsets.clone().into())
 }
 
 fn header(cx: &Cx<'_>, name: &WasmStr) -> Result<ColumnOut> {
-    let rows = &lent(cx)?.rows;
+    let rows = &lent(cx)?.batch.rows;
     if rows.headers.is_none() {
         return Ok(ColumnOut::absent(rows.len()));
     }
@@ -159,8 +169,9 @@ fn selected<'a>(cx: &'a Cx<'_>, call: &str, column: u16) -> Result<(&'a ArrayRef
     let lent = lent(cx)?;
     let fields = cx.data().fields.selected(lent.input);
     let at = usize::from(column);
-    match (lent.columns.get(at), fields.get(at)) {
-        (Some(array), Some(field)) => Ok((array, field)),
+    let columns = lent.batch.columns.as_ref();
+    match (columns.zip(lent.columns.get(at)), fields.get(at)) {
+        (Some((columns, place)), Some(field)) => Ok((columns.column(*place), field)),
         _ => bad(format!(
             "{call}: column {column}, but the module selected {} of input {}",
             fields.len(),

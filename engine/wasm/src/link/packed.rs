@@ -9,10 +9,12 @@ use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 use super::columns::{Setter, bytes, emit, floats, ints, set_bytes, set_keys, set_numbers};
 use super::lookup::get as lookup;
 use super::{
-    BatchHandle, Cx, OutboxHandle, State, This, header, lent, outbox as outbox_of, text, values,
+    BatchHandle, Cx, OutboxHandle, State, This, header, lent, offsets, outbox as outbox_of, text,
+    values,
 };
-use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, packed, unpacked};
+use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, unpacked};
 use crate::error::bad;
+use crate::list::List;
 use crate::number::NumbersIn;
 
 type ColumnArgs = (This<BatchHandle>, u16);
@@ -20,16 +22,16 @@ type LookupArgs = (u32, PackedColumnIn);
 
 pub(super) fn batch(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("keys", |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
-        Ok((ColumnOut::new(&lent(&cx)?.rows.keys).packed(),))
+        Ok((ColumnOut::new(&lent(&cx)?.batch.rows.keys).packed(),))
     })?;
     interface.func_wrap("values", |mut cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
         Ok((ColumnOut::new(values(&mut cx)?).packed(),))
     })?;
     interface.func_wrap("event-times", |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
-        Ok((packed(lent(&cx)?.rows.timestamps.clone()),))
+        Ok((List::from(lent(&cx)?.batch.rows.timestamps.clone()).packed(),))
     })?;
     interface.func_wrap("offsets", |cx: Cx<'_>, (_,): (This<BatchHandle>,)| {
-        Ok((packed(lent(&cx)?.offsets.clone()),))
+        Ok((List::from(offsets(&cx)?).packed(),))
     })?;
     interface.func_wrap(
         "header",

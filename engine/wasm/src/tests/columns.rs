@@ -92,6 +92,10 @@ const NAMES: [(&str, u8); 6] = [
 ];
 
 fn typed_guest(open: &str, process: &str) -> Vec<u8> {
+    typed(&typed_wat(open, process))
+}
+
+fn typed_wat(open: &str, process: &str) -> String {
     let (mut fields, mut name_at) = (String::new(), 640u32);
     for (name, kind) in NAMES {
         for number in [name_at, name.len() as u32, kind.into()] {
@@ -100,7 +104,7 @@ fn typed_guest(open: &str, process: &str) -> Vec<u8> {
         name_at += name.len() as u32;
     }
     let wat = WAT.replace("{fields}", &fields);
-    typed(&wat.replace("{open}", open).replace("{process}", process))
+    wat.replace("{open}", open).replace("{process}", process)
 }
 
 /// Selects all six fields of input 0 and declares them for port 0.
@@ -332,6 +336,63 @@ fn floats_that_are_not_finite_are_null() {
         let expected: ArrayRef = Arc::new(Float64Array::from(vec![None, Some(1.5)]));
         assert_eq!(columns.column(2), &expected);
     }
+}
+
+/// `open` that asks for the integers as floats, and sets `score`; its one column is set by the call.
+const AS_FLOATS: &str = "(i32.store (i32.const 532) (i32.const 2))
+    (call $select (local.get $context) (i32.const 0) (i32.const 524) (i32.const 1)
+      (i32.const 700))
+    (call $declare (local.get $context) (i32.const 0) (i32.const 536) (i32.const 1)
+      (i32.const 740))";
+const FLOATS_ON: &str = "(call $get_floats (local.get $rows) (i32.const 0) (i32.const 1024))
+    (call $emit (local.get $out) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+    (call $set_floats (local.get $out) (i32.const 0) (call $at (i32.const 0)) (call $at (i32.const 1))
+      (call $at (i32.const 2)) (call $at (i32.const 3)))";
+
+#[test]
+fn integers_are_the_nearest_floats_where_floats_are_asked_for() {
+    let packed = FLOATS_ON.replace("$get_floats", "$packed_floats");
+    let packed = packed.replace("(call $at (i32.const 1))", "(i32.const {rows})");
+    for rows in [0, 1, 7, 8, 9, 64, 1000] {
+        let ends = [i64::MIN, i64::MAX, (1 << 53) + 1, -(1 << 62) - 3, 0, -1];
+        let ints = (0..rows as i64).map(|row| match row % 3 {
+            0 => Some(ends[row as usize / 3 % ends.len()]),
+            1 => Some(row * 7_919),
+            _ => (row % 5 > 0).then_some(-row),
+        });
+        let ints = Int64Array::from_iter(ints);
+        let expected: Float64Array = ints.iter().map(|n| n.map(|n| n as f64)).collect();
+        let mut columns = batch(rows).columns().to_vec();
+        columns[1] = Arc::new(ints);
+        let columns = RecordBatch::try_new(schema().to_arrow(), columns).expect("it fits");
+        for process in [FLOATS_ON, &packed.replace("{rows}", &rows.to_string())] {
+            let module = load(&typed_guest(AS_FLOATS, process));
+            let opened = module.open(&edges(), &Limits::default());
+            let mut guest = opened.unwrap_or_else(|e| panic!("{e}"));
+            let outcome = run_on(&mut guest, &columns).unwrap_or_else(|e| panic!("{e}"));
+            let [Emission::Columns { columns, .. }] = &outcome.emissions[..] else {
+                panic!("one emit of columns: {outcome:?}");
+            };
+            assert_eq!(
+                columns.column(2).as_ref(),
+                &expected as &dyn Array,
+                "{rows}"
+            );
+        }
+    }
+}
+
+#[test]
+fn floats_into_memory_that_is_not_there() {
+    let lies = REALLOC.replace("(local.get $at))", "(i32.const -8))");
+    let wat = typed_wat(AS_FLOATS, FLOATS_ON).replace("{realloc}", &lies);
+    let opened = load(&typed(&wat)).open(&edges(), &Limits::default());
+    let mut guest = opened.unwrap_or_else(|e| panic!("{e}"));
+    let text = run_on(&mut guest, &batch(3))
+        .expect_err("it lies")
+        .to_string();
+    assert!(text.contains("realloc"), "{text}");
+    assert!(guest.is_dead());
 }
 
 #[test]

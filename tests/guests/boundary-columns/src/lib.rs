@@ -4,9 +4,9 @@
 
 #[derive(rustmq::Row)]
 struct In {
-    flight: i64,
+    flight: f64,
     dep_delay: f64,
-    distance: i64,
+    distance: f64,
 }
 
 #[derive(rustmq::Row)]
@@ -16,5 +16,5 @@ struct Out {
 
 #[rustmq::map]
 fn score(row: In) -> Out {
-    Out { score: row.distance as f64 / (row.dep_delay + row.flight as f64) }
+    Out { score: row.distance / (row.dep_delay + row.flight) }
 }
