@@ -21,20 +21,24 @@ struct Field {
 pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
     let row = Row {
         name: &item.ident,
-        columns: format_ident!("{}Columns", item.ident),
+        columns: format_ident!("__Columns"),
         fields: fields(item)?,
         lifetime: lifetime(item)?,
     };
-    let (visibility, columns) = (&item.vis, &row.columns);
+    let columns = &row.columns;
     let (idents, owned) = row.each(|field| (field.ident.clone(), field.owned.clone()));
     let (reads, writes) = (row.reads(), row.writes());
     Ok(quote! {
-        #[doc(hidden)]
-        #visibility struct #columns {
-            #(#idents: <#owned as ::rustmq::Cell<'static>>::Column),*
-        }
-        #reads
-        #writes
+        // so that no type of the author's has the name of this one
+        const _: () = {
+            #[doc(hidden)]
+            #[allow(unreachable_pub)]
+            pub struct #columns {
+                #(#idents: <#owned as ::rustmq::Cell<'static>>::Column),*
+            }
+            #reads
+            #writes
+        };
     })
 }
 
@@ -103,9 +107,9 @@ impl Row<'_> {
                 #[inline(always)]
                 fn read(
                     columns: &#read #columns,
-                    row: usize,
+                    row: ::core::primitive::usize,
                 ) -> ::core::result::Result<Self, ::rustmq::Reject> {
-                    Ok(#name { #(#cells),* })
+                    ::core::result::Result::Ok(#name { #(#cells),* })
                 }
             }
         }
@@ -120,7 +124,7 @@ impl Row<'_> {
             impl #generics ::rustmq::ToColumns for #name #generics {
                 #listed
 
-                fn columns(rows: usize) -> #columns {
+                fn columns(rows: ::core::primitive::usize) -> #columns {
                     #columns { #(#idents: ::rustmq::rt::room(rows)),* }
                 }
 
