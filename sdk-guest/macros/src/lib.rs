@@ -18,16 +18,16 @@ use syn::{
     PathArguments, Result, ReturnType, Signature, Type, TypePath, parse_macro_input,
 };
 
+/// `quote!`, with local names that no name of the author's code meets: a function may be called `value`.
+macro_rules! hygienic {
+    ($($tokens:tt)*) => { quote_spanned!(proc_macro2::Span::mixed_site()=> $($tokens)*) };
+}
+
 mod params;
 mod row;
 
-/// `quote!`, with local names that no name of the author's code meets: a function may be called `value`.
-macro_rules! hygienic {
-    ($($tokens:tt)*) => { quote_spanned!(Span::mixed_site()=> $($tokens)*) };
-}
-
 /// The same for [`quote_spanned!`], so that errors point at the author's code.
-fn at(span: Span) -> Span {
+pub(crate) fn at(span: Span) -> Span {
     span.resolved_at(Span::mixed_site())
 }
 

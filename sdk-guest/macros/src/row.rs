@@ -10,6 +10,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Fields, GenericParam, LitStr, Result};
 
+use crate::at;
+
 struct Field {
     ident: Ident,
     name: String,
@@ -28,7 +30,7 @@ pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
     let columns = &row.columns;
     let (idents, owned) = row.each(|field| (field.ident.clone(), field.owned.clone()));
     let (reads, writes) = (row.reads(), row.writes());
-    Ok(quote! {
+    Ok(hygienic! {
         // so that no type of the author's has the name of this one
         const _: () = {
             #[doc(hidden)]
@@ -71,11 +73,11 @@ impl Row<'_> {
             |Field {
                  ident, name, owned, ..
              }| {
-                let kind = quote_spanned!(ident.span()=> <#owned as ::rustmq::Cell<'static>>::KIND);
+                let kind = quote_spanned!(at(ident.span())=> <#owned as ::rustmq::Cell<'static>>::KIND);
                 (name.clone(), kind)
             },
         );
-        quote! {
+        hygienic! {
             type Columns = #columns;
             const FIELDS: &'static [::rustmq::Field] =
                 &[#(::rustmq::Field::new(#names, #kinds)),*];
@@ -90,12 +92,12 @@ impl Row<'_> {
             |Field {
                  ident, name, ty, ..
              }| {
-                let cell = quote_spanned!(ident.span()=>
+                let cell = quote_spanned!(at(ident.span())=>
                 #ident: ::rustmq::rt::cell::<#ty>(&columns.#ident, row, #name)?);
                 (ident.clone(), cell)
             },
         );
-        quote! {
+        hygienic! {
             #[automatically_derived]
             impl<#read> ::rustmq::FromColumns<#read> for #name #generics {
                 #listed
@@ -119,7 +121,7 @@ impl Row<'_> {
         let (name, columns, generics) = (self.name, &self.columns, self.generics());
         let (listed, numbers) = (self.listed(), self.numbers());
         let (idents, types) = self.each(|field| (field.ident.clone(), field.ty.clone()));
-        quote! {
+        hygienic! {
             #[automatically_derived]
             impl #generics ::rustmq::ToColumns for #name #generics {
                 #listed

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 13] = [
+    let cases: [(&str, &[Needs], Run); 15] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
@@ -57,6 +57,16 @@ fn main() -> ExitCode {
             modules::python_sdk,
         ),
         ("js::the_sdk", &[Needs::Program("node")], modules::js_sdk),
+        (
+            "python::documented",
+            &[Needs::Program("python3")],
+            modules::python_documented,
+        ),
+        (
+            "js::documented",
+            &[Needs::Program("npm")],
+            modules::js_documented,
+        ),
         (
             "python::no_registry",
             &[Needs::Program("python3")],

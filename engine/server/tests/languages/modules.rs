@@ -305,6 +305,82 @@ pub fn js_rows() {
     rows("js", ("module.js", JS_ROWS), test);
 }
 
+/// The code of a language in the page on typed columns: a function over rows, then whole columns.
+fn documented(lang: &str) -> (String, String) {
+    let page = fs::read_to_string(repository().join("docs/modules.md")).unwrap();
+    let (_, section) = page.split_once("## Typed columns\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let begin = format!("```{lang}\n");
+    let mut blocks = section.split(&begin).skip(1);
+    let mut next = || {
+        let block = blocks.next().and_then(|block| block.split_once("```"));
+        block.unwrap().0.to_owned()
+    };
+    (next(), next())
+}
+
+pub fn python_documented() {
+    let (rows, whole) = documented("python");
+    let test = r#"
+import unittest
+
+import rustmq.testing
+from module import late
+
+FLIGHTS = [
+    '{"carrier":"UA","dep_delay":90,"ts":"2013-01-01T05:00:00Z"}', '{"carrier":"AA","ts":0}',
+    '{"carrier":"AA","dep_delay":1.5,"ts":0}', '{"carrier":"B6","dep_delay":30,"ts":1}',
+]
+
+
+class Late(unittest.TestCase):
+    def test_flights(self):
+        out = rustmq.testing.run(late, FLIGHTS)
+        self.assertEqual(out.texts(), [
+            '{"carrier":"UA","hours":1.5,"ts":"2013-01-01T05:00:00.000000Z"}',
+            '{"carrier":"B6","hours":0.5,"ts":"1970-01-01T00:00:00.000001Z"}',
+        ])
+"#;
+    for module in [rows.clone(), format!("{rows}\n{whole}")] {
+        let world = World::new();
+        world.run(&["module", "new", "late", "--lang", "python"]).ok();
+        world.write("late/module.py", module);
+        world.write("late/tests/test_module.py", test);
+        run("python3", &["-m", "unittest"], &world.path("late"));
+    }
+}
+
+pub fn js_documented() {
+    let (rows, whole) = documented("js");
+    let test = r#"
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { run } from '#rustmq/testing';
+import late from '../module.js';
+
+const flights = [
+  '{"carrier":"UA","dep_delay":90,"ts":"2013-01-01T05:00:00Z"}', '{"carrier":"AA","ts":0}',
+  '{"carrier":"AA","dep_delay":1.5,"ts":0}', '{"carrier":"B6","dep_delay":30,"ts":1}',
+];
+
+test('flights', () => {
+  assert.deepEqual(run(late, flights).texts(), [
+    '{"carrier":"UA","hours":1.5,"ts":"2013-01-01T05:00:00.000000Z"}',
+    '{"carrier":"B6","hours":0.5,"ts":"1970-01-01T00:00:00.000001Z"}',
+  ]);
+});
+"#;
+    let (head, _) = rows.split_once("export default").unwrap();
+    for module in [rows.clone(), format!("{head}{whole}")] {
+        let world = World::new();
+        world.run(&["module", "new", "late", "--lang", "js"]).ok();
+        world.write("late/module.js", module);
+        world.write("late/test/module.test.js", test);
+        run("npm", &["test"], &world.path("late"));
+    }
+}
+
 /// Made, tested natively, built, inspected; then broken, and the error has its line.
 fn new_test_build(lang: &str, test: (&str, &[&str]), broken: (&str, &str), says: &[&str]) {
     let world = World::new();
