@@ -345,7 +345,8 @@ fn looped(
     let (is_result, inner) = unwrapped(&function.sig.output, "Result");
     let question = is_result.then(|| hygienic!(?));
     let call = quote_spanned!(at(name.span())=> #name(value, #(#arguments),*)#question);
-    let typed = quote_spanned!(at(name.span())=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
+    let typed =
+        quote_spanned!(at(name.span())=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
     let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
     let read = taken.read();
     let make = |output: Tokens| {
@@ -394,7 +395,10 @@ fn looped(
             )
         }
         Shape::Filter => {
-            let body = row(hygienic!(::core::result::Result::Ok(#call)), hygienic!(::core::primitive::bool));
+            let body = row(
+                hygienic!(::core::result::Result::Ok(#call)),
+                hygienic!(::core::primitive::bool),
+            );
             (None, hygienic!(keep(rows, out, |row| { #body })))
         }
         Shape::Route => {

@@ -73,7 +73,8 @@ impl Row<'_> {
             |Field {
                  ident, name, owned, ..
              }| {
-                let kind = quote_spanned!(at(ident.span())=> <#owned as ::rustmq::Cell<'static>>::KIND);
+                let kind =
+                    quote_spanned!(at(ident.span())=> <#owned as ::rustmq::Cell<'static>>::KIND);
                 (name.clone(), kind)
             },
         );

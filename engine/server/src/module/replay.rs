@@ -45,7 +45,9 @@ impl<'a> Replay<'a> {
     pub(super) fn begin(case: &'a Case, module: &'a Module) -> Result<Replay<'a>, String> {
         let keeps = module.info().stateful;
         if case.lane.is_some() && !keeps {
-            return Err("the case is of a module that keeps state, and the component keeps none".into());
+            return Err(
+                "the case is of a module that keeps state, and the component keeps none".into(),
+            );
         }
         let described = module.info().describe.as_ref();
         let schema = described.and_then(|d| d.state_schema).unwrap_or_default();
@@ -146,8 +148,12 @@ impl<'a> Replay<'a> {
         // those that the node declared when the module was opened, in their order
         for name in names(self.case) {
             let entries = batch.lookups.get(name).into_iter().flatten();
-            let entries: Vec<_> = entries.map(|(key, value)| (key.bytes(), value.bytes())).collect();
-            let changes = entries.iter().map(|(key, value)| (&key[..], Some(&value[..])));
+            let entries: Vec<_> = entries
+                .map(|(key, value)| (key.bytes(), value.bytes()))
+                .collect();
+            let changes = entries
+                .iter()
+                .map(|(key, value)| (&key[..], Some(&value[..])));
             let table = self.module.host().table();
             let applied = table.apply(changes, usize::MAX);
             applied.map_err(|e| e.to_string())?;

@@ -156,6 +156,8 @@ fn own(
         return Err(TrialError::Others { dir, own, ran });
     }
     let count = before - cases.len();
-    progress(&format!("leaving out {count} cases of other modules than {own}: {ran}"));
+    progress(&format!(
+        "leaving out {count} cases of other modules than {own}: {ran}"
+    ));
     Ok(())
 }

@@ -118,11 +118,13 @@ pub fn granted_and_refused() {
     let told = |py: &str, js: &str| json!({"py": format!("200 /{py}"), "js": format!("200 /{js}")});
     assert_eq!(values, [&told("a", "b"), &told("g", "h")]);
     let bad = records(&world, "bad", 2);
-    for (record, node) in bad.iter().zip(["js", "py"]) {
-        let headers = record["headers"].to_string();
-        assert!(headers.contains(node), "{headers}");
-        assert!(headers.contains("http-denied"), "{headers}");
-        assert!(headers.contains("127.0.0.2"), "{headers}");
+    let headers: Vec<String> = bad.iter().map(|r| r["headers"].to_string()).collect();
+    for node in ["py", "js"] {
+        let said = |text: &&String| {
+            let parts = [node, "http-denied", "127.0.0.2"];
+            parts.iter().all(|part| text.contains(part))
+        };
+        assert!(headers.iter().any(|text| said(&text)), "{headers:?}");
     }
     let heads = asked.heads();
     let made = |lang: &str| {

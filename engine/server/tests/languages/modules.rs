@@ -20,7 +20,11 @@ pub fn python_sdk() {
 
 pub fn js_sdk() {
     let sdk = repository().join("sdk-guest/js");
-    run("node", &["--test", "test/rows.test.js", "test/sdk.test.js"], &sdk);
+    run(
+        "node",
+        &["--test", "test/rows.test.js", "test/sdk.test.js"],
+        &sdk,
+    );
     let example = repository().join("examples/languages/modules/alerts");
     run("node", &["--test", "test/module.test.js"], &example);
 }
@@ -132,25 +136,23 @@ pub fn rust_lanes() {
     let world = World::new();
     keep_target(&world);
     world.run(&["module", "new", "sums"]).ok();
-    world.write("sums/src/lib.rs", LANE.replace("VALUE", ""2""));
+    world.write("sums/src/lib.rs", LANE.replace("VALUE", r#""2""#));
     let said = world.run(&["module", "test", "sums"]).ok();
     assert_eq!(
         said.out,
-        "1 cases, 4 rows: the component does what the native tests say
-"
+        "1 cases, 4 rows: the component does what the native tests say\n"
     );
     let left_out = "leaving out 1 cases of other modules than sums::Sums: sums::tests::other";
     assert!(said.err.contains(left_out), "{}", said.err);
 
-    let wrong = LANE.replace("VALUE", ""x"").replace(""5", "2"", ""5", "0"");
+    let wrong = LANE.replace("VALUE", r#""x""#);
+    let wrong = wrong.replace(r#""5", "2""#, r#""5", "0""#);
     world.write("sums/src/lib.rs", wrong);
     let said = world.run(&["module", "test", "sums"]);
-    let expected = "case 1:
-  batch 2:
-        - row 0 on out: key=b time=12 value=0
-        + row 0 on out: key=b time=12 value=1000
-        1 cases, 4 rows: 1 differ: - native, + component
-";
+    let expected = "case 1:\n  batch 2:\n\
+        - row 0 on out: key=b time=12 value=0\n\
+        + row 0 on out: key=b time=12 value=1000\n\
+        1 cases, 4 rows: 1 differ: - native, + component\n";
     assert_eq!(
         (said.code, said.out.as_str()),
         (1, expected),
@@ -158,13 +160,15 @@ pub fn rust_lanes() {
         said.err
     );
 
-    let only = LANE.split("        let mut lane").next().unwrap().to_owned() + "    }
-}
-";
+    let only = LANE
+        .split("        let mut lane")
+        .next()
+        .unwrap()
+        .to_owned()
+        + "    }\n}\n";
     world.write("sums/src/lib.rs", only.replace("{Lane, Row, run}", "run"));
-    world
-        .run(&["module", "test", "sums"])
-        .fails(1, "ran sums::tests::other through the SDK's `testing`, and not sums::Sums");
+    let part = "ran sums::tests::other through the SDK's `testing`, and not sums::Sums";
+    world.run(&["module", "test", "sums"]).fails(1, part);
 }
 
 const PYTHON_ROWS: &str = r#"
@@ -343,7 +347,9 @@ class Late(unittest.TestCase):
 "#;
     for module in [rows.clone(), format!("{rows}\n{whole}")] {
         let world = World::new();
-        world.run(&["module", "new", "late", "--lang", "python"]).ok();
+        world
+            .run(&["module", "new", "late", "--lang", "python"])
+            .ok();
         world.write("late/module.py", module);
         world.write("late/tests/test_module.py", test);
         run("python3", &["-m", "unittest"], &world.path("late"));

@@ -354,7 +354,9 @@ fn by_cargo(dir: &Path, words: &[&str], needs: Needs) -> Option<()> {
         }
         Needs::Component => {
             if !run(&cargo, &["component", "--version"]).status.success() {
-                eprintln!("SKIPPED: there is no cargo component here: cargo install cargo-component");
+                eprintln!(
+                    "SKIPPED: there is no cargo component here: cargo install cargo-component"
+                );
                 return None;
             }
         }
