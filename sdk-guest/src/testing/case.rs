@@ -45,14 +45,22 @@ pub(super) fn record<M>(
     write(&line);
 }
 
-/// Writes down a case of all batches of a lane.
+/// Writes down a case of all batches of a lane, and what it kept in the end.
 pub(super) fn record_lane<M>(
     context: &sys::Context,
     lateness_us: i64,
     batches: Vec<Map<String, Value>>,
+    kept: &sys::state::Store,
 ) {
     let mut line = node::<M>(context);
-    let lane = json!({ "lateness_us": lateness_us, "batches": batches });
+    let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
+    let timer = |(time, key): &(i64, Vec<u8>)| json!([time, bytes(Some(key))]);
+    let lane = json!({
+        "lateness_us": lateness_us,
+        "batches": batches,
+        "kept": kept.entries.iter().map(entry).collect::<Vec<_>>(),
+        "timers": kept.timers.iter().map(timer).collect::<Vec<_>>(),
+    });
     line.insert("lane".into(), lane);
     write(&line);
 }

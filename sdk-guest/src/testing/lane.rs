@@ -34,7 +34,8 @@ impl<M: Stateful> Drop for Lane<M> {
             return;
         }
         let batches = std::mem::take(&mut self.batches);
-        case::record_lane::<M>(&self.harness.context, self.lateness_us, batches);
+        let context = &self.harness.context;
+        case::record_lane::<M>(context, self.lateness_us, batches, &self.kept);
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Case {
 pub(super) struct CaseLane {
     pub(super) lateness_us: i64,
     batches: Vec<CaseBatch>,
+    /// What was kept in the end, and the timers that were set.
+    kept: Vec<(Bytes, Bytes)>,
+    timers: Vec<(i64, Bytes)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -172,6 +175,14 @@ impl Case {
             }
             diff += &found;
         }
+        if let Some(lane) = &self.lane {
+            let kept = kept_lines(&lane.kept, &lane.timers);
+            let found = differing(&kept, &replay.kept());
+            if !found.is_empty() {
+                diff += "  in the end:\n";
+            }
+            diff += &found;
+        }
         Ok(diff)
     }
 
@@ -236,6 +247,14 @@ impl Case {
 fn last(path: &str) -> &str {
     let path = path.split('<').next().unwrap_or(path).trim();
     path.rsplit("::").next().unwrap_or(path)
+}
+
+/// What a lane keeps, as lines.
+pub(super) fn kept_lines(kept: &[(Bytes, Bytes)], timers: &[(i64, Bytes)]) -> Lines {
+    let entry = |(key, value): &(Bytes, Bytes)| format!("kept {}={}", key.shown(), value.shown());
+    let timer = |(time, key): &(i64, Bytes)| format!("timer of {} at {time}", key.shown());
+    let entries = kept.iter().map(entry);
+    entries.chain(timers.iter().map(timer)).collect()
 }
 
 fn differing(wanted: &Lines, got: &Lines) -> String {

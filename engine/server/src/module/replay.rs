@@ -20,7 +20,8 @@ use wasm::{
 };
 
 use super::cases::{
-    Bytes, Case, CaseBatch, CaseField, CaseRefused, CaseRow, Lines, out_line, refusals, sorted,
+    Bytes, Case, CaseBatch, CaseField, CaseRefused, CaseRow, Lines, kept_lines, out_line, refusals,
+    sorted,
 };
 
 /// Rows that a case is repeated to, and how long it is timed.
@@ -119,6 +120,24 @@ impl<'a> Replay<'a> {
         };
         let outcome = outcome.map_err(|error| error.to_string())?;
         self.lines(given, outcome)
+    }
+
+    /// What is kept by now, and the timers that are set.
+    pub(super) fn kept(&mut self) -> Lines {
+        let Some(keyed) = &mut self.keyed else {
+            return Lines::new();
+        };
+        let entries = keyed.kept();
+        let entries: Vec<_> = entries
+            .map(|(key, value)| (Bytes::of(key), Bytes::of(value)))
+            .collect();
+        keyed.begin();
+        keyed.advance(i64::MAX);
+        let timers = keyed.due().into_iter();
+        let timers: Vec<_> = timers
+            .map(|timer| (timer.time, Bytes::of(&timer.key)))
+            .collect();
+        kept_lines(&entries, &timers)
     }
 
     /// Nanoseconds a row, of a batch of many.

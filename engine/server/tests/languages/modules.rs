@@ -151,7 +151,9 @@ pub fn rust_lanes() {
     let said = world.run(&["module", "test", "sums"]);
     let expected = "case 1:\n  batch 2:\n\
         - row 0 on out: key=b time=12 value=0\n\
-        + row 0 on out: key=b time=12 value=1000\n\
+        + row 0 on out: key=b time=12 value=1000\n  in the end:\n\
+        - kept b=0\n\
+        + kept b=1000\n\
         1 cases, 4 rows: 1 differ: - native, + component\n";
     assert_eq!(
         (said.code, said.out.as_str()),
