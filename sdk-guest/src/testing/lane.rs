@@ -84,7 +84,7 @@ impl<M: Stateful> Lane<M> {
     /// last row as its parent. Panics where the module fails.
     pub fn run(&mut self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
         let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
-        drop(http::made());
+        let _ = http::made();
         let others = swap(std::mem::take(&mut self.kept));
         let (harness, module) = (&self.harness, &mut self.module);
         let mut outcome = harness.batch(&rows, self.watermark, |batch, out| {

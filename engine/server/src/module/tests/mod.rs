@@ -1,6 +1,7 @@
 //! Writing modules and building them with the real toolchain, once, into the test's own folder.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -348,15 +349,15 @@ fn by_cargo(dir: &Path, words: &[&str], needs: Needs) -> Option<()> {
             let asked = ["--print", "target-libdir", "--target", name];
             let libdir = run("rustc".as_ref(), &asked).stdout;
             if !Path::new(String::from_utf8_lossy(&libdir).trim()).is_dir() {
-                eprintln!("SKIPPED: there is no {name} here: rustup target add {name}");
+                skipped(&format!(
+                    "there is no {name} here: rustup target add {name}"
+                ));
                 return None;
             }
         }
         Needs::Component => {
             if !run(&cargo, &["component", "--version"]).status.success() {
-                eprintln!(
-                    "SKIPPED: there is no cargo component here: cargo install cargo-component"
-                );
+                skipped("there is no cargo component here: cargo install cargo-component");
                 return None;
             }
         }
@@ -370,6 +371,11 @@ fn by_cargo(dir: &Path, words: &[&str], needs: Needs) -> Option<()> {
         String::from_utf8_lossy(&built.stderr)
     );
     Some(())
+}
+
+/// Said aloud: what a test prints by macro is not shown where it passes.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 #[derive(Clone, Copy)]
