@@ -331,14 +331,26 @@ class _Making(Module):
     """The loop of `map` and `flat_map`."""
 
     makes_rows = True
+    many = False
 
     def process(self, rows, out):
         way = _Rows(self._declared) if self._declared else _Values
         refusals, made = _Refusals(out), [_Made(way) for _ in self._ports]
-        each, put = self._each(rows), self._put
+        each, check, many = self._each(rows), way.check, self.many
+        parents, values = made[0].parents, made[0].values
         for row in range(len(rows)):
             try:
-                put(made, row, each(row))
+                returned = each(row)
+                if returned is None:
+                    continue
+                for value in returned if many else (returned,):
+                    if isinstance(value, Record):
+                        port = 0 if value.port is None else self._port(value.port)
+                        made[port].put(row, value)
+                    else:
+                        value = check(value)
+                        parents.append(row)
+                        values.append(value)
             except Exception as error:
                 if refusals.add(row, error):
                     break
@@ -346,27 +358,13 @@ class _Making(Module):
         for port, of_port in enumerate(made):
             of_port.flush(port, rows, out, refusals)
 
-    def _one(self, made, row, value):
-        if isinstance(value, Record):
-            port = 0 if value.port is None else self._port(value.port)
-            made[port].put(row, value)
-            return
-        made = made[0]
-        value = made.way.check(value)
-        made.parents.append(row)
-        made.values.append(value)
-
 
 class _Map(_Making):
-    def _put(self, made, row, value):
-        if value is not None:
-            self._one(made, row, value)
+    pass
 
 
 class _FlatMap(_Making):
-    def _put(self, made, row, values):
-        for value in () if values is None else values:
-            self._one(made, row, value)
+    many = True
 
 
 class _Filter(Module):
