@@ -349,14 +349,32 @@ fn looped(
         quote_spanned!(at(name.span())=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
     let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
     let read = taken.read();
-    let make = |output: Tokens| {
-        hygienic!({
-            use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
-            (&::rustmq::rt::Making::of(|| ::core::result::Result::Ok(#output))).way()
-        })
+    let (ok, some) = (
+        hygienic!(::core::result::Result::Ok),
+        hygienic!(::core::option::Option::Some),
+    );
+    let unit = hygienic!(());
+    let (output, body, done) = match shape {
+        Shape::Map if is_option => (
+            Some(hygienic!(#typed.unwrap_or_else(::rustmq::rt::never))),
+            hygienic!(if let #some(output) = #call { place.put(output)?; } #ok(())),
+            unit,
+        ),
+        Shape::Map => (Some(typed), hygienic!(place.put(#call)), unit),
+        Shape::FlatMap => (
+            Some(hygienic!(::rustmq::rt::first(#typed))),
+            hygienic!(for output in #call { place.put(output)?; } #ok(())),
+            unit,
+        ),
+        Shape::Filter => (
+            None,
+            hygienic!(#ok(#call)),
+            hygienic!(::core::primitive::bool),
+        ),
+        Shape::Route => (None, hygienic!(#ok(#call)), hygienic!(_)),
     };
     // what a row that is not taken changed is taken back
-    let row = |body: Tokens, done: Tokens| match keeps {
+    let body = match keeps {
         false => hygienic!(#read #body),
         true => hygienic! {
             state.begin_row();
@@ -365,47 +383,20 @@ fn looped(
             done
         },
     };
-    let unit = hygienic!(());
-    match shape {
-        Shape::Map if is_option => {
-            let body = row(
-                hygienic!(if let ::core::option::Option::Some(output) = #call { place.put(output)?; } ::core::result::Result::Ok(())),
-                unit,
-            );
-            (
-                Some(make(hygienic!(#typed.unwrap_or_else(::rustmq::rt::never)))),
-                hygienic!(emit(&make, rows, out, |row, place| { #body })),
-            )
+    let make = output.map(|output| {
+        hygienic!({
+            use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
+            (&::rustmq::rt::Making::of(|| #ok(#output))).way()
+        })
+    });
+    let looped = match shape {
+        Shape::Map | Shape::FlatMap => {
+            hygienic!(emit(&make, rows, out, |row, place| { #body }))
         }
-        Shape::Map => {
-            let body = row(hygienic!(place.put(#call)), unit);
-            (
-                Some(make(typed)),
-                hygienic!(emit(&make, rows, out, |row, place| { #body })),
-            )
-        }
-        Shape::FlatMap => {
-            let body = row(
-                hygienic!(for output in #call { place.put(output)?; } ::core::result::Result::Ok(())),
-                unit,
-            );
-            (
-                Some(make(hygienic!(::rustmq::rt::first(#typed)))),
-                hygienic!(emit(&make, rows, out, |row, place| { #body })),
-            )
-        }
-        Shape::Filter => {
-            let body = row(
-                hygienic!(::core::result::Result::Ok(#call)),
-                hygienic!(::core::primitive::bool),
-            );
-            (None, hygienic!(keep(rows, out, |row| { #body })))
-        }
-        Shape::Route => {
-            let body = row(hygienic!(::core::result::Result::Ok(#call)), hygienic!(_));
-            (None, hygienic!(route(rows, out, |row| { #body })))
-        }
-    }
+        Shape::Filter => hygienic!(keep(rows, out, |row| { #body })),
+        Shape::Route => hygienic!(route(rows, out, |row| { #body })),
+    };
+    (make, looped)
 }
 
 /// How the first parameter is made of a row.

@@ -218,9 +218,15 @@ import rustmq.testing
 from module import seen
 
 FLIGHTS = [
-    '{"carrier":"é","flight":9007199254740993,"delay":90,"ts":"2013-01-01T05:00:00Z","raw":"AAE=","late":true,"type":"x"}',
-    '{"carrier":"AA","flight":-1,"ts":0,"type":""}', '{"carrier":"AA","flight":1,"ts":0}', '{"flight":2,"ts":0}',
-    '{"carrier":"AA","ts":0}', '{"carrier":7,"ts":0}', 'not json', '{"carrier":"B","flight":3,"delay":1e300,"ts":1,"type":"y"}',
+    '{"carrier":"é","flight":9007199254740993,"delay":90,"ts":"2013-01-01T05:00:00Z",'
+    '"raw":"AAE=","late":true,"type":"x"}',
+    '{"carrier":"AA","flight":-1,"ts":0,"type":""}',
+    '{"carrier":"AA","flight":1,"ts":0}',
+    '{"flight":2,"ts":0}',
+    '{"carrier":"AA","ts":0}',
+    '{"carrier":7,"ts":0}',
+    'not json',
+    '{"carrier":"B","flight":3,"delay":1e300,"ts":1,"type":"y"}',
 ]
 
 
@@ -243,10 +249,12 @@ const JS_ROWS: &str = r#"
 import { Record, Reject, flatMap } from '#rustmq';
 
 const select = {
-  carrier: 'string', flight: 'int64?', delay: 'float64?', ts: 'timestamp', raw: 'bytes?', late: 'bool?', type: 'string?',
+  carrier: 'string', flight: 'int64?', delay: 'float64?', ts: 'timestamp', raw: 'bytes?',
+  late: 'bool?', type: 'string?',
 };
 const declare = {
-  carrier: 'string', next: 'int64', hours: 'float64?', due: 'timestamp', raw: 'bytes?', early: 'bool?', type: 'string',
+  carrier: 'string', next: 'int64', hours: 'float64?', due: 'timestamp', raw: 'bytes?',
+  early: 'bool?', type: 'string',
 };
 
 export default flatMap(
@@ -271,9 +279,15 @@ import { Row, run } from '#rustmq/testing';
 import seen from '../module.js';
 
 const flights = [
-  '{"carrier":"é","flight":9007199254740990,"delay":90,"ts":"2013-01-01T05:00:00Z","raw":"AAE=","late":true,"type":"x"}',
-  '{"carrier":"AA","flight":-1,"ts":0,"type":""}', '{"carrier":"AA","flight":1,"ts":0}', '{"flight":2,"ts":0}',
-  '{"carrier":"AA","ts":0}', '{"carrier":7,"ts":0}', 'not json', '{"carrier":"B","flight":3,"delay":1e300,"ts":1,"type":"y"}',
+  '{"carrier":"é","flight":9007199254740990,"delay":90,"ts":"2013-01-01T05:00:00Z",' +
+  '"raw":"AAE=","late":true,"type":"x"}',
+  '{"carrier":"AA","flight":-1,"ts":0,"type":""}',
+  '{"carrier":"AA","flight":1,"ts":0}',
+  '{"flight":2,"ts":0}',
+  '{"carrier":"AA","ts":0}',
+  '{"carrier":7,"ts":0}',
+  'not json',
+  '{"carrier":"B","flight":3,"delay":1e300,"ts":1,"type":"y"}',
 ];
 
 test('flights', () => {
