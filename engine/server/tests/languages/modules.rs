@@ -71,7 +71,7 @@ pub fn rust_cases() {
 }
 
 const LANE: &str = r#"
-use rustmq::{Batch, Column, Context, Failure, Outbox, Reject, State, Stateful};
+use rustmq::{Batch, Column, Context, Failure, Outbox, State, Stateful};
 
 /// Sums up by key, and tells what was left ten microseconds after the last.
 struct Sums;
@@ -82,7 +82,7 @@ impl Stateful for Sums {
     }
 
     fn process(&mut self, rows: &Batch, _: &mut Outbox, state: &mut State) -> Result<(), Failure> {
-        let wrong = |reject: Reject| Failure::new("sum", reject.message);
+        let wrong = |_| Failure::new("sum", "what is kept is no number");
         for row in 0..rows.len() {
             let (meta, value) = (rows.meta(row), rows.values().get(row).unwrap_or_default());
             let key = meta.key().unwrap_or_default();
