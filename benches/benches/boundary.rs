@@ -10,7 +10,8 @@
 //! both counted, so all that a stage does between its topics; the baseline reads and writes structs
 //! with serde. `cold-start`: a module whose code is cached is loaded, opened and called once, in
 //! milliseconds; the baseline reads and hashes its two files.
-//! `python-…`, `js-…`: forward, filter, copy and json at 1,000 rows from those languages, and
+//! `python-…`, `js-…`: forward, filter, copy, json and columns at 1,000 rows from those languages, `…-whole`,
+//! which is the work of columns over whole ones instead of a function called for each row, and
 //! `…-first-batch`, in milliseconds: a module whose code is cached is opened and called once, beside one
 //! in Rust. They need the languages' tools, so they are skipped without `RUSTMQ_TOOLS` and in a smoke run.
 //! N is the rows of a batch, each of about 120 bytes. Counted is the call of the guest with all
@@ -89,7 +90,7 @@ fn from_language(
     runtime: &Runtime,
     options: &Options,
 ) -> Result<()> {
-    let kinds = ["forward", "filter", "copy", "json"];
+    let kinds = ["forward", "filter", "copy", "json", "columns", "whole"];
     let case = |kind: &str| format!("{language}-{kind}-1000");
     let first = format!("{language}-first-batch");
     if !options.wants(&first) && !kinds.iter().any(|kind| options.wants(&case(kind))) {
@@ -301,7 +302,7 @@ fn measure(
             "filter" => drop(black_box(filter(black_box(rows)))),
             "copy" => drop(black_box(copy(black_box(rows)))),
             "lookup" => drop(black_box(look_up(black_box(rows), &users))),
-            "columns" => drop(black_box(score(black_box(&columns), &made)?)),
+            "columns" | "whole" => drop(black_box(score(black_box(&columns), &made)?)),
             _ => drop(black_box(json(black_box(rows))?)),
         }
         Ok(())

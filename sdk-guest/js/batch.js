@@ -4,17 +4,11 @@
  * `host` is `packed` of the component's imports, or what `testing` puts in its place.
  */
 
+import { Bools, Floats, Ints, bytes, numbers, placeOf, validityOf } from './typed.js';
+
 const NONE = new Uint8Array(0);
-
-/** Numbers of bytes, which may lie anywhere. */
-function numbers(Kind, bytes) {
-  const whole = bytes.byteOffset % Kind.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
-  return new Kind(whole.buffer, whole.byteOffset, whole.byteLength / Kind.BYTES_PER_ELEMENT);
-}
-
-function bytes(typed) {
-  return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
-}
+const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 function rowNumbers(rows) {
   return bytes(rows instanceof Uint32Array ? rows : Uint32Array.from(rows));
@@ -31,19 +25,26 @@ export class Column {
   /** Of byte arrays and `null`s. */
   static of(values) {
     const offsets = new Uint32Array(values.length + 1);
-    let missing = false;
-    for (let i = 0; i < values.length; i++) {
-      missing ||= values[i] === null;
-      offsets[i + 1] = offsets[i] + (values[i] === null ? 0 : values[i].length);
-    }
+    for (let i = 0; i < values.length; i++) offsets[i + 1] = offsets[i] + (values[i]?.length ?? 0);
     const data = new Uint8Array(offsets[values.length]);
-    const validity = missing ? new Uint8Array((values.length + 7) >> 3) : NONE;
     for (let i = 0; i < values.length; i++) {
-      if (values[i] === null) continue;
-      data.set(values[i], offsets[i]);
-      if (missing) validity[i >> 3] |= 1 << (i & 7);
+      if (values[i]) data.set(values[i], offsets[i]);
     }
-    return new Column(offsets, data, validity);
+    return new Column(offsets, data, validityOf(values));
+  }
+
+  /** Of text, byte arrays and `null`s: text is encoded at once, if each letter is a byte. */
+  static ofTexts(values) {
+    if (values.every((value) => typeof value === 'string')) {
+      const joined = values.join('');
+      const data = encoder.encode(joined);
+      if (data.length === joined.length) {
+        const offsets = new Uint32Array(values.length + 1);
+        for (let i = 0; i < values.length; i++) offsets[i + 1] = offsets[i] + values[i].length;
+        return new Column(offsets, data);
+      }
+    }
+    return Column.of(values.map((value) => (typeof value === 'string' ? encoder.encode(value) : value)));
   }
 
   static unpack({ offsets, data, validity }) {
@@ -69,21 +70,37 @@ export class Column {
     return this.has(row) ? this.data.subarray(this.offsets[row], this.offsets[row + 1]) : null;
   }
 
+  /** A column of text as an array of strings, and of `null`s. */
+  texts() {
+    const { data, offsets } = this;
+    const whole = decoder.decode(data);
+    // cut where the bytes are, if each byte is a letter
+    const text = whole.length === data.length
+      ? (row) => whole.substring(offsets[row], offsets[row + 1])
+      : (row) => decoder.decode(data.subarray(offsets[row], offsets[row + 1]));
+    return Array.from({ length: this.length }, (_, row) => (this.has(row) ? text(row) : null));
+  }
+
   /** The column of these rows. */
   gather(rows) {
     return Column.of(Array.from(rows, (row) => this.get(row)));
   }
 }
 
-/** The rows of one call. Columns are fetched when first asked for. */
+/**
+ * The rows of one call. Columns are fetched when first asked for. Typed columns are those that the module
+ * selects, by name or by their place among them.
+ */
 export class Batch {
   #host;
   #handle;
+  #selected;
   #fetched = new Map();
 
-  constructor(host, handle) {
+  constructor(host, handle, selected = []) {
     this.#host = host;
     this.#handle = handle;
+    this.#selected = selected;
     this.length = handle.len();
   }
 
@@ -112,6 +129,29 @@ export class Batch {
   /** Of the records in the stage's source topic, as BigInts. */
   offsets() {
     return this.#once('offsets', () => numbers(BigUint64Array, this.#host.offsets(this.#handle)));
+  }
+
+  bools(column) {
+    return this.#typed(column, (at) => Bools.unpack(this.#host.getBools(this.#handle, at), this.length));
+  }
+
+  /** Of integers, or of times in microseconds since the epoch, UTC. */
+  ints(column) {
+    return this.#typed(column, (at) => Ints.unpack(this.#host.getInts(this.#handle, at)));
+  }
+
+  floats(column) {
+    return this.#typed(column, (at) => Floats.unpack(this.#host.getFloats(this.#handle, at)));
+  }
+
+  /** Of bytes or text: `rows.bytes('carrier').texts()`. */
+  bytes(column) {
+    return this.#typed(column, (at) => Column.unpack(this.#host.getBytes(this.#handle, at)));
+  }
+
+  #typed(column, fetch) {
+    const at = placeOf(this.#selected, column, 'selects');
+    return this.#once(at, () => fetch(at));
   }
 
   #once(name, fetch) {
@@ -157,14 +197,21 @@ export class Meta {
   }
 }
 
-/** What a batch becomes. Row numbers are arrays of numbers; a `Uint32Array` is not copied. */
+/**
+ * What a batch becomes. Row numbers are arrays of numbers; a `Uint32Array` is not copied. The fields that
+ * `setBools` and its sisters set are those that the module declares for the output, by name or by their
+ * place among them.
+ */
 export class Outbox {
   #host;
   #handle;
+  #declared;
+  #port = 0;
 
-  constructor(host, handle) {
+  constructor(host, handle, declared = []) {
     this.#host = host;
     this.#handle = handle;
+    this.#declared = declared;
   }
 
   /** Passes rows on as they are. */
@@ -175,6 +222,45 @@ export class Outbox {
   /** New rows; `parents[i]` is the row that row i came from. */
   emit(port, parents, keys, values) {
     this.#host.emit(this.#handle, port, rowNumbers(parents), keys.pack(), values.pack());
+  }
+
+  /**
+   * New rows, whose columns are set by the calls after it; one that is not set is null. Key, event time and
+   * headers are those of the parent; without parents each row of the batch gives one.
+   */
+  emitColumns(port, parents) {
+    this.#port = port;
+    this.#host.emitColumns(this.#handle, port, parents === undefined ? undefined : rowNumbers(parents));
+  }
+
+  /** Of the rows of the last `emitColumns`. */
+  setKeys(keys) {
+    this.#host.setKeys(this.#handle, keys.pack());
+  }
+
+  /** A column of the last `emitColumns`: any values, with `null` where there is none. */
+  setBools(column, values) {
+    this.#host.setBools(this.#handle, this.#at(column), Bools.of(values).pack());
+  }
+
+  /** The same of integers or times, as numbers or BigInts; a `BigInt64Array` is not copied. */
+  setInts(column, values) {
+    this.#host.setInts(this.#handle, this.#at(column), Ints.of(values).pack());
+  }
+
+  /** The same of numbers; a `Float64Array` is not copied. */
+  setFloats(column, values) {
+    this.#host.setFloats(this.#handle, this.#at(column), Floats.of(values).pack());
+  }
+
+  /** The same of bytes and text. */
+  setBytes(column, values) {
+    const made = values instanceof Column ? values : Column.ofTexts(Array.from(values));
+    this.#host.setBytes(this.#handle, this.#at(column), made.pack());
+  }
+
+  #at(column) {
+    return placeOf(this.#declared[this.#port] ?? [], column, 'declares');
   }
 
   /** Of the rows of the last emit; BigInts. */

@@ -1,10 +1,10 @@
 /** The component's exports: `rustmq module build` bundles this file with `module.js`. */
 
+import { declare, getBools, select, setBools } from 'rustmq:etl/columns@0.1.3';
 import { table } from 'rustmq:etl/lookup@0.1.3';
 import * as packed from 'rustmq:etl/packed@0.1.3';
 import * as telemetry from 'rustmq:etl/telemetry@0.1.3';
 import theModule from 'rustmq-module';
-import { Batch, Outbox } from './batch.js';
 import { register as registerLookups } from './lookup.js';
 import { Failure, run } from './module.js';
 import { register } from './telemetry.js';
@@ -19,13 +19,45 @@ function guarded(work) {
   }
 }
 
-/** The number of a table; what the host says against it is a failure. */
-function known(name) {
+/** What the host says against it is a failure. */
+function asked(ask) {
   try {
-    return table(name);
+    return ask();
   } catch (error) {
     const { code, message } = error?.payload ?? error;
     throw new Failure(code, message);
+  }
+}
+
+/** `packed`, and of `columns` what has no numbers to pack. */
+const host = { ...packed, getBools, setBools };
+
+/** What the node declares, and what the module says of its columns. */
+class Context {
+  #handle;
+
+  constructor(handle) {
+    this.#handle = handle;
+  }
+
+  params() {
+    return this.#handle.params();
+  }
+
+  inputs() {
+    return this.#handle.inputs();
+  }
+
+  outputs() {
+    return this.#handle.outputs();
+  }
+
+  select(input, fields) {
+    asked(() => select(this.#handle, input, fields.map(({ name, kind }) => ({ name, kind }))));
+  }
+
+  declare(port, fields) {
+    asked(() => declare(this.#handle, port, fields.map(({ name, kind }) => ({ name, kind }))));
   }
 }
 
@@ -33,11 +65,11 @@ export const module = {
   open(ctx) {
     guarded(() => {
       register(telemetry);
-      registerLookups(packed, known);
-      theModule.open(ctx.params(), ctx.outputs());
+      registerLookups(packed, (name) => asked(() => table(name)));
+      theModule.open(new Context(ctx));
     });
   },
   process(rows, out) {
-    guarded(() => run(theModule, new Batch(packed, rows), new Outbox(packed, out)));
+    guarded(() => run(theModule, host, rows, out));
   },
 };

@@ -6,11 +6,12 @@
  * input.
  */
 
-import { Column, Meta } from './batch.js';
+import { Batch, Column, Meta, Outbox } from './batch.js';
 import { Record, Reject, Retry, TOMBSTONE, asBytes } from './record.js';
+import { checkedRow, setRows, takeRows } from './row.js';
 import * as telemetry from './telemetry.js';
+import { fieldsOf } from './typed.js';
 
-const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** Why a module cannot open, or a whole batch cannot be processed. */
@@ -24,8 +25,11 @@ export class Failure extends Error {
 /**
  * One row to one: what is returned is the new value; `null` or `undefined` drops the row.
  *
- * `value` says how the value is read: `'json'` (the default), `'text'`, `'bytes'`; `params` is the JSON
- * Schema of the node's params, if you want them checked.
+ * `value` says how the value is read: `'json'` (the default), `'text'`, `'bytes'`; or `select` says which
+ * fields of typed columns it has, as `{ carrier: 'string', delay: 'float64?' }`, and `declare` those of what
+ * is returned; `params` is the JSON Schema of the node's params, if you want them checked. A field is bool,
+ * int64, float64, string, bytes or timestamp (microseconds since the epoch, UTC), with a `?` where it may
+ * be null.
  */
 export function map(each, options) {
   return new Making(each, options, (value) => (value == null ? [] : [value]));
@@ -49,7 +53,10 @@ export function route(ports, each, options) {
   return new Route(each, { ...options, ports });
 }
 
-/** Whole batches: `batch((rows, out, params) => …)`, with a `Batch` and an `Outbox`. */
+/**
+ * Whole batches: `batch((rows, out, params) => …)`, with a `Batch` and an `Outbox`; `select` says which fields
+ * `rows` has as columns, `declare` which `out` is given: of every output, or by output as `{ out: { … } }`.
+ */
 export function batch(work, options) {
   return new Whole(work, options);
 }
@@ -58,18 +65,25 @@ export function batch(work, options) {
 export class Module {
   #each;
   #take;
+  /** By port, why its rows cannot be columns. */
+  #closed = new Map();
   params = {};
   ports = ['out'];
+  /** The fields that it has of each input as columns, and by port those that it sets. */
+  selected = [];
 
-  constructor(each, { value = 'json', params, ports, ...unknown } = {}) {
+  constructor(each, { value, select, declare, params, ports, ...unknown } = {}) {
     if (typeof each !== 'function') throw new TypeError('a module is made of a function');
     const wrong = Object.keys(unknown)[0];
-    if (wrong !== undefined) throw new TypeError(`option ${wrong} is neither value nor params`);
-    if (!Object.hasOwn(WAYS, value)) {
+    if (wrong !== undefined) throw new TypeError(`option ${wrong} is none of value, select, declare, params`);
+    if (value !== undefined && select !== undefined) throw new TypeError('select says how the value is read: leave out value');
+    if (!Object.hasOwn(WAYS, value ?? 'json')) {
       throw new TypeError(`value is 'json', 'text' or 'bytes', not ${JSON.stringify(value)}`);
     }
     this.#each = each;
-    this.#take = WAYS[value];
+    this.#take = WAYS[value ?? 'json'];
+    if (select !== undefined) this.selected = fieldsOf(select);
+    this.fields = declare === undefined ? null : fieldsOf(declare);
     this.described = { params: params ?? null, ports: ports ?? null };
   }
 
@@ -77,25 +91,50 @@ export class Module {
     return this.#each;
   }
 
-  open(params, outputs) {
-    if (outputs.length === 0) throw new Failure('outputs', 'the node declares no outputs');
+  /** `context` has what the node declares, and takes what the module says of its columns. */
+  open(context) {
+    this.ports = [...context.outputs()];
+    if (this.ports.length === 0) throw new Failure('outputs', 'the node declares no outputs');
+    const params = context.params();
     try {
       this.params = JSON.parse(params === '' ? '{}' : params);
     } catch (error) {
       throw new Failure('params', `the node's params are not JSON: ${error.message}`);
     }
-    this.ports = [...outputs];
+    if (this.selected.length > 0) {
+      for (const input of context.inputs().keys()) context.select(input, this.selected);
+    }
+    this.#closed.clear();
+    for (const [port, fields] of this.declared.entries()) {
+      if (fields !== null) this.#declare(context, port, fields);
+    }
+  }
+
+  #declare(context, port, fields) {
+    try {
+      context.declare(port, fields);
+    } catch (failure) {
+      // rows go to the first output unless they say otherwise
+      if (port === 0 || !(failure instanceof Failure)) throw failure;
+      this.#closed.set(port, failure);
+    }
+  }
+
+  get declared() {
+    return this.ports.map(() => this.fields);
   }
 
   /** A function of a row's number that calls the module's function with that row. */
   each(rows) {
-    const [each, take, params] = [this.#each, this.#take(rows.values()), this.params];
+    const [each, params] = [this.#each, this.params];
+    const take = this.selected.length > 0 ? takeRows(this.selected, rows) : this.#take(rows.values());
     if (each.length < 2) return (row) => each(take(row), undefined, params);
     return (row) => each(take(row), new Meta(rows, row), params);
   }
 
   port(name) {
     const port = this.ports.indexOf(name);
+    if (this.#closed.has(port)) throw new Reject('port', this.#closed.get(port).message);
     if (port >= 0) return port;
     throw new Reject('port', `no output "${name}"; the node declares: ${this.ports.join(', ')}`);
   }
@@ -157,20 +196,6 @@ function written(value) {
   return json;
 }
 
-/** A column of what `written` gave: text is encoded at once, if each letter is a byte. */
-function columnOf(values) {
-  if (values.every((value) => typeof value === 'string')) {
-    const joined = values.join('');
-    const data = encoder.encode(joined);
-    if (data.length === joined.length) {
-      const offsets = new Uint32Array(values.length + 1);
-      for (let i = 0; i < values.length; i++) offsets[i + 1] = offsets[i] + values[i].length;
-      return new Column(offsets, data);
-    }
-  }
-  return Column.of(values.map((v) => (typeof v === 'string' ? encoder.encode(v) : v)));
-}
-
 /** Refused rows on their way. */
 class Refusals {
   rows = [];
@@ -203,23 +228,51 @@ class Refusals {
   }
 }
 
+/** How what is returned goes out: as bytes, JSON for most, or as typed columns of these fields. */
+function wayOf(fields) {
+  if (fields === null) {
+    return {
+      check: written,
+      emit(port, made, rows, out) {
+        out.emit(port, made.parents, made.keysOf(rows), Column.ofTexts(made.values));
+      },
+    };
+  }
+  return {
+    check: (value) => checkedRow(fields, value),
+    emit(port, made, rows, out) {
+      out.emitColumns(port, made.isWhole(rows) ? undefined : made.parents);
+      setRows(fields, made.values, out);
+      if (made.keys !== null) out.setKeys(made.keysOf(rows));
+    },
+  };
+}
+
 /** What was made for one port so far; what is not there is each row's parent's. */
 class Made {
   parents = [];
   values = [];
-  whole = true;
+  inOrder = true;
   keys = null;
   times = null;
   headers = null;
 
+  constructor(way) {
+    this.way = way;
+  }
+
   put(row, value) {
-    this.whole &&= row === this.parents.length;
+    this.#push(row, this.way.check(value));
+  }
+
+  #push(row, value) {
+    this.inOrder &&= row === this.parents.length;
     this.parents.push(row);
     this.values.push(value);
   }
 
   putRecord(row, record) {
-    const [value, at] = [written(record.value), this.parents.length];
+    const [value, at] = [this.way.check(record.value), this.parents.length];
     const key = record.key === undefined ? undefined : asBytes(record.key);
     const headers = Object.entries(record.headers ?? {}).map(([name, v]) => [name, asBytes(v)]);
     if (key !== undefined) (this.keys ??= new Map()).set(at, key);
@@ -231,17 +284,23 @@ class Made {
       if (!this.headers.has(name)) this.headers.set(name, new Map());
       this.headers.get(name).set(at, header);
     }
-    this.put(row, value);
+    this.#push(row, value);
+  }
+
+  /** Whether each row of the batch gave one, in order. */
+  isWhole(rows) {
+    return this.inOrder && this.parents.length === rows.length;
+  }
+
+  keysOf(rows) {
+    const [keys, own] = [rows.keys(), this.keys];
+    if (own === null) return this.isWhole(rows) ? keys : keys.gather(this.parents);
+    return Column.of(this.parents.map((row, at) => (own.has(at) ? own.get(at) : keys.get(row))));
   }
 
   flush(port, rows, out) {
     if (this.parents.length === 0) return;
-    const [keys, own] = [rows.keys(), this.keys];
-    const all = (at, row) => (own.has(at) ? own.get(at) : keys.get(row));
-    const sent = own !== null
-      ? Column.of(this.parents.map((row, at) => all(at, row)))
-      : this.whole && this.parents.length === rows.length ? keys : keys.gather(this.parents);
-    out.emit(port, this.parents, sent, columnOf(this.values));
+    this.way.emit(port, this, rows, out);
     if (this.times !== null) {
       const inherited = rows.eventTimes();
       out.setEventTimes(this.parents.map((row, at) => this.times.get(at) ?? inherited[row]));
@@ -275,13 +334,14 @@ class Making extends Module {
   }
 
   process(rows, out) {
-    const made = this.ports.map(() => new Made());
+    const way = wayOf(this.fields);
+    const made = this.ports.map(() => new Made(way));
     overRows(this, rows, out, (returned, row) => {
       for (const value of this.#outputs(returned)) {
         if (value instanceof Record) {
           made[value.port == null ? 0 : this.port(value.port)].putRecord(row, value);
         } else {
-          made[0].put(row, written(value));
+          made[0].put(row, value);
         }
       }
     });
@@ -310,14 +370,30 @@ class Route extends Module {
 }
 
 class Whole extends Module {
+  #byOutput = null;
+
+  constructor(work, { declare, ...options } = {}) {
+    const byOutput = Object.entries(declare ?? {}).filter(([, described]) => typeof described === 'object');
+    super(work, byOutput.length > 0 ? options : { declare, ...options });
+    if (byOutput.length > 0) {
+      this.#byOutput = new Map(byOutput.map(([name, described]) => [name, fieldsOf(described)]));
+    }
+  }
+
+  get declared() {
+    return this.#byOutput === null ? super.declared : this.ports.map((name) => this.#byOutput.get(name) ?? null);
+  }
+
   process(rows, out) {
     this.function(rows, out, this.params);
   }
 }
 
-/** One call: what the module told counts only if it ends well. */
-export function run(module, rows, out) {
+/**
+ * One call, with the handles of its batch and its outbox: what the module told counts only if it ends well.
+ */
+export function run(module, host, rows, out) {
   telemetry.begin();
-  module.process(rows, out);
+  module.process(new Batch(host, rows, module.selected), new Outbox(host, out, module.declared));
   telemetry.tell();
 }

@@ -5,18 +5,22 @@
  *     assert.deepEqual(out.json('out'), [{ carrier: 'UA', hours: 1.5 }]);
  *     assert.equal(out.rejects[0].code, 'json');
  *
- * The same code and the same loops as in the sandbox; the same rules too: a refused row has no output.
- * Each run is also a case of `rustmq module test`, which puts the same rows through the component.
+ * The same code and the same loops as in the sandbox; the same rules too: a refused row has no output. Rows
+ * read as columns are decoded from JSON as the host decodes them, columns are written as JSON. Each run of
+ * the folder's own module is also a case of `rustmq module test`, which puts the same rows through the component.
  */
 
 import { appendFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
 
-import { Batch, Column, Outbox } from './batch.js';
+import { Column } from './batch.js';
 import { register as registerLookups } from './lookup.js';
 import { answer, count } from './http_host.js';
 import { run as runBatch } from './module.js';
 import { asBytes } from './record.js';
 import { register } from './telemetry.js';
+import { decode, encode } from './typed_json.js';
+import { Bools, Floats, Ints } from './typed.js';
 
 /** An input row. A value or key that is text is its bytes; any other value but bytes is written as JSON. */
 export class Row {
@@ -58,19 +62,19 @@ const decoder = new TextDecoder();
  */
 export function run(module, rows, { params, outputs = ['out'], lookups = {} } = {}) {
   const given = rows.map((row) => (row instanceof Row ? row : new Row(row)));
-  const text = params === undefined ? '' : JSON.stringify(params);
+  const context = new Context(params === undefined ? '' : JSON.stringify(params), outputs);
   const sink = new Sink();
   register(sink);
   const tables = new Tables(lookups);
   registerLookups(tables, (name) => tables.table(name));
   const asked = count();
-  module.open(text, outputs);
-  const host = new Host(given);
-  runBatch(module, new Batch(host, host), new Outbox(host, host));
+  module.open(context);
+  const host = new Host(given, context);
+  runBatch(module, host, host, host);
   const outcome = host.settle(outputs);
   Object.assign(outcome, { log: sink.lines, counters: sink.counters, histograms: sink.histograms });
   // nobody answers requests of a case
-  if (count() === asked) record(module, text, outputs, given, outcome, tables);
+  if (count() === asked) record(module, context, given, outcome, tables);
   return outcome;
 }
 
@@ -96,14 +100,13 @@ export function http(answers) {
 const TIMED_MS = 300;
 
 /** What the batch costs, for `rustmq module bench`. */
-function nanosecondsPerRow(module, rows) {
+function nanosecondsPerRow(module, context, rows) {
   register(new Sink()); // what it tells here is not the test's
   let [took, calls] = [0, 0];
   while (took < TIMED_MS) {
-    const host = new Host(rows);
-    const [batch, out] = [new Batch(host, host), new Outbox(host, host)];
+    const host = new Host(rows, context);
     const began = performance.now();
-    runBatch(module, batch, out);
+    runBatch(module, host, host, host);
     took += performance.now() - began;
     calls += 1;
   }
@@ -179,13 +182,63 @@ class Tables {
   }
 }
 
-/** Stands for the host's `packed`, and for the handles of batch and outbox. */
+/** What a node would declare, and what the module says of its columns. */
+class Context {
+  selected = null;
+  declared = new Map();
+
+  constructor(params, outputs) {
+    this.text = params;
+    this.names = outputs;
+  }
+
+  params() {
+    return this.text;
+  }
+
+  inputs() {
+    return ['in'];
+  }
+
+  outputs() {
+    return this.names;
+  }
+
+  select(_, fields) {
+    this.selected = fields;
+  }
+
+  declare(port, fields) {
+    this.declared.set(port, fields);
+  }
+}
+
+/**
+ * Stands for the host's `packed`, and for the handles of batch and outbox: of the rows that fit what the
+ * module selects.
+ */
 class Host {
   #rows;
+  #cells;
+  /** Numbers of the rows among those that were given. */
+  #numbers = [];
+  #unfit = [];
+  #context;
   #calls = [];
 
-  constructor(rows) {
-    this.#rows = rows;
+  constructor(rows, context) {
+    this.#context = context;
+    const cells = [];
+    rows.forEach((row, number) => {
+      try {
+        cells.push(decode(row.value, context.selected ?? []));
+        this.#numbers.push(number);
+      } catch (error) {
+        this.#unfit.push({ row: number, code: 'schema', message: error.message });
+      }
+    });
+    this.#rows = this.#numbers.map((number) => rows[number]);
+    this.#cells = (context.selected ?? []).map((_, at) => cells.map((row) => row[at]));
   }
 
   len() {
@@ -216,13 +269,76 @@ class Host {
     return new Uint8Array(BigUint64Array.from(this.#rows, (_, i) => BigInt(i)).buffer);
   }
 
+  getBools(_, column) {
+    return Bools.of(this.#selected(column, 'bool')).pack();
+  }
+
+  getInts(_, column) {
+    return Ints.of(this.#selected(column, 'int64', 'timestamp')).pack();
+  }
+
+  getFloats(_, column) {
+    return Floats.of(this.#selected(column, 'float64')).pack();
+  }
+
+  getBytes(_, column) {
+    return Column.ofTexts(this.#selected(column, 'string', 'bytes')).pack();
+  }
+
+  #selected(column, ...kinds) {
+    const field = this.#context.selected?.[column];
+    if (field === undefined) throw new Error(`column ${column} was not selected`);
+    if (!kinds.includes(field.kind)) throw new Error(`field \`${field.name}\` was selected as ${field.kind}`);
+    return this.#cells[column];
+  }
+
   forward(_, port, rows) {
-    this.#calls.push({ kind: 'forward', port, parents: this.#numbers(rows) });
+    this.#calls.push({ kind: 'forward', port, parents: this.#rowNumbers(rows) });
   }
 
   emit(_, port, parents, keys, values) {
-    const call = { kind: 'emit', port, parents: this.#numbers(parents), headers: [] };
+    const call = { kind: 'emit', port, parents: this.#rowNumbers(parents), headers: [] };
     this.#calls.push({ ...call, keys: Column.unpack(keys), values: Column.unpack(values) });
+  }
+
+  emitColumns(_, port, given) {
+    const declared = this.#context.declared.get(port);
+    if (declared === undefined) throw new Error(`no fields were declared for port ${port} in \`open\``);
+    const parents = given === undefined ? [...this.#rows.keys()] : this.#rowNumbers(given);
+    this.#calls.push({ kind: 'emit', port, parents, headers: [], columns: declared.map(() => null) });
+  }
+
+  setKeys(_, keys) {
+    this.#calls.at(-1).keys = Column.unpack(keys);
+  }
+
+  setBools(_, column, values) {
+    const rows = this.#calls.at(-1).parents.length;
+    if (values.values.length !== (rows + 7) >> 3) throw new Error(`bools for ${rows} rows`);
+    this.#set(column, Bools.unpack(values, rows), 'bool');
+  }
+
+  setInts(_, column, values) {
+    this.#set(column, Ints.unpack(values), 'int64', 'timestamp');
+  }
+
+  setFloats(_, column, values) {
+    this.#set(column, Floats.unpack(values), 'float64');
+  }
+
+  setBytes(_, column, values) {
+    this.#set(column, Column.unpack(values), 'string', 'bytes');
+  }
+
+  #set(column, values, ...kinds) {
+    const { port, parents, columns } = this.#calls.at(-1);
+    const field = this.#context.declared.get(port)[column];
+    if (field === undefined) throw new Error(`column ${column} was not declared`);
+    if (!kinds.includes(field.kind)) throw new Error(`field \`${field.name}\` was declared as ${field.kind}`);
+    if (columns[column] !== null) throw new Error(`field \`${field.name}\` was set already`);
+    const [has, wants] = [values.length, parents.length];
+    if (has !== wants) throw new Error(`field \`${field.name}\`: ${has} values for ${wants} rows`);
+    columns[column] = values;
   }
 
   setEventTimes(_, times) {
@@ -234,14 +350,14 @@ class Host {
   }
 
   reject(_, rows, code, message) {
-    this.#calls.push({ kind: 'rejects', rows: this.#numbers(rows), code, message });
+    this.#calls.push({ kind: 'rejects', rows: this.#rowNumbers(rows), code, message });
   }
 
   retry(_, rows, afterMs, code, message) {
-    this.#calls.push({ kind: 'retries', rows: this.#numbers(rows), code, message });
+    this.#calls.push({ kind: 'retries', rows: this.#rowNumbers(rows), code, message });
   }
 
-  #numbers(bytes) {
+  #rowNumbers(bytes) {
     const rows = [...new Uint32Array(bytes.slice().buffer)];
     const wrong = rows.find((row) => row >= this.#rows.length);
     if (wrong !== undefined) throw new Error(`row ${wrong}, but the batch has ${this.#rows.length} rows`);
@@ -260,11 +376,16 @@ class Host {
       outcome.rows.push(...this.#sent(ports, call));
     }
     outcome.rows = outcome.rows.filter(({ parent }) => parent < first && !refused.has(parent));
+    // from numbers of the batch to those of the rows that were given
+    for (const row of outcome.rows) row.parent = this.#numbers[row.parent];
+    for (const refusal of [...outcome.rejects, ...outcome.retries]) refusal.row = this.#numbers[refusal.row];
+    outcome.rejects.push(...this.#unfit);
     outcome.rejects.sort((a, b) => a.row - b.row);
     return outcome;
   }
 
-  #sent(ports, { kind, port, parents, keys, values, times, headers }) {
+  #sent(ports, call) {
+    const { kind, port, parents, keys, times, headers } = call;
     return parents.map((parent, i) => {
       const row = this.#rows[parent];
       const out = { port: ports[port], parent, ...row };
@@ -272,19 +393,28 @@ class Host {
       const own = headers.map(([name, cells]) => [name, cells.get(i)]).filter(([, cell]) => cell !== null);
       return {
         ...out,
-        key: keys.get(i),
-        value: values.get(i),
+        key: keys ? keys.get(i) : row.key,
+        value: this.#value(call, i),
         eventTime: times ? times[i] : row.eventTime,
         headers: new Map([...row.headers, ...own]),
       };
     });
   }
+
+  #value({ port, columns, values }, i) {
+    if (columns === undefined) return values.get(i);
+    return encode(this.#context.declared.get(port), columns.map((column) => column?.get(i) ?? null));
+  }
 }
 
+/** The folder's own module, where `rustmq module test` names it: only its runs are cases. */
+const main = process.env.RUSTMQ_MODULE;
+const own = main ? (await import(pathToFileURL(main).href)).default : null;
+
 /** A case for `rustmq module test`, which says where it wants them. */
-function record(module, params, outputs, rows, outcome, tables) {
+function record(module, context, rows, outcome, tables) {
   const path = process.env.RUSTMQ_CASES;
-  if (!path) return;
+  if (!path || (own !== null && module !== own)) return;
   const shown = ({ key, value, eventTime, headers, ...rest }) => ({
     ...rest,
     key: bytesShown(key),
@@ -292,11 +422,22 @@ function record(module, params, outputs, rows, outcome, tables) {
     event_time: Number(eventTime),
     headers: [...headers].map(([name, header]) => [name, bytesShown(header)]),
   });
-  const given = { params, outputs, lookups: tables.shown(), rows: rows.map(shown) };
+  const given = {
+    params: context.text,
+    outputs: context.names,
+    selected: context.selected && fieldsShown(context.selected),
+    declared: Object.fromEntries([...context.declared].map(([port, fields]) => [port, fieldsShown(fields)])),
+    lookups: tables.shown(),
+    rows: rows.map(shown),
+  };
   const { rejects, retries } = outcome;
   const line = { ...given, out: outcome.rows.map(shown), rejects, retries };
-  if (process.env.RUSTMQ_BENCH && rows.length > 0) line.native_ns = nanosecondsPerRow(module, rows);
+  if (process.env.RUSTMQ_BENCH && rows.length > 0) line.native_ns = nanosecondsPerRow(module, context, rows);
   appendFileSync(path, `${JSON.stringify(line)}\n`);
+}
+
+function fieldsShown(fields) {
+  return fields.map(({ name, kind }) => ({ name, type: kind }));
 }
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

@@ -5,12 +5,13 @@ What `module.py` imports is loaded here, once, when the component is built.
 
 import builtins
 import sys
+from types import SimpleNamespace
 
 import module
 import rustmq
 from componentize_py_types import Err
 from rustmq import _lookup, _module, _telemetry
-from wit_world.imports import lookup, packed, telemetry
+from wit_world.imports import columns, lookup, packed, telemetry
 from wit_world.imports import types
 
 _the_module = _module.find(vars(module))
@@ -68,6 +69,33 @@ class _Telemetry:
 
 _sink = _Telemetry()
 
+# `packed`, and of `columns` what has no numbers to pack
+_host = SimpleNamespace(
+    **{name: value for name, value in vars(packed).items() if not name.startswith("_")},
+    get_bools=columns.get_bools, set_bools=columns.set_bools, Bools=columns.Bools,
+)
+
+
+class _Context:
+    """What the node declares, and what the module says of its columns."""
+
+    def __init__(self, handle):
+        self.handle = handle
+        self.params, self.inputs, self.outputs = handle.params, handle.inputs, handle.outputs
+
+    def select(self, number, fields):
+        self._say(columns.select, number, fields)
+
+    def declare(self, port, fields):
+        self._say(columns.declare, port, fields)
+
+    def _say(self, say, number, fields):
+        fields = [columns.Field(field.name, columns.FieldType[field.kind.upper()]) for field in fields]
+        try:
+            say(self.handle, number, fields)
+        except Err as error:
+            raise rustmq.Failure(error.value.code, error.value.message) from None
+
 
 def _guarded(work):
     try:
@@ -86,8 +114,8 @@ class Module:
             builtins.__import__ = _loaded
             _telemetry.register(_sink)
             _lookup.register(packed, lookup.table)
-            _the_module.open(ctx.params(), ctx.outputs())
+            _the_module.open(_Context(ctx))
         _guarded(work)
 
     def process(self, rows, out):
-        _guarded(lambda: _module.run(_the_module, rustmq.Batch(packed, rows), rustmq.Outbox(packed, out)))
+        _guarded(lambda: _module.run(_the_module, _host, rows, out))

@@ -120,6 +120,7 @@ pub struct Description {
     params: Option<&'static Schema>,
     ports: Option<&'static [&'static str]>,
     state_schema: Option<u32>,
+    module: Option<&'static str>,
 }
 
 impl Description {
@@ -131,6 +132,15 @@ impl Description {
             params: M::PARAMS,
             ports: M::PORTS,
             state_schema: M::STATE_SCHEMA,
+            module: None,
+        }
+    }
+
+    /// The same with the path of the module's type, by which `rustmq module test` knows its tests.
+    pub const fn of_type(self, path: &'static str) -> Description {
+        Description {
+            module: Some(path),
+            ..self
         }
     }
 
@@ -172,6 +182,10 @@ impl Description {
         match self.state_schema {
             Some(version) => out.number(version),
             None => out.text("null"),
+        }
+        if let Some(path) = self.module {
+            out.text(",\"module\":");
+            out.quoted(path);
         }
         out.text("}");
     }

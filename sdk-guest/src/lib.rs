@@ -139,7 +139,7 @@ macro_rules! export {
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
-            $crate::exports!($module);
+            $crate::exports!($module, $module);
         };
     };
 }
@@ -162,7 +162,7 @@ macro_rules! export_stateful {
                 SLOT.on_timers(fired, out)
             }
 
-            $crate::exports!($crate::Keeping<$module>);
+            $crate::exports!($crate::Keeping<$module>, $module);
         };
     };
 }
@@ -171,7 +171,7 @@ macro_rules! export_stateful {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! exports {
-    ($module:ty) => {
+    ($module:ty, $named:ty) => {
         #[unsafe(export_name = "rustmq:etl/module@0.1.3#open")]
         extern "C" fn open(context: u32) -> *const u8 {
             SLOT.open(context)
@@ -182,8 +182,8 @@ macro_rules! exports {
             SLOT.process(rows, out)
         }
 
-        // WASI's libc brings its own
-        #[cfg(not(target_os = "wasi"))]
+        // WASI's libc brings its own, but for that of preview 1, which `cargo component` builds for
+        #[cfg(any(not(target_os = "wasi"), target_env = "p1"))]
         #[unsafe(export_name = "cabi_realloc")]
         unsafe extern "C" fn realloc(
             old: *mut u8,
@@ -197,9 +197,14 @@ macro_rules! exports {
 
         const DESCRIPTION: $crate::describe::Description =
             $crate::describe::Description::of::<$module>(
-                env!("CARGO_PKG_NAME"),
-                env!("CARGO_PKG_VERSION"),
-            );
+                ::core::env!("CARGO_PKG_NAME"),
+                ::core::env!("CARGO_PKG_VERSION"),
+            )
+            .of_type(::core::concat!(
+                ::core::module_path!(),
+                "::",
+                ::core::stringify!($named)
+            ));
 
         #[used]
         #[unsafe(link_section = "rustmq:describe")]

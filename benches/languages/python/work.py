@@ -28,4 +28,30 @@ def convert(row):
     }
 
 
-KINDS = {"forward": forward, "filter": keep, "copy": copy, "json": convert.process}
+@rustmq.row
+class Flight:
+    flight: int
+    dep_delay: float
+    distance: int
+
+
+@rustmq.row
+class Score:
+    score: float
+
+
+@rustmq.map
+def scored(row: Flight) -> Score:
+    return Score(row.distance / (row.dep_delay + row.flight))
+
+
+def whole(rows, out):
+    columns = zip(rows.ints("flight"), rows.floats("dep_delay"), rows.ints("distance"))
+    out.emit_columns(0)
+    out.set_floats("score", [distance / (delay + flight) for flight, delay, distance in columns])
+
+
+KINDS = {
+    "forward": forward, "filter": keep, "copy": copy, "json": convert.process, "columns": scored.process,
+    "whole": whole,
+}

@@ -242,6 +242,14 @@ impl Keyed {
         self.base.len()
     }
 
+    /// Keys and values that are kept, in order.
+    pub fn kept(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (from, to) = (&[ENTRY][..], &[TIMER][..]);
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let entries = self.base.range::<[u8], _>(range);
+        entries.map(|(key, value)| (&key[1..], &value[..]))
+    }
+
     /// The timers that the watermark has passed, in order.
     pub fn due(&self) -> Vec<Timer> {
         let mut end = vec![TIMER];

@@ -4,11 +4,12 @@
 //! type and a function may share one) that implements `rustmq::Module`, exported on WebAssembly.
 //!
 //! Called by: guests, through `rustmq-sdk`.
-//! Invariants: the function can be called and tested as written; errors point at the user's code.
+//! Invariants: the function can be called and tested as written; errors point at the user's code; what is
+//! generated names nothing that the user's code could mean otherwise.
 //! Refuses: async and generic functions, methods, more than one `Meta` or params, tables without a name.
 
 use proc_macro::TokenStream;
-use proc_macro2::TokenStream as Tokens;
+use proc_macro2::{Span, TokenStream as Tokens};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -17,8 +18,18 @@ use syn::{
     PathArguments, Result, ReturnType, Signature, Type, TypePath, parse_macro_input,
 };
 
+/// `quote!`, with local names that no name of the author's code meets: a function may be called `value`.
+macro_rules! hygienic {
+    ($($tokens:tt)*) => { quote_spanned!(proc_macro2::Span::mixed_site()=> $($tokens)*) };
+}
+
 mod params;
 mod row;
+
+/// The same for [`quote_spanned!`], so that errors point at the author's code.
+pub(crate) fn at(span: Span) -> Span {
+    span.resolved_at(Span::mixed_site())
+}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
@@ -100,13 +111,13 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
             if std::mem::replace(&mut keeps, true) {
                 return Err(Error::new(input.span(), "one State is enough"));
             }
-            arguments.push(quote!(&mut *state));
+            arguments.push(hygienic!(&mut *state));
             continue;
         }
         if is_lookup(&input.ty) {
             let number = tables.len();
             tables.push(table_name(&input.pat)?);
-            arguments.push(quote!(&self.lookups[#number]));
+            arguments.push(hygienic!(&self.lookups[#number]));
             continue;
         }
         if last_name(inner_of_reference(&input.ty)).as_deref() == Some("Meta") {
@@ -115,9 +126,9 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
             }
             let by_reference = matches!(&*input.ty, Type::Reference(_));
             arguments.push(if by_reference {
-                quote!(&meta)
+                hygienic!(&meta)
             } else {
-                quote!(meta)
+                hygienic!(meta)
             });
         } else {
             let Type::Reference(reference) = &*input.ty else {
@@ -130,14 +141,14 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
                     "the node's params can be taken only once",
                 ));
             }
-            arguments.push(quote!(&self.opened.params));
+            arguments.push(hygienic!(&self.opened.params));
         }
     }
     if let (Some(schema), false) = (&schema, keeps) {
         let text = "the function keeps no state: it takes no `&mut State`";
         return Err(Error::new(schema.span(), text));
     }
-    let kept = keeps.then(|| schema.map_or_else(|| quote!(1), |schema| quote!(#schema)));
+    let kept = keeps.then(|| schema.map_or_else(|| hygienic!(1), |schema| hygienic!(#schema)));
     let tables = Tables::of(&tables);
     let given = (params, kept, tables);
     Ok(expand(function, shape, &taken, &arguments, given))
@@ -192,8 +203,8 @@ impl Tables {
             };
         }
         Tables {
-            field: quote!(lookups: [::rustmq::Lookup; #count],),
-            open: quote!(lookups: [#(context.lookup(#names)?),*],),
+            field: hygienic!(lookups: [::rustmq::Lookup; #count],),
+            open: hygienic!(lookups: [#(context.lookup(#names)?),*],),
         }
     }
 }
@@ -214,9 +225,9 @@ fn expand(
     (params, kept, Tables { field, open }): (Option<&Type>, Option<Tokens>, Tables),
 ) -> Tokens {
     let (name, visibility) = (&function.sig.ident, &function.vis);
-    let params = params.map_or_else(|| quote!(::rustmq::rt::NoParams), |ty| quote!(#ty));
+    let params = params.map_or_else(|| hygienic!(::rustmq::rt::NoParams), |ty| hygienic!(#ty));
     // the same call with arguments of which only the types count
-    let nevers = vec![quote!(::rustmq::rt::never()); arguments.len()];
+    let nevers = vec![hygienic!(::rustmq::rt::never()); arguments.len()];
     let take = taken.take(name, &nevers);
     let ports = ports(function, shape);
     let (make, loop_) = looped(function, shape, taken, (arguments, &nevers), kept.is_some());
@@ -224,11 +235,11 @@ fn expand(
     let (module, schema, export) = (kind.module, kind.schema, kind.export);
     let (state, fetch) = (kind.state, kind.fetch);
     let opened = match &make {
-        Some(make) => quote!(::rustmq::rt::Opened::making(context, &#make)?),
-        None => quote!(::rustmq::rt::Opened::new(context)?),
+        Some(make) => hygienic!(::rustmq::rt::Opened::making(context, &#make)?),
+        None => hygienic!(::rustmq::rt::Opened::new(context)?),
     };
-    let make = make.map(|make| quote!(let make = #make;));
-    quote! {
+    let make = make.map(|make| hygienic!(let make = #make;));
+    hygienic! {
         /// The module made of the function of this name.
         #[allow(non_camel_case_types)]
         #visibility struct #name {
@@ -244,13 +255,14 @@ fn expand(
                 use ::rustmq::describe::Silent as _;
                 <::rustmq::describe::Of<#params>>::SCHEMA
             };
-            const PORTS: ::core::option::Option<&'static [&'static str]> = #ports;
+            const PORTS: ::core::option::Option<&'static [&'static ::core::primitive::str]> =
+                #ports;
 
             fn open(
                 context: &::rustmq::Context,
             ) -> ::core::result::Result<Self, ::rustmq::Failure> {
                 #take.select(context)?;
-                Ok(Self { opened: #opened, #open })
+                ::core::result::Result::Ok(Self { opened: #opened, #open })
             }
 
             // a function of its own, so that a trap can name the one that is inlined here
@@ -265,11 +277,11 @@ fn expand(
                 #fetch
                 let take = #take;
                 let columns = take.fetch(rows);
-                let __count = take.count(&columns, rows);
-                let (__view, __full) = (take.view(&columns, __count), take.is_full(&columns));
+                let count = take.count(&columns, rows);
+                let (view, full) = (take.view(&columns, count), take.is_full(&columns));
                 #make
                 self.opened.#loop_;
-                Ok(())
+                ::core::result::Result::Ok(())
             }
         }
 
@@ -291,19 +303,19 @@ impl Kind {
     fn of(kept: Option<Tokens>) -> Kind {
         let Some(version) = kept else {
             return Kind {
-                module: quote!(Module),
+                module: hygienic!(Module),
                 schema: Tokens::new(),
                 state: Tokens::new(),
                 fetch: Tokens::new(),
-                export: quote!(export),
+                export: hygienic!(export),
             };
         };
         Kind {
-            module: quote!(Stateful),
-            schema: quote!(const STATE_SCHEMA: u32 = #version;),
-            state: quote!(state: &mut ::rustmq::State,),
-            fetch: quote!(state.fetch(rows.keys());),
-            export: quote!(export_stateful),
+            module: hygienic!(Stateful),
+            schema: hygienic!(const STATE_SCHEMA: ::core::primitive::u32 = #version;),
+            state: hygienic!(state: &mut ::rustmq::State,),
+            fetch: hygienic!(state.fetch(rows.keys());),
+            export: hygienic!(export_stateful),
         }
     }
 }
@@ -313,13 +325,13 @@ fn ports(function: &ItemFn, shape: Shape) -> Tokens {
     let (_, inner) = unwrapped(&function.sig.output, "Result");
     match inner {
         Some(inner @ Type::Path(_)) if shape == Shape::Route => {
-            let inner = row::without_lifetimes(quote!(#inner));
-            quote!({
+            let inner = row::without_lifetimes(hygienic!(#inner));
+            hygienic!({
                 use ::rustmq::describe::Silent as _;
                 <::rustmq::describe::Of<#inner>>::PORTS
             })
         }
-        _ => quote!(::core::option::Option::None),
+        _ => hygienic!(::core::option::Option::None),
     }
 }
 
@@ -333,21 +345,26 @@ fn looped(
 ) -> (Option<Tokens>, Tokens) {
     let name = &function.sig.ident;
     let (is_result, inner) = unwrapped(&function.sig.output, "Result");
-    let question = is_result.then(|| quote!(?));
-    let call = quote_spanned!(name.span()=> #name(value, #(#arguments),*)#question);
-    let typed = quote_spanned!(name.span()=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
+    let question = is_result.then(|| hygienic!(?));
+    let call = quote_spanned!(at(name.span())=> #name(value, #(#arguments),*)#question);
+    let typed =
+        quote_spanned!(at(name.span())=> #name(::rustmq::rt::never(), #(#nevers),*)#question);
     let is_option = inner.as_ref().and_then(last_name).as_deref() == Some("Option");
     let read = taken.read();
+    let (ok, some) = (
+        hygienic!(::core::result::Result::Ok),
+        hygienic!(::core::option::Option::Some),
+    );
     let make = |output: Tokens| {
-        quote!({
+        hygienic!({
             use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
-            (&::rustmq::rt::Making::of(|| Ok(#output))).way()
+            (&::rustmq::rt::Making::of(|| #ok(#output))).way()
         })
     };
     // what a row that is not taken changed is taken back
     let row = |body: Tokens, done: Tokens| match keeps {
-        false => quote!(#read #body),
-        true => quote! {
+        false => hygienic!(#read #body),
+        true => hygienic! {
             state.begin_row();
             let done: ::core::result::Result<#done, ::rustmq::Reject> = (|| { #read #body })();
             if done.is_err() { state.undo_row(); }
@@ -355,43 +372,47 @@ fn looped(
         },
     };
     let emit = |body: Tokens| {
-        let body = row(body, quote!(()));
-        quote!(emit(&make, rows, out, |row, __place| { #body }))
+        let body = row(body, hygienic!(()));
+        hygienic!(emit(&make, rows, out, |row, place| { #body }))
     };
     match shape {
         Shape::Map => {
             let (made, output, put) = match is_option {
                 true => (
-                    quote!(#typed.unwrap_or_else(::rustmq::rt::never)),
-                    quote!(Ok(#call)),
-                    quote!(if let Some(output) = #call { __place.put(output)?; } Ok(())),
+                    hygienic!(#typed.unwrap_or_else(::rustmq::rt::never)),
+                    hygienic!(#ok(#call)),
+                    hygienic!(if let #some(output) = #call { place.put(output)?; } #ok(())),
                 ),
-                false => (typed, quote!(Ok(Some(#call))), quote!(__place.put(#call))),
+                false => (
+                    typed,
+                    hygienic!(#ok(#some(#call))),
+                    hygienic!(place.put(#call)),
+                ),
             };
             // what cannot be put must be known while what the row changed can be taken back
             let loop_ = match keeps {
                 true => emit(put),
                 false => {
-                    let body = row(output, quote!(_));
-                    quote!(map(&make, (rows, __count), out, __full, |row, __full| { #body }))
+                    let body = row(output, hygienic!(_));
+                    hygienic!(map(&make, (rows, count), out, full, |row, full| { #body }))
                 }
             };
             (Some(make(made)), loop_)
         }
         Shape::FlatMap => (
-            Some(make(quote!(::rustmq::rt::first(#typed)))),
-            emit(quote!(for output in #call { __place.put(output)?; } Ok(()))),
+            Some(make(hygienic!(::rustmq::rt::first(#typed)))),
+            emit(hygienic!(for output in #call { place.put(output)?; } #ok(()))),
         ),
         Shape::Filter => {
-            let body = row(quote!(Ok(#call)), quote!(bool));
+            let body = row(hygienic!(#ok(#call)), hygienic!(::core::primitive::bool));
             (
                 None,
-                quote!(keep(rows, out, __full, |row, __full| { #body })),
+                hygienic!(keep(rows, out, full, |row, full| { #body })),
             )
         }
         Shape::Route => {
-            let body = row(quote!(Ok(#call)), quote!(_));
-            (None, quote!(route(rows, out, |row| { #body })))
+            let body = row(hygienic!(#ok(#call)), hygienic!(_));
+            (None, hygienic!(route(rows, out, |row| { #body })))
         }
     }
 }
@@ -399,7 +420,7 @@ fn looped(
 /// How the first parameter is made of a row.
 struct Taken {
     way: Ways,
-    span: proc_macro2::Span,
+    span: Span,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -432,25 +453,25 @@ impl Taken {
     /// The object that takes rows so.
     fn take(&self, name: &Ident, nevers: &[Tokens]) -> Tokens {
         match self.way {
-            Ways::Typed | Ways::JsonOrNone => quote_spanned!(self.span=> {
+            Ways::Typed | Ways::JsonOrNone => quote_spanned!(at(self.span)=> {
                 use ::rustmq::rt::{TakeColumns as _, TakeJson as _};
                 (&::rustmq::rt::Taking::of(|value| #name(value, #(#nevers),*))).way()
             }),
-            _ => quote!(::rustmq::rt::RawTake),
+            _ => hygienic!(::rustmq::rt::RawTake),
         }
     }
 
     /// Statements that make `value` of row number `row`.
     fn read(&self) -> Tokens {
-        let read = quote_spanned!(self.span=> take.read(__view, row, __full));
+        let read = quote_spanned!(at(self.span)=> take.read(view, row, full));
         let value = match self.way {
-            Ways::Bytes => quote!(::rustmq::rt::bytes(#read)?),
-            Ways::Text => quote!(::rustmq::rt::text(#read)?),
+            Ways::Bytes => hygienic!(::rustmq::rt::bytes(#read)?),
+            Ways::Text => hygienic!(::rustmq::rt::text(#read)?),
             Ways::BytesOrNone => read,
-            Ways::JsonOrNone => quote_spanned!(self.span=> take.read_option(__view, row, __full)?),
-            Ways::Typed => quote!(#read?),
+            Ways::JsonOrNone => quote_spanned!(at(self.span)=> take.read_option(view, row, full)?),
+            Ways::Typed => hygienic!(#read?),
         };
-        quote! {
+        hygienic! {
             let meta = ::rustmq::rt::meta(rows, row);
             let value = #value;
         }
@@ -571,13 +592,13 @@ fn port_impl(item: &DeriveInput) -> Result<Tokens> {
     }
     Ok(quote! {
         impl ::rustmq::PortName for #name {
-            fn port(&self) -> &str {
+            fn port(&self) -> &::core::primitive::str {
                 match self { #(#arms),* }
             }
         }
 
         impl ::rustmq::describe::PortNames for #name {
-            const NAMES: &'static [&'static str] = &[#(#names),*];
+            const NAMES: &'static [&'static ::core::primitive::str] = &[#(#names),*];
         }
     })
 }

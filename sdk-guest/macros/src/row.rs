@@ -10,6 +10,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Fields, GenericParam, LitStr, Result};
 
+use crate::at;
+
 struct Field {
     ident: Ident,
     visibility: TokenStream,
@@ -31,7 +33,7 @@ pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
     let visible = row.fields.iter().map(|field| &field.visibility);
     let about = format!("The columns of [`{}`], one a field.", row.name);
     let (reads, writes) = (row.reads(), row.writes());
-    Ok(quote! {
+    Ok(hygienic! {
         #[doc = #about]
         #[allow(dead_code)]
         #visibility struct #columns {
@@ -76,11 +78,12 @@ impl Row<'_> {
             |Field {
                  ident, name, owned, ..
              }| {
-                let kind = quote_spanned!(ident.span()=> <#owned as ::rustmq::Cell<'static>>::KIND);
+                let kind =
+                    quote_spanned!(at(ident.span())=> <#owned as ::rustmq::Cell<'static>>::KIND);
                 (name.clone(), kind)
             },
         );
-        quote! {
+        hygienic! {
             type Columns = #columns;
             const FIELDS: &'static [::rustmq::Field] =
                 &[#(::rustmq::Field::new(#names, #kinds)),*];
@@ -101,11 +104,11 @@ impl Row<'_> {
                 },
                 place,
             )| {
-                quote_spanned!(ident.span()=>
+                quote_spanned!(at(ident.span())=>
                 #ident: ::rustmq::rt::cell::<#ty>(view.#place, row, full, #name)?)
             },
         );
-        quote! {
+        hygienic! {
             #[automatically_derived]
             impl<#read> ::rustmq::FromColumns<#read> for #name #generics {
                 #listed
@@ -118,26 +121,26 @@ impl Row<'_> {
                     #columns { #(#idents: ::rustmq::Columnar::fetch(rows, #numbers)),* }
                 }
 
-                fn count(columns: &#columns) -> usize {
+                fn count(columns: &#columns) -> ::core::primitive::usize {
                     ::rustmq::Columnar::rows(&columns.#first)
                 }
 
                 #[inline(always)]
-                fn view(columns: &#read #columns, rows: usize) -> Self::View {
+                fn view(columns: &#read #columns, rows: ::core::primitive::usize) -> Self::View {
                     (#(::rustmq::Columnar::view(&columns.#idents, rows),)*)
                 }
 
-                fn is_full(columns: &#columns) -> bool {
+                fn is_full(columns: &#columns) -> ::core::primitive::bool {
                     #(::rustmq::Columnar::is_full(&columns.#idents))&&*
                 }
 
                 #[inline(always)]
                 fn read(
                     view: Self::View,
-                    row: usize,
-                    full: bool,
+                    row: ::core::primitive::usize,
+                    full: ::core::primitive::bool,
                 ) -> ::core::result::Result<Self, ::rustmq::Reject> {
-                    Ok(#name { #(#cells),* })
+                    ::core::result::Result::Ok(#name { #(#cells),* })
                 }
             }
         }
@@ -148,7 +151,7 @@ impl Row<'_> {
         let (listed, numbers) = (self.listed(), self.numbers());
         let (idents, types) = self.each(|field| (field.ident.clone(), field.ty.clone()));
         let (places, (owned, _)) = (self.places(), self.each(|field| (field.owned.clone(), ())));
-        quote! {
+        hygienic! {
             #[automatically_derived]
             impl #generics ::rustmq::ToColumns for #name #generics {
                 #listed
@@ -157,7 +160,7 @@ impl Row<'_> {
                     <<#owned as ::rustmq::Cell<'static>>::Column as ::rustmq::Columnar>::Fill<'fill>,
                 )*);
 
-                fn columns(rows: usize) -> #columns {
+                fn columns(rows: ::core::primitive::usize) -> #columns {
                     #columns { #(#idents: ::rustmq::rt::room(rows)),* }
                 }
 
@@ -167,7 +170,7 @@ impl Row<'_> {
                 }
 
                 #[inline(always)]
-                fn fill(columns: &mut #columns, rows: usize) -> Self::Fill<'_> {
+                fn fill(columns: &mut #columns, rows: ::core::primitive::usize) -> Self::Fill<'_> {
                     (#(::rustmq::Columnar::fill(
                         &mut columns.#idents,
                         rows,

@@ -12,13 +12,15 @@
 - the first parameter is the record's value read from JSON, or as it is where it is annotated `bytes`
   or `str`; further parameters, by their names: `meta` for key, time and headers, `params` for the
   node's params
+- a class with `@rustmq.row` is a row of typed columns, which the host decodes and encodes: annotate the
+  first parameter with it to read them, the function's result to make them
 - what is returned goes out as JSON; `bytes` and `TOMBSTONE` as they are; `Record` sets more than the value
 - `Reject` refuses a row, `Retry` asks for it again later; any other exception refuses the row with
   code `error`
 - `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
 - `Lookup` is a table that the node declares: the newest value of every key of a topic
 - `from rustmq import http` makes requests to other services, where the node grants it
-- `batch` is the level below: whole batches, columns
+- `batch` is the level below: whole batches, columns as arrays
 - `rustmq.testing` runs a module natively, with neither broker nor WebAssembly
 
 In the sandbox there are no files, clocks, threads or sockets: import what you need at the top of
@@ -29,9 +31,12 @@ from ._batch import Batch, Column, Meta, Outbox
 from ._lookup import Lookup
 from ._module import Failure, Module, batch, filter, flat_map, map, route
 from ._record import TOMBSTONE, Record, Reject, Retry
+from ._row import row
 from ._telemetry import Counter, Histogram, log
+from ._typed import Bools, Floats, Ints, Timestamp
 
 __all__ = [
-    "TOMBSTONE", "Batch", "Column", "Counter", "Failure", "Histogram", "Lookup", "Meta", "Module",
-    "Outbox", "Record", "Reject", "Retry", "batch", "filter", "flat_map", "log", "map", "route",
+    "TOMBSTONE", "Batch", "Bools", "Column", "Counter", "Failure", "Floats", "Histogram", "Ints", "Lookup",
+    "Meta", "Module", "Outbox", "Record", "Reject", "Retry", "Timestamp", "batch", "filter", "flat_map", "log",
+    "map", "route", "row",
 ]

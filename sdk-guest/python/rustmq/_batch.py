@@ -1,9 +1,13 @@
 """Rows as they cross the boundary: columns of little-endian bytes, which nothing boxes.
 
-`host` is `packed` of the component's imports, or what `testing` puts in its place.
+`host` is `packed` of the component's imports, with the bools of `columns`, or what `testing` puts in its
+place.
 """
 
 from array import array
+from itertools import accumulate
+
+from ._typed import Bools, Floats, Ints, gathered, spread
 
 assert array("I").itemsize == 4, "this Python has no 32-bit array"
 
@@ -28,11 +32,19 @@ class Column:
             offsets.append(at)
         if not missing:
             return Column(offsets, b"".join(values))
-        bits = bytearray((len(offsets) + 6) // 8)
-        for i, value in enumerate(values):
-            if value is not None:
-                bits[i >> 3] |= 1 << (i & 7)
-        return Column(offsets, b"".join(v for v in values if v is not None), bytes(bits))
+        present = gathered([value is not None for value in values])
+        return Column(offsets, b"".join(v for v in values if v is not None), present)
+
+    @staticmethod
+    def of_texts(values):
+        """Of text and `None`s."""
+        if None in values:
+            return Column.of([None if value is None else value.encode() for value in values])
+        text = "".join(values)
+        data = text.encode()
+        if len(data) != len(text):
+            return Column.of([value.encode() for value in values])
+        return Column(array("I", accumulate(map(len, values), initial=0)), data)
 
     @staticmethod
     def unpack(packed):
@@ -50,18 +62,41 @@ class Column:
             return None
         return self.data[self.offsets[row]:self.offsets[row + 1]]
 
+    def __iter__(self):
+        cells = map(self.data.__getitem__, map(slice, self.offsets, self.offsets[1:]))
+        if not self.validity:
+            return cells
+        return iter([cell if here else None for cell, here in zip(cells, self.present())])
+
+    def present(self):
+        """By row."""
+        return spread(self.validity, len(self)) if self.validity else [True] * len(self)
+
+    def texts(self):
+        """A column of text as a list of `str`, and of `None`s."""
+        if not self.data.isascii():
+            return [None if cell is None else cell.decode() for cell in self]
+        text = self.data.decode("ascii")
+        cells = map(text.__getitem__, map(slice, self.offsets, self.offsets[1:]))
+        if not self.validity:
+            return list(cells)
+        return [cell if here else None for cell, here in zip(cells, self.present())]
+
     def gather(self, rows):
         """The column of these rows."""
         return Column.of([self.get(row) for row in rows])
 
 
 class Batch:
-    """The rows of one call. Columns are fetched when first asked for."""
+    """The rows of one call. Columns are fetched when first asked for.
 
-    def __init__(self, host, handle):
+    Typed columns are those that the module selects, by name or by their place among them.
+    """
+
+    def __init__(self, host, handle, selected=()):
         self._host, self._handle = host, handle
         self._len = handle.len()
-        self._fetched = {}
+        self._selected, self._fetched = selected, {}
 
     def __len__(self):
         return self._len
@@ -91,6 +126,25 @@ class Batch:
     def offsets(self):
         """Of the records in the stage's source topic."""
         return self._once("offsets", lambda: array("Q", self._host.offsets(self._handle)))
+
+    def bools(self, column):
+        at = _place(self._selected, column, "selects")
+        fetch = lambda: Bools.unpack(self._host.get_bools(self._handle, at), self._len)  # noqa: E731
+        return self._once(at, fetch)
+
+    def ints(self, column):
+        """Of integers, or of times in microseconds since the epoch, UTC."""
+        at = _place(self._selected, column, "selects")
+        return self._once(at, lambda: Ints.unpack(self._host.get_ints(self._handle, at)))
+
+    def floats(self, column):
+        at = _place(self._selected, column, "selects")
+        return self._once(at, lambda: Floats.unpack(self._host.get_floats(self._handle, at)))
+
+    def bytes(self, column):
+        """Of bytes or text: `rows.bytes("carrier").texts()`."""
+        at = _place(self._selected, column, "selects")
+        return self._once(at, lambda: Column.unpack(self._host.get_bytes(self._handle, at)))
 
     def _once(self, name, fetch):
         known = self._fetched.get(name)
@@ -130,10 +184,15 @@ class Meta:
 
 
 class Outbox:
-    """What a batch becomes. Row numbers are lists or arrays of ints."""
+    """What a batch becomes. Row numbers are lists or arrays of ints.
 
-    def __init__(self, host, handle):
+    The fields that `set_bools` and its sisters set are those that the module declares for the output, by
+    name or by their place among them.
+    """
+
+    def __init__(self, host, handle, declared=()):
         self._host, self._handle = host, handle
+        self._declared, self._port = declared, 0
 
     def forward(self, port, rows):
         """Passes rows on as they are."""
@@ -143,6 +202,39 @@ class Outbox:
         """New rows; `parents[i]` is the row that row i came from."""
         host = self._host
         host.emit(self._handle, port, _numbers(parents), keys.pack(host), values.pack(host))
+
+    def emit_columns(self, port, parents=None):
+        """New rows, whose columns are set by the calls after it; one that is not set is null. Key, event
+        time and headers are those of the parent; without parents each row of the batch gives one."""
+        self._port = port
+        self._host.emit_columns(self._handle, port, None if parents is None else _numbers(parents))
+
+    def set_keys(self, keys):
+        """Of the rows of the last `emit_columns`."""
+        self._host.set_keys(self._handle, keys.pack(self._host))
+
+    def set_bools(self, column, values):
+        """A column of the last `emit_columns`: any values, with `None` where there is none."""
+        self._host.set_bools(self._handle, self._at(column), Bools.of(values).pack(self._host))
+
+    def set_ints(self, column, values):
+        """The same of integers or times; an `array("q")` is not copied."""
+        self._host.set_ints(self._handle, self._at(column), Ints.of(values).pack(self._host))
+
+    def set_floats(self, column, values):
+        """The same of floats; an `array("d")` is not copied."""
+        self._host.set_floats(self._handle, self._at(column), Floats.of(values).pack(self._host))
+
+    def set_bytes(self, column, values):
+        """The same of bytes and text."""
+        if not isinstance(values, Column):
+            values = [value.encode() if isinstance(value, str) else value for value in values]
+            values = Column.of(values)
+        self._host.set_bytes(self._handle, self._at(column), values.pack(self._host))
+
+    def _at(self, column):
+        declared = self._declared[self._port] if self._port < len(self._declared) else ()
+        return _place(declared or (), column, "declares")
 
     def set_event_times(self, times):
         """Of the rows of the last emit."""
@@ -157,6 +249,17 @@ class Outbox:
 
     def retry(self, rows, after_ms, code, message):
         self._host.retry(self._handle, _numbers(rows), after_ms, code, message)
+
+
+def _place(fields, column, what):
+    """The number of a field."""
+    if not isinstance(column, str):
+        return column
+    for place, field in enumerate(fields):
+        if field.name == column:
+            return place
+    known = ", ".join(field.name for field in fields)
+    raise KeyError(f"no field {column!r}: the module {what} {known or 'none'}")
 
 
 def _numbers(rows):

@@ -59,6 +59,9 @@ def dumps(value):
         return value
     if value is TOMBSTONE:
         return None
+    if isinstance(value, tuple) and hasattr(value, "_rustmq_row"):  # it would be a list
+        name = type(value).__name__
+        raise Reject("encode", f"to make rows of {name}, say so: `-> {name}`, or Iterator[{name}], Record[{name}]")
     try:
         return _encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -6,11 +6,14 @@ same reason share a call; rows are collected by port, so the order of a port is 
 
 import inspect
 import json
+import typing
 
 from . import _telemetry
-from ._batch import Column, Meta
+from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps, loads
 from ._record import INHERITED, Record, Reject, Retry, as_bytes
+from ._row import of as _row_of
+from ._row import within as _row_within
 
 
 class Failure(Exception):
@@ -46,9 +49,15 @@ def route(*ports, params=None):
     return lambda function: _Route(function, params, list(ports))
 
 
-def batch(function=None, *, params=None):
-    """Whole batches: `def work(rows, out)`, with `rustmq.Batch` and `rustmq.Outbox`."""
-    return _decorated(function, _Batch, params)
+def batch(function=None, *, select=None, declare=None, params=None):
+    """Whole batches: `def work(rows, out)`, with `rustmq.Batch` and `rustmq.Outbox`.
+
+    `select` is the row class whose fields `rows` has as columns, `declare` that of what `out` is given as
+    columns: of every output, or by output `{"out": Late}`.
+    """
+    def made(function):
+        return _Batch(function, params, select=select, declare=declare)
+    return made if function is None else made(function)
 
 
 def _decorated(function, kind, params):
@@ -60,25 +69,59 @@ def _decorated(function, kind, params):
 class Module:
     """A function that has become a module; it can still be called."""
 
-    takes_value = True
+    makes_rows = False
 
     def __init__(self, function, params=None, ports=None):
         self.function, self.params_schema, self.ports_named = function, params, ports
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self._params, self._ports = {}, ["out"]
+        # row classes of what comes in and of what goes out, where they are typed columns
+        self._selected = self._declared = None
+        # by port, why its rows cannot be columns
+        self._closed = {}
         self._read_signature()
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
 
-    def open(self, params, outputs):
-        if not outputs:
+    def open(self, context):
+        """`context` has what the node declares, and takes what the module says of its columns."""
+        self._ports = list(context.outputs())
+        if not self._ports:
             raise Failure("outputs", "the node declares no outputs")
         try:
-            self._params = json.loads(params or "{}")
+            self._params = json.loads(context.params() or "{}")
         except ValueError as error:
             raise Failure("params", f"the node's params are not JSON: {error}") from None
-        self._ports = list(outputs)
+        if self._selected is not None:
+            for number in range(len(context.inputs())):
+                context.select(number, self._selected.fields)
+        self._closed = {}
+        for port, name in enumerate(self._ports):
+            declared = self._declared_for(name)
+            if declared is None:
+                continue
+            try:
+                context.declare(port, declared.fields)
+            except Failure as failure:
+                # rows go to the first output unless they say otherwise
+                if port == 0:
+                    raise
+                self._closed[port] = failure
+
+    def _declared_for(self, output):
+        return self._declared
+
+    @property
+    def selected(self):
+        """The fields that `process` has of each input as columns."""
+        return self._selected.fields if self._selected else ()
+
+    @property
+    def declared(self):
+        """By port, the fields that it sets as columns."""
+        declared = [self._declared_for(name) for name in self._ports]
+        return [rows.fields if rows else () for rows in declared]
 
     def process(self, rows, out):
         raise NotImplementedError
@@ -87,18 +130,29 @@ class Module:
         wanted = list(inspect.signature(self.function).parameters.values())
         if not wanted:
             raise TypeError(f"{self.__name__}: the first parameter is the record's value")
-        notes = [str(getattr(wanted[0].annotation, "__name__", wanted[0].annotation))]
-        first = notes[0].strip("'\"")
+        notes = self._annotations()
+        first = notes.get(wanted[0].name)
+        self._selected = _row_of(first)
+        first = str(getattr(first, "__name__", first)).strip("'\"")
         self._take = {"bytes": _take_bytes, "str": _take_text}.get(first, _take_json)
+        if self.makes_rows:
+            self._declared = _row_within(notes.get("return"))
         extras = [parameter.name for parameter in wanted[1:]]
         for name in extras:
             if name not in ("meta", "params"):
                 raise TypeError(f"{self.__name__}: parameter {name!r} is neither `meta` nor `params`")
         self._extras = extras
 
+    def _annotations(self):
+        try:
+            return typing.get_type_hints(self.function)
+        except NameError:  # of a name that only a type checker knows
+            return inspect.get_annotations(self.function)
+
     def _each(self, rows):
         """A function of a row's number that calls the module's function with that row."""
-        function, value = self.function, self._take(rows.values())
+        function = self.function
+        value = self._selected.take(rows) if self._selected else self._take(rows.values())
         if not self._extras:
             return lambda row: function(value(row))
         makers = {"meta": lambda row: Meta(rows, row), "params": lambda row: self._params}
@@ -107,10 +161,13 @@ class Module:
 
     def _port(self, name):
         try:
-            return self._ports.index(name)
+            port = self._ports.index(name)
         except ValueError:
             known = ", ".join(self._ports)
             raise Reject("port", f'no output "{name}"; the node declares: {known}') from None
+        if port in self._closed:
+            raise Reject("port", self._closed[port].message)
+        return port
 
 
 def _no_value():
@@ -193,17 +250,50 @@ def _place(error):
     return what + where
 
 
+class _Values:
+    """How what is returned goes out: as bytes, JSON for most."""
+
+    check = staticmethod(dumps)
+
+    @staticmethod
+    def emit(port, made, rows, out, refusals):
+        keys = rows.keys()
+        if made.keys is not None:
+            keys = made.all_keys(keys)
+        elif not made.is_whole(rows):
+            keys = keys.gather(made.parents)
+        out.emit(port, made.parents, keys, Column.of(made.values))
+
+
+class _Rows:
+    """The same of rows as typed columns."""
+
+    def __init__(self, rows):
+        self.rows, self.check = rows, rows.checked
+
+    def emit(self, port, made, rows, out, refusals):
+        columns, unfit = self.rows.columns(made.values)
+        for place, why in unfit.items():
+            refusals.add(made.parents[place], Reject("encode", why))
+        refusals.flush()
+        out.emit_columns(port, None if made.is_whole(rows) else made.parents)
+        for number, (cell, column) in enumerate(zip(self.rows.cells, columns)):
+            cell.set(out, number, column)
+        if made.keys is not None:
+            out.set_keys(made.all_keys(rows.keys()))
+
+
 class _Made:
     """What was made for one port so far; `None` while every row has its parent's."""
 
-    __slots__ = ("parents", "values", "keys", "times", "headers")
+    __slots__ = ("way", "parents", "values", "keys", "times", "headers")
 
-    def __init__(self):
-        self.parents, self.values = [], []
+    def __init__(self, way):
+        self.way, self.parents, self.values = way, [], []
         self.keys = self.times = self.headers = None
 
-    def put(self, row, record, rows):
-        value = dumps(record.value)
+    def put(self, row, record):
+        value = self.way.check(record.value)
         key = record.key if record.key is INHERITED else as_bytes(record.key)
         headers = {name: as_bytes(value) for name, value in (record.headers or {}).items()}
         if key is not INHERITED:
@@ -218,16 +308,18 @@ class _Made:
         self.parents.append(row)
         self.values.append(value)
 
-    def flush(self, port, rows, out):
+    def is_whole(self, rows):
+        """Whether each row of the batch gave one, in order."""
+        return len(self.parents) == len(rows) and self.parents == list(range(len(rows)))
+
+    def all_keys(self, keys):
+        own = self.keys
+        return Column.of([own[i] if i in own else keys.get(p) for i, p in enumerate(self.parents)])
+
+    def flush(self, port, rows, out, refusals):
         if not self.parents:
             return
-        keys = rows.keys()
-        if self.keys is not None:
-            own = self.keys
-            keys = Column.of([own[i] if i in own else keys.get(p) for i, p in enumerate(self.parents)])
-        elif len(self.parents) != len(rows) or self.parents != list(range(len(rows))):
-            keys = keys.gather(self.parents)
-        out.emit(port, self.parents, keys, Column.of(self.values))
+        self.way.emit(port, self, rows, out, refusals)
         if self.times is not None:
             inherited, own = rows.event_times(), self.times
             out.set_event_times([own.get(i, inherited[p]) for i, p in enumerate(self.parents)])
@@ -238,39 +330,41 @@ class _Made:
 class _Making(Module):
     """The loop of `map` and `flat_map`."""
 
+    makes_rows = True
+    many = False
+
     def process(self, rows, out):
-        refusals, made = _Refusals(out), [_Made() for _ in self._ports]
-        each, put = self._each(rows), self._put
+        way = _Rows(self._declared) if self._declared else _Values
+        refusals, made = _Refusals(out), [_Made(way) for _ in self._ports]
+        each, check, many = self._each(rows), way.check, self.many
+        parents, values = made[0].parents, made[0].values
         for row in range(len(rows)):
             try:
-                put(made, row, each(row), rows)
+                returned = each(row)
+                if returned is None:
+                    continue
+                for value in returned if many else (returned,):
+                    if isinstance(value, Record):
+                        port = 0 if value.port is None else self._port(value.port)
+                        made[port].put(row, value)
+                    else:
+                        value = check(value)
+                        parents.append(row)
+                        values.append(value)
             except Exception as error:
                 if refusals.add(row, error):
                     break
         refusals.flush()
         for port, of_port in enumerate(made):
-            of_port.flush(port, rows, out)
-
-    def _one(self, made, row, value, rows):
-        if isinstance(value, Record):
-            port = 0 if value.port is None else self._port(value.port)
-            made[port].put(row, value, rows)
-            return
-        value = dumps(value)
-        made[0].parents.append(row)
-        made[0].values.append(value)
+            of_port.flush(port, rows, out, refusals)
 
 
 class _Map(_Making):
-    def _put(self, made, row, value, rows):
-        if value is not None:
-            self._one(made, row, value, rows)
+    pass
 
 
 class _FlatMap(_Making):
-    def _put(self, made, row, values, rows):
-        for value in () if values is None else values:
-            self._one(made, row, value, rows)
+    many = True
 
 
 class _Filter(Module):
@@ -304,6 +398,22 @@ class _Route(Module):
 
 
 class _Batch(Module):
+    def __init__(self, function, params=None, select=None, declare=None):
+        super().__init__(function, params)
+        self._selected = self._row(select)
+        self._by_output = declare if isinstance(declare, dict) else None
+        self._by_output = self._by_output and {name: self._row(rows) for name, rows in declare.items()}
+        self._declared = None if self._by_output else self._row(declare)
+
+    def _row(self, cls):
+        rows = _row_of(cls)
+        if rows is None and cls is not None:
+            raise TypeError(f"{self.__name__}: {cls!r} is no row: put `@rustmq.row` above the class")
+        return rows
+
+    def _declared_for(self, output):
+        return self._by_output.get(output) if self._by_output else self._declared
+
     def _read_signature(self):
         names = list(inspect.signature(self.function).parameters)
         if len(names) not in (2, 3) or names[2:] not in ([], ["params"]):
@@ -314,10 +424,11 @@ class _Batch(Module):
         self.function(rows, out, *([self._params] if self._extras else []))
 
 
-def run(module, rows, out):
-    """One call: what the module told counts only if it ends well."""
+def run(module, host, rows, out):
+    """One call, with the handles of its batch and its outbox: what the module told counts only if it ends
+    well."""
     _telemetry.begin()
-    module.process(rows, out)
+    module.process(Batch(host, rows, module.selected), Outbox(host, out, module.declared))
     _telemetry.tell()
 
 

@@ -1,5 +1,7 @@
 """What a function over rows returns and raises. What a record does not say is its parent's."""
 
+import types
+
 
 class Reject(Exception):
     """This row will never succeed. `code` is short and stable, `message` is for people."""
@@ -29,13 +31,15 @@ INHERITED = object()
 
 
 class Record:
-    """An output with its own key, event time, headers or port.
+    """An output with its own key, event time, headers or port; `Record[Late]` in an annotation is one of a
+    row class.
 
     `key` is bytes, text, or `None` for no key; `event_time` is in microseconds since the epoch, UTC;
     `headers` are names with bytes or text; `port` is an output by its name, the first one otherwise.
     """
 
     __slots__ = ("value", "key", "event_time", "headers", "port")
+    __class_getitem__ = classmethod(types.GenericAlias)
 
     def __init__(self, value, key=INHERITED, event_time=None, headers=None, port=None):
         self.value, self.key, self.event_time = value, key, event_time

@@ -4,8 +4,9 @@
     assert out.json("out") == [{"carrier": "UA", "hours": 1.5}]
     assert out.rejects[0].code == "json"
 
-The same code and the same loops as in the sandbox; the same rules too: a refused row has no output. Each
-run is also a case of `rustmq module test`, which puts the same rows through the component.
+The same code and the same loops as in the sandbox; the same rules too: a refused row has no output. Rows
+read as columns are decoded from JSON as the host decodes them, columns are written as JSON. Each run of
+`module.py`'s own module is also a case of `rustmq module test`, which puts the same rows through the component.
 """
 
 import json
@@ -16,9 +17,11 @@ from array import array
 from dataclasses import dataclass, field
 
 from . import _lookup, _telemetry
-from ._batch import Batch, Column, Outbox
+from ._batch import Column
 from ._module import run as _run_batch
 from ._record import as_bytes
+from ._typed import Bools, Floats, Ints
+from ._typed_json import decode, encode
 
 
 TIMED_NS = 300_000_000
@@ -94,19 +97,19 @@ def run(module, rows, params=None, outputs=("out",), lookups=None):
     neither text nor bytes are written as JSON.
     """
     rows = [row if isinstance(row, Row) else Row(row) for row in rows]
-    params = "" if params is None else json.dumps(params)
+    context = _Context("" if params is None else json.dumps(params), list(outputs))
     sink = _Sink()
     _telemetry.register(sink)
     tables = _Tables(lookups or {})
     _lookup.register(tables, tables.table)
     asked = len(_asked)
-    module.open(params, list(outputs))
-    host = _Host(rows)
-    _run_batch(module, Batch(host, host), Outbox(host, host))
-    outcome = host.settle(list(outputs))
+    module.open(context)
+    host = _Host(rows, context)
+    _run_batch(module, host, host, host)
+    outcome = host.settle(context.ports)
     outcome.log, outcome.counters, outcome.histograms = sink.lines, sink.counters, sink.histograms
     if len(_asked) == asked:  # nobody answers requests of a case
-        _record(module, params, list(outputs), rows, outcome, tables)
+        _record(module, context, rows, outcome, tables)
     return outcome
 
 
@@ -133,15 +136,14 @@ def _answered(answers, request, error):
     return answer
 
 
-def _nanoseconds_per_row(module, rows):
+def _nanoseconds_per_row(module, context, rows):
     """What the batch costs, for `rustmq module bench`."""
     _telemetry.register(_Sink())  # what it tells here is not the test's
     took, calls = 0, 0
     while took < TIMED_NS:
-        host = _Host(rows)
-        batch, out = Batch(host, host), Outbox(host, host)
+        host = _Host(rows, context)
         began = time.perf_counter_ns()
-        _run_batch(module, batch, out)
+        _run_batch(module, host, host, host)
         took, calls = took + time.perf_counter_ns() - began, calls + 1
     return took / calls / len(rows)
 
@@ -191,13 +193,53 @@ class _Tables:
         return _packed([entries.get(key) for key in _cells(keys)])
 
 
+class _Context:
+    """What a node would declare, and what the module says of its columns."""
+
+    def __init__(self, params, outputs):
+        self.text, self.ports = params, outputs
+        self.selected, self.declared = None, {}
+
+    def params(self):
+        return self.text
+
+    def inputs(self):
+        return ["in"]
+
+    def outputs(self):
+        return self.ports
+
+    def select(self, _, fields):
+        self.selected = fields
+
+    def declare(self, port, fields):
+        self.declared[port] = fields
+
+
+@dataclass
+class _Numbers:
+    values: bytes
+    validity: bytes = b""
+
+
 class _Host:
-    """Stands for the host's `packed`, and for the handles of batch and outbox."""
+    """Stands for the host's `packed`, and for the handles of batch and outbox: of the rows that fit what
+    the module selects."""
 
-    Column = Column
+    Column, Numbers, Bools = Column, _Numbers, _Numbers
 
-    def __init__(self, rows):
-        self.rows, self.calls = rows, []
+    def __init__(self, rows, context):
+        self.calls, self.context, self.unfit = [], context, []
+        fields = context.selected or ()
+        self.numbers, cells = [], []
+        for number, row in enumerate(rows):
+            try:
+                cells.append(decode(row.value, fields))
+                self.numbers.append(number)
+            except ValueError as error:
+                self.unfit.append(Refused(number, "schema", str(error)))
+        self.rows = [rows[number] for number in self.numbers]
+        self.cells = [[row[at] for row in cells] for at in range(len(fields))]
 
     def len(self):
         return len(self.rows)
@@ -223,24 +265,82 @@ class _Host:
     def offsets(self, _):
         return array("Q", range(len(self.rows))).tobytes()
 
+    def get_bools(self, _, column):
+        return Bools.of(self._selected(column, "bool")).pack(self)
+
+    def get_ints(self, _, column):
+        return Ints.of(self._selected(column, "int64", "timestamp")).pack(self)
+
+    def get_floats(self, _, column):
+        return Floats.of(self._selected(column, "float64")).pack(self)
+
+    def get_bytes(self, _, column):
+        cells = self._selected(column, "string", "bytes")
+        return _packed([cell.encode() if isinstance(cell, str) else cell for cell in cells])
+
+    def _selected(self, column, *kinds):
+        fields = self.context.selected or ()
+        assert column < len(fields), f"column {column}, but the module selects {len(fields)}"
+        field = fields[column]
+        assert field.kind in kinds, f"field `{field.name}` was selected as {field.kind}"
+        return self.cells[column]
+
     def forward(self, _, port, rows):
-        self.calls.append(("forward", port, self._numbers(rows)))
+        self.calls.append(_Call("forward", port, self._numbers(rows)))
 
     def emit(self, _, port, parents, keys, values):
-        parents = self._numbers(parents)
-        self.calls.append(["emit", port, parents, _cells(keys), _cells(values), None, []])
+        emitted = _Call("emit", port, self._numbers(parents))
+        emitted.keys, emitted.values = _cells(keys), _cells(values)
+        self.calls.append(emitted)
+
+    def emit_columns(self, _, port, parents):
+        assert port in self.context.declared, f"no fields were declared for port {port} in `open`"
+        parents = list(range(len(self.rows))) if parents is None else self._numbers(parents)
+        self.calls.append(_Call("emit", port, parents, columns={}))
+
+    def set_keys(self, _, keys):
+        self.calls[-1].keys = _cells(keys)
+
+    def set_bools(self, _, column, values):
+        rows = len(self.calls[-1].parents)
+        assert len(values.values) == (rows + 7) // 8, f"bools for {rows} rows"
+        self._set(column, list(Bools.unpack(values, rows)), "bool")
+
+    def set_ints(self, _, column, values):
+        self._set(column, list(Ints.unpack(values)), "int64", "timestamp")
+
+    def set_floats(self, _, column, values):
+        self._set(column, list(Floats.unpack(values)), "float64")
+
+    def set_bytes(self, _, column, values):
+        self._set(column, _cells(values), "string", "bytes")
+
+    def _set(self, column, cells, *kinds):
+        emitted = self.calls[-1]
+        fields = self.context.declared[emitted.port]
+        assert column < len(fields), f"column {column}, but the module declares {len(fields)}"
+        field = fields[column]
+        assert field.kind in kinds, f"field `{field.name}` was declared as {field.kind}"
+        assert column not in emitted.columns, f"field `{field.name}` was set already"
+        rows = len(emitted.parents)
+        assert len(cells) == rows, f"field `{field.name}`: {len(cells)} values for {rows} rows"
+        emitted.columns[column] = cells
 
     def set_event_times(self, _, times):
-        self.calls[-1][5] = list(array("q", times))
+        self.calls[-1].times = list(array("q", times))
 
     def set_header(self, _, name, values):
-        self.calls[-1][6].append((name, _cells(values)))
+        self.calls[-1].headers.append((name, _cells(values)))
 
     def reject(self, _, rows, code, message):
-        self.calls.append(("reject", self._numbers(rows), code, message))
+        self._refuse("reject", rows, code, message)
 
     def retry(self, _, rows, after_ms, code, message):
-        self.calls.append(("retry", self._numbers(rows), code, message))
+        self._refuse("retry", rows, code, message)
+
+    def _refuse(self, kind, rows, code, message):
+        refused = [Refused(row, code, message) for row in self._numbers(rows)]
+        self.calls.append(_Call(kind, refused=refused))
 
     def _numbers(self, packed):
         rows = list(array("I", packed))
@@ -250,29 +350,55 @@ class _Host:
 
     def settle(self, ports):
         """Puts the calls together as the host does."""
-        outcome, sent = Outcome(), []
-        for kind, *rest in self.calls:
-            if kind in ("reject", "retry"):
-                rows, code, message = rest
-                kept = outcome.rejects if kind == "reject" else outcome.retries
-                kept.extend(Refused(row, code, message) for row in rows)
+        outcome = Outcome()
+        for call in self.calls:
+            if call.kind in ("reject", "retry"):
+                (outcome.rejects if call.kind == "reject" else outcome.retries).extend(call.refused)
             else:
-                sent.extend(self._sent(ports, kind, *rest))
+                outcome.rows.extend(self._sent(ports[call.port], call))
         refused = {refused.row for refused in outcome.rejects}
         first = min((refused.row for refused in outcome.retries), default=len(self.rows))
-        outcome.rows = [row for row in sent if row.parent < first and row.parent not in refused]
-        outcome.rejects.sort(key=lambda refused: refused.row)
+        outcome.rows = [row for row in outcome.rows if row.parent < first and row.parent not in refused]
+        # from numbers of the batch to those of the rows that were given
+        for row in outcome.rows:
+            row.parent = self.numbers[row.parent]
+        for refused in outcome.rejects + outcome.retries:
+            refused.row = self.numbers[refused.row]
+        outcome.rejects = sorted(outcome.rejects + self.unfit, key=lambda refused: refused.row)
         return outcome
 
-    def _sent(self, ports, kind, port, parents, keys=None, values=None, times=None, headers=()):
-        for i, parent in enumerate(parents):
+    def _sent(self, port, call):
+        for i, parent in enumerate(call.parents):
             row = self.rows[parent]
-            if kind == "forward":
-                yield OutRow(ports[port], parent, row.key, row.value, row.event_time, dict(row.headers))
+            if call.kind == "forward":
+                yield OutRow(port, parent, row.key, row.value, row.event_time, dict(row.headers))
                 continue
-            own = {name: cells[i] for name, cells in headers if cells[i] is not None}
-            time = row.event_time if times is None else times[i]
-            yield OutRow(ports[port], parent, keys[i], values[i], time, {**row.headers, **own})
+            own = {name: cells[i] for name, cells in call.headers if cells[i] is not None}
+            key = row.key if call.keys is None else call.keys[i]
+            time = row.event_time if call.times is None else call.times[i]
+            yield OutRow(port, parent, key, self._value(call, i), time, {**row.headers, **own})
+
+    def _value(self, call, i):
+        if call.columns is None:
+            return call.values[i]
+        fields = self.context.declared[call.port]
+        cells = [call.columns[at][i] if at in call.columns else None for at in range(len(fields))]
+        return encode(fields, cells)
+
+
+@dataclass
+class _Call:
+    """One call into the outbox, with what later calls set on it."""
+
+    kind: str
+    port: int = 0
+    parents: list = field(default_factory=list)
+    keys: object = None
+    values: object = None
+    columns: object = None
+    times: object = None
+    headers: list = field(default_factory=list)
+    refused: list = field(default_factory=list)
 
 
 def _packed(values):
@@ -285,13 +411,15 @@ def _cells(packed):
     return [column.get(row) for row in range(len(column))]
 
 
-def _record(module, params, outputs, rows, outcome, tables):
+def _record(module, context, rows, outcome, tables):
     """A case for `rustmq module test`, which says where it wants them."""
     path, main = os.environ.get("RUSTMQ_CASES"), sys.modules.get("module")
     if not path or main is None or all(value is not module for value in vars(main).values()):
         return  # nobody asks, or it is not the module of module.py
     case = {
-        "params": params, "outputs": outputs,
+        "params": context.text, "outputs": context.ports,
+        "selected": context.selected and _fields(context.selected),
+        "declared": {port: _fields(fields) for port, fields in context.declared.items()},
         "lookups": {name: [[_shown(key), _shown(value)] for key, value in entries.items()]
                     for name, entries in zip(tables.names, tables.entries)},
         "rows": [{"key": _shown(r.key), "value": _shown(r.value), "event_time": r.event_time,
@@ -302,9 +430,13 @@ def _record(module, params, outputs, rows, outcome, tables):
         "retries": [vars(refused) for refused in outcome.retries],
     }
     if os.environ.get("RUSTMQ_BENCH") and rows:
-        case["native_ns"] = _nanoseconds_per_row(module, rows)
+        case["native_ns"] = _nanoseconds_per_row(module, context, rows)
     with open(path, "a", encoding="utf-8") as cases:
         cases.write(json.dumps(case, ensure_ascii=False) + "\n")
+
+
+def _fields(fields):
+    return [{"name": field.name, "type": field.kind} for field in fields]
 
 
 def _shown(value):

@@ -1,8 +1,10 @@
-//! A run of the harness as a case: what went in and what came out, one line of JSON each.
+//! A run of the harness as a case: what went in and what came out, one line of JSON each; a lane with
+//! all its batches is one case.
 //!
-//! Called by: `testing`.
+//! Called by: `testing`, `lane`.
 //! Invariants: nothing is written unless `RUSTMQ_CASES` names a file, as `rustmq module test` does;
-//! one write a line, so that tests may run beside each other.
+//! one write a line, so that tests may run beside each other. A case names the type of its module, since
+//! a test may run others than the crate's own.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -17,21 +19,84 @@ use crate::typed::{Field, FieldType};
 /// How long a case is timed where `RUSTMQ_BENCH` asks for it.
 const TIMED: Duration = Duration::from_millis(300);
 
-/// Writes the case down. `once` runs the batch again and says how long that took.
-pub(super) fn record(
+/// Whether anybody wants cases.
+pub(super) fn is_wanted() -> bool {
+    std::env::var_os("RUSTMQ_CASES").is_some()
+}
+
+/// Writes down a case of one batch. `once` runs the batch again and says how long that took.
+pub(super) fn record<M>(
     context: &sys::Context,
     rows: &[Row],
     outcome: &Outcome,
     once: impl FnMut() -> Duration,
 ) {
+    if !is_wanted() {
+        return;
+    }
+    let mut line = node::<M>(context);
+    line.extend(batch(context, rows, outcome));
+    if std::env::var_os("RUSTMQ_BENCH").is_some() && !rows.is_empty() {
+        line.insert(
+            "native_ns".into(),
+            nanoseconds_per_row(rows.len(), once).into(),
+        );
+    }
+    write(&line);
+}
+
+/// Writes down a case of all batches of a lane, and what it kept in the end.
+pub(super) fn record_lane<M>(
+    context: &sys::Context,
+    lateness_us: i64,
+    batches: Vec<Map<String, Value>>,
+    kept: &sys::state::Store,
+) {
+    let mut line = node::<M>(context);
+    let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
+    let timer = |(time, key): &(i64, Vec<u8>)| json!([time, bytes(Some(key))]);
+    let lane = json!({
+        "lateness_us": lateness_us,
+        "batches": batches,
+        "kept": kept.entries.iter().map(entry).collect::<Vec<_>>(),
+        "timers": kept.timers.iter().map(timer).collect::<Vec<_>>(),
+    });
+    line.insert("lane".into(), lane);
+    write(&line);
+}
+
+fn write(line: &Map<String, Value>) {
     let Some(path) = std::env::var_os("RUSTMQ_CASES") else {
         return;
     };
+    let line = format!("{}\n", json!(line));
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}
+
+/// What the node declares, and what the module said of its columns.
+fn node<M>(context: &sys::Context) -> Map<String, Value> {
     let said = context.said.borrow();
     let declared = said.declared.iter();
     let declared: Map<String, Value> = declared
         .map(|(port, list)| (port.to_string(), fields(list)))
         .collect();
+    object([
+        ("module", std::any::type_name::<M>().into()),
+        ("params", context.params.as_str().into()),
+        ("inputs", context.inputs.clone().into()),
+        ("outputs", context.outputs.clone().into()),
+        (
+            "selected",
+            said.selected.get(&0).map(|list| fields(list)).into(),
+        ),
+        ("declared", declared.into()),
+    ])
+}
+
+/// What went in, and what came of it.
+pub(super) fn batch(context: &sys::Context, rows: &[Row], outcome: &Outcome) -> Map<String, Value> {
     let out = outcome.rows.iter().map(|row| {
         let mut shown = shown(&row.key, &row.value, row.event_time, &row.headers);
         shown.insert("port".into(), row.port.clone().into());
@@ -41,24 +106,20 @@ pub(super) fn record(
     let given = rows
         .iter()
         .map(|row| Value::Object(shown(&row.key, &row.value, row.event_time, &row.headers)));
-    let mut line = json!({
-        "params": context.params,
-        "inputs": context.inputs,
-        "outputs": context.outputs,
-        "lookups": lookups(context),
-        "selected": said.selected.get(&0).map(|list| fields(list)),
-        "declared": declared,
-        "rows": given.collect::<Vec<_>>(),
-        "out": out.collect::<Vec<_>>(),
-        "rejects": refused(&outcome.rejects),
-        "retries": refused(&outcome.retries),
-    });
-    if std::env::var_os("RUSTMQ_BENCH").is_some() && !rows.is_empty() {
-        line["native_ns"] = nanoseconds_per_row(rows.len(), once).into();
-    }
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
-    written.unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+    object([
+        ("lookups", lookups(context).into()),
+        ("rows", given.collect()),
+        ("out", out.collect()),
+        ("rejects", refused(&outcome.rejects).into()),
+        ("retries", refused(&outcome.retries).into()),
+    ])
+}
+
+fn object<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
+    let pairs = pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    pairs.collect()
 }
 
 /// The tables that the node declares: lists of key and value.
@@ -93,16 +154,12 @@ fn shown(
     let headers = headers
         .iter()
         .map(|(name, value)| json!([name, bytes(Some(value))]));
-    let pairs = [
+    object([
         ("key", bytes(key.as_deref())),
         ("value", bytes(value.as_deref())),
         ("event_time", event_time.into()),
         ("headers", headers.collect()),
-    ];
-    pairs
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect()
+    ])
 }
 
 /// Text, where it is; else hexadecimal digits.

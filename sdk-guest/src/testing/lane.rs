@@ -2,23 +2,41 @@
 //!
 //! Called by: tests of guests. Invariants: as in the platform, timers fire after the batch that moved
 //! the watermark past them, each once, in the order of time and key; those set meanwhile wait for
-//! the next batch.
+//! the next batch. A lane is one case of `rustmq module test`, written down when it is dropped.
 
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
-use super::{Harness, Outcome, Row};
+use super::{Harness, Outcome, Row, case};
+use crate::sys::http;
 use crate::sys::state::{Store, swap};
 use crate::{Keeping, Module, Stateful};
 
 /// One lane, with all that it keeps.
-pub struct Lane<M> {
+pub struct Lane<M: Stateful> {
     harness: Harness,
     module: Keeping<M>,
     kept: Store,
     watermark: i64,
     lateness_us: i64,
+    /// For a case: what it was given and what came of it, batch by batch.
+    batches: Vec<Map<String, Value>>,
+    /// Whether it made requests, which nobody answers in a case.
+    asked: bool,
+}
+
+impl<M: Stateful> Drop for Lane<M> {
+    fn drop(&mut self) {
+        // what a test that fails has seen so far says nothing
+        if self.batches.is_empty() || self.asked || std::thread::panicking() {
+            return;
+        }
+        let batches = std::mem::take(&mut self.batches);
+        let context = &self.harness.context;
+        case::record_lane::<M>(context, self.lateness_us, batches, &self.kept);
+    }
 }
 
 impl<M: Stateful> Default for Lane<M> {
@@ -42,6 +60,8 @@ impl<M: Stateful> Lane<M> {
             kept: Store::default(),
             watermark: i64::MIN,
             lateness_us: 0,
+            batches: Vec::new(),
+            asked: false,
         }
     }
 
@@ -64,6 +84,7 @@ impl<M: Stateful> Lane<M> {
     /// last row as its parent. Panics where the module fails.
     pub fn run(&mut self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
         let rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
+        let _ = http::made();
         let others = swap(std::mem::take(&mut self.kept));
         let (harness, module) = (&self.harness, &mut self.module);
         let mut outcome = harness.batch(&rows, self.watermark, |batch, out| {
@@ -76,6 +97,11 @@ impl<M: Stateful> Lane<M> {
             self.watermark = self.watermark.max(moved);
         }
         outcome.add(self.timers(), rows.len().saturating_sub(1));
+        self.asked |= http::made();
+        if case::is_wanted() {
+            let batch = case::batch(&self.harness.context, &rows, &outcome);
+            self.batches.push(batch);
+        }
         outcome
     }
 

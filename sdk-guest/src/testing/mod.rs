@@ -4,9 +4,8 @@
 //! Invariants: the same module code and the same loops as in the sandbox; the same rules too: a
 //! rejected or retried row has no output, an error of `process` panics with its message. Rows
 //! read as columns are decoded from JSON as the host decodes them, columns are written as JSON.
-//! Each run is also a case of `rustmq module test`, which puts the same rows through the component
-//! (runs of a lane that keeps state are not: a case begins with nothing; nor are those that make
-//! requests, which nobody answers there).
+//! Each run of the crate's own module, and each lane, is also a case of `rustmq module test`, which puts
+//! the same rows through the component (those that make requests are not: nobody answers there).
 
 mod case;
 mod json;
@@ -224,7 +223,7 @@ impl Harness {
         if sys::http::made() {
             return outcome;
         }
-        case::record(&self.context, &rows, &outcome, || {
+        case::record::<M>(&self.context, &rows, &outcome, || {
             let kept = decoded.kept(&rows);
             let (batch, mut out) = self.lent(&kept, &decoded, early.unwrap_or_default());
             let begun = std::time::Instant::now();

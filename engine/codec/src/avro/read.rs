@@ -18,6 +18,8 @@ const MICROS_PER_MILLI: i64 = 1_000;
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// `00` and the number of a schema in Confluent's registry.
 const CONFLUENT_HEAD_BYTES: usize = 5;
+/// Registries count from 1: a larger number is more likely a part of a datum.
+const CONFLUENT_NUMBER_MAX: u32 = 1_000_000;
 /// Seven bits a byte are enough for 64.
 const VARINT_BYTES_MAX: usize = 10;
 
@@ -117,11 +119,15 @@ impl AvroDecoder {
         }
         let (head, datum) = value.split_at_checked(CONFLUENT_HEAD_BYTES)?;
         let [0, number @ ..] = head else { return None };
-        self.datum(datum, None, 0).ok()?;
         let number = number.first_chunk().map(|n| u32::from_be_bytes(*n))?;
+        let what = match self.datum(datum, None, 0) {
+            Ok(()) => "it begins as Confluent's serializers begin a value",
+            Err(_) if !(1..=CONFLUENT_NUMBER_MAX).contains(&number) => return None,
+            Err(_) => "it may begin as Confluent's serializers begin a value, of another schema",
+        };
         Some(format!(
-            "; it begins as Confluent's serializers begin a value (00, schema {number}), which a \
-             datum may do too: send values without these {CONFLUENT_HEAD_BYTES} bytes"
+            "; {what} (00, schema {number}), and datums may begin so too: send values without these \
+             {CONFLUENT_HEAD_BYTES} bytes, or to a topic of `raw`, from which a pipeline can cut them off"
         ))
     }
 }

@@ -68,11 +68,11 @@ fn reads(schema: &Value, values: &str, expected: &str) {
     };
     let found: Vec<String> = (0..values.len()).map(shown).collect();
     // what a value begins with is said behind all else, here on a line of its own
-    let found = found.join("\n").replace("; it begins", "\n; it begins");
+    let found = found.join("\n").replace("; it ", "\n; it ");
     let found: Vec<&str> = lines(&found);
     let cut = |line: &str| {
-        line.split_once(": send values")
-            .map(|(said, _)| format!("{said}: …"))
+        line.split_once("datums may begin so")
+            .map(|(said, _)| format!("{said}…"))
     };
     let found: Vec<String> = found
         .iter()
@@ -154,6 +154,7 @@ fn reads_what_is_there_and_names_what_is_wrong() {
         c301112233445566778801000261
         000000000701000261
         0000000007010002
+        0001000007010002
         ",
         r#"
         {"b":true,"i":null,"s":"a"}
@@ -173,8 +174,10 @@ fn reads_what_is_there_and_names_what_is_wrong() {
         ! field `b` (boolean): 195, which is neither 0 nor 1, at byte 0
           ; it begins as a single object of schema 8877665544332211, and the topic's is e36d561229650bd3
         ! the datum ends 6 bytes before the value does, at byte 3
-          ; it begins as Confluent's serializers begin a value (00, schema 7), which a datum may do too: …
+          ; it begins as Confluent's serializers begin a value (00, schema 7), and …
         ! the datum ends 5 bytes before the value does, at byte 3
+          ; it may begin as Confluent's serializers begin a value, of another schema (00, schema 7), and …
+        ! field `i` (int): branch -1 of a union of 2 at byte 1
         "#,
     );
 }

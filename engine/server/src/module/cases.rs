@@ -1,67 +1,79 @@
 //! Cases that a module's native tests wrote down, run again through its component.
 //!
 //! Called by: `trial`. A case is a line of JSON of the SDKs' harnesses: params, outputs, rows, and what
-//! came out natively.
+//! came out natively; of a lane that keeps state, batch by batch. `replay` is the component's side.
 //! Invariants: what is compared is what a lane would do with the outcome: a refused row has no output, a
 //! retry ends the batch; rows that do not fit the schema never come to the module. Messages are compared,
-//! but for codes whose messages are the language's own words, which differ from one engine to another.
+//! but for codes whose messages are the language's own words, which differ from one engine to another; of
+//! numbers in typed columns the value, not how it is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use arrow::array::{Array, BinaryArray};
-use arrow::record_batch::RecordBatch;
-use codec::Format;
-use model::rows::{Rows, RowsBuilder};
-use model::schema::{Field, FieldType, Schema};
-use model::topic::PayloadCodec;
+use model::schema::FieldType;
 use serde::Deserialize;
-use wasm::{Edge, Emission, Guest, Input, Limits, Lookups, Module, OpenContext, Outcome};
+use serde_json::{Map, Value};
+use wasm::Module;
+
+use super::replay::Replay;
 
 /// Codes of the SDKs and the host, whose messages come from a parser or an interpreter.
 const WORDS_DIFFER: [&str; 5] = ["json", "utf-8", "encode", "error", "schema"];
-/// Rows that a case is repeated to, and how long it is timed.
-const TIMED_ROWS: usize = 1000;
-const TIMED: Duration = Duration::from_millis(300);
-/// Deadline of a call here: the author's machine may be slow, and nobody waits behind it.
-const DEADLINE_MS: u64 = 60_000;
 
 #[derive(Debug, Deserialize)]
 pub struct Case {
-    params: String,
+    /// Path of the module's type, where the language has one.
+    module: Option<String>,
+    pub(super) params: String,
     #[serde(default)]
-    inputs: Vec<String>,
-    outputs: Vec<String>,
-    /// The tables that the module may look into: keys and values.
-    #[serde(default)]
-    lookups: BTreeMap<String, Vec<(Bytes, Bytes)>>,
+    pub(super) inputs: Vec<String>,
+    pub(super) outputs: Vec<String>,
     /// Typed columns that the module asked for, and that it makes by output.
-    selected: Option<Vec<CaseField>>,
+    pub(super) selected: Option<Vec<CaseField>>,
     #[serde(default)]
-    declared: BTreeMap<u16, Vec<CaseField>>,
-    pub rows: Vec<CaseRow>,
-    out: Vec<CaseOut>,
-    rejects: Vec<CaseRefused>,
-    retries: Vec<CaseRefused>,
+    pub(super) declared: BTreeMap<u16, Vec<CaseField>>,
+    /// Of a lane that keeps state.
+    pub(super) lane: Option<CaseLane>,
+    /// The only batch, where it is no lane.
+    #[serde(flatten)]
+    only: CaseBatch,
     /// What a row cost natively, where it was timed.
     pub native_ns: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
-struct CaseField {
-    name: String,
-    #[serde(rename = "type")]
-    ty: FieldType,
+pub(super) struct CaseLane {
+    pub(super) lateness_us: i64,
+    batches: Vec<CaseBatch>,
+    /// What was kept in the end, and the timers that were set.
+    kept: Vec<(Bytes, Bytes)>,
+    timers: Vec<(i64, Bytes)>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CaseBatch {
+    /// The tables that the module may look into: keys and values.
+    pub(super) lookups: BTreeMap<String, Vec<(Bytes, Bytes)>>,
+    pub(super) rows: Vec<CaseRow>,
+    out: Vec<CaseOut>,
+    rejects: Vec<CaseRefused>,
+    retries: Vec<CaseRefused>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct CaseRow {
-    key: Option<Bytes>,
-    value: Option<Bytes>,
-    event_time: i64,
-    headers: Vec<(String, Bytes)>,
+pub(super) struct CaseField {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) ty: FieldType,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CaseRow {
+    pub(super) key: Option<Bytes>,
+    pub(super) value: Option<Bytes>,
+    pub(super) event_time: i64,
+    pub(super) headers: Vec<(String, Bytes)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,22 +85,22 @@ struct CaseOut {
 }
 
 #[derive(Debug, Deserialize)]
-struct CaseRefused {
-    row: usize,
-    code: String,
-    message: String,
+pub(super) struct CaseRefused {
+    pub(super) row: usize,
+    pub(super) code: String,
+    pub(super) message: String,
 }
 
 /// Text, or hexadecimal digits where it is none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(untagged)]
-enum Bytes {
+pub(super) enum Bytes {
     Text(String),
     Hex { hex: String },
 }
 
 impl Bytes {
-    fn of(bytes: &[u8]) -> Bytes {
+    pub(super) fn of(bytes: &[u8]) -> Bytes {
         match std::str::from_utf8(bytes) {
             Ok(text) => Bytes::Text(text.to_owned()),
             Err(_) => Bytes::Hex {
@@ -97,7 +109,7 @@ impl Bytes {
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         match self {
             Bytes::Text(text) => text.clone().into_bytes(),
             Bytes::Hex { hex } => (0..hex.len() / 2)
@@ -119,7 +131,7 @@ fn shown(bytes: Option<&Bytes>) -> String {
 }
 
 /// What came of a case, line by line, in an order that says nothing.
-type Lines = Vec<String>;
+pub(super) type Lines = Vec<String>;
 
 impl Case {
     /// The cases of a file that the native tests wrote.
@@ -131,234 +143,149 @@ impl Case {
         lines.map(case).collect()
     }
 
+    /// The type of the module that ran, where it is another than `own`.
+    pub fn other(&self, own: &str) -> Option<&str> {
+        let ran = self.module.as_deref()?;
+        // the path that it is exported by may be that of a `use`
+        (ran != own && last(ran) != last(own)).then_some(ran)
+    }
+
+    pub(super) fn batches(&self) -> &[CaseBatch] {
+        match &self.lane {
+            Some(lane) => &lane.batches,
+            None => std::slice::from_ref(&self.only),
+        }
+    }
+
+    /// Of all batches.
+    pub fn rows(&self) -> usize {
+        self.batches().iter().map(|batch| batch.rows.len()).sum()
+    }
+
     /// What differs: lines that only the native run has begin with `-`, those that only the component has
     /// with `+`. Empty if nothing does.
     pub fn compare(&self, module: &Module) -> Result<String, String> {
-        let wanted = self.native();
-        let got = self.component(module)?;
-        if wanted == got {
-            return Ok(String::new());
-        }
+        let mut replay = Replay::begin(self, module)?;
         let mut diff = String::new();
-        for (mark, these, others) in [('-', &wanted, &got), ('+', &got, &wanted)] {
-            let mut others = others.clone();
-            for line in these {
-                match others.iter().position(|other| other == line) {
-                    Some(at) => drop(others.remove(at)),
-                    // a String takes all that is written
-                    None => drop(writeln!(diff, "{mark} {line}")),
-                }
+        for (number, batch) in self.batches().iter().enumerate() {
+            let found = differing(&self.native(batch), &replay.batch(batch)?);
+            if !found.is_empty() && self.lane.is_some() {
+                // a String takes all that is written
+                let _ = writeln!(diff, "  batch {}:", number + 1);
             }
+            diff += &found;
         }
-        if diff.is_empty() {
-            diff = "the same lines in another order\n".to_owned();
+        if let Some(lane) = &self.lane {
+            let kept = kept_lines(&lane.kept, &lane.timers);
+            let found = differing(&kept, &replay.kept());
+            if !found.is_empty() {
+                diff += "  in the end:\n";
+            }
+            diff += &found;
         }
         Ok(diff)
     }
 
     /// Nanoseconds a row in the component, where the case can be repeated.
     pub fn time(&self, module: &Module) -> Result<f64, String> {
-        let times = TIMED_ROWS.div_ceil(self.rows.len().max(1));
-        let repeated = self.rows.iter().cycle().take(self.rows.len() * times);
-        let given = self.given(repeated)?;
-        let mut guest = self.open(module)?;
-        let (mut took, mut calls) = (Duration::ZERO, 0u32);
-        while took < TIMED {
-            // as a lane does between two batches
-            if guest.is_swollen() {
-                guest = self.open(module)?;
-            }
-            let begun = Instant::now();
-            guest.process(given.input()).map_err(|e| e.to_string())?;
-            took += begun.elapsed();
-            calls += 1;
-        }
-        let rows = given.rows.len().max(1) as f64;
-        Ok(took.as_nanos() as f64 / f64::from(calls) / rows)
+        Replay::begin(self, module)?.time(&self.only)
     }
 
     /// A retry ends the batch: what is behind it costs nothing.
     pub fn has_retries(&self) -> bool {
-        !self.retries.is_empty()
-    }
-
-    fn open(&self, module: &Module) -> Result<Guest, String> {
-        let schema = |fields: &Vec<CaseField>| {
-            let fields = fields.iter().map(|field| Field {
-                name: field.name.clone(),
-                ty: field.ty,
-            });
-            Schema::new(fields.collect()).map(Arc::new)
-        };
-        let schema = |fields: Option<&Vec<CaseField>>| match fields {
-            Some(fields) => schema(fields).map(Some).map_err(|e| e.to_string()),
-            None => Ok(None),
-        };
-        let inputs = match &self.inputs[..] {
-            [] => &["in".to_owned()],
-            inputs => inputs,
-        };
-        let selected = schema(self.selected.as_ref())?;
-        let inputs = inputs.iter().map(|name| Edge {
-            name: name.clone(),
-            fields: selected.clone(),
-        });
-        let mut outputs = Vec::with_capacity(self.outputs.len());
-        for (port, name) in (0u16..).zip(&self.outputs) {
-            outputs.push(Edge {
-                name: name.clone(),
-                fields: schema(self.declared.get(&port))?,
-            });
-        }
-        let context = OpenContext {
-            params: self.params.clone(),
-            inputs: inputs.collect(),
-            outputs,
-            lookups: self.lookups(module)?,
-            ..OpenContext::default()
-        };
-        let limits = Limits {
-            deadline_ms: DEADLINE_MS,
-            open_deadline_ms: DEADLINE_MS,
-            ..Limits::default()
-        };
-        module.open(&context, &limits).map_err(|e| e.to_string())
-    }
-
-    /// Tables of what the native run had in them.
-    fn lookups(&self, module: &Module) -> Result<Lookups, String> {
-        let mut view = Vec::with_capacity(self.lookups.len());
-        for entries in self.lookups.values() {
-            let pair = |(key, value): &(Bytes, Bytes)| (key.bytes(), value.bytes());
-            let entries: Vec<_> = entries.iter().map(pair).collect();
-            let changes = entries
-                .iter()
-                .map(|(key, value)| (&key[..], Some(&value[..])));
-            let table = module.host().table();
-            let applied = table.apply(changes, usize::MAX);
-            applied.map_err(|e| e.to_string())?;
-            view.push(Arc::new(table.pin()));
-        }
-        let lookups = Lookups::new(self.lookups.keys().cloned());
-        lookups.lend(Some(view.into()));
-        Ok(lookups)
-    }
-
-    /// The rows as a batch; those that do not fit the schema are left out.
-    fn given<'a>(&self, rows: impl Iterator<Item = &'a CaseRow>) -> Result<Given, String> {
-        let all: Vec<&CaseRow> = rows.collect();
-        let mut given = Given::of(&all, (0..all.len()).collect());
-        let Some(selected) = &self.selected else {
-            return Ok(given);
-        };
-        let fields = selected.iter().map(|field| Field {
-            name: field.name.clone(),
-            ty: field.ty,
-        });
-        let schema = Schema::new(fields.collect()).map_err(|e| e.to_string())?;
-        let format = Format::new(PayloadCodec::Json, Arc::new(schema)).ok_or("no JSON")?;
-        let whole = format.project(|_| true);
-        let errors = format.decode(&given.rows.values, &whole).errors;
-        let bad: BTreeSet<usize> = errors.iter().map(|(row, _)| *row as usize).collect();
-        given = Given::of(
-            &all,
-            (0..all.len()).filter(|row| !bad.contains(row)).collect(),
-        );
-        given.columns = Some(format.decode(&given.rows.values, &whole).columns);
-        given.refused = bad;
-        Ok(given)
+        !self.only.retries.is_empty()
     }
 
     /// What the native run said, as lines.
-    fn native(&self) -> Lines {
+    fn native(&self, batch: &CaseBatch) -> Lines {
         let mut lines = Lines::new();
-        for out in &self.out {
+        for out in &batch.out {
             let row = &out.row;
             let headers = row.headers.iter();
             let headers = headers
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect();
             let (key, value) = (row.key.as_ref(), row.value.as_ref());
+            let value = value.map(|value| self.value(&out.port, value));
             lines.push(out_line(
                 &out.port,
                 out.parent,
                 key,
-                value,
+                value.as_ref(),
                 row.event_time,
                 &headers,
             ));
         }
-        lines.extend(refusals("rejected", &self.rejects));
-        lines.extend(refusals("to be retried", &self.retries));
+        lines.extend(refusals("rejected", &batch.rejects));
+        lines.extend(refusals("to be retried", &batch.retries));
         sorted(lines)
     }
 
-    /// What the component says, as lines.
-    fn component(&self, module: &Module) -> Result<Lines, String> {
-        let given = self.given(self.rows.iter())?;
-        let mut guest = self.open(module)?;
-        let outcome = guest.process(given.input()).map_err(|e| e.to_string())?;
-        let refused = |rows: &[u32], code: &str, message: &str| -> Vec<CaseRefused> {
-            let rows = rows.iter().map(|row| CaseRefused {
-                row: given.numbers[*row as usize],
-                code: code.to_owned(),
-                message: message.to_owned(),
-            });
-            rows.collect()
+    /// A value that went out; where it is of typed columns, its floats as everyone writes them.
+    pub(super) fn value(&self, port: &str, value: &Bytes) -> Bytes {
+        let place = self.outputs.iter().position(|name| name == port);
+        let place = place.and_then(|place| u16::try_from(place).ok());
+        let (Some(fields), Bytes::Text(text)) = (place.and_then(|p| self.declared.get(&p)), value)
+        else {
+            return value.clone();
         };
-        let rejects = outcome.rejections.iter();
-        let mut rejects: Vec<_> = rejects
-            .flat_map(|r| refused(&r.rows, &r.code, &r.message))
-            .collect();
-        rejects.extend(given.refused.iter().map(|row| CaseRefused {
-            row: *row,
-            code: "schema".to_owned(),
-            message: String::new(),
-        }));
-        let retries = outcome.retries.iter();
-        let retries: Vec<_> = retries
-            .flat_map(|r| refused(&r.rows, &r.code, &r.message))
-            .collect();
-        let beaten: BTreeSet<usize> = rejects.iter().map(|r| r.row).collect();
-        let first = retries.iter().map(|r| r.row).min().unwrap_or(usize::MAX);
-        let stands = |row: usize| row < first && !beaten.contains(&row);
-        let mut lines = Lines::new();
-        self.emitted(&given, outcome, &stands, &mut lines)?;
-        lines.extend(refusals("rejected", &rejects));
-        lines.extend(refusals("to be retried", &retries));
-        Ok(sorted(lines))
-    }
-
-    fn emitted(
-        &self,
-        given: &Given,
-        outcome: Outcome,
-        stands: &dyn Fn(usize) -> bool,
-        lines: &mut Lines,
-    ) -> Result<(), String> {
-        for emission in outcome.emissions {
-            let made = Made::of(emission, given.rows.len())?;
-            let port = self.outputs.get(usize::from(made.port));
-            let port = port.map_or("?", String::as_str);
-            for (i, parent) in made.parents.iter().enumerate() {
-                let number = given.numbers[*parent as usize];
-                if stands(number) {
-                    lines.push(made.line(i, port, number, &self.rows[number]));
-                }
+        let Ok(mut row) = serde_json::from_str::<Map<String, Value>>(text) else {
+            return value.clone();
+        };
+        for field in fields.iter().filter(|field| field.ty == FieldType::Float64) {
+            if let Some(cell) = row.get_mut(&field.name)
+                && let Some(number) = cell.as_f64()
+            {
+                *cell = number.into();
             }
         }
-        Ok(())
+        Bytes::Text(Value::Object(row).to_string())
     }
 }
 
-fn sorted(mut lines: Lines) -> Lines {
+/// The last name of a path, without what is in angle brackets.
+fn last(path: &str) -> &str {
+    let path = path.split('<').next().unwrap_or(path).trim();
+    path.rsplit("::").next().unwrap_or(path)
+}
+
+/// What a lane keeps, as lines.
+pub(super) fn kept_lines(kept: &[(Bytes, Bytes)], timers: &[(i64, Bytes)]) -> Lines {
+    let entry = |(key, value): &(Bytes, Bytes)| format!("kept {}={}", key.shown(), value.shown());
+    let timer = |(time, key): &(i64, Bytes)| format!("timer of {} at {time}", key.shown());
+    let entries = kept.iter().map(entry);
+    entries.chain(timers.iter().map(timer)).collect()
+}
+
+fn differing(wanted: &Lines, got: &Lines) -> String {
+    let mut diff = String::new();
+    if wanted == got {
+        return diff;
+    }
+    for (mark, these, others) in [('-', wanted, got), ('+', got, wanted)] {
+        let mut others = others.clone();
+        for line in these {
+            match others.iter().position(|other| other == line) {
+                Some(at) => drop(others.remove(at)),
+                // a String takes all that is written
+                None => drop(writeln!(diff, "{mark} {line}")),
+            }
+        }
+    }
+    if diff.is_empty() {
+        diff = "the same lines in another order\n".to_owned();
+    }
+    diff
+}
+
+pub(super) fn sorted(mut lines: Lines) -> Lines {
     // the order on a port is the order of the calls, and the number of a row is in its line: what a
     // harness does with several ports is its own
     lines.sort_by(|a, b| a.split('=').next().cmp(&b.split('=').next()));
     lines
 }
 
-fn refusals(what: &str, refused: &[CaseRefused]) -> Lines {
+pub(super) fn refusals(what: &str, refused: &[CaseRefused]) -> Lines {
     let line = |r: &CaseRefused| {
         let words = !WORDS_DIFFER.contains(&r.code.as_str());
         let message = if words { r.message.as_str() } else { "…" };
@@ -367,7 +294,7 @@ fn refusals(what: &str, refused: &[CaseRefused]) -> Lines {
     refused.iter().map(line).collect()
 }
 
-fn out_line(
+pub(super) fn out_line(
     port: &str,
     parent: usize,
     key: Option<&Bytes>,
@@ -381,129 +308,4 @@ fn out_line(
         line += &format!(" {name}={}", header.shown());
     }
     line + " value=" + &value
-}
-
-/// A case's rows as a batch.
-struct Given {
-    rows: Rows,
-    /// Numbers of the rows in the case.
-    numbers: Vec<usize>,
-    columns: Option<RecordBatch>,
-    offsets: Vec<u64>,
-    watermark: i64,
-    /// Rows that do not fit the schema.
-    refused: BTreeSet<usize>,
-}
-
-impl Given {
-    fn of(all: &[&CaseRow], numbers: Vec<usize>) -> Given {
-        let mut builder = RowsBuilder::new();
-        for number in &numbers {
-            let row = all[*number];
-            let owned = |bytes: &Option<Bytes>| bytes.as_ref().map(Bytes::bytes);
-            let (key, value) = (owned(&row.key), owned(&row.value));
-            let headers = row.headers.iter();
-            let headers: Vec<_> = headers.map(|(name, value)| (name, value.bytes())).collect();
-            let headers: Vec<_> = headers
-                .iter()
-                .map(|(name, value)| (name.as_str(), Some(value.as_slice())))
-                .collect();
-            builder.push(row.event_time, key.as_deref(), value.as_deref(), &headers);
-        }
-        let times = numbers.iter().map(|number| all[*number].event_time);
-        Given {
-            rows: builder.finish(),
-            columns: None,
-            offsets: (0..numbers.len() as u64).collect(),
-            watermark: times.min().unwrap_or_default(),
-            refused: BTreeSet::new(),
-            numbers,
-        }
-    }
-
-    fn input(&self) -> Input<'_> {
-        Input {
-            rows: &self.rows,
-            columns: self.columns.as_ref(),
-            unwritten: None,
-            offsets: &self.offsets,
-            input: 0,
-            watermark: self.watermark,
-        }
-    }
-}
-
-/// One emission, whatever its form: what is not there is the parent's.
-struct Made {
-    port: u16,
-    parents: Vec<u32>,
-    keys: Option<BinaryArray>,
-    values: Option<BinaryArray>,
-    times: Option<Vec<i64>>,
-    headers: Vec<(String, BinaryArray)>,
-}
-
-impl Made {
-    fn of(emission: Emission, rows: usize) -> Result<Made, String> {
-        Ok(match emission {
-            Emission::Forward { port, rows } => Made {
-                port,
-                parents: rows,
-                keys: None,
-                values: None,
-                times: None,
-                headers: Vec::new(),
-            },
-            Emission::Emit {
-                port,
-                parents,
-                keys,
-                values,
-                event_times: times,
-                headers,
-            } => Made {
-                port,
-                parents,
-                keys: Some(keys),
-                values: Some(values),
-                times,
-                headers,
-            },
-            Emission::Columns {
-                port,
-                parents,
-                columns,
-                keys,
-                event_times: times,
-                headers,
-            } => Made {
-                port,
-                parents: parents.unwrap_or_else(|| (0..rows as u32).collect()),
-                keys,
-                values: Some(codec::encode_json(&columns).map_err(|e| e.to_string())?),
-                times,
-                headers,
-            },
-        })
-    }
-
-    fn line(&self, i: usize, port: &str, number: usize, parent: &CaseRow) -> String {
-        let cell = |array: &BinaryArray| (!array.is_null(i)).then(|| Bytes::of(array.value(i)));
-        let own = |array: &Option<BinaryArray>, inherited: &Option<Bytes>| match array {
-            Some(array) => cell(array),
-            None => inherited.clone(),
-        };
-        let mut headers: BTreeMap<String, Bytes> = parent.headers.iter().cloned().collect();
-        let set = self.headers.iter();
-        headers.extend(set.filter_map(|(name, array)| Some((name.clone(), cell(array)?))));
-        let time = self
-            .times
-            .as_ref()
-            .map_or(parent.event_time, |times| times[i]);
-        let (key, value) = (
-            own(&self.keys, &parent.key),
-            own(&self.values, &parent.value),
-        );
-        out_line(port, number, key.as_ref(), value.as_ref(), time, &headers)
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! - `new` writes a folder with an example, a test and the SDK; `build` makes a component of it
 //! - `lang` the languages
-//! - `trial` runs the native tests, then their `cases` through the component
+//! - `trial` runs the native tests, then their `cases` through the component (`replay`)
 //! - `sign` keys and signatures
 //! - `compiler` this program as the process that compiles one
 //! - `sdk` the SDK's source, carried in the binary
@@ -16,6 +16,7 @@ mod cases;
 pub(crate) mod compiler;
 mod lang;
 mod new;
+mod replay;
 mod sdk;
 mod sign;
 mod trial;

@@ -61,7 +61,7 @@ const RUST: [(&str, &[u8]); 41] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 11] = files![
+const PYTHON: [(&str, &[u8]); 14] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
@@ -70,13 +70,16 @@ const PYTHON: [(&str, &[u8]); 11] = files![
     "sdk-guest/python/rustmq/_lookup.py",
     "sdk-guest/python/rustmq/_module.py",
     "sdk-guest/python/rustmq/_record.py",
+    "sdk-guest/python/rustmq/_row.py",
     "sdk-guest/python/rustmq/_telemetry.py",
+    "sdk-guest/python/rustmq/_typed.py",
+    "sdk-guest/python/rustmq/_typed_json.py",
     "sdk-guest/python/rustmq/http.py",
     "sdk-guest/python/rustmq/testing.py",
 ];
 
 /// Without `tools/`, which the build carries itself.
-const JS: [(&str, &[u8]); 12] = files![
+const JS: [(&str, &[u8]); 15] = files![
     "sdk-guest/js/batch.js",
     "sdk-guest/js/component.js",
     "sdk-guest/js/http.js",
@@ -87,8 +90,11 @@ const JS: [(&str, &[u8]); 12] = files![
     "sdk-guest/js/module.js",
     "sdk-guest/js/package.json",
     "sdk-guest/js/record.js",
+    "sdk-guest/js/row.js",
     "sdk-guest/js/telemetry.js",
     "sdk-guest/js/testing.js",
+    "sdk-guest/js/typed.js",
+    "sdk-guest/js/typed_json.js",
 ];
 
 /// What every language has.

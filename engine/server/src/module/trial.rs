@@ -4,8 +4,9 @@
 //! Called by: `cli::module`.
 //! Invariants: one source of truth, the native tests: the harness of each SDK writes its runs down where
 //! `RUSTMQ_CASES` says. The component is the one that `build` makes, in the sandbox of the server.
-//! Refuses: tests that run no module through the harness.
+//! Refuses: tests that run no module through the harness, or only others than the folder's own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,16 @@ pub enum TrialError {
         .dir.display()
     )]
     NoCases { dir: PathBuf },
+    #[error(
+        "the native tests of {} ran {ran} through the SDK's `testing`, and not {own}, which is what the \
+         component exports: run that one, too",
+        .dir.display()
+    )]
+    Others {
+        dir: PathBuf,
+        own: String,
+        ran: String,
+    },
     #[error("the native tests wrote what cannot be read: {0}; is the SDK of another version?")]
     Cases(String),
 }
@@ -62,7 +73,7 @@ pub async fn test(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Trie
     ));
     let tried = cases.iter().zip(1..).map(|(case, number)| Tried {
         number,
-        rows: case.rows.len(),
+        rows: case.rows(),
         diff: match case.compare(&module) {
             Ok(diff) => diff,
             Err(why) => format!("+ the component fails: {why}\n"),
@@ -71,7 +82,7 @@ pub async fn test(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Trie
     Ok(tried.collect())
 }
 
-/// As [`test`], but for the time that rows take. Cases with retries or without rows are left out.
+/// As [`test`], but for the time that rows take. Cases with retries, without rows or of a lane are left out.
 pub async fn bench(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Timed>, TrialError> {
     let (cases, module) = prepared(dir, Native::Timed, progress).await?;
     progress("timing the component");
@@ -83,7 +94,7 @@ pub async fn bench(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Tim
         let component_ns = case.time(&module);
         timed.push(Timed {
             number,
-            rows: case.rows.len(),
+            rows: case.rows(),
             native_ns,
             component_ns: component_ns
                 .map_err(|e| TrialError::Cases(format!("case {number}: {e}")))?,
@@ -98,7 +109,7 @@ async fn prepared(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Case>, Module), TrialError> {
     let text = build::native_tests(dir, how, progress).await?;
-    let cases = Case::read(&text).map_err(TrialError::Cases)?;
+    let mut cases = Case::read(&text).map_err(TrialError::Cases)?;
     if cases.is_empty() {
         return Err(TrialError::NoCases { dir: dir.into() });
     }
@@ -117,5 +128,36 @@ async fn prepared(
     let module = host
         .load(&bytes, &Grants::http())
         .map_err(|error| TrialError::Load { path, error })?;
+    own(dir, &mut cases, &module, progress)?;
     Ok((cases, module))
+}
+
+/// Leaves out the cases of other modules, which a test may run as well.
+fn own(
+    dir: &Path,
+    cases: &mut Vec<Case>,
+    module: &Module,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), TrialError> {
+    let described = module.info().describe.as_ref();
+    let Some(own) = described.and_then(|described| described.module.as_deref()) else {
+        return Ok(());
+    };
+    let others = cases.iter().filter_map(|case| case.other(own));
+    let others: BTreeSet<String> = others.map(str::to_owned).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let before = cases.len();
+    cases.retain(|case| case.other(own).is_none());
+    let ran = others.into_iter().collect::<Vec<_>>().join(", ");
+    if cases.is_empty() {
+        let (dir, own) = (dir.to_owned(), own.to_owned());
+        return Err(TrialError::Others { dir, own, ran });
+    }
+    let count = before - cases.len();
+    progress(&format!(
+        "leaving out {count} cases of other modules than {own}: {ran}"
+    ));
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! one in Rust.
 //!
 //! - `modules` one language at a time, and cases of Rust
+//! - `asking` modules that make requests
 //! - `pipeline` all three in `examples/languages`
 //!
 //! Called by: `cargo test -p rustmq --test languages`, after `.ci/run` or a first build by hand has put
@@ -11,6 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod asking;
 mod modules;
 mod pipeline;
 #[path = "../support/mod.rs"]
@@ -38,11 +40,16 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 9] = [
+    let cases: [(&str, &[Needs], Run); 15] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
             modules::rust_cases,
+        ),
+        (
+            "rust::lanes",
+            &[Needs::Program("cargo")],
+            modules::rust_lanes,
         ),
         (
             "python::the_sdk",
@@ -50,6 +57,16 @@ fn main() -> ExitCode {
             modules::python_sdk,
         ),
         ("js::the_sdk", &[Needs::Program("node")], modules::js_sdk),
+        (
+            "python::documented",
+            &[Needs::Program("python3")],
+            modules::python_documented,
+        ),
+        (
+            "js::documented",
+            &[Needs::Program("npm")],
+            modules::js_documented,
+        ),
         (
             "python::no_registry",
             &[Needs::Program("python3")],
@@ -63,6 +80,13 @@ fn main() -> ExitCode {
         ("python::new_test_build", &[PYTHON], modules::python),
         ("js::new_test_build", &[JS], modules::js),
         ("js::bytes", &[JS], modules::js_bytes),
+        ("python::rows", &[PYTHON], modules::python_rows),
+        ("js::rows", &[JS], modules::js_rows),
+        (
+            "requests_of_both",
+            &[PYTHON, JS],
+            asking::granted_and_refused,
+        ),
         (
             "three_in_one_pipeline",
             &[PYTHON, JS],
@@ -117,6 +141,11 @@ fn missing(needs: Needs) -> Option<String> {
             tools().display()
         )
     })
+}
+
+fn with_tools(world: &support::World, words: &[&str]) -> support::Said {
+    let mut command = world.command(words);
+    support::said(command.env("RUSTMQ_TOOLS", tools()).output().unwrap())
 }
 
 /// Where the tools are kept.

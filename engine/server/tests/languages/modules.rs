@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{Said, World, said};
-use crate::{keep_target, repository, run, tools};
+use crate::{keep_target, repository, run, with_tools};
 
 pub fn python_sdk() {
     run(
@@ -20,18 +20,17 @@ pub fn python_sdk() {
 
 pub fn js_sdk() {
     let sdk = repository().join("sdk-guest/js");
-    run("node", &["--test", "test/sdk.test.js"], &sdk);
+    run(
+        "node",
+        &["--test", "test/rows.test.js", "test/sdk.test.js"],
+        &sdk,
+    );
     let example = repository().join("examples/languages/modules/alerts");
     run("node", &["--test", "test/module.test.js"], &example);
 }
 
 fn build(world: &World, dir: &str) -> Said {
     with_tools(world, &["module", "build", dir])
-}
-
-fn with_tools(world: &World, words: &[&str]) -> Said {
-    let mut command = world.command(words);
-    said(command.env("RUSTMQ_TOOLS", tools()).output().unwrap())
 }
 
 /// A Rust module that does something else in the sandbox: the difference is shown.
@@ -69,6 +68,339 @@ pub fn rust_cases() {
     world
         .run(&["module", "test", "tidy"])
         .fails(1, "ran no module");
+}
+
+const LANE: &str = r#"
+use rustmq::{Batch, Column, Context, Failure, Outbox, State, Stateful};
+
+/// Sums up by key, and tells what was left ten microseconds after the last.
+struct Sums;
+
+impl Stateful for Sums {
+    fn open(_: &Context) -> Result<Sums, Failure> {
+        Ok(Sums)
+    }
+
+    fn process(&mut self, rows: &Batch, _: &mut Outbox, state: &mut State) -> Result<(), Failure> {
+        let wrong = |_| Failure::new("sum", "what is kept is no number");
+        for row in 0..rows.len() {
+            let (meta, value) = (rows.meta(row), rows.values().get(row).unwrap_or_default());
+            let key = meta.key().unwrap_or_default();
+            let before = state.get::<i64>(key).map_err(wrong)?.unwrap_or_default();
+            let number: i64 = String::from_utf8_lossy(value).parse().unwrap_or(WRONG);
+            state.put(key, &(before + number)).map_err(wrong)?;
+            state.set_timer(key, meta.event_time() + 10);
+        }
+        Ok(())
+    }
+
+    fn on_timers(&mut self, fired: &Batch, out: &mut Outbox, state: &mut State) -> Result<(), Failure> {
+        let parents: Vec<u32> = (0..fired.len() as u32).collect();
+        let mut sums = Column::new();
+        for key in fired.keys().iter() {
+            sums.push(state.get_bytes(key.unwrap_or_default()).as_deref());
+        }
+        out.emit(0, &parents, fired.keys(), &sums);
+        Ok(())
+    }
+}
+
+const WRONG: i64 = if cfg!(target_family = "wasm") { 1000 } else { 0 };
+
+rustmq::export_stateful!(Sums);
+
+#[cfg(test)]
+mod tests {
+    use rustmq::testing::{Lane, Row, run};
+
+    #[rustmq::filter]
+    fn other(_: &[u8]) -> bool {
+        true
+    }
+
+    #[test]
+    fn sums_are_told_when_they_are_over() {
+        assert_eq!(run::<other>(["a"]).rows.len(), 1);
+        let mut lane = Lane::<super::Sums>::new();
+        let row = |key: &str, value: &str, time: i64| Row::new(value).key(key).event_time(time);
+        assert!(lane.run([row("a", "1", 1), row("b", VALUE, 2)]).rows.is_empty());
+        assert_eq!(lane.run([row("a", "4", 12)]).texts("out"), ["5", "2"]);
+        assert_eq!(lane.run([row("c", "0", 30)]).texts("out"), ["5"]);
+    }
+}
+"#;
+
+/// A module that keeps state is tried batch by batch, with what it kept and its timers; what a test runs
+/// besides is no case of it.
+pub fn rust_lanes() {
+    let world = World::new();
+    keep_target(&world);
+    world.run(&["module", "new", "sums"]).ok();
+    world.write("sums/src/lib.rs", LANE.replace("VALUE", r#""2""#));
+    let said = world.run(&["module", "test", "sums"]).ok();
+    assert_eq!(
+        said.out,
+        "1 cases, 4 rows: the component does what the native tests say\n"
+    );
+    let left_out = "leaving out 1 cases of other modules than sums::Sums: sums::tests::other";
+    assert!(said.err.contains(left_out), "{}", said.err);
+
+    let wrong = LANE.replace("VALUE", r#""x""#);
+    let wrong = wrong.replace(r#""5", "2""#, r#""5", "0""#);
+    world.write("sums/src/lib.rs", wrong);
+    let said = world.run(&["module", "test", "sums"]);
+    let expected = "case 1:\n  batch 2:\n\
+        - row 0 on out: key=b time=12 value=0\n\
+        + row 0 on out: key=b time=12 value=1000\n  in the end:\n\
+        - kept b=0\n\
+        + kept b=1000\n\
+        1 cases, 4 rows: 1 differ: - native, + component\n";
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (1, expected),
+        "{}",
+        said.err
+    );
+
+    let only = LANE
+        .split("        let mut lane")
+        .next()
+        .unwrap()
+        .to_owned()
+        + "    }\n}\n";
+    world.write("sums/src/lib.rs", only.replace("{Lane, Row, run}", "run"));
+    let part = "ran sums::tests::other through the SDK's `testing`, and not sums::Sums";
+    world.run(&["module", "test", "sums"]).fails(1, part);
+}
+
+const PYTHON_ROWS: &str = r#"
+import rustmq
+
+
+@rustmq.row(rename={"kind": "type"})
+class Flight:
+    carrier: str
+    flight: int | None
+    delay: float | None
+    ts: rustmq.Timestamp
+    raw: bytes | None
+    late: bool | None
+    kind: str | None
+
+
+@rustmq.row
+class Seen:
+    carrier: str
+    next: int
+    hours: float | None
+    due: rustmq.Timestamp
+    raw: bytes | None
+    early: bool | None
+    kind: str
+
+
+@rustmq.flat_map
+def seen(flight: Flight, meta) -> "list[rustmq.Record[Seen]]":
+    if flight.flight is None:
+        raise rustmq.Reject("flight", "no number")
+    hours = None if flight.delay is None else flight.delay / 60
+    early = None if flight.late is None else not flight.late
+    made = Seen(flight.carrier, flight.flight + 1, hours, flight.ts + 1, flight.raw, early, flight.kind)
+    again = rustmq.Record(made._replace(next=0), key="k", event_time=meta.event_time + 1, headers={"h": "1"})
+    return [rustmq.Record(made), again][: 1 + (meta.row == 0)]
+"#;
+
+const PYTHON_ROWS_TEST: &str = r#"
+import unittest
+
+import rustmq
+import rustmq.testing
+from module import seen
+
+FLIGHTS = [
+    '{"carrier":"é","flight":9007199254740993,"delay":90,"ts":"2013-01-01T05:00:00Z",'
+    '"raw":"AAE=","late":true,"type":"x"}',
+    '{"carrier":"AA","flight":-1,"ts":0,"type":""}',
+    '{"carrier":"AA","flight":1,"ts":0}',
+    '{"flight":2,"ts":0}',
+    '{"carrier":"AA","ts":0}',
+    '{"carrier":7,"ts":0}',
+    'not json',
+    '{"carrier":"B","flight":3,"delay":1e300,"ts":1,"type":"y"}',
+]
+
+
+@rustmq.map
+def other(value):
+    return value
+
+
+class Seen(unittest.TestCase):
+    def test_flights(self):
+        rustmq.testing.run(other, [1])
+        out = rustmq.testing.run(seen, [rustmq.testing.Row(flight, key="f") for flight in FLIGHTS])
+        self.assertEqual([row.parent for row in out.rows], [0, 0, 1, 7])
+        codes = {2: "encode", 3: "null", 4: "flight", 5: "schema", 6: "schema"}
+        self.assertEqual({refused.row: refused.code for refused in out.rejects}, codes)
+        rustmq.testing.run(seen, FLIGHTS[1:2] * 3)
+"#;
+
+const JS_ROWS: &str = r#"
+import { Record, Reject, flatMap } from '#rustmq';
+
+const select = {
+  carrier: 'string', flight: 'int64?', delay: 'float64?', ts: 'timestamp', raw: 'bytes?',
+  late: 'bool?', type: 'string?',
+};
+const declare = {
+  carrier: 'string', next: 'int64', hours: 'float64?', due: 'timestamp', raw: 'bytes?',
+  early: 'bool?', type: 'string',
+};
+
+export default flatMap(
+  ({ carrier, flight, delay, ts, raw, late, type }, meta) => {
+    if (flight === null) throw new Reject('flight', 'no number');
+    const [hours, early] = [delay === null ? null : delay / 60, late === null ? null : !late];
+    const made = { carrier, next: flight + 1, hours, due: ts + 1, raw, early, type };
+    if (meta.row > 0) return [made];
+    const more = { key: 'k', eventTime: meta.eventTime + 1, headers: { h: '1' } };
+    return [new Record(made), new Record({ ...made, next: 0 }, more)];
+  },
+  { select, declare },
+);
+"#;
+
+const JS_ROWS_TEST: &str = r#"
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { map } from '#rustmq';
+import { Row, run } from '#rustmq/testing';
+import seen from '../module.js';
+
+const flights = [
+  '{"carrier":"é","flight":9007199254740990,"delay":90,"ts":"2013-01-01T05:00:00Z",' +
+  '"raw":"AAE=","late":true,"type":"x"}',
+  '{"carrier":"AA","flight":-1,"ts":0,"type":""}',
+  '{"carrier":"AA","flight":1,"ts":0}',
+  '{"flight":2,"ts":0}',
+  '{"carrier":"AA","ts":0}',
+  '{"carrier":7,"ts":0}',
+  'not json',
+  '{"carrier":"B","flight":3,"delay":1e300,"ts":1,"type":"y"}',
+];
+
+test('flights', () => {
+  run(map((value) => value), [1]);
+  const out = run(seen, flights.map((flight) => new Row(flight, { key: 'f' })));
+  assert.deepEqual(out.rows.map((row) => row.parent), [0, 0, 1, 7]);
+  const codes = [[2, 'encode'], [3, 'null'], [4, 'flight'], [5, 'schema'], [6, 'schema']];
+  assert.deepEqual(out.rejects.map(({ row, code }) => [row, code]), codes);
+  run(seen, [flights[1], flights[1], flights[1]]);
+});
+"#;
+
+/// Typed columns of every type, with nulls, letters of several bytes and rows that do not fit: the
+/// component does what the native run does. What the test runs besides is no case.
+fn rows(lang: &str, module: (&str, &str), test: (&str, &str)) {
+    let world = World::new();
+    world.run(&["module", "new", "seen", "--lang", lang]).ok();
+    for (file, text) in [module, test] {
+        world.write(&format!("seen/{file}"), text);
+    }
+    let said = with_tools(&world, &["module", "test", "seen"]).ok().out;
+    assert_eq!(
+        said,
+        "2 cases, 11 rows: the component does what the native tests say\n"
+    );
+}
+
+pub fn python_rows() {
+    let test = ("tests/test_module.py", PYTHON_ROWS_TEST);
+    rows("python", ("module.py", PYTHON_ROWS), test);
+}
+
+pub fn js_rows() {
+    let test = ("test/module.test.js", JS_ROWS_TEST);
+    rows("js", ("module.js", JS_ROWS), test);
+}
+
+/// The code of a language in the page on typed columns: a function over rows, then whole columns.
+fn documented(lang: &str) -> (String, String) {
+    let page = fs::read_to_string(repository().join("docs/modules.md")).unwrap();
+    let (_, section) = page.split_once("## Typed columns\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let begin = format!("```{lang}\n");
+    let mut blocks = section.split(&begin).skip(1);
+    let mut next = || {
+        let block = blocks.next().and_then(|block| block.split_once("```"));
+        block.unwrap().0.to_owned()
+    };
+    (next(), next())
+}
+
+pub fn python_documented() {
+    let (rows, whole) = documented("python");
+    let test = r#"
+import unittest
+
+import rustmq.testing
+from module import late
+
+FLIGHTS = [
+    '{"carrier":"UA","dep_delay":90,"ts":"2013-01-01T05:00:00Z"}', '{"carrier":"AA","ts":0}',
+    '{"carrier":"AA","dep_delay":1.5,"ts":0}', '{"carrier":"B6","dep_delay":30,"ts":1}',
+]
+
+
+class Late(unittest.TestCase):
+    def test_flights(self):
+        out = rustmq.testing.run(late, FLIGHTS)
+        self.assertEqual(out.texts(), [
+            '{"carrier":"UA","hours":1.5,"ts":"2013-01-01T05:00:00.000000Z"}',
+            '{"carrier":"B6","hours":0.5,"ts":"1970-01-01T00:00:00.000001Z"}',
+        ])
+"#;
+    for module in [rows.clone(), format!("{rows}\n{whole}")] {
+        let world = World::new();
+        world
+            .run(&["module", "new", "late", "--lang", "python"])
+            .ok();
+        world.write("late/module.py", module);
+        world.write("late/tests/test_module.py", test);
+        run("python3", &["-m", "unittest"], &world.path("late"));
+    }
+}
+
+pub fn js_documented() {
+    let (rows, whole) = documented("js");
+    let test = r#"
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { run } from '#rustmq/testing';
+import late from '../module.js';
+
+const flights = [
+  '{"carrier":"UA","dep_delay":90,"ts":"2013-01-01T05:00:00Z"}', '{"carrier":"AA","ts":0}',
+  '{"carrier":"AA","dep_delay":1.5,"ts":0}', '{"carrier":"B6","dep_delay":30,"ts":1}',
+];
+
+test('flights', () => {
+  assert.deepEqual(run(late, flights).texts(), [
+    '{"carrier":"UA","hours":1.5,"ts":"2013-01-01T05:00:00.000000Z"}',
+    '{"carrier":"B6","hours":0.5,"ts":"1970-01-01T00:00:00.000001Z"}',
+  ]);
+});
+"#;
+    let (head, _) = rows.split_once("export default").unwrap();
+    for module in [rows.clone(), format!("{head}{whole}")] {
+        let world = World::new();
+        world.run(&["module", "new", "late", "--lang", "js"]).ok();
+        world.write("late/module.js", module);
+        world.write("late/test/module.test.js", test);
+        run("npm", &["test"], &world.path("late"));
+    }
 }
 
 /// Made, tested natively, built, inspected; then broken, and the error has its line.

@@ -41,7 +41,7 @@ fn example(world: &World) {
 }
 
 /// Records of a topic, once there are so many.
-fn records(world: &World, topic: &str, count: usize) -> Vec<Value> {
+pub(crate) fn records(world: &World, topic: &str, count: usize) -> Vec<Value> {
     let count = count.to_string();
     let words = [
         "consume", topic, "--from", "earliest", "--follow", "--max", &count,

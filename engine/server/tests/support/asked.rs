@@ -1,6 +1,6 @@
 //! A service that modules ask: answers each request with its path, and keeps the heads.
 //!
-//! Called by: `pipeline`.
+//! Called by: `pipeline`, `languages`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

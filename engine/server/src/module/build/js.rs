@@ -83,6 +83,11 @@ fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
     })
 }
 
+/// The file whose default export is the module.
+pub(super) fn main(dir: &Path) -> Result<PathBuf, BuildError> {
+    Ok(dir.join(manifest(dir)?.main))
+}
+
 /// The folder with the tools and the script.
 async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
     let content = Digest::of(&[PACKAGE, LOCK, SCRIPT].concat()).hex();

@@ -47,6 +47,8 @@ pub async fn native_tests(
         Lang::Js => {
             let mut testing = command(&program("NPM", "npm"), dir);
             testing.args(["test", "--silent"]);
+            // the harness asks it which module is the folder's own
+            testing.env("RUSTMQ_MODULE", super::js::main(dir)?);
             ("npm test", super::js::NEEDS, testing)
         }
     };

@@ -1,6 +1,7 @@
 //! Writing modules and building them with the real toolchain, once, into the test's own folder.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -332,53 +333,116 @@ fn columns_through(module: &Module) {
     );
 }
 
-/// The same guest, built as anybody builds for WASI: cargo makes a component that names WASI, and every
-/// interface of ours in it is still ours.
-#[tokio::test]
-async fn a_guest_for_wasip2_is_taken_as_cargo_built_it() {
-    const WASI: &str = "wasm32-wasip2";
+/// Cargo in a folder, as anybody runs it there; nothing where it lacks what `needs` says, which is told.
+fn by_cargo(dir: &Path, words: &[&str], needs: Needs) -> Option<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let late = repository().join("tests/guests/late");
     let run = |program: &std::ffi::OsStr, words: &[&str]| {
         let mut command = std::process::Command::new(program);
-        command.args(words).current_dir(&late);
+        command.args(words).current_dir(dir);
         for flag in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"] {
             command.env_remove(flag);
         }
         command.output().unwrap()
     };
-    let libdir = run(
-        "rustc".as_ref(),
-        &["--print", "target-libdir", "--target", WASI],
-    )
-    .stdout;
-    if !Path::new(String::from_utf8_lossy(&libdir).trim()).is_dir() {
-        eprintln!("SKIPPED: there is no {WASI} here: rustup target add {WASI}");
-        return;
+    match needs {
+        Needs::Target(name) => {
+            let asked = ["--print", "target-libdir", "--target", name];
+            let libdir = run("rustc".as_ref(), &asked).stdout;
+            if !Path::new(String::from_utf8_lossy(&libdir).trim()).is_dir() {
+                skipped(&format!(
+                    "there is no {name} here: rustup target add {name}"
+                ));
+                return None;
+            }
+        }
+        Needs::Component => {
+            if !run(&cargo, &["component", "--version"]).status.success() {
+                skipped("there is no cargo component here: cargo install cargo-component");
+                return None;
+            }
+        }
     }
     let target = guests_target();
-    let target = target.to_str().unwrap();
-    let words = [
-        "build",
-        "--release",
-        "--target",
-        WASI,
-        "--target-dir",
-        target,
-    ];
-    let built = run(&cargo, &words);
+    let target = ["--target-dir", target.to_str().unwrap()];
+    let built = run(&cargo, &[words, &target].concat());
     assert!(
         built.status.success(),
         "{}",
         String::from_utf8_lossy(&built.stderr)
     );
-    let bytes = fs::read(guests_target().join(WASI).join("release/late.wasm")).unwrap();
+    Some(())
+}
+
+/// Said aloud: what a test prints by macro is not shown where it passes.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
+#[derive(Clone, Copy)]
+enum Needs {
+    Target(&'static str),
+    Component,
+}
+
+fn release(target: &str, file: &str) -> PathBuf {
+    guests_target().join(target).join("release").join(file)
+}
+
+fn late() -> PathBuf {
+    repository().join("tests/guests/late")
+}
+
+/// It names WASI, and every interface of ours in it is still ours.
+fn is_late(component: &Path) {
     let host = Host::new(HostConfig::default()).unwrap();
-    let module = host.load(&bytes, &Grants::default());
+    let module = host.load(&fs::read(component).unwrap(), &Grants::default());
     let module = module.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(module.info().kind, Kind::Component);
     assert!(!module.info().stubbed.is_empty(), "{:?}", module.info());
     columns_through(&module);
+}
+
+/// The same guest, built as anybody builds for WASI: cargo itself makes a component.
+#[tokio::test]
+async fn a_guest_for_wasip2_is_taken_as_cargo_built_it() {
+    const WASI: &str = "wasm32-wasip2";
+    let words = ["build", "--release", "--target", WASI];
+    if by_cargo(&late(), &words, Needs::Target(WASI)).is_some() {
+        is_late(&release(WASI, "late.wasm"));
+    }
+}
+
+/// What `cargo component` makes a component of: its adapter of preview 1 asks for `cabi_realloc`.
+#[test]
+fn a_guest_for_wasip1_has_what_an_adapter_needs() {
+    const WASI: &str = "wasm32-wasip1";
+    let words = ["build", "--release", "--target", WASI];
+    if by_cargo(&late(), &words, Needs::Target(WASI)).is_some() {
+        let core = fs::read(release(WASI, "deps/late.wasm")).unwrap();
+        let info = Host::inspect(&core).unwrap();
+        assert_eq!(info.kind, Kind::CoreWithType);
+        let exports = |name: &str| info.exports.iter().any(|export| export == name);
+        assert!(exports("cabi_realloc") && exports("memory"), "{info:?}");
+    }
+}
+
+#[test]
+fn cargo_component_builds_modules_as_they_are() {
+    const WASI: &str = "wasm32-wasip1";
+    let words = ["component", "build", "--release"];
+    if by_cargo(&late(), &words, Needs::Component).is_none() {
+        return;
+    }
+    is_late(&release(WASI, "late.wasm"));
+    let dir = tempfile::tempdir().unwrap();
+    let made = new(dir.path(), "unchanged", Lang::Rust).unwrap();
+    by_cargo(&made, &words, Needs::Component);
+    let mut guest = open(&release(WASI, "unchanged.wasm"), "{}", &["out"]);
+    let text = run(&mut guest, &[r#"{"sensor":"roof","celsius":20}"#]);
+    assert_eq!(
+        text,
+        "emit 0 0 k={\"sensor\":\"roof\",\"fahrenheit\":68.0}\n"
+    );
 }
 
 /// What is kept of each version comes from here: `RUSTMQ_BLESS=1` keeps the component of this one.
