@@ -83,7 +83,6 @@ mod shadowed {
     pub fn Some() {}
     pub struct Result;
     pub struct Option;
-    pub struct LateColumns;
 
     #[derive(rustmq::Row)]
     pub struct Late {
