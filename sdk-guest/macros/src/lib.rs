@@ -248,7 +248,7 @@ fn expand(
         }
 
         // of the traits that make a choice by type only one is used; closures only carry types
-        #[allow(unused_imports, clippy::redundant_closure)]
+        #[allow(unused_imports, clippy::needless_question_mark, clippy::redundant_closure)]
         impl ::rustmq::#module for #name {
             #schema
             const PARAMS: ::core::option::Option<&'static ::rustmq::describe::Schema> = {
