@@ -231,9 +231,13 @@ fn expand(
     let take = taken.take(name, &nevers);
     let ports = ports(function, shape);
     let (make, loop_) = looped(function, shape, taken, (arguments, &nevers), kept.is_some());
-    let kind = Kind::of(kept);
-    let (module, schema, export) = (kind.module, kind.schema, kind.export);
-    let (state, fetch) = (kind.state, kind.fetch);
+    let Kind {
+        module,
+        schema,
+        state,
+        fetch,
+        export,
+    } = Kind::of(kept);
     let opened = match &make {
         Some(make) => hygienic!(::rustmq::rt::Opened::making(context, &#make)?),
         None => hygienic!(::rustmq::rt::Opened::new(context)?),
@@ -355,22 +359,7 @@ fn looped(
         hygienic!(::core::result::Result::Ok),
         hygienic!(::core::option::Option::Some),
     );
-    let make = |output: Tokens| {
-        hygienic!({
-            use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
-            (&::rustmq::rt::Making::of(|| #ok(#output))).way()
-        })
-    };
-    // what a row that is not taken changed is taken back
-    let row = |body: Tokens, done: Tokens| match keeps {
-        false => hygienic!(#read #body),
-        true => hygienic! {
-            state.begin_row();
-            let done: ::core::result::Result<#done, ::rustmq::Reject> = (|| { #read #body })();
-            if done.is_err() { state.undo_row(); }
-            done
-        },
-    };
+    let row = |body: Tokens, done: Tokens| one_row(&hygienic!(#read #body), &done, keeps);
     let emit = |body: Tokens| {
         let body = row(body, hygienic!(()));
         hygienic!(emit(&make, rows, out, |row, place| { #body }))
@@ -414,6 +403,27 @@ fn looped(
             let body = row(hygienic!(#ok(#call)), hygienic!(_));
             (None, hygienic!(route(rows, out, |row| { #body })))
         }
+    }
+}
+
+/// What makes the outputs, chosen by their type.
+fn make(output: Tokens) -> Tokens {
+    hygienic!({
+        use ::rustmq::rt::{MakeBytes as _, MakeColumns as _};
+        (&::rustmq::rt::Making::of(|| ::core::result::Result::Ok(#output))).way()
+    })
+}
+
+/// What is done for a row; what one that is not taken changed is taken back.
+fn one_row(body: &Tokens, done: &Tokens, keeps: bool) -> Tokens {
+    if !keeps {
+        return body.clone();
+    }
+    hygienic! {
+        state.begin_row();
+        let done: ::core::result::Result<#done, ::rustmq::Reject> = (|| { #body })();
+        if done.is_err() { state.undo_row(); }
+        done
     }
 }
 
