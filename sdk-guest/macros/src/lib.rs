@@ -242,7 +242,7 @@ fn expand(
         Some(make) => hygienic!(::rustmq::rt::Opened::making(context, &#make)?),
         None => hygienic!(::rustmq::rt::Opened::new(context)?),
     };
-    let make = make.map(|make| hygienic!(let make = #make;));
+    let process = process(&take, make.as_ref(), &loop_, (&state, &fetch));
     hygienic! {
         /// The module made of the function of this name.
         #[allow(non_camel_case_types)]
@@ -269,27 +269,40 @@ fn expand(
                 ::core::result::Result::Ok(Self { opened: #opened, #open })
             }
 
-            // a function of its own, so that a trap can name the one that is inlined here
-            #[cfg_attr(target_family = "wasm", inline(never))]
-            #[allow(unused_variables)]
-            fn process(
-                &mut self,
-                rows: &::rustmq::Batch,
-                out: &mut ::rustmq::Outbox,
-                #state
-            ) -> ::core::result::Result<(), ::rustmq::Failure> {
-                #fetch
-                let take = #take;
-                let columns = take.fetch(rows);
-                let count = take.count(&columns, rows);
-                let (view, full) = (take.view(&columns, count), take.is_full(&columns));
-                #make
-                self.opened.#loop_;
-                ::core::result::Result::Ok(())
-            }
+            #process
         }
 
         ::rustmq::#export!(#name);
+    }
+}
+
+/// Takes a batch: the columns, then the loop over the rows.
+fn process(
+    take: &Tokens,
+    make: Option<&Tokens>,
+    loop_: &Tokens,
+    (state, fetch): (&Tokens, &Tokens),
+) -> Tokens {
+    let make = make.map(|make| hygienic!(let make = #make;));
+    hygienic! {
+        // a function of its own, so that a trap can name the one that is inlined here
+        #[cfg_attr(target_family = "wasm", inline(never))]
+        #[allow(unused_variables)]
+        fn process(
+            &mut self,
+            rows: &::rustmq::Batch,
+            out: &mut ::rustmq::Outbox,
+            #state
+        ) -> ::core::result::Result<(), ::rustmq::Failure> {
+            #fetch
+            let take = #take;
+            let columns = take.fetch(rows);
+            let count = take.count(&columns, rows);
+            let (view, full) = (take.view(&columns, count), take.is_full(&columns));
+            #make
+            self.opened.#loop_;
+            ::core::result::Result::Ok(())
+        }
     }
 }
 
