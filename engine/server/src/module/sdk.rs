@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 41] = files![
+const RUST: [(&str, &[u8]); 43] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
