@@ -22,7 +22,7 @@ use crate::canary::report::CanaryReport;
 use crate::canary::{Canary, Of, Slot, Until, candidate};
 use crate::error::{CanaryError, RemoveError, StartError};
 use crate::lookup::Tables;
-use crate::plan::{Kept, Previous, Reload, plan};
+use crate::plan::{Held, Kept, Previous, Reload, plan};
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
 use crate::spec::types::{ModuleSource, Node, Start};
@@ -79,6 +79,17 @@ impl Running {
             lane.shared.numbers.sum(&mut sums);
         }
         sums
+    }
+
+    /// In which schemas the lanes have what their modules keep, as far as they have read it.
+    fn held(&self) -> Held {
+        let mut held = Held::new();
+        for lane in self.stages.values().flat_map(|stage| &stage.lanes) {
+            for (node, kept) in &lane.shared.status().kept {
+                held.entry(node.clone()).or_default().insert(kept.schema);
+            }
+        }
+        held
     }
 
     /// The tables of the newest generation's nodes.
@@ -196,9 +207,14 @@ impl Runtime {
                 let message =
                     format!("this change cannot be taken while the pipeline exists: {what}");
                 let diagnostic = Diagnostic::error(&record.file, 1, 1, message);
-                Err(vec![diagnostic.with_hint(
-                    "delete the pipeline first, then apply it again",
-                )])
+                let hint = match what.contains("state schema") {
+                    true => {
+                        "give the module a migration from that schema (Rust: `migrate(OLD = …)` beside \
+                         `state_schema`), or delete the pipeline, with what it keeps, and apply it again"
+                    }
+                    false => "delete the pipeline first, then apply it again",
+                };
+                Err(vec![diagnostic.with_hint(hint)])
             }
             None => Ok(prepared),
         }
@@ -210,10 +226,12 @@ impl Runtime {
         let old = running.get(&prepared.record.name)?;
         let mut kept = old.kept.clone();
         kept.extend(prepared.kept());
+        let held = old.held();
         let previous = Previous {
             spec: &old.spec,
             modules: &old.record.modules,
             kept: &kept,
+            held: &held,
         };
         let plan = plan(
             &prepared.spec,
@@ -231,6 +249,11 @@ impl Runtime {
         self.running()
             .get(name)
             .map(|r| (r.spec.clone(), r.record.clone()))
+    }
+
+    /// In which schemas its lanes have what modules keep.
+    pub fn held(&self, name: &str) -> Held {
+        self.running().get(name).map(Running::held).unwrap_or_default()
     }
 
     /// Starts a pipeline, or hands a running one over to this generation. Its topics must exist.

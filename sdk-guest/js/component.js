@@ -1,8 +1,8 @@
 /** The component's exports: `rustmq module build` bundles this file with `module.js`. */
 
-import { table } from 'rustmq:etl/lookup@0.1.3';
-import * as packed from 'rustmq:etl/packed@0.1.3';
-import * as telemetry from 'rustmq:etl/telemetry@0.1.3';
+import { table } from 'rustmq:etl/lookup@0.1.4';
+import * as packed from 'rustmq:etl/packed@0.1.4';
+import * as telemetry from 'rustmq:etl/telemetry@0.1.4';
 import theModule from 'rustmq-module';
 import { Batch, Outbox } from './batch.js';
 import { register as registerLookups } from './lookup.js';

@@ -102,13 +102,7 @@ pub(crate) fn ready(
         &mut appends,
     )?;
     states.appends(stage, span.lane, &mut appends)?;
-    let position = Position {
-        group: stage.group.clone(),
-        partition: PartitionId::new(stage.topic, span.lane),
-        offset: next,
-        expected: Some(span.from),
-        metadata: format!("generation={}", stage.generation),
-    };
+    let position = position(stage, span.lane, span.from, next);
     let counts = Counts {
         read: done as u64,
         written,
@@ -126,4 +120,29 @@ pub(crate) fn ready(
         cut: work.cut,
         sample: work.sample,
     })
+}
+
+/// What was migrated, of a lane that has nothing to read: it stays where it is.
+pub(crate) fn migrated(
+    stage: &Stage,
+    lane: u32,
+    at: Offset,
+    states: &States,
+) -> Result<Commit, EncodeError> {
+    let mut appends = Vec::new();
+    states.appends(stage, lane, &mut appends)?;
+    Ok(Commit {
+        appends,
+        positions: vec![position(stage, lane, at, at)],
+    })
+}
+
+fn position(stage: &Stage, lane: u32, from: Offset, next: Offset) -> Position {
+    Position {
+        group: stage.group.clone(),
+        partition: PartitionId::new(stage.topic, lane),
+        offset: next,
+        expected: Some(from),
+        metadata: format!("generation={}", stage.generation),
+    }
 }

@@ -20,6 +20,7 @@ use super::{Op, Port, Stage, StageNode};
 use crate::canary::Sample;
 use crate::limits::PORT_BYTES_MAX;
 use crate::lookup;
+use crate::operator::migrate::migrate;
 use crate::operator::wasm::{Call, Made, Program as WasmProgram, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
@@ -94,6 +95,25 @@ impl Chain {
             lane,
             guests,
         })
+    }
+
+    /// Takes over what was kept with other schemas than the modules'. All or nothing.
+    pub fn migrate(&mut self, states: &mut States, stop: &Stop) -> Result<(), String> {
+        let stage = self.stage.clone();
+        for (node, warm) in stage.nodes.iter().zip(&mut self.guests) {
+            let (Some(kept), Op::Wasm(program), Some(warm)) = (&node.kept, &node.op, warm) else {
+                continue;
+            };
+            let keyed = states.of(&node.name);
+            let Some(keyed) = keyed.filter(|keyed| keyed.schema() != kept.schema) else {
+                continue;
+            };
+            if let Err(error) = migrate((program, warm), self.lane, keyed, kept.schema, stop) {
+                states.back();
+                return Err(format!("node `{}`: {error}", node.name));
+            }
+        }
+        Ok(())
     }
 
     /// Runs a batch. Of a stage that keeps state, rows from a cut on are worked only to find the cut:

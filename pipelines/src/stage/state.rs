@@ -4,8 +4,9 @@
 //! Invariants: one partition of an internal topic a lane and node, compacted, so that its records
 //! in order are the state; what a batch changed is in the same commit as its outputs and position.
 //! After a commit that failed the lane forgets all and reads it again: memory never runs ahead of
-//! the log for longer than the commits under way.
-//! Refuses: a changelog of another schema than the module's.
+//! the log for longer than the commits under way. What was kept with another schema than the module's is
+//! migrated before the first batch, and told to the log with it.
+//! Refuses: a changelog that no state has written.
 
 use std::collections::BTreeMap;
 
@@ -91,6 +92,26 @@ impl States {
         self.0.get_mut(node)
     }
 
+    /// Whether something of the stage was kept with another schema than its module's.
+    pub fn foreign(&self, stage: &Stage) -> bool {
+        let foreign = |node: &StageNode| {
+            let keyed = self.0.get(&node.name);
+            let kept = node.kept.as_ref().zip(keyed);
+            kept.is_some_and(|(kept, keyed)| kept.schema != keyed.schema())
+        };
+        stage.nodes.iter().any(foreign)
+    }
+
+    /// Whether the log does not know of a migration yet.
+    pub fn migrated(&self) -> bool {
+        self.0.values().any(Keyed::is_migrated)
+    }
+
+    /// Forgets migrations that the log does not know of.
+    pub fn back(&mut self) {
+        self.0.values_mut().for_each(Keyed::back);
+    }
+
     /// Nodes whose state was not read yet.
     pub fn missing(&self, stage: &Stage) -> Vec<usize> {
         let missing = |node: &StageNode| node.kept.is_some() && !self.0.contains_key(&node.name);
@@ -141,6 +162,7 @@ impl States {
         let one = |(node, keyed): (&String, &Keyed)| {
             let watermark = Some(keyed.watermark()).filter(|time| *time != i64::MIN);
             let status = StateStatus {
+                schema: keyed.committed().schema(),
                 entries: keyed.entries() as u64,
                 bytes: keyed.bytes() as u64,
                 watermark,

@@ -5,7 +5,7 @@
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `http` modules that ask other services
 //! - `canary` new versions in the shadow of those that run
-//! - `state` modules that keep something from batch to batch; `lookup` modules that look into tables
+//! - `state` modules that keep something from batch to batch, `migration` in another way; `lookup` modules that look into tables
 //! - `support` the log in memory and the world around it
 
 mod canary;
@@ -15,6 +15,7 @@ mod guests;
 mod http;
 mod lanes;
 mod lookup;
+mod migration;
 mod property;
 mod state;
 pub(crate) mod support;

@@ -19,6 +19,8 @@ mod state;
 mod telemetry;
 mod timers;
 
+pub(crate) use state::Entries;
+
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::ScalarBuffer;
 use arrow::record_batch::RecordBatch;

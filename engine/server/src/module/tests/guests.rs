@@ -218,7 +218,7 @@ mod hosted {
             "reject [1] denied: the grant does not name the host elsewhere.example, but 127.0.0.1";
         assert!(text.contains(denied), "{text}");
         let needed = &module.info().grants_needed;
-        assert_eq!(needed, &["rustmq:etl/http@0.1.3"]);
+        assert_eq!(needed, &["rustmq:etl/http@0.1.4"]);
     }
 
     pub fn boundary(module: &Module) {
