@@ -31,7 +31,7 @@ pub mod status;
 mod tests;
 
 pub use canary::Until;
-pub use canary::report::{CanaryReport, CanaryState, Difference, Example};
+pub use canary::report::{CanaryReport, CanaryState, Difference, Example, KeptReport};
 pub use error::{CanaryError, RemoveError, StartError};
 pub use lint::lint;
 pub use plan::{Change, Held, Kept, KeptSchema, Plan, Previous, Reload, plan};

@@ -19,9 +19,10 @@ use wasm::http::{Access, Stop};
 use wasm::{Metric, Metrics};
 
 use crate::canary::report::CanaryReport;
-use crate::canary::{Canary, Of, Slot, Until, candidate};
+use crate::canary::{Canary, Of, Slot, Until, candidate, no_room};
 use crate::error::{CanaryError, RemoveError, StartError};
 use crate::lookup::Tables;
+use crate::operator::migrate::{room, takes_over};
 use crate::plan::{Held, Kept, Previous, Reload, plan};
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
@@ -90,6 +91,13 @@ impl Running {
             }
         }
         held
+    }
+
+    /// About what a node keeps, in all lanes.
+    fn kept_bytes(&self, node: &str) -> usize {
+        let lanes = self.stages.values().flat_map(|stage| &stage.lanes);
+        let kept = lanes.filter_map(|lane| Some(lane.shared.status().kept.get(node)?.bytes));
+        kept.sum::<u64>() as usize
     }
 
     /// The tables of the newest generation's nodes.
@@ -541,9 +549,7 @@ impl Runtime {
         let program = number.and_then(|number| candidate(&stage, number, &module));
         let program = program.ok_or(CanaryError::Changed)?;
         let keeps = number.is_some_and(|number| stage.nodes[number].kept.is_some());
-        if keeps || module.info().stateful {
-            return Err(CanaryError::Stateful);
-        }
+        self.canary_state(name, node, keeps, &module)?;
         if let Some(method) = program.context.http.as_deref().and_then(writes) {
             return Err(CanaryError::Writes { method });
         }
@@ -566,6 +572,29 @@ impl Runtime {
         let canary = Canary::start(of, module, until, changed).map_err(CanaryError::Thread)?;
         pipeline.canary.put(canary);
         Ok(())
+    }
+
+    /// Whether a candidate can work on copies of what a node keeps, if it keeps something.
+    fn canary_state(
+        &self,
+        name: &str,
+        node: &str,
+        keeps: bool,
+        module: &wasm::Module,
+    ) -> Result<(), CanaryError> {
+        let to = match (keeps, module.info().state_schema()) {
+            (false, None) => return Ok(()),
+            (true, Some(to)) => to,
+            _ => return Err(CanaryError::Stateful),
+        };
+        let held = self.held(name).remove(node).unwrap_or_default();
+        let strange = |from: &u32| *from != to && !takes_over(module.info(), *from);
+        if let Some(from) = held.into_iter().find(strange) {
+            return Err(CanaryError::Schema { from, to });
+        }
+        let bytes = self.running().get(name).map_or(0, |r| r.kept_bytes(node));
+        let full = room(&module.host(), bytes);
+        full.map_err(|full| CanaryError::Room(no_room(bytes, full)))
     }
 
     /// What the pipeline's canary found so far.

@@ -234,6 +234,11 @@ impl Keyed {
         changes
     }
 
+    /// Entries and timers that the batch changed.
+    pub fn changed(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Before the batch, and with what it moved.
     pub fn watermark(&self) -> i64 {
         self.watermark

@@ -12,8 +12,9 @@ use model::rows::Rows;
 
 use super::run::Work;
 use super::state::States;
-use super::{Op, Stage, deadletter};
-use crate::canary::Sample;
+use super::{Op, Stage, StageNode, deadletter};
+use crate::canary::{Sample, no_room};
+use crate::operator::migrate::room;
 use crate::operator::{Cut, Why, sink};
 
 /// A commit and what it means for the lane.
@@ -35,6 +36,21 @@ impl Ready {
             (None, Some(Why::Stop { message })) => Some(message.clone()),
             _ => None,
         }
+    }
+}
+
+impl Ready {
+    /// Gives the sample what its node kept before the batch.
+    pub fn copy(&mut self, node: &StageNode, states: &States) {
+        let keyed = states.get(&node.name);
+        let (Some(sample), Some(keyed), Op::Wasm(program)) = (&mut self.sample, keyed, &node.op)
+        else {
+            return;
+        };
+        sample.copy = Some(match room(&program.module.host(), keyed.bytes()) {
+            Ok(()) => Ok(keyed.copy()),
+            Err(full) => Err(no_room(keyed.bytes(), full)),
+        });
     }
 }
 
@@ -118,7 +134,11 @@ pub(crate) fn ready(
         next,
         counts,
         cut: work.cut,
-        sample: work.sample,
+        sample: work.sample.map(|sample| Sample {
+            from: span.from,
+            next,
+            ..sample
+        }),
     })
 }
 

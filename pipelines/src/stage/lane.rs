@@ -364,6 +364,8 @@ impl Lane {
     ) -> Result<Once, End> {
         let tried = self.tried;
         let watched = self.shared.canary.watches(&chain.stage);
+        let lane = (&chain.stage, self.partition.index, from);
+        let copied = watched.is_some_and(|node| self.shared.canary.wants(lane, node, &self.states));
         let states = std::mem::take(&mut self.states);
         let mut job = tokio::task::spawn_blocking(move || {
             let given = Given {
@@ -371,6 +373,7 @@ impl Lane {
                 offsets: &input.offsets,
                 tried,
                 watched,
+                copied,
             };
             once(chain, states, &given, from, input.next)
         });
@@ -518,7 +521,10 @@ fn once(
         next,
     };
     let ready = commit::ready(&chain.stage, &span, &states, work);
-    let ready = ready.map_err(|e| format!("the output cannot be encoded: {e}"));
+    let mut ready = ready.map_err(|e| format!("the output cannot be encoded: {e}"));
+    if let (Ok(ready), Some(node), true) = (&mut ready, given.watched, given.copied) {
+        ready.copy(&chain.stage.nodes[node], &states);
+    }
     (chain, states, ready.map(|ready| (ready, fault)))
 }
 

@@ -41,8 +41,9 @@ pub(crate) struct Given<'a> {
     pub rows: &'a Rows,
     pub offsets: &'a [Offset],
     pub tried: Option<Tried>,
-    /// The node that a canary watches.
+    /// The node that a canary watches, and whether it wants what the node keeps.
     pub watched: Option<usize>,
+    pub copied: bool,
 }
 
 /// What each node sees of its tables for one batch.
@@ -165,6 +166,7 @@ impl Chain {
             offsets,
             tried,
             watched,
+            ..
         } = *given;
         states.begin();
         let stage = self.stage.clone();
@@ -194,7 +196,12 @@ impl Chain {
             let made = step.run(&all, &ports, guest, &mut report);
             if let (Some(_), Ok(chunks)) = (watched.filter(|w| *w == number), &made) {
                 let rejects = &report.rejects[before..];
-                sample = Some(step.sample(&ports, chunks, rejects, since.elapsed()));
+                let made = step.sample(&ports, chunks, rejects, since.elapsed());
+                sample = Some(Sample {
+                    newest: rows.timestamps.iter().max().copied(),
+                    changed: states.get(&node.name).map_or(0, Keyed::changed),
+                    ..made
+                });
             }
             let made = made.and_then(|chunks| step.typed(chunks, &mut report));
             let fail = |source| RunError {
@@ -295,9 +302,7 @@ impl Step<'_> {
         let outputs: Vec<_> = self.node.ports.iter().map(format).collect();
         if let (Some(keyed), Some(kept)) = (&mut keyed, &self.node.kept) {
             keyed.limit(&program.limits);
-            let newest = all.rows.timestamps.iter().max().copied();
-            let newest = newest.unwrap_or(i64::MIN);
-            keyed.advance(newest.saturating_sub(kept.lateness_us));
+            kept.advance(keyed, all.rows.timestamps.iter().max().copied());
         }
         let mut call = Call {
             node: self.number,
@@ -346,6 +351,11 @@ impl Step<'_> {
             took,
             offsets: self.offsets.to_vec(),
             view: self.view.cloned(),
+            newest: None,
+            changed: 0,
+            from: 0,
+            next: 0,
+            copy: None,
         }
     }
 

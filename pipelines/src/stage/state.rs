@@ -32,6 +32,14 @@ pub(crate) struct Kept {
     pub lateness_us: i64,
 }
 
+impl Kept {
+    /// Moves the watermark to where the largest event time of a batch says.
+    pub fn advance(&self, keyed: &mut Keyed, newest: Option<i64>) {
+        let newest = newest.unwrap_or(i64::MIN);
+        keyed.advance(newest.saturating_sub(self.lateness_us));
+    }
+}
+
 /// Why a lane has no state to go on with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -90,6 +98,10 @@ impl States {
 
     pub fn of(&mut self, node: &str) -> Option<&mut Keyed> {
         self.0.get_mut(node)
+    }
+
+    pub fn get(&self, node: &str) -> Option<&Keyed> {
+        self.0.get(node)
     }
 
     /// Whether something of the stage was kept with another schema than its module's.

@@ -4,11 +4,12 @@
 //! - `codecs` topics of CSV; `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `http` modules that ask other services
-//! - `canary` new versions in the shadow of those that run
+//! - `canary` new versions in the shadow of those that run, `canary_state` on copies of what they keep
 //! - `state` modules that keep something from batch to batch, `migration` in another way; `lookup` modules that look into tables
 //! - `support` the log in memory and the world around it
 
 mod canary;
+mod canary_state;
 mod codecs;
 mod columns;
 mod guests;

@@ -134,6 +134,15 @@ fn text(report: &CanaryReport) -> String {
             ),
         ),
     ];
+    if let Some(kept) = &report.kept {
+        fields.push((
+            "state changes",
+            format!(
+                "{}, running {}; {} batches differ in their number; {} copies of it, {} migrated",
+                kept.candidate, kept.running, kept.batches_differ, kept.copies, kept.migrated
+            ),
+        ));
+    }
     if report.reordered > 0 {
         fields.push(("reordered", format!("{} batches", report.reordered)));
     }

@@ -8,7 +8,7 @@ use crate::state::{CONFIG, KEEPS, by_key, ends};
 use crate::support::{World, wait};
 
 /// The same module with another schema, which takes over the older one.
-const MIGRATES: &[u8] =
+pub const MIGRATES: &[u8] =
     include_bytes!("../../../../tests/guests/conformance/released/0.1.4-stateful.wasm");
 
 const ROUNDS: u64 = 4;

@@ -112,6 +112,23 @@ impl Keyed {
         }
     }
 
+    /// What was committed or handed to the log, for somebody who goes on with it apart: counted once more.
+    pub fn copy(&self) -> Keyed {
+        let mut copy = Keyed {
+            base: self.base.clone(),
+            sums: [self.sums[0], Default::default(), Default::default()],
+            bytes_max: self.bytes_max,
+            timers_max: self.timers_max,
+            schema: self.schema,
+            watermark: self.watermark,
+            moved: self.watermark,
+            account: self.account.as_ref().map(Account::another),
+            ..Keyed::default()
+        };
+        copy.count();
+        copy
+    }
+
     /// Goes through what is in only one of the two, or not the same in both; an absent value is one that
     /// is gone.
     pub(super) fn differs(&self, before: &Keyed, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
