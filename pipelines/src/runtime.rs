@@ -261,7 +261,10 @@ impl Runtime {
 
     /// In which schemas its lanes have what modules keep.
     pub fn held(&self, name: &str) -> Held {
-        self.running().get(name).map(Running::held).unwrap_or_default()
+        self.running()
+            .get(name)
+            .map(Running::held)
+            .unwrap_or_default()
     }
 
     /// Starts a pipeline, or hands a running one over to this generation. Its topics must exist.

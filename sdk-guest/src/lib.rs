@@ -169,8 +169,18 @@ macro_rules! export_stateful {
             #[unsafe(export_name = "rustmq:etl/migration@0.1.4#migrate")]
             unsafe extern "C" fn migrate(
                 from: u32,
-                a: u32, b: u32, c: u32, d: u32, e: u32, f: u32,
-                g: u32, h: u32, i: u32, j: u32, k: u32, l: u32,
+                a: u32,
+                b: u32,
+                c: u32,
+                d: u32,
+                e: u32,
+                f: u32,
+                g: u32,
+                h: u32,
+                i: u32,
+                j: u32,
+                k: u32,
+                l: u32,
             ) -> *const u8 {
                 // SAFETY: the host calls it as the canonical ABI says
                 unsafe { SLOT.migrate(from, [a, b, c, d, e, f], [g, h, i, j, k, l]) }

@@ -217,11 +217,18 @@ mod moved {
 fn a_function_takes_over_what_it_kept_before() {
     type Moved = Lane<moved::moved>;
     assert_eq!(<moved::moved as Stateful>::MIGRATES, [1, 2]);
-    let mut lane = Moved::new().migrate(1, [("ann", "5"), ("bob", "7")]).expect("it goes");
+    let mut lane = Moved::new()
+        .migrate(1, [("ann", "5"), ("bob", "7")])
+        .expect("it goes");
     assert_eq!(lane.get::<String>("bob"), Some("7.00".to_owned()));
-    assert_eq!(lane.run([Row::new("!").key("ann")]).texts("out"), ["\"5.00!\""]);
+    assert_eq!(
+        lane.run([Row::new("!").key("ann")]).texts("out"),
+        ["\"5.00!\""]
+    );
     // more than one part, in any order
-    let old = (0..2_500).rev().map(|i| (format!("cents/{i:04}"), i.to_string()));
+    let old = (0..2_500)
+        .rev()
+        .map(|i| (format!("cents/{i:04}"), i.to_string()));
     let lane = Moved::new().migrate(2, old).expect("it goes");
     assert_eq!(lane.get::<u64>("sum"), Some((0..2_500).sum()));
     assert_eq!(lane.get::<String>("0207"), Some("2.07".to_owned()));

@@ -192,7 +192,7 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
         (MIGRATION, migrates),
     ]
     .into_iter()
-        .find(|(name, asked)| *asked && !exports(name));
+    .find(|(name, asked)| *asked && !exports(name));
     if let Some((name, _)) = missing {
         return Err(LoadError::Export { name: name.into() });
     }

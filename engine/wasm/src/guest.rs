@@ -285,9 +285,13 @@ impl Module {
         let instance = self.pre.instantiate(&mut *store)?;
         let open = instance.get_typed_func(&mut *store, self.open)?;
         let process = instance.get_typed_func(&mut *store, self.process)?;
-        let timed = self.timed.map(|at| instance.get_typed_func(&mut *store, at));
+        let timed = self
+            .timed
+            .map(|at| instance.get_typed_func(&mut *store, at));
         let timed = timed.transpose()?;
-        let migrate = self.migrate.map(|at| instance.get_typed_func(&mut *store, at));
+        let migrate = self
+            .migrate
+            .map(|at| instance.get_typed_func(&mut *store, at));
         let functions = Functions {
             process,
             timed,
@@ -345,12 +349,7 @@ impl Guest {
 
     /// Gives the guest entries that were kept with an older schema. What it puts is the state's call, as
     /// in `process_with`.
-    pub fn migrate(
-        &mut self,
-        from: u32,
-        old: &Old,
-        keyed: &mut Keyed,
-    ) -> Result<(), ProcessError> {
+    pub fn migrate(&mut self, from: u32, old: &Old, keyed: &mut Keyed) -> Result<(), ProcessError> {
         let Some(mut live) = self.live.take() else {
             return Err(ProcessError::Dead);
         };
@@ -471,7 +470,9 @@ impl Live {
         let migrate = self.functions.migrate.as_ref();
         let migrate = migrate.ok_or_else(|| no_export("migrate"))?;
         let entries = Entries::new(&old.0);
-        guarded(&mut self.store, |store| migrate.call(store, (from, entries)))
+        guarded(&mut self.store, |store| {
+            migrate.call(store, (from, entries))
+        })
     }
 
     /// What the call said, if it returned ok.

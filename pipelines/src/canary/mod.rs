@@ -245,7 +245,11 @@ impl Slot {
 
     /// Whether the lane's next batch shall bring what the node keeps.
     pub fn wants(&self, lane: (&Stage, u32, Offset), node: usize, states: &States) -> bool {
-        let keyed = lane.0.nodes.get(node).and_then(|node| states.get(&node.name));
+        let keyed = lane
+            .0
+            .nodes
+            .get(node)
+            .and_then(|node| states.get(&node.name));
         let canary = self.canary().clone();
         let wanted = keyed.zip(canary);
         wanted.is_some_and(|(keyed, canary)| canary.wants(lane, keyed.bytes()))

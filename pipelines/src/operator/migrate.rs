@@ -75,14 +75,13 @@ pub(crate) fn migrate(
         let migrates = info.migrates().to_vec();
         return Err(MigrateError::NoWay { from, to, migrates });
     }
-    room(&program.module.host(), keyed.bytes())
-        .map_err(|(used, limit)| MigrateError::Room {
-            from,
-            to,
-            bytes: keyed.bytes(),
-            used,
-            limit,
-        })?;
+    room(&program.module.host(), keyed.bytes()).map_err(|(used, limit)| MigrateError::Room {
+        from,
+        to,
+        bytes: keyed.bytes(),
+        used,
+        limit,
+    })?;
     keyed.migrate(&program.limits, to);
     let done = parts((program, warm), lane, keyed, from, stop);
     done.map_err(|ended| {

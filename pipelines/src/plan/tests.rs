@@ -128,7 +128,10 @@ fn what_would_lose_state_is_reset() {
     let kept = |modules: &[(&str, u32)]| -> Kept {
         let one = |(seed, version): &(&str, u32)| {
             let (version, migrates) = (*version, vec![]);
-            (Digest::of(seed.as_bytes()), KeptSchema { version, migrates })
+            (
+                Digest::of(seed.as_bytes()),
+                KeptSchema { version, migrates },
+            )
         };
         modules.iter().map(one).collect()
     };
@@ -187,13 +190,20 @@ fn what_the_new_version_takes_over_is_migrated() {
             .collect();
         assert_eq!(changes.join("; "), expected);
     };
-    let (one, two) = ("node tidy: state schema 1 -> 3", "node tidy: state schema 2 -> 3");
+    let (one, two) = (
+        "node tidy: state schema 1 -> 3",
+        "node tidy: state schema 2 -> 3",
+    );
     check(&[], &[1, 2], &format!("migrate {two}"));
     check(&[1], &[1, 2], &format!("migrate {one}"));
     check(&[1, 2], &[1, 2], &format!("migrate {one}; migrate {two}"));
     // a lane that did not take the last change is asked for too
     let none = "but the new version takes over from [2] only";
-    check(&[1, 2], &[2], &format!("reset {one}, {none}; migrate {two}"));
+    check(
+        &[1, 2],
+        &[2],
+        &format!("reset {one}, {none}; migrate {two}"),
+    );
     // and where none took it, there is nothing to be done
     check(&[3], &[], "");
 }

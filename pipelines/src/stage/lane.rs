@@ -18,7 +18,6 @@ use futures::StreamExt;
 use model::ids::{Offset, PartitionId};
 use model::port::{Advice, LogError, TopicLog};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use wasm::http::Stop;
 
 use super::commit::{self, Ready, Span};
@@ -364,7 +363,7 @@ impl Lane {
     ) -> Result<Once, End> {
         let tried = self.tried;
         let watched = self.shared.canary.watches(&chain.stage);
-        let lane = (&chain.stage, self.partition.index, from);
+        let lane = (&*chain.stage, self.partition.index, from);
         let copied = watched.is_some_and(|node| self.shared.canary.wants(lane, node, &self.states));
         let states = std::mem::take(&mut self.states);
         let mut job = tokio::task::spawn_blocking(move || {

@@ -13,7 +13,9 @@ use crate::{CanaryError, CanaryReport, CanaryState, Until};
 impl Setup {
     async fn canary(&self, module: Vec<u8>) -> Result<(), CanaryError> {
         let digest = self.world.module(module).await;
-        let started = self.runtime.canary_start("p", "w", digest, Until::default());
+        let started = self
+            .runtime
+            .canary_start("p", "w", digest, Until::default());
         started.await
     }
 
@@ -22,16 +24,26 @@ impl Setup {
         self.produce(rows);
         until(&self.runtime, done).await;
         let seen = |r: &CanaryReport| r.records + r.skipped_records >= all;
-        report(&self.runtime, |r| seen(r) || r.state != CanaryState::Running).await
+        report(&self.runtime, |r| {
+            seen(r) || r.state != CanaryState::Running
+        })
+        .await
     }
 }
 
 #[tokio::test]
 async fn the_candidate_goes_on_with_what_the_running_version_kept() {
     let setup = setup(LETTER, "").await;
-    setup.out(&[("a", 1, "x"), ("a", 2, "x"), ("a", 2, "at 500")]).await;
+    setup
+        .out(&[("a", 1, "x"), ("a", 2, "x"), ("a", 2, "at 500")])
+        .await;
     setup.canary(again()).await.expect("it starts");
-    let rows = [("a", 3, "x"), ("b", 4, "x"), ("a", 5, "trap"), ("a", 6, "x")];
+    let rows = [
+        ("a", 3, "x"),
+        ("b", 4, "x"),
+        ("a", 5, "trap"),
+        ("a", 6, "x"),
+    ];
     let report = setup.seen(&rows, 4).await;
     assert_eq!((report.records, report.same), (4, 4), "{report:#?}");
     // the timer that was set before fires for both
@@ -39,7 +51,10 @@ async fn the_candidate_goes_on_with_what_the_running_version_kept() {
     assert_eq!((report.records, report.same), (5, 5), "{report:#?}");
     let kept = report.kept.expect("the node keeps state");
     // a, b, then a and its timer
-    assert_eq!((kept.running, kept.candidate, kept.batches_differ), (4, 4, 0));
+    assert_eq!(
+        (kept.running, kept.candidate, kept.batches_differ),
+        (4, 4, 0)
+    );
     assert_eq!((kept.copies, kept.migrated), (1, 0));
     assert_eq!(setup.out(&[("b", 601, "x")]).await, ["b 2"]);
 }
@@ -47,9 +62,20 @@ async fn the_candidate_goes_on_with_what_the_running_version_kept() {
 #[tokio::test]
 async fn the_copy_is_migrated_and_the_lane_keeps_its_own() {
     let setup = setup(LETTER, "").await;
-    setup.out(&[("a", 1, "x"), ("migrate-sum/1", 1, "x"), ("migrate-sum/2", 1, "x")]).await;
+    setup
+        .out(&[
+            ("a", 1, "x"),
+            ("migrate-sum/1", 1, "x"),
+            ("migrate-sum/2", 1, "x"),
+        ])
+        .await;
     setup.canary(MIGRATES.to_vec()).await.expect("it starts");
-    let rows = [("a", 3, "x"), ("a", 3, "get"), ("sum", 3, "get"), ("b", 3, "x")];
+    let rows = [
+        ("a", 3, "x"),
+        ("a", 3, "get"),
+        ("sum", 3, "get"),
+        ("b", 3, "x"),
+    ];
     let report = setup.seen(&rows, 4).await;
     // only what the migration adds up is another number
     assert_eq!((report.records, report.same), (4, 3), "{report:#?}");
@@ -60,19 +86,27 @@ async fn the_copy_is_migrated_and_the_lane_keeps_its_own() {
     let lanes = until(&setup.runtime, done).await;
     assert!(lanes.iter().all(|lane| lane.kept["w"].schema == 1));
     setup.runtime.canary_stop("p");
-    assert_eq!(setup.out(&[("a", 4, "x"), ("sum", 4, "get")]).await, ["a 3", "sum none"]);
+    assert_eq!(
+        setup.out(&[("a", 4, "x"), ("sum", 4, "get")]).await,
+        ["a 3", "sum none"]
+    );
 }
 
 #[tokio::test]
 async fn a_migration_that_fails_ends_the_canary_only() {
     let setup = setup(LETTER, "").await;
-    setup.out(&[("a", 1, "x"), ("migrate-refuse", 1, "x")]).await;
+    setup
+        .out(&[("a", 1, "x"), ("migrate-refuse", 1, "x")])
+        .await;
     setup.canary(MIGRATES.to_vec()).await.expect("it starts");
     let report = setup.seen(&[("a", 2, "x")], 1).await;
     let CanaryState::Failed { why } = &report.state else {
         panic!("{report:#?}");
     };
-    assert!(why.contains("lane 0: the migration of its state from schema 1 to 2"), "{why}");
+    assert!(
+        why.contains("lane 0: the migration of its state from schema 1 to 2"),
+        "{why}"
+    );
     assert!(why.contains("refused: as asked"), "{why}");
     assert_eq!(setup.out(&[("a", 3, "x")]).await, ["a 3"]);
 }
@@ -109,7 +143,10 @@ async fn a_copy_that_does_not_fit_is_refused() {
     assert_eq!(setup.out(&rows).await.len(), 245);
     let refused = setup.canary(again()).await.err();
     let text = refused.map(|error| error.to_string()).unwrap_or_default();
-    assert!(text.contains("works on a copy of what the node keeps"), "{text}");
+    assert!(
+        text.contains("works on a copy of what the node keeps"),
+        "{text}"
+    );
     assert!(text.contains("--memory-bytes"), "{text}");
 }
 
@@ -138,7 +175,10 @@ async fn nothing_differs_under_load_and_a_promotion_takes_each_row_once() {
         let kept = seen.kept.expect("the node keeps state");
         assert_eq!((kept.running, kept.batches_differ), (kept.candidate, 0));
         produce(300);
-        setup.apply(LETTER, "", module).await.expect("it is promoted");
+        setup
+            .apply(LETTER, "", module)
+            .await
+            .expect("it is promoted");
         produce(300);
         let taken = |lanes: &[crate::LaneStatus]| done(lanes) && lanes[0].generation == 2;
         until(&setup.runtime, taken).await;

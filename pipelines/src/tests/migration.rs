@@ -62,10 +62,17 @@ async fn a_new_version_takes_over_entries_and_timers() {
     ];
     setup.out(&rows).await;
     assert_eq!(setup.changelog().1, 1);
-    setup.apply(LETTER, "", MIGRATES.to_vec()).await.expect("it migrates");
+    setup
+        .apply(LETTER, "", MIGRATES.to_vec())
+        .await
+        .expect("it migrates");
     // nothing to read: it is committed by itself
     let lanes = setup.migrated().await;
-    assert!(lanes.iter().all(|lane| lane.generation == 2 && lane.handovers.len() == 1));
+    assert!(
+        lanes
+            .iter()
+            .all(|lane| lane.generation == 2 && lane.handovers.len() == 1)
+    );
     let expected = map(&[
         ("a", r#"{"count":2}"#),
         ("migrate-at", r#"{"count":1}"#),
@@ -101,9 +108,14 @@ async fn a_migration_that_fails_leaves_the_old_version_at_work() {
         ("migrate-flood", "the module"),
     ] {
         let mut setup = setup(LETTER, "").await;
-        setup.out(&[("a", 1, "x"), (deed, 1, "x"), ("z", 1, "x")]).await;
+        setup
+            .out(&[("a", 1, "x"), (deed, 1, "x"), ("z", 1, "x")])
+            .await;
         let before = setup.changelog();
-        setup.apply(LETTER, "", MIGRATES.to_vec()).await.expect("it opens");
+        setup
+            .apply(LETTER, "", MIGRATES.to_vec())
+            .await
+            .expect("it opens");
         let back = |l: &[LaneStatus]| l[0].handovers.len() == 1 && done(l);
         let lanes = until(&setup.runtime, back).await;
         let why = lanes[0].handovers[0].rolled_back.clone().expect(deed);
@@ -122,7 +134,12 @@ async fn a_migration_that_fails_leaves_the_old_version_at_work() {
             setup.start().await;
             let both = |l: &[LaneStatus]| l[0].fault.is_some() && !l[1].kept.is_empty();
             let lanes = until(&setup.runtime, both).await;
-            assert!(lanes[0].fault.as_deref().is_some_and(|why| why.contains(part)));
+            assert!(
+                lanes[0]
+                    .fault
+                    .as_deref()
+                    .is_some_and(|why| why.contains(part))
+            );
             assert_eq!(setup.runtime.held("p")["w"], [1, 2].into());
             continue;
         }
@@ -130,7 +147,10 @@ async fn a_migration_that_fails_leaves_the_old_version_at_work() {
         setup.out(&[(deed, 3, "delete")]).await;
         setup.apply(LETTER, "", again()).await.expect("it opens");
         setup.migrated().await;
-        assert_eq!(setup.out(&[("a", 4, "x"), ("z", 4, "x")]).await, ["a 3", "z 2"]);
+        assert_eq!(
+            setup.out(&[("a", 4, "x"), ("z", 4, "x")]).await,
+            ["a 3", "z 2"]
+        );
     }
 }
 
@@ -143,7 +163,10 @@ async fn a_version_that_fails_after_its_migration_gives_the_state_back() {
     setup.produce(&[("a", 2, "trap")]);
     let stopped = |l: &[LaneStatus]| l[0].fault.is_some();
     until(&setup.runtime, stopped).await;
-    setup.apply("stop", "", MIGRATES.to_vec()).await.expect("it opens");
+    setup
+        .apply("stop", "", MIGRATES.to_vec())
+        .await
+        .expect("it opens");
     let back = |l: &[LaneStatus]| l[0].handovers.iter().any(|h| h.rolled_back.is_some());
     let lanes = until(&setup.runtime, back).await;
     assert_eq!((lanes[0].generation, lanes[0].kept["w"].schema), (1, 1));
@@ -160,15 +183,24 @@ async fn each_row_is_counted_once_while_the_state_is_migrated() {
         for round in 0..14u64 {
             let fates = [Fate::Refused, Fate::Late, Fate::Done, Fate::Late];
             let chosen = fates.iter().cycle().skip((at + round) as usize % 4);
-            setup.world.log.fates(chosen.take(round as usize % 4).copied());
+            setup
+                .world
+                .log
+                .fates(chosen.take(round as usize % 4).copied());
             let key = |i| format!("k{}", (i * 7 + round) % 5);
             let keys: Vec<String> = (0..13).map(key).collect();
             keys.iter()
                 .for_each(|key| *truth.entry(key.clone()).or_default() += 1);
-            let rows: Vec<_> = keys.iter().map(|key| (&key[..], round as i64, "x")).collect();
+            let rows: Vec<_> = keys
+                .iter()
+                .map(|key| (&key[..], round as i64, "x"))
+                .collect();
             setup.produce(&rows);
             if round == at {
-                setup.apply(LETTER, "", MIGRATES.to_vec()).await.expect("it migrates");
+                setup
+                    .apply(LETTER, "", MIGRATES.to_vec())
+                    .await
+                    .expect("it migrates");
             }
             match (at + round) % 5 {
                 2 => setup.restart().await,
@@ -200,7 +232,10 @@ async fn a_large_state_is_taken_over_in_parts() {
     let keys: Vec<String> = (0..2_500).map(|number| format!("{number:04}")).collect();
     let rows: Vec<_> = keys.iter().map(|key| (&key[..], 1, "x")).collect();
     setup.out(&rows).await;
-    setup.apply(LETTER, "", MIGRATES.to_vec()).await.expect("it migrates");
+    setup
+        .apply(LETTER, "", MIGRATES.to_vec())
+        .await
+        .expect("it migrates");
     setup.migrated().await;
     let (entries, schema) = setup.changelog();
     assert_eq!((entries.len(), schema), (2_500, 2));

@@ -68,7 +68,12 @@ pub(super) async fn setup_in(world: World, then: &str, node: &str) -> Setup {
 }
 
 impl Setup {
-    pub(super) async fn apply(&self, then: &str, node: &str, module: Vec<u8>) -> Result<Digest, String> {
+    pub(super) async fn apply(
+        &self,
+        then: &str,
+        node: &str,
+        module: Vec<u8>,
+    ) -> Result<Digest, String> {
         let digest = self.world.module(module).await;
         let (yaml, modules) = (yaml(then, node), [("m", digest)]);
         let applied = self.world.apply(&self.runtime, &yaml, &modules).await;

@@ -13,7 +13,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
-    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, Pat, PathArguments, Result, ReturnType, Signature, Type, TypePath, parse_macro_input,
+    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, Pat, PathArguments, Result,
+    ReturnType, Signature, Type, TypePath, parse_macro_input,
 };
 
 mod kept;

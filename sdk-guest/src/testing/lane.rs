@@ -87,7 +87,9 @@ impl<M: Stateful> Lane<M> {
         let entries: Vec<_> = old.iter().collect();
         let parts = entries.chunks(MIGRATION_ENTRIES);
         let module = &mut self.module;
-        let done = parts.map(part).try_for_each(|part| module.migrate(from, &part));
+        let done = parts
+            .map(part)
+            .try_for_each(|part| module.migrate(from, &part));
         self.kept = swap(others);
         done.map(|()| self)
     }

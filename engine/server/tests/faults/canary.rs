@@ -131,11 +131,17 @@ fn a_canary_of_what_keeps_state_is_promoted_with_it() {
     world.write("old.wasm", KEEPS);
     let new = world.write("new.wasm", MIGRATES);
     let text = PIPELINE.replace(", limits: { memory: 2MiB, deadline: 30ms }", "");
-    let text = text.replace("in: { partitions: 1, value: raw }", "in: { partitions: 1, value: json }");
+    let text = text.replace(
+        "in: { partitions: 1, value: raw }",
+        "in: { partitions: 1, value: json }",
+    );
     let file = world.write("p.yaml", text);
     world.run(&["pipeline", "apply", &file]).ok();
     let send = |keys: &str| {
-        let lines: String = keys.chars().map(|key| format!("{{\"k\":\"{key}\"}}\n")).collect();
+        let lines: String = keys
+            .chars()
+            .map(|key| format!("{{\"k\":\"{key}\"}}\n"))
+            .collect();
         let produced = world.run_with_input(&["produce", "in", "--key", "k"], lines.as_bytes());
         produced.ok();
     };
@@ -153,7 +159,10 @@ fn a_canary_of_what_keeps_state_is_promoted_with_it() {
     });
     assert_eq!((&report["same"], &report["kept"]), (&2.into(), &kept));
     let text = canary(&["show", "p"]).ok().out;
-    assert!(text.contains("state changes") && text.contains("1 migrated"), "{text}");
+    assert!(
+        text.contains("state changes") && text.contains("1 migrated"),
+        "{text}"
+    );
     canary(&["promote", "p"]).ok();
     send("ab");
     assert_eq!(values(&world, 7), ["1", "2", "1", "3", "2", "4", "3"]);

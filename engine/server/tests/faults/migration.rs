@@ -39,7 +39,9 @@ nodes:
 }
 
 fn produce(world: &World, keys: impl Iterator<Item = u64>) {
-    let lines: String = keys.map(|key| format!("{{\"k\":\"key {key}\"}}\n")).collect();
+    let lines: String = keys
+        .map(|key| format!("{{\"k\":\"key {key}\"}}\n"))
+        .collect();
     let produced = world.run_with_input(&["produce", "in", "--key", "k"], lines.as_bytes());
     produced.ok();
 }
@@ -53,9 +55,15 @@ fn counted(world: &World, topic: &str) {
 
 /// The schemas that the lanes have in the log.
 fn schemas(world: &World, pipeline: &str) -> Vec<u64> {
-    let json = world.run(&["pipeline", "describe", pipeline, "--json"]).ok().out;
+    let json = world
+        .run(&["pipeline", "describe", pipeline, "--json"])
+        .ok()
+        .out;
     let described: Value = serde_json::from_str(&json).expect("JSON was asked for");
-    let lanes = described["status"]["lanes"].as_array().into_iter().flatten();
+    let lanes = described["status"]["lanes"]
+        .as_array()
+        .into_iter()
+        .flatten();
     lanes
         .filter_map(|lane| lane["kept"]["count"]["schema"].as_u64())
         .collect()

@@ -337,7 +337,11 @@ fn migrate(module: &Module, world: &World, script: &[u8]) {
     let Ok(()) = done else {
         keyed.back();
         assert_eq!((keyed.bytes(), keyed.schema()), (before, 1));
-        assert_eq!(keyed.changes(), [], "a migration that failed left something");
+        assert_eq!(
+            keyed.changes(),
+            [],
+            "a migration that failed left something"
+        );
         return;
     };
     keyed.keep_migrated();

@@ -39,7 +39,11 @@ fn taken_over(guest: &mut Guest, keyed: &mut Keyed) -> Result<String, String> {
     keyed.keep_migrated();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let one = |(key, value)| format!("{}={}", text(key), text(value));
-    Ok(scanned(keyed, 100).into_iter().map(one).collect::<Vec<_>>().join(" "))
+    Ok(scanned(keyed, 100)
+        .into_iter()
+        .map(one)
+        .collect::<Vec<_>>()
+        .join(" "))
 }
 
 #[test]
@@ -51,7 +55,12 @@ fn a_module_takes_over_what_it_kept_before() {
     let limits = Limits::default();
     let keyed = &mut counts(
         &limits,
-        &[("a", "2"), ("migrate-at", "1"), ("migrate-drop", "5"), ("migrate-not", "1")],
+        &[
+            ("a", "2"),
+            ("migrate-at", "1"),
+            ("migrate-drop", "5"),
+            ("migrate-not", "1"),
+        ],
     );
     let mut guest = module.open(&context(), &limits).expect("it opens");
     assert_eq!(
@@ -63,8 +72,14 @@ fn a_module_takes_over_what_it_kept_before() {
     // the timer that was set stays; time goes on where it was
     assert_eq!((keyed.watermark(), keyed.moved()), (8_000, 8_000));
     keyed.advance(10_000);
-    let timer = |time, key: &[u8]| Timer { time, key: key.to_vec() };
-    assert_eq!(keyed.due(), [timer(7_000, b"migrate-at"), timer(9_000, b"t")]);
+    let timer = |time, key: &[u8]| Timer {
+        time,
+        key: key.to_vec(),
+    };
+    assert_eq!(
+        keyed.due(),
+        [timer(7_000, b"migrate-at"), timer(9_000, b"t")]
+    );
     keyed.keep();
     assert!(!keyed.is_migrated());
 }
@@ -108,7 +123,10 @@ fn a_module_that_says_so_must_export_it() {
         refused.map(|error| error.to_string()).unwrap_or_default()
     };
     let text = refused(r#"{"name":"m","version":"1","state_schema":2,"migrates":[1]}"#);
-    assert!(text.contains("does not export rustmq:etl/migration@0.1.4"), "{text}");
+    assert!(
+        text.contains("does not export rustmq:etl/migration@0.1.4"),
+        "{text}"
+    );
     let text = refused(r#"{"name":"m","version":"1","migrates":[1]}"#);
     assert!(text.contains("has no `state_schema`"), "{text}");
 }
@@ -158,7 +176,11 @@ fn one_commit_has_all_of_a_migration() {
             back.back();
             back
         };
-        assert_eq!((back.schema(), scanned(&back, 7)), (1, kept.clone()), "seed {seed}");
+        assert_eq!(
+            (back.schema(), scanned(&back, 7)),
+            (1, kept.clone()),
+            "seed {seed}"
+        );
         // a batch after it, worked twice
         for _ in 0..2 {
             keyed.begin();
@@ -168,11 +190,19 @@ fn one_commit_has_all_of_a_migration() {
         }
         new.insert(b"batch".to_vec(), b"1".to_vec());
         let before = reloaded(&limits, &log);
-        assert_eq!((before.schema(), scanned(&before, 9)), (1, kept), "seed {seed}");
+        assert_eq!(
+            (before.schema(), scanned(&before, 9)),
+            (1, kept),
+            "seed {seed}"
+        );
         log.extend(keyed.changes());
         keyed.keep();
         let again = reloaded(&limits, &log);
-        assert_eq!((again.schema(), scanned(&again, 9)), (2, new), "seed {seed}");
+        assert_eq!(
+            (again.schema(), scanned(&again, 9)),
+            (2, new),
+            "seed {seed}"
+        );
         assert_eq!(
             (again.bytes(), again.entries(), again.watermark()),
             (keyed.bytes(), keyed.entries(), 4),

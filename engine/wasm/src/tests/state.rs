@@ -287,7 +287,9 @@ fn layers_and_changelog_say_what_a_plain_map_says() {
         );
         // the schema is the one that it was kept with
         let mut other = Keyed::new(&limits, 4);
-        other.load(&log[0].0, log[0].1.as_deref()).expect("it wrote it");
+        other
+            .load(&log[0].0, log[0].1.as_deref())
+            .expect("it wrote it");
         assert_eq!(other.schema(), 3);
     }
 }

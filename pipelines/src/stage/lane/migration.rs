@@ -49,11 +49,11 @@ impl Lane {
         from: Offset,
         flight: &mut Flight,
     ) -> Result<Result<(), String>, End> {
+        let alone = from >= self.log.bounds(self.partition).map_err(log_end)?.end;
         let Some(mut chain) = self.chain.take() else {
             return Err(End::Again("the lane has nothing to run".to_string()));
         };
         let since = Instant::now();
-        let alone = from >= self.log.bounds(self.partition).map_err(log_end)?.end;
         let (lane, stop) = (self.partition.index, self.stop.clone());
         let mut states = std::mem::take(&mut self.states);
         let mut job = tokio::task::spawn_blocking(move || {

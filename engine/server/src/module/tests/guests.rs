@@ -322,7 +322,7 @@ mod hosted {
             "{text}"
         );
         let said = module.info().describe.clone().unwrap();
-        assert_eq!(said.state_schema, Some(1));
+        assert_eq!((said.state_schema, said.migrates), (Some(2), Some(vec![1])));
     }
 
     pub fn lanes(module: &Module) {
