@@ -114,11 +114,6 @@ impl States {
         stage.nodes.iter().any(foreign)
     }
 
-    /// Whether the log does not know of a migration yet.
-    pub fn migrated(&self) -> bool {
-        self.0.values().any(Keyed::is_migrated)
-    }
-
     /// Forgets migrations that the log does not know of.
     pub fn back(&mut self) {
         self.0.values_mut().for_each(Keyed::back);

@@ -187,7 +187,7 @@ async fn each_row_is_counted_once_while_the_state_is_migrated() {
                 .world
                 .log
                 .fates(chosen.take(round as usize % 4).copied());
-            let key = |i| format!("k{}", (i * 7 + round) % 5);
+            let key = |i: u64| format!("k{}", (i * 7 + round) % 5);
             let keys: Vec<String> = (0..13).map(key).collect();
             keys.iter()
                 .for_each(|key| *truth.entry(key.clone()).or_default() += 1);

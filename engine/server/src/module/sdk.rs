@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 41] = files![
+const RUST: [(&str, &[u8]); 42] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
@@ -91,7 +91,7 @@ const JS: [(&str, &[u8]); 12] = files![
 ];
 
 /// What every language has.
-const WIT: [(&str, &[u8]); 14] = files![
+const WIT: [(&str, &[u8]); 15] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
