@@ -220,8 +220,8 @@ impl Canary {
 /// Why there is no copy of a state.
 pub(crate) fn no_room(bytes: usize, (used, limit): (usize, usize)) -> String {
     format!(
-        "a canary works on a copy of what the node keeps, which takes {bytes} bytes, and modules use {used} of \
-         the {limit} bytes that the server gives them (`--memory-bytes`)"
+        "a canary works on a copy of what the node keeps, which takes {bytes} bytes, and modules use \
+         {used} of the {limit} bytes that the server gives them (`--memory-bytes`)"
     )
 }
 

@@ -5,7 +5,8 @@
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `http` modules that ask other services
 //! - `canary` new versions in the shadow of those that run, `canary_state` on copies of what they keep
-//! - `state` modules that keep something from batch to batch, `migration` in another way; `lookup` modules that look into tables
+//! - `state` modules that keep something from batch to batch, `migration` in another way
+//! - `lookup` modules that look into tables
 //! - `support` the log in memory and the world around it
 
 mod canary;
