@@ -53,8 +53,18 @@ pub enum CanaryError {
     Load(String),
     #[error("the module does not open in node `{node}`: {why}")]
     Open { node: String, why: String },
-    #[error("modules that keep state have no canary yet: what they keep is the running version's")]
+    #[error(
+        "one of the two versions keeps state and the other does not: there is nothing to compare it on; \
+         `rustmq pipeline plan` says what applying it would do"
+    )]
     Stateful,
+    #[error(
+        "the lanes keep their state with schema {from}, and the candidate, whose schema is {to}, does not \
+         take over from it: give it a migration (Rust: `migrate({from} = …)` beside `state_schema = {to}`)"
+    )]
+    Schema { from: u32, to: u32 },
+    #[error("{0}")]
+    Room(String),
     #[error(
         "the module is granted {method} requests, and a canary would send them a second time: only modules \
          that are granted nothing but GET and HEAD have one"

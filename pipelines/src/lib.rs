@@ -31,10 +31,10 @@ pub mod status;
 mod tests;
 
 pub use canary::Until;
-pub use canary::report::{CanaryReport, CanaryState, Difference, Example};
+pub use canary::report::{CanaryReport, CanaryState, Difference, Example, KeptReport};
 pub use error::{CanaryError, RemoveError, StartError};
 pub use lint::lint;
-pub use plan::{Change, Kept, Plan, Previous, Reload, plan};
+pub use plan::{Change, Held, Kept, KeptSchema, Plan, Previous, Reload, plan};
 pub use prepare::Prepared;
 pub use runtime::{Deps, Runtime};
 pub use spec::{Spec, Surroundings, freeze, json_schema, parse, parse_with};

@@ -17,12 +17,12 @@ use wasm::{Grants, Host, Metrics, Module};
 
 use crate::compile::{Compiled, Topics, compile};
 use crate::graph::{Complaints, Graph};
-use crate::plan::Kept;
+use crate::plan::{Kept, KeptSchema};
 use crate::runtime::Deps;
 use crate::spec::types::{ModuleDef, ModuleSource, Node};
 use crate::spec::yaml::Pos;
 use crate::spec::{Broken, Spec, parse, sorted};
-use crate::stage::build::{edges, kept_schema, program};
+use crate::stage::build::{edges, program};
 use crate::stage::state::{state_spec, state_topic};
 
 /// A pipeline of which nothing but its topics can be missing.
@@ -63,7 +63,7 @@ impl Prepared {
 
     /// Which of its modules keep state.
     pub(crate) fn kept(&self) -> Kept {
-        let kept = |module: &Module| Some((module.digest(), kept_schema(module)?));
+        let kept = |module: &Module| Some((module.digest(), KeptSchema::of(module.info())?));
         self.modules.values().filter_map(kept).collect()
     }
 
@@ -132,7 +132,7 @@ fn keepers(
     for (number, (name, node)) in spec.nodes.0.iter().enumerate() {
         let Node::Wasm(wasm) = node else { continue };
         let module = modules.get(&wasm.module.value);
-        if module.and_then(kept_schema).is_none() {
+        if module.and_then(|m| m.info().state_schema()).is_none() {
             continue;
         }
         let sources = graph.sources().into_iter();

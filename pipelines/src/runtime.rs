@@ -19,10 +19,11 @@ use wasm::http::{Access, Stop};
 use wasm::{Metric, Metrics};
 
 use crate::canary::report::CanaryReport;
-use crate::canary::{Canary, Of, Slot, Until, candidate};
+use crate::canary::{Canary, Of, Slot, Until, candidate, no_room};
 use crate::error::{CanaryError, RemoveError, StartError};
 use crate::lookup::Tables;
-use crate::plan::{Kept, Previous, Reload, plan};
+use crate::operator::migrate::{room, takes_over};
+use crate::plan::{Held, Kept, Previous, Reload, plan};
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
 use crate::spec::types::{ModuleSource, Node, Start};
@@ -79,6 +80,24 @@ impl Running {
             lane.shared.numbers.sum(&mut sums);
         }
         sums
+    }
+
+    /// In which schemas the lanes have what their modules keep, as far as they have read it.
+    fn held(&self) -> Held {
+        let mut held = Held::new();
+        for lane in self.stages.values().flat_map(|stage| &stage.lanes) {
+            for (node, kept) in &lane.shared.status().kept {
+                held.entry(node.clone()).or_default().insert(kept.schema);
+            }
+        }
+        held
+    }
+
+    /// About what a node keeps, in all lanes.
+    fn kept_bytes(&self, node: &str) -> usize {
+        let lanes = self.stages.values().flat_map(|stage| &stage.lanes);
+        let kept = lanes.filter_map(|lane| Some(lane.shared.status().kept.get(node)?.bytes));
+        kept.sum::<u64>() as usize
     }
 
     /// The tables of the newest generation's nodes.
@@ -196,9 +215,14 @@ impl Runtime {
                 let message =
                     format!("this change cannot be taken while the pipeline exists: {what}");
                 let diagnostic = Diagnostic::error(&record.file, 1, 1, message);
-                Err(vec![diagnostic.with_hint(
-                    "delete the pipeline first, then apply it again",
-                )])
+                let hint = match what.contains("state schema") {
+                    true => {
+                        "give the module a migration from that schema (Rust: `migrate(OLD = …)` beside \
+                         `state_schema`), or delete the pipeline, with what it keeps, and apply it again"
+                    }
+                    false => "delete the pipeline first, then apply it again",
+                };
+                Err(vec![diagnostic.with_hint(hint)])
             }
             None => Ok(prepared),
         }
@@ -210,10 +234,12 @@ impl Runtime {
         let old = running.get(&prepared.record.name)?;
         let mut kept = old.kept.clone();
         kept.extend(prepared.kept());
+        let held = old.held();
         let previous = Previous {
             spec: &old.spec,
             modules: &old.record.modules,
             kept: &kept,
+            held: &held,
         };
         let plan = plan(
             &prepared.spec,
@@ -231,6 +257,14 @@ impl Runtime {
         self.running()
             .get(name)
             .map(|r| (r.spec.clone(), r.record.clone()))
+    }
+
+    /// In which schemas its lanes have what modules keep.
+    pub fn held(&self, name: &str) -> Held {
+        self.running()
+            .get(name)
+            .map(Running::held)
+            .unwrap_or_default()
     }
 
     /// Starts a pipeline, or hands a running one over to this generation. Its topics must exist.
@@ -518,9 +552,7 @@ impl Runtime {
         let program = number.and_then(|number| candidate(&stage, number, &module));
         let program = program.ok_or(CanaryError::Changed)?;
         let keeps = number.is_some_and(|number| stage.nodes[number].kept.is_some());
-        if keeps || module.info().stateful {
-            return Err(CanaryError::Stateful);
-        }
+        self.canary_state(name, node, keeps, &module)?;
         if let Some(method) = program.context.http.as_deref().and_then(writes) {
             return Err(CanaryError::Writes { method });
         }
@@ -543,6 +575,29 @@ impl Runtime {
         let canary = Canary::start(of, module, until, changed).map_err(CanaryError::Thread)?;
         pipeline.canary.put(canary);
         Ok(())
+    }
+
+    /// Whether a candidate can work on copies of what a node keeps, if it keeps something.
+    fn canary_state(
+        &self,
+        name: &str,
+        node: &str,
+        keeps: bool,
+        module: &wasm::Module,
+    ) -> Result<(), CanaryError> {
+        let to = match (keeps, module.info().state_schema()) {
+            (false, None) => return Ok(()),
+            (true, Some(to)) => to,
+            _ => return Err(CanaryError::Stateful),
+        };
+        let held = self.held(name).remove(node).unwrap_or_default();
+        let strange = |from: &u32| *from != to && !takes_over(module.info(), *from);
+        if let Some(from) = held.into_iter().find(strange) {
+            return Err(CanaryError::Schema { from, to });
+        }
+        let bytes = self.running().get(name).map_or(0, |r| r.kept_bytes(node));
+        let full = room(&module.host(), bytes);
+        full.map_err(|full| CanaryError::Room(no_room(bytes, full)))
     }
 
     /// What the pipeline's canary found so far.

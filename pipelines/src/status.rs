@@ -116,6 +116,9 @@ pub struct LaneStatus {
 /// What a module keeps in a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateStatus {
+    /// Version of the schema that the log has it in.
+    #[serde(default)]
+    pub schema: u32,
     /// Timers too.
     pub entries: u64,
     /// About what they take.
@@ -172,7 +175,7 @@ pub struct Handover {
     /// The first offset of the input that the new one worked on.
     pub offset: Offset,
     /// How long the lane stood still for it, in microseconds: from the last batch of the old one to
-    /// the first of the new one, while the last commits ended.
+    /// the first of the new one, while the last commits ended and state was migrated.
     #[serde(default)]
     pub gap_us: u64,
     /// The new one failed before its first commit, and the old one went on.

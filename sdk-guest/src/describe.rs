@@ -1,7 +1,8 @@
 //! What a module says of itself without being run: the custom section `rustmq:describe`.
 //!
 //! The section is JSON, made by the compiler: name and version of the crate, the JSON Schema of the
-//! node's `params` (from [`macro@crate::Params`]), the outputs it names (from [`macro@crate::Port`]).
+//! node's `params` (from [`macro@crate::Params`]), the outputs it names (from [`macro@crate::Port`]), the
+//! schema of its state and the older ones that it takes over.
 //!
 //! Called by: [`crate::export!`], code of the attributes and derives.
 //! Invariants: everything is a constant; texts in it are JSON-escaped where they are made.
@@ -120,6 +121,7 @@ pub struct Description {
     params: Option<&'static Schema>,
     ports: Option<&'static [&'static str]>,
     state_schema: Option<u32>,
+    migrates: &'static [u32],
     module: Option<&'static str>,
 }
 
@@ -132,6 +134,7 @@ impl Description {
             params: M::PARAMS,
             ports: M::PORTS,
             state_schema: M::STATE_SCHEMA,
+            migrates: M::MIGRATES,
             module: None,
         }
     }
@@ -182,6 +185,16 @@ impl Description {
         match self.state_schema {
             Some(version) => out.number(version),
             None => out.text("null"),
+        }
+        if !self.migrates.is_empty() {
+            out.text(",\"migrates\":[");
+            let mut at = 0;
+            while at < self.migrates.len() {
+                out.comma(at);
+                out.number(self.migrates[at]);
+                at += 1;
+            }
+            out.text("]");
         }
         if let Some(path) = self.module {
             out.text(",\"module\":");

@@ -55,7 +55,8 @@
 //! - [`macro@Params`] says what the node's `params` may be: the server checks them, and `module inspect`
 //!   shows them
 //! - a further parameter `&mut` [`State`] makes a function one that keeps something from batch to
-//!   batch, by key; [`Stateful`] is the level below, with timers
+//!   batch, by key; [`Stateful`] is the level below, with timers; both can take over what an older
+//!   version kept in another way
 //! - a further parameter `users: &` [`Lookup`] is the table `users` that the node declares: the newest value
 //!   of every key of a topic
 //! - [`http`] makes requests to other services, where the node grants it
@@ -103,7 +104,7 @@ pub use row::{Cell, FromColumns, Texts, ToColumns};
 pub use rustmq_sdk_macros::{Params, Port, Row, filter, flat_map, map, route};
 #[doc(hidden)]
 pub use state::Keeping;
-pub use state::{State, Stateful};
+pub use state::{Entries, State, Stateful};
 pub use telemetry::{Counter, Histogram, Level, log, log_enabled};
 pub use time::{Timestamp, TimestampError};
 pub use typed::{Bools, Columnar, Field, FieldType, Floats, Ints};
@@ -118,6 +119,9 @@ pub trait Module: Sized {
     /// Version of the schema of its state; of a [`Stateful`] only.
     #[doc(hidden)]
     const STATE_SCHEMA: Option<u32> = None;
+    /// Older versions of it whose state the module takes over; the same.
+    #[doc(hidden)]
+    const MIGRATES: &'static [u32] = &[];
 
     /// Called once, before the first batch. An error stops the node with its message.
     fn open(context: &Context) -> Result<Self, Failure>;
@@ -135,7 +139,7 @@ macro_rules! export {
             static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.3:granted")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.4:granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
@@ -153,13 +157,34 @@ macro_rules! export_stateful {
             static SLOT: $crate::rt::Slot<$crate::Keeping<$module>> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.3:stateful-granted")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.4:migrating-granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::STATEFUL_TYPE.len()] =
                 *$crate::rt::STATEFUL_TYPE;
 
-            #[unsafe(export_name = "rustmq:etl/timed@0.1.3#on-timers")]
+            #[unsafe(export_name = "rustmq:etl/timed@0.1.4#on-timers")]
             extern "C" fn on_timers(fired: u32, out: u32) -> *const u8 {
                 SLOT.on_timers(fired, out)
+            }
+
+            // the schema of the entries, and two columns of three lists each
+            #[unsafe(export_name = "rustmq:etl/migration@0.1.4#migrate")]
+            unsafe extern "C" fn migrate(
+                from: u32,
+                a: u32,
+                b: u32,
+                c: u32,
+                d: u32,
+                e: u32,
+                f: u32,
+                g: u32,
+                h: u32,
+                i: u32,
+                j: u32,
+                k: u32,
+                l: u32,
+            ) -> *const u8 {
+                // SAFETY: the host calls it as the canonical ABI says
+                unsafe { SLOT.migrate(from, [a, b, c, d, e, f], [g, h, i, j, k, l]) }
             }
 
             $crate::exports!($crate::Keeping<$module>, $module);
@@ -172,12 +197,12 @@ macro_rules! export_stateful {
 #[macro_export]
 macro_rules! exports {
     ($module:ty, $named:ty) => {
-        #[unsafe(export_name = "rustmq:etl/module@0.1.3#open")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.4#open")]
         extern "C" fn open(context: u32) -> *const u8 {
             SLOT.open(context)
         }
 
-        #[unsafe(export_name = "rustmq:etl/module@0.1.3#process")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.4#process")]
         extern "C" fn process(rows: u32, out: u32) -> *const u8 {
             SLOT.process(rows, out)
         }

@@ -40,8 +40,10 @@ pub trait Stateful: Sized {
     const PARAMS: Option<&'static crate::describe::Schema> = None;
     const PORTS: Option<&'static [&'static str]> = None;
     /// Version of how it keeps its state: one that reads what another wrote in vain has another
-    /// number, and is not put in its place.
+    /// number, and is put in its place only if it can [`migrate`](Stateful::migrate).
     const STATE_SCHEMA: u32 = 1;
+    /// The older versions whose state `migrate` takes over.
+    const MIGRATES: &'static [u32] = &[];
 
     fn open(context: &Context) -> Result<Self, Failure>;
 
@@ -58,6 +60,43 @@ pub trait Stateful: Sized {
     ) -> Result<(), Failure> {
         let _ = (fired, out, state);
         Ok(())
+    }
+
+    /// Takes over a part of what was kept with schema `from`, one of `MIGRATES`: each entry comes once, in
+    /// the order of keys. The state is empty before the first part, and what is put into it is kept from
+    /// now on; timers stay as they are, unless they are set or cleared here. After an error, or a
+    /// panic, the old version goes on with what it kept.
+    fn migrate(&mut self, from: u32, old: &Entries, state: &mut State) -> Result<(), Failure> {
+        let _ = (old, state);
+        let message = format!("nothing is taken over from schema {from}");
+        Err(Failure::new("migrate", message))
+    }
+}
+
+/// Entries of an older state.
+#[derive(Debug, Clone)]
+pub struct Entries {
+    keys: Column,
+    values: Column,
+}
+
+impl Entries {
+    pub(crate) fn new(keys: Column, values: Column) -> Entries {
+        Entries { keys, values }
+    }
+
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Keys and values, in the order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let values = self.values.iter().flatten();
+        self.keys.iter().flatten().zip(values)
     }
 }
 
@@ -257,6 +296,7 @@ impl<M: Stateful> Module for Keeping<M> {
     const PARAMS: Option<&'static crate::describe::Schema> = M::PARAMS;
     const PORTS: Option<&'static [&'static str]> = M::PORTS;
     const STATE_SCHEMA: Option<u32> = Some(M::STATE_SCHEMA);
+    const MIGRATES: &'static [u32] = M::MIGRATES;
 
     fn open(context: &Context) -> Result<Self, Failure> {
         M::open(context).map(Keeping)
@@ -270,6 +310,10 @@ impl<M: Stateful> Module for Keeping<M> {
 impl<M: Stateful> Keeping<M> {
     pub fn on_timers(&mut self, fired: &Batch, out: &mut Outbox) -> Result<(), Failure> {
         self.with(|module, state| module.on_timers(fired, out, state))
+    }
+
+    pub fn migrate(&mut self, from: u32, old: &Entries) -> Result<(), Failure> {
+        self.with(|module, state| module.migrate(from, old, state))
     }
 
     fn with(

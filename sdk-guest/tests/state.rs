@@ -207,3 +207,62 @@ fn a_table_may_change_between_batches() {
     lane.lookup("prices", [("tea", "4"), ("milk", "1")]);
     assert_eq!(lane.run(["tea", "milk"]).texts("out"), ["10", "11"]);
 }
+
+mod moved {
+    use super::*;
+
+    /// Kept as a number until schema 2, and in cents until schema 3.
+    #[rustmq::map(state_schema = 3, migrate(1 = euros, 2 = cents))]
+    pub fn moved(value: &str, meta: rustmq::Meta, state: &mut State) -> Result<String, Reject> {
+        let key = meta.key().unwrap_or_default();
+        let before = state.get::<String>(key)?.unwrap_or_default();
+        let all = before + value;
+        state.put(key, &all)?;
+        Ok(all)
+    }
+
+    fn euros(key: &[u8], value: &[u8], state: &mut State) -> Result<(), Reject> {
+        let euros = str::from_utf8(value)?.parse::<u64>()?;
+        state.put(key, &format!("{euros}.00"))
+    }
+
+    fn cents(key: &[u8], value: &[u8], state: &mut State) -> Result<(), Reject> {
+        let cents = str::from_utf8(value)?.parse::<u64>()?;
+        let key = key.strip_prefix(b"cents/").unwrap_or(key);
+        // what was apart before is together now
+        let before: u64 = state.get(b"sum")?.unwrap_or_default();
+        state.put(b"sum", &(before + cents))?;
+        state.put(key, &format!("{}.{:02}", cents / 100, cents % 100))
+    }
+}
+
+#[test]
+fn a_function_takes_over_what_it_kept_before() {
+    type Moved = Lane<moved::moved>;
+    assert_eq!(<moved::moved as Stateful>::MIGRATES, [1, 2]);
+    let mut lane = Moved::new()
+        .migrate(1, [("ann", "5"), ("bob", "7")])
+        .expect("it goes");
+    assert_eq!(lane.get::<String>("bob"), Some("7.00".to_owned()));
+    assert_eq!(
+        lane.run([Row::new("!").key("ann")]).texts("out"),
+        ["\"5.00!\""]
+    );
+    // more than one part, in any order
+    let old = (0..2_500)
+        .rev()
+        .map(|i| (format!("cents/{i:04}"), i.to_string()));
+    let lane = Moved::new().migrate(2, old).expect("it goes");
+    assert_eq!(lane.get::<u64>("sum"), Some((0..2_500).sum()));
+    assert_eq!(lane.get::<String>("0207"), Some("2.07".to_owned()));
+    assert_eq!(lane.keys().len(), 2_501);
+    let failed = Moved::new().migrate(1, [("ann", "5"), ("bob", "seven")]);
+    let failed = failed.err().expect("bob is none");
+    assert!(failed.message.starts_with("key \"bob\": "), "{failed:?}");
+}
+
+#[test]
+#[should_panic(expected = "the module takes over from schemas [1, 2], not from 4")]
+fn nothing_is_taken_over_from_a_schema_that_is_not_named() {
+    drop(Lane::<moved::moved>::new().migrate(4, [("ann", "5")]));
+}

@@ -20,8 +20,8 @@ use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::sign::{self, PublicKey, Trust};
 use crate::world::{
-    GRANTED, HTTP, MODULE, PACKAGE, STATE, STATEFUL, STATEFUL_GRANTED, TIMED, TIMERS, VERSION,
-    WORLD, offered,
+    GRANTED, HTTP, MIGRATING, MIGRATING_GRANTED, MIGRATION, MODULE, PACKAGE, STATE, STATEFUL,
+    STATEFUL_GRANTED, TIMED, TIMERS, VERSION, WORLD, offered,
 };
 
 /// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
@@ -85,6 +85,20 @@ pub struct ModuleInfo {
     pub grants_needed: Vec<String>,
     /// Keys whose signatures fit the file.
     pub signers: Vec<PublicKey>,
+}
+
+impl ModuleInfo {
+    /// Version of the schema of what it keeps, if it keeps something.
+    pub fn state_schema(&self) -> Option<u32> {
+        let said = self.describe.as_ref().and_then(|d| d.state_schema);
+        self.stateful.then(|| said.unwrap_or_default())
+    }
+
+    /// Older versions of it that the module takes over from.
+    pub fn migrates(&self) -> &[u32] {
+        let said = self.describe.as_ref();
+        said.and_then(|d| d.migrates.as_deref()).unwrap_or_default()
+    }
 }
 
 pub(crate) struct Inspected<'a> {
@@ -171,9 +185,14 @@ pub(crate) fn admit(info: &ModuleInfo, grants: &Grants) -> Result<(), LoadError>
         });
     }
     let exports = |wanted: &str| info.exports.iter().any(|name| ours(name, wanted));
-    let missing = [(MODULE, true), (TIMED, info.stateful)]
-        .into_iter()
-        .find(|(name, asked)| *asked && !exports(name));
+    let migrates = !info.migrates().is_empty();
+    let missing = [
+        (MODULE, true),
+        (TIMED, info.stateful),
+        (MIGRATION, migrates),
+    ]
+    .into_iter()
+    .find(|(name, asked)| *asked && !exports(name));
     if let Some((name, _)) = missing {
         return Err(LoadError::Export { name: name.into() });
     }
@@ -357,11 +376,14 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
         contract: contract.map(|(_, version)| version.to_owned()),
         world: exports.iter().any(|n| ours(n, MODULE)).then(|| {
             let asks = imports.iter().any(|name| ours(name, HTTP));
-            let world = match (stateful, asks) {
-                (false, false) => WORLD,
-                (true, false) => STATEFUL,
-                (false, true) => GRANTED,
-                (true, true) => STATEFUL_GRANTED,
+            let takes = exports.iter().any(|name| ours(name, MIGRATION));
+            let world = match (stateful, takes, asks) {
+                (false, _, false) => WORLD,
+                (false, _, true) => GRANTED,
+                (true, false, false) => STATEFUL,
+                (true, false, true) => STATEFUL_GRANTED,
+                (true, true, false) => MIGRATING,
+                (true, true, true) => MIGRATING_GRANTED,
             };
             world.to_owned()
         }),

@@ -1,7 +1,7 @@
 //! The custom section `rustmq:describe`: what a module says of itself, read without running it.
 //!
-//! The section is JSON: `{"name", "version", "params", "ports", "state_schema", "module"}`, of which all but
-//! the first two may be null, which means that nothing is said. Keys that are not known are for later.
+//! The section is JSON: `{"name", "version", "params", "ports", "state_schema", "migrates", "module"}`, of which
+//! all but the first two may be null, which means that nothing is said. Keys that are not known are for later.
 //!
 //! Called by: `check` (reads it), `module build` (writes it where a language's tools cannot), `guest`
 //! (checks a node's params and outputs by it before `open`).
@@ -38,6 +38,9 @@ pub struct Description {
     /// Version of the schema of the state it keeps.
     #[serde(default)]
     pub state_schema: Option<u32>,
+    /// Older versions of it whose state the module takes over.
+    #[serde(default)]
+    pub migrates: Option<Vec<u32>>,
     /// Path of its type in its source, where the language has one.
     #[serde(default)]
     pub module: Option<String>,
@@ -55,6 +58,15 @@ impl Description {
             .map_err(|error| InspectError::Describe(error.to_string()))?;
         if description.ports.iter().flatten().count() > NAMES_MAX {
             let why = format!("it names more than {NAMES_MAX} ports");
+            return Err(InspectError::Describe(why));
+        }
+        let migrates = description.migrates.as_deref().unwrap_or_default();
+        if migrates.len() > NAMES_MAX {
+            let why = format!("it takes over from more than {NAMES_MAX} schemas");
+            return Err(InspectError::Describe(why));
+        }
+        if description.state_schema.is_none() && !migrates.is_empty() {
+            let why = "it takes over state and has no `state_schema`".into();
             return Err(InspectError::Describe(why));
         }
         Ok(description)

@@ -27,12 +27,12 @@ use crate::http::{Access, Http, Stop};
 use crate::limits::{
     CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX,
 };
-use crate::link::{BatchHandle, ContextHandle, Lent, OutboxHandle, State};
+use crate::link::{BatchHandle, ContextHandle, Entries, Lent, OutboxHandle, State};
 use crate::lookup::Lookups;
 use crate::outbox::{Batch, Outbox, Outcome, cut};
-use crate::state::Keyed;
+use crate::state::{Keyed, Old};
 use crate::telemetry::{Labels, Metrics, Telemetry};
-use crate::world::{MODULE, TIMED};
+use crate::world::{MIGRATION, MODULE, TIMED};
 
 /// What a module is told when it is opened.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +104,8 @@ pub struct Module {
     process: ComponentExportIndex,
     /// Of modules that keep state.
     timed: Option<ComponentExportIndex>,
+    /// Of those that take over what older ones kept.
+    migrate: Option<ComponentExportIndex>,
     info: Arc<ModuleInfo>,
 }
 
@@ -117,8 +119,15 @@ pub(crate) struct Failure {
 
 type Answer = (Result<(), Failure>,);
 type OpenFunc = TypedFunc<(Resource<ContextHandle>,), Answer>;
-type Functions = (OpenFunc, ProcessFunc, Option<ProcessFunc>);
 type ProcessFunc = TypedFunc<(Resource<BatchHandle>, Resource<OutboxHandle>), Answer>;
+type MigrateFunc = TypedFunc<(u32, Entries), Answer>;
+
+/// What a guest exports, beside `open`.
+struct Functions {
+    process: ProcessFunc,
+    timed: Option<ProcessFunc>,
+    migrate: Option<MigrateFunc>,
+}
 
 impl Module {
     pub(crate) fn new(
@@ -137,15 +146,19 @@ impl Module {
                 .ok_or_else(|| missing(name))
         };
         let (open, process) = (export("open")?, export("process")?);
-        let timed = component
-            .get_export_index(None, TIMED)
-            .and_then(|inside| component.get_export_index(Some(&inside), "on-timers"));
+        let optional = |interface, name| {
+            let inside = component.get_export_index(None, interface)?;
+            component.get_export_index(Some(&inside), name)
+        };
+        let timed = optional(TIMED, "on-timers");
+        let migrate = optional(MIGRATION, "migrate");
         Ok(Module {
             shared,
             pre,
             open,
             process,
             timed,
+            migrate,
             info,
         })
     }
@@ -193,7 +206,7 @@ impl Module {
             return Err(OpenError::Memory { bytes, limit });
         }
         let mut store = self.store(context, limits);
-        let (open, process, timed) =
+        let (open, functions) =
             self.instantiate(&mut store)
                 .map_err(|error| match end_of(&error, &mut store) {
                     ProcessError::Trap { .. } if error.downcast_ref::<Trap>().is_none() => {
@@ -208,11 +221,7 @@ impl Module {
         answer_of(answer)?;
         state.telemetry.keep();
         let ports = context.outputs.len();
-        let live = Live {
-            store,
-            process,
-            timed,
-        };
+        let live = Live { store, functions };
         Ok(Guest {
             live: Some(live),
             places: vec![None; context.inputs.len()],
@@ -271,15 +280,23 @@ impl Module {
         store
     }
 
-    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Functions> {
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<(OpenFunc, Functions)> {
         let instance = self.pre.instantiate(&mut *store)?;
         let open = instance.get_typed_func(&mut *store, self.open)?;
         let process = instance.get_typed_func(&mut *store, self.process)?;
-        let timed = match self.timed {
-            Some(timed) => Some(instance.get_typed_func(&mut *store, timed)?),
-            None => None,
+        let timed = self
+            .timed
+            .map(|at| instance.get_typed_func(&mut *store, at));
+        let timed = timed.transpose()?;
+        let migrate = self
+            .migrate
+            .map(|at| instance.get_typed_func(&mut *store, at));
+        let functions = Functions {
+            process,
+            timed,
+            migrate: migrate.transpose()?,
         };
-        Ok((open, process, timed))
+        Ok((open, functions))
     }
 }
 
@@ -302,8 +319,7 @@ struct Places {
 
 struct Live {
     store: Store<State>,
-    process: ProcessFunc,
-    timed: Option<ProcessFunc>,
+    functions: Functions,
 }
 
 impl Guest {
@@ -330,6 +346,20 @@ impl Guest {
         outcome
     }
 
+    /// Gives the guest entries that were kept with an older schema. What it puts is the state's call, as
+    /// in `process_with`.
+    pub fn migrate(&mut self, from: u32, old: &Old, keyed: &mut Keyed) -> Result<(), ProcessError> {
+        let Some(mut live) = self.live.take() else {
+            return Err(ProcessError::Dead);
+        };
+        live.store.data_mut().keyed = Some(std::mem::take(keyed));
+        self.begin(&mut live);
+        let answer = live.migrate(from, old);
+        let (ended, kept) = self.ended(live, answer);
+        *keyed = kept.unwrap_or_default();
+        ended.map(|_| ())
+    }
+
     /// The state comes back whatever happened, also of an instance that is gone.
     fn called(
         &mut self,
@@ -344,6 +374,15 @@ impl Guest {
             live.store.data_mut().lent = None;
             answer
         });
+        self.ended(live, answer)
+    }
+
+    /// What a call came to; the guest lives on unless it was its last.
+    fn ended(
+        &mut self,
+        mut live: Live,
+        answer: Result<Answer, ProcessError>,
+    ) -> (Result<Outcome, ProcessError>, Option<Keyed>) {
         let kept = live.store.data_mut().keyed.take();
         let ended = match answer.and_then(|answer| live.outcome(answer)) {
             Err(error) if !matches!(error, ProcessError::Failed { .. }) => Err(error),
@@ -381,11 +420,17 @@ impl Guest {
             input: input.input,
             watermark: input.watermark,
         });
+        self.begin(live);
+        Ok(())
+    }
+
+    /// A call begins, and its time.
+    fn begin(&self, live: &mut Live) {
+        let state = live.store.data_mut();
         state.limiter.denied = None;
         state.http.begin();
         state.clock.begin(self.limits.deadline_ms);
-        store.set_epoch_deadline(1);
-        Ok(())
+        live.store.set_epoch_deadline(1);
     }
 
     /// Whether it has come near its limit of memory, which it does not give back: a new one begins
@@ -414,14 +459,23 @@ impl Guest {
 impl Live {
     fn enter(&mut self, entry: Entry) -> Result<Answer, ProcessError> {
         let function = match entry {
-            Entry::Process => &self.process,
-            Entry::Timers => self.timed.as_ref().ok_or_else(|| ProcessError::Failed {
-                code: "timers".into(),
-                message: "the module has no `on-timers`".into(),
-            })?,
+            Entry::Process => &self.functions.process,
+            Entry::Timers => {
+                let timed = self.functions.timed.as_ref();
+                timed.ok_or_else(|| no_export("on-timers"))?
+            }
         };
         let handles = (Resource::new_borrow(0), Resource::new_borrow(0));
         guarded(&mut self.store, |store| function.call(store, handles))
+    }
+
+    fn migrate(&mut self, from: u32, old: &Old) -> Result<Answer, ProcessError> {
+        let migrate = self.functions.migrate.as_ref();
+        let migrate = migrate.ok_or_else(|| no_export("migrate"))?;
+        let entries = Entries::new(&old.0);
+        guarded(&mut self.store, |store| {
+            migrate.call(store, (from, entries))
+        })
     }
 
     /// What the call said, if it returned ok.
@@ -481,6 +535,13 @@ fn pick(
         }
     };
     Ok(indices.clone())
+}
+
+fn no_export(name: &str) -> ProcessError {
+    ProcessError::Failed {
+        code: "export".into(),
+        message: format!("the module has no `{name}`"),
+    }
 }
 
 fn answer_of((answer,): Answer) -> Result<(), ProcessError> {

@@ -48,7 +48,7 @@ pub use limits::{COMPILE_CPU_S, COMPILE_MEMORY_BYTES, Limits};
 pub use lookup::{Lookups, Pinned, Reading, Table, TableFull, View};
 pub use outbox::{Emission, Outcome, Rejection, Retry};
 pub use sign::{PublicKey, SigningKey, Trust};
-pub use state::{Keyed, StateError, Timer};
+pub use state::{Keyed, Old, StateError, Timer};
 pub use telemetry::{Labels, Metric, Metrics};
 
 #[cfg(test)]

@@ -54,6 +54,11 @@ pub const STATE_SCAN_ENTRIES_MAX: usize = 10_000;
 pub const STATE_READ_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of keys and values that one call changes: with its outputs they are one entry of the log.
 pub const STATE_CHANGED_BYTES_MAX: usize = 64 << 20;
+/// Entries and bytes of older state that a module is given in one call; the bytes of keys and values
+/// that differ afterwards, which are one entry of the log with the outputs of a batch.
+pub const MIGRATION_ENTRIES: usize = 1_000;
+pub const MIGRATION_BYTES: usize = 1 << 20;
+pub const MIGRATION_CHANGED_BYTES_MAX: usize = 128 << 20;
 
 /// What an entry of a lookup table costs beside its bytes; keys of one call that asks for them, and
 /// bytes of their values.
@@ -264,6 +269,11 @@ impl Account {
     pub(crate) fn new(all: &Arc<MemoryInUse>) -> Account {
         let all = Arc::clone(all);
         Account { all, bytes: 0 }
+    }
+
+    /// One for something else, of the same whole.
+    pub(crate) fn another(&self) -> Account {
+        Account::new(&self.all)
     }
 
     pub(crate) fn set(&mut self, bytes: usize) {

@@ -5,8 +5,11 @@
 //! committed or about to be (`base`), what the batch at work changed, what the call at work
 //! changed; a call that fails leaves nothing in the second, a batch that is not committed nothing
 //! in the first. Timers and the watermark are entries like others, under a first byte that no guest
-//! can name. Bytes and timers are counted over all layers.
+//! can name. Bytes and timers are counted over all layers. What was migrated holds on to what it was
+//! made of, until the difference is handed to the log as part of the next batch.
 //! Refuses: more than its limits, keys and values that are too long, with a [`Fault::Limit`].
+
+mod migration;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,6 +22,8 @@ use crate::limits::{
     Account, Limits, MemoryInUse, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX,
     STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
 };
+
+pub use migration::Old;
 
 /// First bytes of keys in the changelog: what is known of the state itself, entries, timers.
 const META: u8 = 0;
@@ -44,11 +49,6 @@ pub enum StateError {
     Key,
     #[error("the record about the state itself has {0} bytes, not 12")]
     Meta(usize),
-    #[error(
-        "the state was kept with schema {kept}, and the module keeps it with schema {wanted}: \
-         delete the pipeline to begin anew, or run the module that knows it"
-    )]
-    Schema { kept: u32, wanted: u32 },
 }
 
 /// What a layer adds to the sums of those below.
@@ -81,6 +81,8 @@ pub struct Keyed {
     watermark: i64,
     moved: i64,
     account: Option<Account>,
+    /// What it was migrated from, while the log says so.
+    before: Option<Box<Keyed>>,
 }
 
 /// Entries of a scan.
@@ -116,10 +118,15 @@ impl Keyed {
         (self.bytes_max, self.timers_max) = (limits.state_bytes, limits.timers);
     }
 
-    /// Takes a record of the changelog, in its order.
+    /// Version of the schema that it is kept with.
+    pub fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    /// Takes a record of the changelog, in its order; the schema is the one that it was kept with.
     ///
     /// # Errors
-    /// What no state of this schema has written.
+    /// What no state has written.
     pub fn load(
         &mut self,
         key: &[u8],
@@ -149,11 +156,7 @@ impl Keyed {
         let (Some((schema, rest)), 12) = (value.split_first_chunk::<4>(), value.len()) else {
             return Err(StateError::Meta(value.len()));
         };
-        let kept = u32::from_le_bytes(*schema);
-        if kept != self.schema {
-            let wanted = self.schema;
-            return Err(StateError::Schema { kept, wanted });
-        }
+        self.schema = u32::from_le_bytes(*schema);
         let time = rest.first_chunk::<8>().copied().unwrap_or_default();
         self.watermark = i64::from_le_bytes(time);
         self.moved = self.watermark;
@@ -185,6 +188,11 @@ impl Keyed {
 
     /// The batch is about to be committed: the next one builds on it.
     pub fn keep(&mut self) {
+        self.settle();
+        self.before = None;
+    }
+
+    fn settle(&mut self) {
         for (key, value) in std::mem::take(&mut self.batch) {
             match value {
                 Some(value) => self.base.insert(key, value),
@@ -204,19 +212,31 @@ impl Keyed {
         }
     }
 
-    /// What the batch changed, as records of the changelog.
+    /// What the batch changed, and a migration before it, as records of the changelog.
     pub fn changes(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         let mut changes = Vec::with_capacity(self.batch.len() + 1);
-        if self.moved != self.watermark || !self.batch.is_empty() {
+        let migrated = self.before.is_some();
+        if self.moved != self.watermark || !self.batch.is_empty() || migrated {
             let mut meta = self.schema.to_le_bytes().to_vec();
             meta.extend(self.moved.to_le_bytes());
             changes.push((vec![META], Some(meta)));
+        }
+        if let Some(before) = &self.before {
+            self.differs(before, |key, value| {
+                changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+            });
+            return changes;
         }
         let owned = |(key, value): (&Bytes, &Option<Bytes>)| {
             (key.to_vec(), value.as_ref().map(|value| value.to_vec()))
         };
         changes.extend(self.batch.iter().map(owned));
         changes
+    }
+
+    /// Entries and timers that the batch changed.
+    pub fn changed(&self) -> usize {
+        self.batch.len()
     }
 
     /// Before the batch, and with what it moved.
@@ -313,6 +333,11 @@ impl Keyed {
     /// As `wit/state.wit` says.
     pub(crate) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, most: u32) -> Scanned {
         let most = (most as usize).min(STATE_SCAN_ENTRIES_MAX);
+        self.page(prefix, after, most, STATE_READ_BYTES_MAX)
+    }
+
+    /// Entries in order: at most so many, and of so many bytes unless the first alone has more.
+    fn page(&self, prefix: &[u8], after: Option<&[u8]>, most: usize, bytes_max: usize) -> Scanned {
         let prefix = entry_key(prefix);
         let after = after.map(entry_key).filter(|after| *after >= prefix);
         let from = match &after {
@@ -325,7 +350,7 @@ impl Keyed {
         }
         self.walk(from, |key, value| {
             bytes += key.len() + value.len();
-            let room = found.keys.is_empty() || bytes <= STATE_READ_BYTES_MAX;
+            let room = found.keys.is_empty() || bytes <= bytes_max;
             if !key.starts_with(&prefix) || !room {
                 return false;
             }

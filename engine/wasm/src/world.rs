@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use wit_parser::{Resolve, SourceMap, WorldId};
 
 /// The files of `wit/`, name and text.
-pub const FILES: [(&str, &str); 12] = [
+pub const FILES: [(&str, &str); 13] = [
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("data.wit", include_str!("../../../wit/data.wit")),
     ("columns.wit", include_str!("../../../wit/columns.wit")),
@@ -20,6 +20,7 @@ pub const FILES: [(&str, &str); 12] = [
     ("state.wit", include_str!("../../../wit/state.wit")),
     ("timers.wit", include_str!("../../../wit/timers.wit")),
     ("timed.wit", include_str!("../../../wit/timed.wit")),
+    ("migration.wit", include_str!("../../../wit/migration.wit")),
     ("lookup.wit", include_str!("../../../wit/lookup.wit")),
     ("http.wit", include_str!("../../../wit/http.wit")),
     ("world.wit", include_str!("../../../wit/world.wit")),
@@ -28,24 +29,28 @@ pub const FILES: [(&str, &str); 12] = [
 /// The package's name, without a version.
 pub(crate) const PACKAGE: &str = "rustmq:etl";
 /// Version of the package this host offers. Guests of the same 0.minor are linked.
-pub const VERSION: &str = "0.1.3";
-pub const WORLD: &str = "rustmq:etl/transform@0.1.3";
-pub(crate) const DATA: &str = "rustmq:etl/data@0.1.3";
-pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.3";
-pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.3";
-pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.3";
-pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.3";
+pub const VERSION: &str = "0.1.4";
+pub const WORLD: &str = "rustmq:etl/transform@0.1.4";
+pub(crate) const DATA: &str = "rustmq:etl/data@0.1.4";
+pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.4";
+pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.4";
+pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.4";
+pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.4";
 /// The world of modules that keep state.
-pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.3";
+pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.4";
 /// The same with what a node must grant.
-pub const GRANTED: &str = "rustmq:etl/granted@0.1.3";
-pub const STATEFUL_GRANTED: &str = "rustmq:etl/stateful-granted@0.1.3";
-pub(crate) const STATE: &str = "rustmq:etl/state@0.1.3";
-pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.3";
-pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.3";
-pub(crate) const LOOKUP: &str = "rustmq:etl/lookup@0.1.3";
-pub(crate) const HTTP: &str = "rustmq:etl/http@0.1.3";
-pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.3";
+pub const GRANTED: &str = "rustmq:etl/granted@0.1.4";
+pub const STATEFUL_GRANTED: &str = "rustmq:etl/stateful-granted@0.1.4";
+/// The worlds of modules that take over older state.
+pub const MIGRATING: &str = "rustmq:etl/migrating@0.1.4";
+pub const MIGRATING_GRANTED: &str = "rustmq:etl/migrating-granted@0.1.4";
+pub(crate) const STATE: &str = "rustmq:etl/state@0.1.4";
+pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.4";
+pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.4";
+pub(crate) const MIGRATION: &str = "rustmq:etl/migration@0.1.4";
+pub(crate) const LOOKUP: &str = "rustmq:etl/lookup@0.1.4";
+pub(crate) const HTTP: &str = "rustmq:etl/http@0.1.4";
+pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.4";
 
 /// Parses the embedded package and selects the world `transform`.
 pub fn resolve() -> Result<(Resolve, WorldId), String> {
@@ -101,9 +106,9 @@ pub fn component_type_section() -> Result<Vec<u8>, String> {
     encoded(resolve_world("granted")?)
 }
 
-/// The same of a module that keeps state: world `stateful-granted`.
+/// The same of a module that keeps state: world `migrating-granted`.
 pub fn stateful_type_section() -> Result<Vec<u8>, String> {
-    encoded(resolve_world("stateful-granted")?)
+    encoded(resolve_world("migrating-granted")?)
 }
 
 fn encoded((resolve, world): (Resolve, WorldId)) -> Result<Vec<u8>, String> {

@@ -55,6 +55,17 @@ fn given(name: &str, otherwise: u64) -> u64 {
     text.map_or(otherwise, |text| text.parse().expect("it is a number"))
 }
 
+/// Says which script it was, so that a failure says how long it took to find.
+struct At(u64);
+
+impl Drop for At {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("script {} of the seed found it", self.0);
+        }
+    }
+}
+
 #[test]
 fn no_script_harms_the_host() {
     let (seed, scripts) = (
@@ -65,7 +76,8 @@ fn no_script_harms_the_host() {
     let mut dice = Dice(seed);
     body::run(&[]);
     let mut ends = [0u64, 0];
-    for _ in 0..scripts {
+    for number in 1..=scripts {
+        let _at = At(number);
         let is_dead = body::run(&dice.script(8));
         ends[usize::from(is_dead)] += 1;
     }

@@ -1,14 +1,17 @@
 //! A canary: a new version of a module in the shadow of the one that runs, on the same batches.
 //!
 //! - `shadow` the thread that runs the candidate; `compare` what differs; `report` for people
+//! - `follow` which lanes' state it has, of a node that keeps some
 //!
 //! Called by: `runtime` starts and ends it, lanes hand it what they committed. Invariants: nothing
 //! that the candidate says goes anywhere but into the report; a lane never waits for it: what does
 //! not fit into the queue is counted and left out; each committed record is seen at most once; it
-//! ends with the generation that it is compared with, and with the process.
+//! ends with the generation that it is compared with, and with the process. What a node keeps it gets
+//! as a copy, with the batch that it begins with, and again after one that it missed.
 //! Refuses: a candidate that does not open with the node's params, inputs and outputs.
 
 mod compare;
+mod follow;
 pub(crate) mod report;
 mod shadow;
 
@@ -20,11 +23,13 @@ use std::time::{Duration, Instant};
 use model::ids::{Digest, Offset};
 use tokio::sync::watch;
 use wasm::http::Stop;
-use wasm::{Module, View};
+use wasm::{Keyed, Module, View};
 
 use crate::limits::{CANARY_QUEUE_BATCHES_MAX, CANARY_QUEUE_BYTES_MAX};
 use crate::operator::{Chunk, Reject};
 use crate::stage::Stage;
+use crate::stage::state::States;
+use follow::Follows;
 use report::{CanaryReport, CanaryState};
 pub(crate) use shadow::candidate;
 
@@ -63,6 +68,15 @@ pub(crate) struct Sample {
     pub offsets: Vec<Offset>,
     /// What the running version saw of the node's tables.
     pub view: Option<View>,
+    /// The largest event time of the lane's batch.
+    pub newest: Option<i64>,
+    /// Entries and timers of the state that the running version changed.
+    pub changed: usize,
+    /// Where the lane was before the batch, and where after it.
+    pub from: Offset,
+    pub next: Offset,
+    /// What the node kept before the batch, or why there is no copy of it.
+    pub copy: Option<Result<Keyed, String>>,
 }
 
 impl Sample {
@@ -115,6 +129,8 @@ pub(crate) struct Canary {
     of: Of,
     queue: SyncSender<Sample>,
     ledger: Arc<Ledger>,
+    /// Of a node that keeps state.
+    follows: Option<Follows>,
 }
 
 impl Canary {
@@ -128,6 +144,7 @@ impl Canary {
         until: Until,
         changed: Arc<watch::Sender<u64>>,
     ) -> std::io::Result<Canary> {
+        let follows = module.info().stateful.then(Follows::default);
         let (queue, samples) = sync_channel(CANARY_QUEUE_BATCHES_MAX);
         let ledger = Arc::new(Ledger {
             report: Mutex::new(CanaryReport::new(&of)),
@@ -140,7 +157,19 @@ impl Canary {
         std::thread::Builder::new()
             .name("canary".to_string())
             .spawn(move || shadow.run())?;
-        Ok(Canary { of, queue, ledger })
+        Ok(Canary {
+            of,
+            queue,
+            ledger,
+            follows,
+        })
+    }
+
+    /// Whether the batch that begins there shall bring what the node keeps, of so many bytes.
+    fn wants(&self, (stage, lane, from): (&Stage, u32, Offset), bytes: usize) -> bool {
+        let idle = self.ledger.bytes.load(Ordering::Relaxed) == 0;
+        let follows = self.follows.as_ref();
+        follows.is_some_and(|follows| follows.wants((&stage.name, lane), from, bytes, idle))
     }
 
     /// The node to be watched, if it is part of this stage.
@@ -160,17 +189,40 @@ impl Canary {
             .offsets
             .len()
             .min(sample.cut.map_or(usize::MAX, |cut| cut as usize));
-        let held = self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // one that is larger than the queue still fits into an empty one
-        let room = held == 0 || held + bytes <= CANARY_QUEUE_BYTES_MAX;
-        if room && self.queue.try_send(sample).is_ok() {
+        let lane = (sample.stage.name.clone(), sample.lane);
+        let next = sample.next;
+        let follows = self.follows.as_ref();
+        let taken = follows.is_none_or(|follows| follows.takes(&lane, &sample))
+            && self.queued(sample, bytes);
+        if let Some(follows) = follows {
+            follows.offered(lane, next, bytes, taken);
+        }
+        if taken {
             return;
         }
-        self.ledger.bytes.fetch_sub(bytes, Ordering::Relaxed);
         let mut report = self.ledger.report();
         report.skipped_batches += 1;
         report.skipped_records += records as u64;
     }
+
+    fn queued(&self, sample: Sample, bytes: usize) -> bool {
+        let held = self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // one that is larger than the queue still fits into an empty one
+        let room = held == 0 || held + bytes <= CANARY_QUEUE_BYTES_MAX;
+        let queued = room && self.queue.try_send(sample).is_ok();
+        if !queued {
+            self.ledger.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        queued
+    }
+}
+
+/// Why there is no copy of a state.
+pub(crate) fn no_room(bytes: usize, (used, limit): (usize, usize)) -> String {
+    format!(
+        "a canary works on a copy of what the node keeps, which takes {bytes} bytes, and modules use \
+         {used} of the {limit} bytes that the server gives them (`--memory-bytes`)"
+    )
 }
 
 /// The place for a pipeline's canary, shared by its lanes. Cheap to clone.
@@ -189,6 +241,18 @@ impl Slot {
     /// The node of the stage that the lane shall watch.
     pub fn watches(&self, stage: &Stage) -> Option<usize> {
         self.canary().as_ref()?.node(stage)
+    }
+
+    /// Whether the lane's next batch shall bring what the node keeps.
+    pub fn wants(&self, lane: (&Stage, u32, Offset), node: usize, states: &States) -> bool {
+        let keyed = lane
+            .0
+            .nodes
+            .get(node)
+            .and_then(|node| states.get(&node.name));
+        let canary = self.canary().clone();
+        let wanted = keyed.zip(canary);
+        wanted.is_some_and(|(keyed, canary)| canary.wants(lane, keyed.bytes()))
     }
 
     /// Never waits.

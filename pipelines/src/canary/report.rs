@@ -39,10 +39,27 @@ pub struct CanaryReport {
     /// Wall clock of the node for what was compared, in microseconds.
     pub running_us: u64,
     pub candidate_us: u64,
+    /// What both changed of the state, of a node that keeps some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptReport>,
     /// The last time the candidate's instance ended or said no.
     pub fault: Option<String>,
     /// The first records of each difference.
     pub examples: Vec<Example>,
+}
+
+/// A candidate works on copies of what the lanes keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptReport {
+    /// Copies that were made: one a lane, and one each time that batches were left out.
+    pub copies: u64,
+    /// Copies among them that the candidate migrated to its schema.
+    pub migrated: u64,
+    /// Entries and timers changed in the batches that were compared.
+    pub running: u64,
+    pub candidate: u64,
+    /// Batches in which not as many were changed.
+    pub batches_differ: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +163,7 @@ impl CanaryReport {
             skipped_records: 0,
             running_us: 0,
             candidate_us: 0,
+            kept: None,
             fault: None,
             examples: Vec::new(),
         }

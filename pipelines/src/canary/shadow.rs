@@ -4,7 +4,8 @@
 //! it costs at most one core that nobody else wants; an instance per lane with the node's own limits;
 //! it opens none while the modules of the server use most of their memory. The candidate's deaths
 //! are those that a lane would see: halved down to the row, counted, and stopped by the breaker.
-//! A row that the candidate wants to try again counts as a failure: nobody waits here.
+//! A row that the candidate wants to try again counts as a failure: nobody waits here. Of a node that keeps
+//! state it works on a copy, which is migrated where its schema is another, and goes from batch to batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use codec::Format;
 use wasm::http::Access;
-use wasm::{Metrics, Module};
+use wasm::{Keyed, Metrics, Module};
 
 use super::compare::{Answer, Asked, compare};
 use super::report::CanaryState;
 use super::{Ledger, Sample};
 use crate::limits::{CANARY_NICE, PORT_BYTES_MAX};
+use crate::operator::migrate::migrate;
 use crate::operator::wasm::{Call, Made, Program, RetryPolicy, Warm};
 use crate::operator::{Chunk, OperatorError, Reject, Report, map};
 use crate::stage::run::joined;
@@ -32,7 +34,15 @@ pub(super) struct Shadow {
     records_max: Option<u64>,
     end: Option<Instant>,
     /// By stage and lane.
-    lanes: BTreeMap<(String, u32), (Program, Warm)>,
+    lanes: BTreeMap<(String, u32), Lane>,
+}
+
+/// The candidate in one lane.
+struct Lane {
+    program: Program,
+    warm: Warm,
+    /// Its copy of what the node keeps.
+    keyed: Option<Keyed>,
 }
 
 /// What the candidate made of a sample.
@@ -104,25 +114,33 @@ impl Shadow {
         let fault = |error: OperatorError| format!("a fault of ours: {error}");
         let cut = sample.cut.take();
         let inputs = before(sample.inputs, cut).map_err(fault)?;
-        if inputs.iter().all(Chunk::is_empty) {
+        let keeps = sample.stage.nodes[sample.node].kept.is_some();
+        // time goes on without rows too
+        if inputs.iter().all(Chunk::is_empty) && !keeps {
             return Ok(());
         }
         let key = (sample.stage.name.clone(), sample.lane);
-        let (program, mut warm) = match self.lanes.remove(&key) {
+        let mut lane = match self.lanes.remove(&key) {
             Some(known) => known,
             None => self.open(&sample.stage, sample.node, sample.lane)?,
         };
+        if let Some(copy) = sample.copy.take() {
+            let made = self.copied(&mut lane, copy, sample.lane);
+            made.map_err(|why| format!("lane {}: {why}", sample.lane))?;
+        }
         let asked = Question {
             stage: &sample.stage,
             node: sample.node,
             lane: sample.lane,
             offsets: &sample.offsets,
+            newest: sample.newest,
         };
         // it sees what the running version saw
-        warm.lend(sample.view.take());
-        let made = asked.answer(&program, &mut warm, &inputs).map_err(fault)?;
-        warm.lend(None);
-        self.lanes.insert(key, (program, warm));
+        lane.warm.lend(sample.view.take());
+        let made = asked.answer(&mut lane, &inputs).map_err(fault)?;
+        lane.warm.lend(None);
+        self.changed(&mut lane, sample.changed);
+        self.lanes.insert(key, lane);
         let Candidate {
             mut report,
             ports,
@@ -156,7 +174,45 @@ impl Shadow {
         }
     }
 
-    fn open(&self, stage: &Stage, node: usize, lane: u32) -> Result<(Program, Warm), String> {
+    /// The candidate goes on with a copy of what the node keeps.
+    fn copied(
+        &self,
+        lane: &mut Lane,
+        copy: Result<Keyed, String>,
+        number: u32,
+    ) -> Result<(), String> {
+        // the one before gives its place to it
+        lane.keyed = None;
+        let mut keyed = copy?;
+        let schema = self.module.info().state_schema().unwrap_or_default();
+        let foreign = keyed.schema() != schema;
+        if foreign {
+            let with = (&lane.program, &mut lane.warm);
+            let migrated = migrate(with, number, &mut keyed, schema, &self.ledger.stop);
+            migrated.map_err(|error| error.to_string())?;
+            keyed.keep();
+        }
+        lane.keyed = Some(keyed);
+        let mut report = self.ledger.report();
+        let kept = report.kept.get_or_insert_default();
+        kept.copies += 1;
+        kept.migrated += u64::from(foreign);
+        Ok(())
+    }
+
+    /// A batch is done: what it changed of the copy stays, and is counted beside what was changed.
+    fn changed(&self, lane: &mut Lane, running: usize) {
+        let Some(keyed) = &mut lane.keyed else { return };
+        let candidate = keyed.changed();
+        keyed.keep();
+        let mut report = self.ledger.report();
+        let kept = report.kept.get_or_insert_default();
+        kept.running += running as u64;
+        kept.candidate += candidate as u64;
+        kept.batches_differ += u64::from(running != candidate);
+    }
+
+    fn open(&self, stage: &Stage, node: usize, lane: u32) -> Result<Lane, String> {
         let program = candidate(stage, node, &self.module)
             .ok_or_else(|| "the node runs no module any more".to_string())?;
         let host = self.module.host();
@@ -165,7 +221,11 @@ impl Shadow {
             return Err(format!("{message}: none is left for a canary"));
         }
         let warm = program.open(lane, Metrics::default(), self.ledger.stop.clone())?;
-        Ok((program, warm))
+        Ok(Lane {
+            program,
+            warm,
+            keyed: None,
+        })
     }
 }
 
@@ -198,18 +258,24 @@ struct Question<'a> {
     node: usize,
     lane: u32,
     offsets: &'a [model::ids::Offset],
+    newest: Option<i64>,
 }
 
 impl Question<'_> {
-    fn answer(
-        &self,
-        program: &Program,
-        warm: &mut Warm,
-        inputs: &[Chunk],
-    ) -> Result<Candidate, OperatorError> {
+    fn answer(&self, lane: &mut Lane, inputs: &[Chunk]) -> Result<Candidate, OperatorError> {
+        let Lane {
+            program,
+            warm,
+            keyed,
+        } = lane;
         let mut report = Report::default();
         let typed = self.typed(warm, inputs, &mut report)?;
         let node = &self.stage.nodes[self.node];
+        if let (Some(keyed), Some(kept)) = (&mut *keyed, &node.kept) {
+            keyed.begin();
+            keyed.limit(&program.limits);
+            kept.advance(keyed, self.newest);
+        }
         let from = |(node, port): &(usize, usize)| self.stage.port(*node, *port);
         let format = |place| from(place).and_then(|port| port.format.as_ref());
         let edges: Vec<Option<&Format>> = node.inputs.iter().map(format).collect();
@@ -226,12 +292,13 @@ impl Question<'_> {
             report: &mut report,
             port_bytes_max: PORT_BYTES_MAX,
             ports: &mut made,
-            keyed: None,
+            keyed: keyed.as_mut(),
         };
         let since = Instant::now();
         for (input, chunk) in typed.iter().enumerate() {
             call.run(warm, input as u16, chunk)?;
         }
+        call.timers(warm)?;
         let took = since.elapsed();
         let ports = made.iter().map(|made| joined(&made.pieces));
         Ok(Candidate {

@@ -7,6 +7,7 @@
 
 pub(crate) mod filter;
 pub(crate) mod map;
+pub(crate) mod migrate;
 mod report;
 pub(crate) mod route;
 pub(crate) mod sink;

@@ -112,6 +112,15 @@ impl Program {
             .open(&context, &self.limits)
             .map_err(|e| e.to_string())
     }
+
+    /// The lane's guest, opened again if it died or is about to, for want of memory.
+    pub(super) fn alive<'w>(&self, lane: u32, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
+        let guest = match warm.guest.take().filter(|guest| !guest.is_swollen()) {
+            Some(guest) => guest,
+            None => self.guest(lane, (&warm.metrics, &warm.lookups, &warm.stop))?,
+        };
+        Ok(warm.guest.insert(guest))
+    }
 }
 
 /// What is on one port.
@@ -162,7 +171,7 @@ impl Call<'_> {
             if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
                 continue;
             }
-            let guest = match self.alive(warm) {
+            let guest = match self.program.alive(self.lane, warm) {
                 Ok(guest) => guest,
                 Err(message) => {
                     self.report.fault(message.clone());
@@ -224,17 +233,6 @@ impl Call<'_> {
             Some(keyed) => guest.process_with(given, entry(given.input), keyed),
             None => guest.process(given),
         }
-    }
-
-    /// The lane's guest, opened again if it died or is about to, for want of memory.
-    fn alive<'w>(&self, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
-        let guest = match warm.guest.take().filter(|guest| !guest.is_swollen()) {
-            Some(guest) => guest,
-            None => self
-                .program
-                .guest(self.lane, (&warm.metrics, &warm.lookups, &warm.stop))?,
-        };
-        Ok(warm.guest.insert(guest))
     }
 
     /// Whether the lane stops before all these rows; what comes before the stop is still worked,

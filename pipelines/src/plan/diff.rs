@@ -3,11 +3,11 @@
 //! Called by: `plan`. Pure. Invariants: equal specs with equal modules have no changes; places
 //! in the file count nothing; each change names the node or key it is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::ids::Digest;
 
-use super::{Change, Previous, Reload, short, start_text};
+use super::{Change, Held, KeptSchema, Previous, Reload, short, start_text};
 use crate::spec::Spec;
 use crate::spec::types::{At, InputRef, ModuleSource, Node, OnError, Table};
 
@@ -82,7 +82,7 @@ fn kept(
             Some(ModuleSource::Digest(digest)) => Some(digest),
             _ => modules.get(&wasm.module.value),
         };
-        previous.kept.get(digest?).copied()
+        previous.kept.get(digest?)
     };
     for (name, old) in previous.spec.nodes.iter() {
         let new = spec.nodes.get(name);
@@ -98,17 +98,41 @@ fn kept(
                 let what = format!("node {}: keeps state from now on", name.value);
                 out.add(what, Reload::Drain);
             }
-            (Some(a), Some(b)) if a != b => {
-                let what = format!("node {}: state schema {a} -> {b}", name.value);
-                out.add(what, Reload::Reset);
-            }
-            (Some(_), Some(_)) => {
+            (Some(before), Some(after)) => {
+                schemas(&name.value, (before, after), previous.held, out);
                 if new.is_some_and(|new| new.inputs() != old.inputs()) {
                     let what = format!("node {}: inputs of a node that keeps state", name.value);
                     out.add(what, Reload::Reset);
                 }
             }
         }
+    }
+}
+
+/// Whether the new module knows, or takes over, what the lanes of a node have.
+fn schemas(
+    node: &str,
+    (before, after): (&KeptSchema, &KeptSchema),
+    held: &Held,
+    out: &mut Changes,
+) {
+    let module = BTreeSet::from([before.version]);
+    let to = after.version;
+    for from in held.get(node).unwrap_or(&module) {
+        if *from == to {
+            continue;
+        }
+        let what = format!("node {node}: state schema {from} -> {to}");
+        if after.migrates.contains(from) {
+            out.add(what, Reload::Migrate);
+            continue;
+        }
+        let known = match &after.migrates[..] {
+            [] => "takes over no older state".to_string(),
+            known => format!("takes over from {known:?} only"),
+        };
+        let what = format!("{what}, but the new version {known}");
+        out.add(what, Reload::Reset);
     }
 }
 

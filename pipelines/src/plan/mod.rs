@@ -28,6 +28,8 @@ pub enum Reload {
     Live,
     /// Between two batches, after what is under way is committed.
     Drain,
+    /// The same, and what modules keep is taken over by a new version of its schema.
+    Migrate,
     /// Refused while the pipeline exists: what was committed would have another meaning.
     Reset,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Reload {
         f.write_str(match self {
             Reload::Live => "live",
             Reload::Drain => "drain",
+            Reload::Migrate => "migrate",
             Reload::Reset => "reset",
         })
     }
@@ -107,10 +110,32 @@ pub struct Previous<'a> {
     pub modules: &'a BTreeMap<String, Digest>,
     /// Of the modules of both.
     pub kept: &'a Kept,
+    /// What its lanes have.
+    pub held: &'a Held,
 }
 
-/// Modules that keep state, with the version of its schema.
-pub type Kept = BTreeMap<Digest, u32>;
+/// Modules that keep state, and what they say of its schema.
+pub type Kept = BTreeMap<Digest, KeptSchema>;
+
+/// Nodes that keep state, with the versions of the schema that the log has it in: several where not all
+/// lanes took a change. A node that is not here has what its module says.
+pub type Held = BTreeMap<String, BTreeSet<u32>>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSchema {
+    pub version: u32,
+    /// The older ones that the module takes over from.
+    pub migrates: Vec<u32>,
+}
+
+impl KeptSchema {
+    /// Of a module; none where it keeps nothing.
+    pub fn of(info: &wasm::ModuleInfo) -> Option<KeptSchema> {
+        let version = info.state_schema()?;
+        let migrates = info.migrates().to_vec();
+        Some(KeptSchema { version, migrates })
+    }
+}
 
 /// The group whose positions say how far a stage has come.
 pub fn group_name(pipeline: &str, stage: &str) -> String {

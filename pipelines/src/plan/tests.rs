@@ -22,6 +22,7 @@ fn check_kept(text: &str, digest: &str, kept: &Kept, expected: &str) {
         spec: &old,
         modules: &before,
         kept,
+        held: &Held::new(),
     };
     let plan = plan(&spec(text), &digests(digest), Some(previous), None);
     let changes: Vec<String> = plan
@@ -125,7 +126,13 @@ fn classes_of_changes() {
 #[test]
 fn what_would_lose_state_is_reset() {
     let kept = |modules: &[(&str, u32)]| -> Kept {
-        let one = |(seed, schema): &(&str, u32)| (Digest::of(seed.as_bytes()), *schema);
+        let one = |(seed, version): &(&str, u32)| {
+            let (version, migrates) = (*version, vec![]);
+            (
+                Digest::of(seed.as_bytes()),
+                KeptSchema { version, migrates },
+            )
+        };
         modules.iter().map(one).collect()
     };
     let code = "live module tidy: code sha256:ba7816bf8f01… -> sha256:3608bca1e44e…";
@@ -139,7 +146,7 @@ fn what_would_lose_state_is_reset() {
     check(&[("abc", 1), ("xyz", 1)], "");
     check(
         &[("abc", 1), ("xyz", 2)],
-        "reset node tidy: state schema 1 -> 2",
+        "reset node tidy: state schema 1 -> 2, but the new version takes over no older state",
     );
     check(
         &[("abc", 1)],
@@ -153,4 +160,50 @@ fn what_would_lose_state_is_reset() {
         &kept(&[("abc", 1)]),
         "live node tidy: lateness",
     );
+}
+
+#[test]
+fn what_the_new_version_takes_over_is_migrated() {
+    let (old, before) = (spec(FLIGHTS), digests("abc"));
+    let schema = |version, migrates: &[u32]| {
+        let migrates = migrates.to_vec();
+        KeptSchema { version, migrates }
+    };
+    let check = |held: &[u32], migrates: &[u32], expected: &str| {
+        let kept = [("abc", schema(2, &[1])), ("xyz", schema(3, migrates))];
+        let kept = kept.map(|(seed, schema)| (Digest::of(seed.as_bytes()), schema));
+        let kept = Kept::from(kept);
+        let held = match held {
+            [] => Held::new(),
+            held => Held::from([("tidy".to_string(), held.iter().copied().collect())]),
+        };
+        let previous = Previous {
+            spec: &old,
+            modules: &before,
+            kept: &kept,
+            held: &held,
+        };
+        let plan = plan(&old, &digests("xyz"), Some(previous), None);
+        let about_state = plan.changes.iter().filter(|c| c.what.contains("schema"));
+        let changes: Vec<String> = about_state
+            .map(|c| format!("{} {}", c.class, c.what))
+            .collect();
+        assert_eq!(changes.join("; "), expected);
+    };
+    let (one, two) = (
+        "node tidy: state schema 1 -> 3",
+        "node tidy: state schema 2 -> 3",
+    );
+    check(&[], &[1, 2], &format!("migrate {two}"));
+    check(&[1], &[1, 2], &format!("migrate {one}"));
+    check(&[1, 2], &[1, 2], &format!("migrate {one}; migrate {two}"));
+    // a lane that did not take the last change is asked for too
+    let none = "but the new version takes over from [2] only";
+    check(
+        &[1, 2],
+        &[2],
+        &format!("reset {one}, {none}; migrate {two}"),
+    );
+    // and where none took it, there is nothing to be done
+    check(&[3], &[], "");
 }

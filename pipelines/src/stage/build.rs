@@ -203,7 +203,7 @@ fn kept_of(
     module: &Module,
     catalog: &Catalog,
 ) -> Result<Option<Kept>, NoTopic> {
-    let Some(schema) = kept_schema(module) else {
+    let Some(schema) = module.info().state_schema() else {
         return Ok(None);
     };
     let topic = find(catalog, &state_topic(pipeline, node))?;
@@ -213,14 +213,6 @@ fn kept_of(
         schema,
         lateness_us: i64::try_from(lateness.saturating_mul(1_000)).unwrap_or(i64::MAX),
     }))
-}
-
-/// Version of the schema of what a module keeps, if it keeps something.
-pub(crate) fn kept_schema(module: &Module) -> Option<u32> {
-    module.info().stateful.then(|| {
-        let describe = module.info().describe.as_ref();
-        describe.and_then(|d| d.state_schema).unwrap_or_default()
-    })
 }
 
 fn format(fields: &Fields) -> Option<&Format> {

@@ -12,8 +12,9 @@ use model::rows::Rows;
 
 use super::run::Work;
 use super::state::States;
-use super::{Op, Stage, deadletter};
-use crate::canary::Sample;
+use super::{Op, Stage, StageNode, deadletter};
+use crate::canary::{Sample, no_room};
+use crate::operator::migrate::room;
 use crate::operator::{Cut, Why, sink};
 
 /// A commit and what it means for the lane.
@@ -35,6 +36,21 @@ impl Ready {
             (None, Some(Why::Stop { message })) => Some(message.clone()),
             _ => None,
         }
+    }
+}
+
+impl Ready {
+    /// Gives the sample what its node kept before the batch.
+    pub fn copy(&mut self, node: &StageNode, states: &States) {
+        let keyed = states.get(&node.name);
+        let (Some(sample), Some(keyed), Op::Wasm(program)) = (&mut self.sample, keyed, &node.op)
+        else {
+            return;
+        };
+        sample.copy = Some(match room(&program.module.host(), keyed.bytes()) {
+            Ok(()) => Ok(keyed.copy()),
+            Err(full) => Err(no_room(keyed.bytes(), full)),
+        });
     }
 }
 
@@ -102,13 +118,7 @@ pub(crate) fn ready(
         &mut appends,
     )?;
     states.appends(stage, span.lane, &mut appends)?;
-    let position = Position {
-        group: stage.group.clone(),
-        partition: PartitionId::new(stage.topic, span.lane),
-        offset: next,
-        expected: Some(span.from),
-        metadata: format!("generation={}", stage.generation),
-    };
+    let position = position(stage, span.lane, span.from, next);
     let counts = Counts {
         read: done as u64,
         written,
@@ -124,6 +134,35 @@ pub(crate) fn ready(
         next,
         counts,
         cut: work.cut,
-        sample: work.sample,
+        sample: work.sample.map(|sample| Sample {
+            from: span.from,
+            next,
+            ..sample
+        }),
     })
+}
+
+/// What was migrated, of a lane that has nothing to read: it stays where it is.
+pub(crate) fn migrated(
+    stage: &Stage,
+    lane: u32,
+    at: Offset,
+    states: &States,
+) -> Result<Commit, EncodeError> {
+    let mut appends = Vec::new();
+    states.appends(stage, lane, &mut appends)?;
+    Ok(Commit {
+        appends,
+        positions: vec![position(stage, lane, at, at)],
+    })
+}
+
+fn position(stage: &Stage, lane: u32, from: Offset, next: Offset) -> Position {
+    Position {
+        group: stage.group.clone(),
+        partition: PartitionId::new(stage.topic, lane),
+        offset: next,
+        expected: Some(from),
+        metadata: format!("generation={}", stage.generation),
+    }
 }

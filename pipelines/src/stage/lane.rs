@@ -4,11 +4,12 @@
 //! Invariants: guests and expressions run on worker threads, never in this task; commits are
 //! given to the log in order, each expecting the position of the one before, so after a failure
 //! none of the later ones can happen; the lane then starts again from the committed position.
-//! A new generation is opened beside the old one, which goes on meanwhile; they change only between
-//! two batches with no commit under way. Until the new one's first commit the old one is kept, and
-//! works on the same batch if the new one fails on it.
 //! What modules keep is read before the first batch, and again after a commit that failed.
+//! `lane/handover` changes generations, `lane/migration` what is kept with another schema.
 //! Refuses to go on where going on would lose records: the state says why.
+
+mod handover;
+mod migration;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,6 @@ use futures::StreamExt;
 use model::ids::{Offset, PartitionId};
 use model::port::{Advice, LogError, TopicLog};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use wasm::http::Stop;
 
 use super::commit::{self, Ready, Span};
@@ -206,7 +206,7 @@ impl Lane {
                 self.open_next()?;
             }
             self.change_over(flight).await?;
-            self.load_states().await?;
+            self.load_states(from, flight).await?;
             let most = if self.fallback.is_some() {
                 1
             } else {
@@ -318,127 +318,6 @@ impl Lane {
         Ok(position)
     }
 
-    /// Begins to open what the newest orders say, beside what runs.
-    fn open_next(&mut self) -> Result<(), End> {
-        let order = self.orders.borrow_and_update().clone();
-        let Order::Run(stage) = order else {
-            return Err(End::Stop);
-        };
-        let opening = self.opening.as_ref().map(|opening| &opening.stage);
-        let known = opening.or(self.chain.as_ref().map(|chain| &chain.stage));
-        if known.is_none_or(|known| !Arc::ptr_eq(known, &stage)) {
-            let numbers = self.shared.numbers.clone();
-            self.opening = Some(Opening::start(
-                stage,
-                self.partition.index,
-                numbers,
-                self.stop.clone(),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Returns when a new generation could take over.
-    async fn next_is_open(&mut self) -> Result<(), End> {
-        while self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
-            tokio::select! {
-                changed = self.orders.changed() => {
-                    changed.map_err(|_| End::Stop)?;
-                    self.orders.mark_changed();
-                    self.open_next()?;
-                }
-                () = finished(&mut self.opening) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over what is open by now, when the last commit of the old generation has ended.
-    async fn change_over(&mut self, flight: &mut Flight) -> Result<(), End> {
-        if self.opening.as_ref().is_none_or(|o| o.opened.is_none()) {
-            return Ok(());
-        }
-        let since = Instant::now();
-        self.settle_all(flight, 0).await?;
-        self.gap = since.elapsed();
-        self.take_over().await
-    }
-
-    /// Works with what was opened from now on, if there is something; waits until it is open.
-    async fn take_over(&mut self) -> Result<(), End> {
-        if self.opening.is_some() {
-            self.next_is_open().await?;
-        }
-        let Some(Opening {
-            stage,
-            opened: Some(opened),
-            ..
-        }) = self.opening.take()
-        else {
-            return Ok(());
-        };
-        let to = stage.generation;
-        match opened {
-            Ok(chain) => {
-                // Before the first commit of the one in between, the oldest is still the one
-                // that is known to work.
-                let old = self.chain.replace(chain);
-                self.fallback = self.fallback.take().or(old);
-                if self.fallback.is_none() {
-                    self.shared.numbers.adopt(to);
-                }
-                self.tried = None;
-                self.rows_max = None;
-                self.shared.update(|s| {
-                    s.generation = to;
-                    s.modules = stage.modules.clone();
-                    s.state = LaneState::Running;
-                });
-                Ok(())
-            }
-            Err(why) if self.chain.is_some() => {
-                let why = format!("generation {to} does not open: {why}");
-                self.declined(to, self.generation(), why);
-                Ok(())
-            }
-            Err(why) => Err(End::Halt(why)),
-        }
-    }
-
-    /// The new generation is not taken; the old one goes on.
-    fn declined(&self, to: u64, from: u64, why: String) {
-        tracing::warn!(partition = %self.partition, to, from, why, "hand-over rolled back");
-        self.shared.numbers.forget(to);
-        let gap_us = self.gap.as_micros() as u64;
-        self.shared.update(|s| {
-            let offset = s.position;
-            s.fault = Some(why.clone());
-            s.handover(Handover {
-                from,
-                to,
-                offset,
-                gap_us,
-                rolled_back: Some(why),
-            });
-        });
-    }
-
-    /// Reads what the modules of the chain keep, where that was not done yet.
-    async fn load_states(&mut self) -> Result<(), End> {
-        let Some(chain) = &self.chain else {
-            return Ok(());
-        };
-        if self.states.missing(&chain.stage).is_empty() {
-            return Ok(());
-        }
-        let lane = self.partition.index;
-        let loaded = self.states.load(self.log.as_ref(), &chain.stage, lane);
-        loaded.await.map_err(load_end)?;
-        let kept = self.states.status();
-        self.shared.update(|s| s.kept = kept);
-        Ok(())
-    }
-
     /// Runs one batch on a worker thread while commits go on.
     async fn work(
         &mut self,
@@ -484,6 +363,8 @@ impl Lane {
     ) -> Result<Once, End> {
         let tried = self.tried;
         let watched = self.shared.canary.watches(&chain.stage);
+        let lane = (&*chain.stage, self.partition.index, from);
+        let copied = watched.is_some_and(|node| self.shared.canary.wants(lane, node, &self.states));
         let states = std::mem::take(&mut self.states);
         let mut job = tokio::task::spawn_blocking(move || {
             let given = Given {
@@ -491,6 +372,7 @@ impl Lane {
                 offsets: &input.offsets,
                 tried,
                 watched,
+                copied,
             };
             once(chain, states, &given, from, input.next)
         });
@@ -515,23 +397,6 @@ impl Lane {
             Some(end) => Err(end),
             None => Ok(result),
         }
-    }
-
-    /// The generation before goes on, with the same batch.
-    fn rolled_back(&mut self, to: u64, why: &str) {
-        self.chain = self.fallback.take();
-        self.tried = None;
-        let from = self.generation();
-        let modules = self.chain.as_ref().map(|chain| chain.stage.modules.clone());
-        self.shared.update(|s| {
-            s.generation = from;
-            s.modules = modules.unwrap_or_default();
-        });
-        self.declined(
-            to,
-            from,
-            format!("generation {to} failed before its first commit: {why}"),
-        );
     }
 
     /// Waits as the guest or the policy asked, unless a new generation is open before.
@@ -655,7 +520,10 @@ fn once(
         next,
     };
     let ready = commit::ready(&chain.stage, &span, &states, work);
-    let ready = ready.map_err(|e| format!("the output cannot be encoded: {e}"));
+    let mut ready = ready.map_err(|e| format!("the output cannot be encoded: {e}"));
+    if let (Ok(ready), Some(node), true) = (&mut ready, given.watched, given.copied) {
+        ready.copy(&chain.stage.nodes[node], &states);
+    }
     (chain, states, ready.map(|ready| (ready, fault)))
 }
 

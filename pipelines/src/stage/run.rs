@@ -20,6 +20,7 @@ use super::{Op, Port, Stage, StageNode};
 use crate::canary::Sample;
 use crate::limits::PORT_BYTES_MAX;
 use crate::lookup;
+use crate::operator::migrate::migrate;
 use crate::operator::wasm::{Call, Made, Program as WasmProgram, Tried, Warm};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
@@ -40,8 +41,9 @@ pub(crate) struct Given<'a> {
     pub rows: &'a Rows,
     pub offsets: &'a [Offset],
     pub tried: Option<Tried>,
-    /// The node that a canary watches.
+    /// The node that a canary watches, and whether it wants what the node keeps.
     pub watched: Option<usize>,
+    pub copied: bool,
 }
 
 /// What each node sees of its tables for one batch.
@@ -96,6 +98,25 @@ impl Chain {
         })
     }
 
+    /// Takes over what was kept with other schemas than the modules'. All or nothing.
+    pub fn migrate(&mut self, states: &mut States, stop: &Stop) -> Result<(), String> {
+        let stage = self.stage.clone();
+        for (node, warm) in stage.nodes.iter().zip(&mut self.guests) {
+            let (Some(kept), Op::Wasm(program), Some(warm)) = (&node.kept, &node.op, warm) else {
+                continue;
+            };
+            let keyed = states.of(&node.name);
+            let Some(keyed) = keyed.filter(|keyed| keyed.schema() != kept.schema) else {
+                continue;
+            };
+            if let Err(error) = migrate((program, warm), self.lane, keyed, kept.schema, stop) {
+                states.back();
+                return Err(format!("node `{}`: {error}", node.name));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a batch. Of a stage that keeps state, rows from a cut on are worked only to find the cut:
     /// the state cannot be taken back row by row, so those before it are worked again without them.
     pub fn run(&mut self, given: &Given<'_>, states: &mut States) -> Result<Work, RunError> {
@@ -145,6 +166,7 @@ impl Chain {
             offsets,
             tried,
             watched,
+            ..
         } = *given;
         states.begin();
         let stage = self.stage.clone();
@@ -174,7 +196,12 @@ impl Chain {
             let made = step.run(&all, &ports, guest, &mut report);
             if let (Some(_), Ok(chunks)) = (watched.filter(|w| *w == number), &made) {
                 let rejects = &report.rejects[before..];
-                sample = Some(step.sample(&ports, chunks, rejects, since.elapsed()));
+                let made = step.sample(&ports, chunks, rejects, since.elapsed());
+                sample = Some(Sample {
+                    newest: rows.timestamps.iter().max().copied(),
+                    changed: states.get(&node.name).map_or(0, Keyed::changed),
+                    ..made
+                });
             }
             let made = made.and_then(|chunks| step.typed(chunks, &mut report));
             let fail = |source| RunError {
@@ -275,9 +302,7 @@ impl Step<'_> {
         let outputs: Vec<_> = self.node.ports.iter().map(format).collect();
         if let (Some(keyed), Some(kept)) = (&mut keyed, &self.node.kept) {
             keyed.limit(&program.limits);
-            let newest = all.rows.timestamps.iter().max().copied();
-            let newest = newest.unwrap_or(i64::MIN);
-            keyed.advance(newest.saturating_sub(kept.lateness_us));
+            kept.advance(keyed, all.rows.timestamps.iter().max().copied());
         }
         let mut call = Call {
             node: self.number,
@@ -326,6 +351,11 @@ impl Step<'_> {
             took,
             offsets: self.offsets.to_vec(),
             view: self.view.cloned(),
+            newest: None,
+            changed: 0,
+            from: 0,
+            next: 0,
+            copy: None,
         }
     }
 

@@ -4,8 +4,9 @@
 //! Invariants: one partition of an internal topic a lane and node, compacted, so that its records
 //! in order are the state; what a batch changed is in the same commit as its outputs and position.
 //! After a commit that failed the lane forgets all and reads it again: memory never runs ahead of
-//! the log for longer than the commits under way.
-//! Refuses: a changelog of another schema than the module's.
+//! the log for longer than the commits under way. What was kept with another schema than the module's is
+//! migrated before the first batch, and told to the log with it.
+//! Refuses: a changelog that no state has written.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,14 @@ pub(crate) struct Kept {
     pub schema: u32,
     /// How far the watermark stays behind the largest event time, in microseconds.
     pub lateness_us: i64,
+}
+
+impl Kept {
+    /// Moves the watermark to where the largest event time of a batch says.
+    pub fn advance(&self, keyed: &mut Keyed, newest: Option<i64>) {
+        let newest = newest.unwrap_or(i64::MIN);
+        keyed.advance(newest.saturating_sub(self.lateness_us));
+    }
 }
 
 /// Why a lane has no state to go on with.
@@ -91,6 +100,25 @@ impl States {
         self.0.get_mut(node)
     }
 
+    pub fn get(&self, node: &str) -> Option<&Keyed> {
+        self.0.get(node)
+    }
+
+    /// Whether something of the stage was kept with another schema than its module's.
+    pub fn foreign(&self, stage: &Stage) -> bool {
+        let foreign = |node: &StageNode| {
+            let keyed = self.0.get(&node.name);
+            let kept = node.kept.as_ref().zip(keyed);
+            kept.is_some_and(|(kept, keyed)| kept.schema != keyed.schema())
+        };
+        stage.nodes.iter().any(foreign)
+    }
+
+    /// Forgets migrations that the log does not know of.
+    pub fn back(&mut self) {
+        self.0.values_mut().for_each(Keyed::back);
+    }
+
     /// Nodes whose state was not read yet.
     pub fn missing(&self, stage: &Stage) -> Vec<usize> {
         let missing = |node: &StageNode| node.kept.is_some() && !self.0.contains_key(&node.name);
@@ -141,6 +169,7 @@ impl States {
         let one = |(node, keyed): (&String, &Keyed)| {
             let watermark = Some(keyed.watermark()).filter(|time| *time != i64::MIN);
             let status = StateStatus {
+                schema: keyed.committed().schema(),
                 entries: keyed.entries() as u64,
                 bytes: keyed.bytes() as u64,
                 watermark,

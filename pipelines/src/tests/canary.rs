@@ -67,7 +67,10 @@ impl Setup {
     }
 }
 
-async fn report(runtime: &Runtime, what: impl Fn(&CanaryReport) -> bool) -> CanaryReport {
+pub(super) async fn report(
+    runtime: &Runtime,
+    what: impl Fn(&CanaryReport) -> bool,
+) -> CanaryReport {
     let mut watch = runtime.watch();
     let wait = async {
         loop {

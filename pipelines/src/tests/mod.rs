@@ -4,17 +4,20 @@
 //! - `codecs` topics of CSV; `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
 //! - `http` modules that ask other services
-//! - `canary` new versions in the shadow of those that run
-//! - `state` modules that keep something from batch to batch; `lookup` modules that look into tables
+//! - `canary` new versions in the shadow of those that run, `canary_state` on copies of what they keep
+//! - `state` modules that keep something from batch to batch, `migration` in another way
+//! - `lookup` modules that look into tables
 //! - `support` the log in memory and the world around it
 
 mod canary;
+mod canary_state;
 mod codecs;
 mod columns;
 mod guests;
 mod http;
 mod lanes;
 mod lookup;
+mod migration;
 mod property;
 mod state;
 pub(crate) mod support;

@@ -8,14 +8,14 @@ use model::rows::RowsBuilder;
 
 use crate::tests::support::guest::guest;
 use crate::tests::support::{Fate, World, done, text, until};
-use crate::{CanaryError, LaneState, LaneStatus, Runtime, Until, state_topic};
+use crate::{LaneState, LaneStatus, Runtime, state_topic};
 
 /// `tests/guests/keeps`: counts by key, unless a row's value says otherwise.
-const KEEPS: &[u8] =
+pub(super) const KEEPS: &[u8] =
     include_bytes!("../../../tests/guests/conformance/released/0.1.2-stateful.wasm");
 
 /// The same code under another digest.
-fn again() -> Vec<u8> {
+pub(super) fn again() -> Vec<u8> {
     let mut bytes = KEEPS.to_vec();
     // a custom section named `x`
     bytes.extend([0, 2, 1, b'x']);
@@ -23,7 +23,7 @@ fn again() -> Vec<u8> {
 }
 
 /// The same code, which says that it keeps its state in another way.
-fn other_schema() -> Vec<u8> {
+pub(super) fn other_schema() -> Vec<u8> {
     let (old, new) = (b"\"state_schema\":1", b"\"state_schema\":2");
     let mut bytes = KEEPS.to_vec();
     let at = KEEPS.windows(old.len()).rposition(|part| part == old);
@@ -45,15 +45,18 @@ fn yaml(then: &str, node: &str) -> String {
     )
 }
 
-const LETTER: &str = "{ dead-letter: bad }";
+pub(super) const LETTER: &str = "{ dead-letter: bad }";
 
-struct Setup {
-    world: World,
-    runtime: Runtime,
+pub(super) struct Setup {
+    pub(super) world: World,
+    pub(super) runtime: Runtime,
 }
 
-async fn setup(then: &str, node: &str) -> Setup {
-    let world = World::new();
+pub(super) async fn setup(then: &str, node: &str) -> Setup {
+    setup_in(World::new(), then, node).await
+}
+
+pub(super) async fn setup_in(world: World, then: &str, node: &str) -> Setup {
     let runtime = world.runtime();
     let setup = Setup { world, runtime };
     setup
@@ -65,7 +68,12 @@ async fn setup(then: &str, node: &str) -> Setup {
 }
 
 impl Setup {
-    async fn apply(&self, then: &str, node: &str, module: Vec<u8>) -> Result<Digest, String> {
+    pub(super) async fn apply(
+        &self,
+        then: &str,
+        node: &str,
+        module: Vec<u8>,
+    ) -> Result<Digest, String> {
         let digest = self.world.module(module).await;
         let (yaml, modules) = (yaml(then, node), [("m", digest)]);
         let applied = self.world.apply(&self.runtime, &yaml, &modules).await;
@@ -73,7 +81,7 @@ impl Setup {
     }
 
     /// Rows of the first lane: key, time, value.
-    fn produce(&self, rows: &[(&str, i64, &str)]) {
+    pub(super) fn produce(&self, rows: &[(&str, i64, &str)]) {
         let mut builder = RowsBuilder::new();
         for (key, time, value) in rows {
             builder.push(*time, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
@@ -83,7 +91,7 @@ impl Setup {
     }
 
     /// The same, and what came out of both lanes since `from` rows ago, as `key value`.
-    async fn out(&self, rows: &[(&str, i64, &str)]) -> Vec<String> {
+    pub(super) async fn out(&self, rows: &[(&str, i64, &str)]) -> Vec<String> {
         let before = [0, 1].map(|lane| self.lane(lane).len());
         self.produce(rows);
         until(&self.runtime, done).await;
@@ -92,24 +100,29 @@ impl Setup {
     }
 
     /// All that came out; of one key in the order of the log.
-    fn all(&self) -> Vec<String> {
+    pub(super) fn all(&self) -> Vec<String> {
         [self.lane(0), self.lane(1)].concat()
     }
 
-    fn lane(&self, lane: u32) -> Vec<String> {
+    pub(super) fn lane(&self, lane: u32) -> Vec<String> {
         let rows = self.world.log.rows(self.world.partition("out", lane));
         let row = |r: model::rows::RecordRef<'_>| format!("{} {}", text(r.key), text(r.value));
         rows.records().map(row).collect()
     }
 
-    async fn restart(&mut self) {
+    pub(super) async fn restart(&mut self) {
         self.runtime.shutdown().await;
         self.runtime = self.world.runtime();
+        self.start().await;
+        until(&self.runtime, done).await;
+    }
+
+    /// What the server does when it comes up.
+    pub(super) async fn start(&self) {
         let catalog = model::port::CatalogView::catalog(&*self.world.catalog);
         let record = catalog.pipeline("p").expect("it is there").clone();
         let prepared = self.runtime.prepare(&record).await.expect("it was before");
         self.runtime.start(prepared).await.expect("it did before");
-        until(&self.runtime, done).await;
     }
 }
 
@@ -245,16 +258,12 @@ async fn what_would_lose_state_is_refused() {
         let error = setup.apply(LETTER, more, module).await.expect_err(part);
         assert!(error.contains(part), "{error}");
     };
-    refused("", other_schema(), "node w: state schema 1 -> 2").await;
+    let nothing = "node w: state schema 1 -> 2, but the new version takes over no older state";
+    refused("", other_schema(), nothing).await;
     refused("", guest('-', ""), "node w: what it keeps would be lost").await;
     let two = "}\n  src2: { kind: source, topic: out, start: latest }\n  \
                w2: { kind: wasm, module: m, inputs: [src, src2]";
     refused(two, KEEPS.to_vec(), "node `w2` keeps state").await;
-    let digest = setup.world.module(again()).await;
-    let canary = setup
-        .runtime
-        .canary_start("p", "w", digest, Until::default());
-    assert!(matches!(canary.await, Err(CanaryError::Stateful)));
     assert_eq!(setup.out(&[("a", 1, "x")]).await, ["a 2"]);
 }
 

@@ -14,8 +14,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
-    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, LitInt, MetaNameValue, Pat,
-    PathArguments, Result, ReturnType, Signature, Type, TypePath, parse_macro_input,
+    Data, DeriveInput, Error, FnArg, GenericArgument, Ident, ItemFn, Pat, PathArguments, Result,
+    ReturnType, Signature, Type, TypePath, parse_macro_input,
 };
 
 /// `quote!`, with local names that no name of the author's code meets: a function may be called `value`.
@@ -23,6 +23,7 @@ macro_rules! hygienic {
     ($($tokens:tt)*) => { quote_spanned!(proc_macro2::Span::mixed_site()=> $($tokens)*) };
 }
 
+mod kept;
 mod params;
 mod row;
 
@@ -30,6 +31,8 @@ mod row;
 pub(crate) fn at(span: Span) -> Span {
     span.resolved_at(Span::mixed_site())
 }
+
+use kept::Kept;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
@@ -67,30 +70,12 @@ pub fn route(args: TokenStream, item: TokenStream) -> TokenStream {
 
 fn attribute(args: TokenStream, item: TokenStream, shape: Shape) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
-    let args = Tokens::from(args);
-    let made = schema(args).and_then(|schema| module(&function, shape, schema));
+    let made = Kept::parse(Tokens::from(args)).and_then(|kept| module(&function, shape, kept));
     let made = made.unwrap_or_else(Error::into_compile_error);
     quote!(#function #made).into()
 }
 
-/// `state_schema = 2`, for functions that keep state.
-fn schema(args: Tokens) -> Result<Option<LitInt>> {
-    if args.is_empty() {
-        return Ok(None);
-    }
-    let span = args.span();
-    let wrong = || Error::new(span, "the only argument is `state_schema = NUMBER`");
-    let pair: MetaNameValue = syn::parse2(args).map_err(|_| wrong())?;
-    match pair.value {
-        syn::Expr::Lit(syn::ExprLit {
-            lit: syn::Lit::Int(number),
-            ..
-        }) if pair.path.is_ident("state_schema") => Ok(Some(number)),
-        _ => Err(wrong()),
-    }
-}
-
-fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tokens> {
+fn module(function: &ItemFn, shape: Shape, kept: Option<Kept>) -> Result<Tokens> {
     let signature = &function.sig;
     plain(signature)?;
     let mut inputs = signature.inputs.iter();
@@ -144,11 +129,11 @@ fn module(function: &ItemFn, shape: Shape, schema: Option<LitInt>) -> Result<Tok
             arguments.push(hygienic!(&self.opened.params));
         }
     }
-    if let (Some(schema), false) = (&schema, keeps) {
+    if let (Some(kept), false) = (&kept, keeps) {
         let text = "the function keeps no state: it takes no `&mut State`";
-        return Err(Error::new(schema.span(), text));
+        return Err(Error::new(kept.schema.span(), text));
     }
-    let kept = keeps.then(|| schema.map_or_else(|| hygienic!(1), |schema| hygienic!(#schema)));
+    let kept = keeps.then(|| kept.map_or_else(Tokens::new, |kept| kept.expand()));
     let tables = Tables::of(&tables);
     let given = (params, kept, tables);
     Ok(expand(function, shape, &taken, &arguments, given))
@@ -318,7 +303,7 @@ struct Kind {
 
 impl Kind {
     fn of(kept: Option<Tokens>) -> Kind {
-        let Some(version) = kept else {
+        let Some(kept) = kept else {
             return Kind {
                 module: hygienic!(Module),
                 schema: Tokens::new(),
@@ -329,7 +314,7 @@ impl Kind {
         };
         Kind {
             module: hygienic!(Stateful),
-            schema: hygienic!(const STATE_SCHEMA: ::core::primitive::u32 = #version;),
+            schema: kept,
             state: hygienic!(state: &mut ::rustmq::State,),
             fetch: hygienic!(state.fetch(rows.keys());),
             export: hygienic!(export_stateful),

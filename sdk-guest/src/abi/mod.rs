@@ -23,7 +23,7 @@ use crate::column::Column;
 use crate::record::Failure;
 use crate::typed::Validity;
 
-#[link(wasm_import_module = "rustmq:etl/data@0.1.3")]
+#[link(wasm_import_module = "rustmq:etl/data@0.1.4")]
 unsafe extern "C" {
     #[link_name = "[method]context.params"]
     fn context_params(this: u32, ret: *mut [u32; 2]);
@@ -143,7 +143,7 @@ unsafe fn strings([ptr, len]: [u32; 2]) -> Vec<String> {
 
 /// # Safety
 /// `parts` is the host's answer for a record `column`.
-unsafe fn column(parts: [u32; 6]) -> Column {
+pub(crate) unsafe fn column(parts: [u32; 6]) -> Column {
     let [offsets, offsets_len, data, data_len, validity, validity_len] = parts;
     // SAFETY: three lists, each its own allocation
     unsafe {

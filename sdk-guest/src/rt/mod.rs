@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::batch::{Batch, Context, Meta};
 use crate::outbox::Outbox;
 use crate::record::{Failure, PortName, Reject};
+use crate::state::{Entries, State};
 
 pub use make::{AsBytes, AsColumns, MakeBytes, MakeColumns, Making, Place, Way};
 pub use take::{JsonTake, RawTake, RowTake, TakeColumns, TakeJson, Taking, bytes, text};
@@ -35,7 +36,7 @@ pub use slot::{Slot, realloc};
 pub const COMPONENT_TYPE: &[u8; include_bytes!("../../component-type.bin").len()] =
     include_bytes!("../../component-type.bin");
 
-/// The world `rustmq:etl/stateful-granted`, encoded.
+/// The world `rustmq:etl/migrating-granted`, encoded.
 pub const STATEFUL_TYPE: &[u8; include_bytes!("../../stateful-type.bin").len()] =
     include_bytes!("../../stateful-type.bin");
 
@@ -194,6 +195,22 @@ impl<P> Opened<P> {
 #[inline(always)]
 pub fn meta(rows: &Batch, row: usize) -> Meta<'_> {
     Meta { batch: rows, row }
+}
+
+/// The loop of `migrate`: every entry by itself; one that cannot be taken over ends it.
+pub fn migrate_each(
+    old: &Entries,
+    state: &mut State,
+    each: impl Fn(&[u8], &[u8], &mut State) -> Result<(), Reject>,
+) -> Result<(), Failure> {
+    for (key, value) in old.iter() {
+        state.begin_row();
+        each(key, value, state).map_err(|reject| {
+            let key = String::from_utf8_lossy(key);
+            Failure::new(reject.code, format!("key {key:?}: {}", reject.message))
+        })?;
+    }
+    Ok(())
 }
 
 fn port_named(ports: &[String], name: &str) -> Result<usize, Reject> {

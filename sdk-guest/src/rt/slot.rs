@@ -9,7 +9,7 @@ use std::cell::{Cell, UnsafeCell};
 use crate::batch::{Batch, Context};
 use crate::outbox::Outbox;
 use crate::record::Failure;
-use crate::{Keeping, Module, Stateful, sys};
+use crate::{Entries, Keeping, Module, Stateful, sys};
 
 /// The opened module and the memory of its last answer.
 pub struct Slot<M> {
@@ -110,6 +110,20 @@ impl<M: Module> Slot<M> {
 impl<M: Stateful> Slot<Keeping<M>> {
     pub fn on_timers(&self, fired: u32, out: u32) -> *const u8 {
         self.call(fired, out, Keeping::on_timers)
+    }
+
+    /// # Safety
+    /// Called by the host as the canonical ABI says: two columns that it wrote.
+    pub unsafe fn migrate(&self, from: u32, keys: [u32; 6], values: [u32; 6]) -> *const u8 {
+        // SAFETY: by the contract above
+        let old = unsafe { Entries::new(sys::column(keys), sys::column(values)) };
+        // SAFETY: one thread, entered once at a time
+        let done = match unsafe { &mut *self.module.get() } {
+            Some(module) => module.migrate(from, &old),
+            None => Err(Failure::new("open", "the module was not opened")),
+        };
+        sys::telemetry::tell();
+        self.answer(done)
     }
 }
 

@@ -4,6 +4,7 @@
 //! the watermark past them, each once, in the order of time and key; those set meanwhile wait for
 //! the next batch. A lane is one case of `rustmq module test`, written down when it is dropped.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -12,7 +13,10 @@ use serde_json::{Map, Value};
 use super::{Harness, Outcome, Row, case};
 use crate::sys::http;
 use crate::sys::state::{Store, swap};
-use crate::{Keeping, Module, Stateful};
+use crate::{Column, Entries, Failure, Keeping, Module, Stateful};
+
+/// Entries that a module is given in one call, at most.
+const MIGRATION_ENTRIES: usize = 1_000;
 
 /// One lane, with all that it keeps.
 pub struct Lane<M: Stateful> {
@@ -80,6 +84,36 @@ impl<M: Stateful> Lane<M> {
         self.harness.set_lookup(name, entries);
     }
 
+    /// The module takes over entries that were kept with schema `from`, as it does before its first batch;
+    /// timers and watermark stay. What the lane keeps is then what the module made of them.
+    ///
+    /// # Errors
+    /// The module's own. The platform then goes on with the old version.
+    pub fn migrate(
+        mut self,
+        from: u32,
+        old: impl IntoIterator<Item = (impl Into<Vec<u8>>, impl Into<Vec<u8>>)>,
+    ) -> Result<Lane<M>, Failure> {
+        if !M::MIGRATES.contains(&from) {
+            let known = M::MIGRATES;
+            panic!("the module takes over from schemas {known:?}, not from {from}");
+        }
+        let old = old.into_iter().map(|(k, v)| (k.into(), v.into()));
+        let old: BTreeMap<Vec<u8>, Vec<u8>> = old.collect();
+        let others = swap(Store {
+            entries: BTreeMap::new(),
+            timers: std::mem::take(&mut self.kept.timers),
+        });
+        let entries: Vec<_> = old.iter().collect();
+        let parts = entries.chunks(MIGRATION_ENTRIES);
+        let module = &mut self.module;
+        let done = parts
+            .map(part)
+            .try_for_each(|part| module.migrate(from, &part));
+        self.kept = swap(others);
+        done.map(|()| self)
+    }
+
     /// Gives the module a batch, and then the timers that it made due: what they emit has the batch's
     /// last row as its parent. Panics where the module fails.
     pub fn run(&mut self, rows: impl IntoIterator<Item = impl Into<Row>>) -> Outcome {
@@ -145,6 +179,15 @@ impl<M: Stateful> Lane<M> {
     pub fn timers_set(&self) -> Vec<(i64, Vec<u8>)> {
         self.kept.timers.iter().cloned().collect()
     }
+}
+
+fn part(entries: &[(&Vec<u8>, &Vec<u8>)]) -> Entries {
+    let (mut keys, mut values) = (Column::new(), Column::new());
+    for (key, value) in entries {
+        keys.push(Some(key));
+        values.push(Some(value));
+    }
+    Entries::new(keys, values)
 }
 
 impl Outcome {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use model::Digest;
-use pipelines::{CanaryReport, Difference};
+use pipelines::{CanaryReport, Difference, KeptReport};
 use protocol::{CanaryPromote, CanaryShow, CanaryStart, CanaryStop};
 
 use super::args::Canary;
@@ -134,6 +134,12 @@ fn text(report: &CanaryReport) -> String {
             ),
         ),
     ];
+    fields.extend(
+        report
+            .kept
+            .as_ref()
+            .map(|kept| ("state changes", changes(kept))),
+    );
     if report.reordered > 0 {
         fields.push(("reordered", format!("{} batches", report.reordered)));
     }
@@ -167,6 +173,14 @@ fn text(report: &CanaryReport) -> String {
         text.push_str(&output::fields(&rows));
     }
     text
+}
+
+/// Of what the node keeps.
+fn changes(kept: &KeptReport) -> String {
+    format!(
+        "{}, running {}; {} batches differ in their number; {} copies, {} migrated",
+        kept.candidate, kept.running, kept.batches_differ, kept.copies, kept.migrated
+    )
 }
 
 /// By code, or by what differs.

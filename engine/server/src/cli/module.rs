@@ -156,6 +156,8 @@ fn describe(info: &ModuleInfo) -> String {
     };
     let said = info.describe.as_ref();
     let or_nothing = |text: Option<String>| text.unwrap_or_else(|| "not said".to_string());
+    let migrates = info.migrates().iter();
+    let migrates: Vec<String> = migrates.map(|schema| format!("schema {schema}")).collect();
     let signers: Vec<String> = info.signers.iter().map(ToString::to_string).collect();
     output::fields(&[
         ("module", or_nothing(said.map(|d| d.title()))),
@@ -175,6 +177,7 @@ fn describe(info: &ModuleInfo) -> String {
             said.and_then(|d| d.state_schema)
                 .map_or_else(|| "none".to_string(), |version| version.to_string()),
         ),
+        ("takes over state of", list(&migrates)),
         ("digest", info.digest.to_string()),
         ("size", output::bytes(info.size as u64)),
         ("kind", format!("{:?}", info.kind)),

@@ -366,13 +366,21 @@ fn kept(status: &PipelineStatus) -> String {
             rows.push(vec![
                 node.clone(),
                 lane.partition.to_string(),
+                kept.schema.to_string(),
                 kept.entries.to_string(),
                 output::bytes(kept.bytes),
                 watermark,
             ]);
         }
     }
-    let columns = ["NODE", ">PARTITION", ">ENTRIES", ">BYTES", "WATERMARK"];
+    let columns = [
+        "NODE",
+        ">PARTITION",
+        ">SCHEMA",
+        ">ENTRIES",
+        ">BYTES",
+        "WATERMARK",
+    ];
     match rows.is_empty() {
         true => String::new(),
         false => format!("\n{}", output::table(&columns, &rows)),

@@ -15,10 +15,11 @@ macro_rules! files {
     };
 }
 
-const RUST: [(&str, &[u8]); 43] = files![
+const RUST: [(&str, &[u8]); 44] = files![
     "sdk-guest/Cargo.toml",
     "sdk-guest/component-type.bin",
     "sdk-guest/macros/Cargo.toml",
+    "sdk-guest/macros/src/kept.rs",
     "sdk-guest/macros/src/lib.rs",
     "sdk-guest/macros/src/params.rs",
     "sdk-guest/macros/src/row.rs",
@@ -98,12 +99,13 @@ const JS: [(&str, &[u8]); 15] = files![
 ];
 
 /// What every language has.
-const WIT: [(&str, &[u8]); 14] = files![
+const WIT: [(&str, &[u8]); 15] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
     "wit/http.wit",
     "wit/lookup.wit",
+    "wit/migration.wit",
     "wit/module.wit",
     "wit/packed.wit",
     "wit/state.wit",

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use ::pipelines::plan::Previous;
 use ::pipelines::spec::types::{Node, OnError, Then};
-use ::pipelines::{Kept, RemoveError, Spec, state_prefix};
+use ::pipelines::{Kept, KeptSchema, RemoveError, Spec, state_prefix};
 use model::{Command, Diagnostic, Digest, Modules, Outcome, PipelineRecord};
 use protocol::{
     PipelineApplied, PipelineDelete, PipelineDeleted, PipelineDescription, PipelineFile,
@@ -58,10 +58,12 @@ impl Rooms {
         });
         let before = previous.iter().flat_map(|(_, modules)| modules.values());
         let kept = self.kept(before.chain(file.modules.values())).await;
+        let held = self.pipelines.held(spec.name());
         let previous = previous.as_ref().map(|(spec, modules)| Previous {
             spec,
             modules,
             kept: &kept,
+            held: &held,
         });
         let plan = ::pipelines::plan(spec, &file.modules, previous, Some(&catalog));
         let json = serde_json::to_value(&plan).map_err(reply::bug)?;
@@ -79,10 +81,7 @@ impl Rooms {
             let Ok(Ok(info)) = inspected.await else {
                 continue;
             };
-            if info.stateful {
-                let schema = info.describe.and_then(|d| d.state_schema);
-                kept.insert(*digest, schema.unwrap_or_default());
-            }
+            kept.extend(KeptSchema::of(&info).map(|schema| (*digest, schema)));
         }
         kept
     }

@@ -4,6 +4,8 @@
 use serde_json::Value;
 
 use crate::guests;
+use crate::migration::MIGRATES;
+use crate::state::KEEPS;
 use crate::support::{World, wait};
 
 const PIPELINE: &str = "\
@@ -118,6 +120,54 @@ fn a_canary_is_shown_promoted_and_forgotten() {
     produce(&world, "g!\nh\n");
     assert_eq!(values(&world, 5), ["a", "c", "d", "f", "h"]);
     assert_eq!(letters(&world), ["trap", "deadline", "deadline"]);
+    server.stop();
+}
+
+/// Of a module that keeps state, on a copy that the candidate takes over.
+#[test]
+fn a_canary_of_what_keeps_state_is_promoted_with_it() {
+    let world = World::new();
+    let server = world.serve();
+    world.write("old.wasm", KEEPS);
+    let new = world.write("new.wasm", MIGRATES);
+    let text = PIPELINE.replace(", limits: { memory: 2MiB, deadline: 30ms }", "");
+    let text = text.replace(
+        "in: { partitions: 1, value: raw }",
+        "in: { partitions: 1, value: json }",
+    );
+    let file = world.write("p.yaml", text);
+    world.run(&["pipeline", "apply", &file]).ok();
+    let send = |keys: &str| {
+        let lines: String = keys
+            .chars()
+            .map(|key| format!("{{\"k\":\"{key}\"}}\n"))
+            .collect();
+        let produced = world.run_with_input(&["produce", "in", "--key", "k"], lines.as_bytes());
+        produced.ok();
+    };
+    send("aab");
+    assert_eq!(values(&world, 3), ["1", "2", "1"]);
+    let canary = |args: &[&str]| {
+        let words: Vec<&str> = ["pipeline", "canary"].iter().chain(args).copied().collect();
+        world.run(&words)
+    };
+    canary(&["start", "p", "work", &new]).ok();
+    send("ab");
+    let report = compared(&world, 2);
+    let kept = serde_json::json!({
+        "copies": 1, "migrated": 1, "running": 2, "candidate": 2, "batches_differ": 0
+    });
+    assert_eq!((&report["same"], &report["kept"]), (&2.into(), &kept));
+    let text = canary(&["show", "p"]).ok().out;
+    assert!(
+        text.contains("state changes") && text.contains("1 migrated"),
+        "{text}"
+    );
+    canary(&["promote", "p"]).ok();
+    send("ab");
+    assert_eq!(values(&world, 7), ["1", "2", "1", "3", "2", "4", "3"]);
+    let back = world.run(&["pipeline", "apply", &file]);
+    back.fails(1, "state schema 2 -> 1");
     server.stop();
 }
 

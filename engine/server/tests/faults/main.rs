@@ -5,7 +5,8 @@
 //! - `disk` a full disk, damaged files
 //! - `bad_input` what users get wrong, `wire` what no honest client sends, `modules` guests
 //!   that misbehave, `canary` in the shadow of others; `guests` makes them
-//! - `state` what modules keep, and `lookup` what they look into, over kills
+//! - `state` what modules keep, `migration` how a new version takes it over, and `lookup` what they look
+//!   into, over kills
 //! - `soak` a thousand partitions for a long time: nothing drifts
 //!
 //! Called by: `cargo test -p rustmq --test faults`; one binary, because each links the server.
@@ -26,6 +27,7 @@ mod guests;
 mod kill;
 mod ledger;
 mod lookup;
+mod migration;
 mod modules;
 mod soak;
 mod state;

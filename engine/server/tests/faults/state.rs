@@ -14,10 +14,10 @@ use crate::Chance;
 use crate::support::{World, wait};
 
 /// `tests/guests/keeps`.
-const KEEPS: &[u8] =
+pub const KEEPS: &[u8] =
     include_bytes!("../../../../tests/guests/conformance/released/0.1.2-stateful.wasm");
 
-const CONFIG: &str = "\
+pub const CONFIG: &str = "\
 [storage]
 segment_bytes = \"256KiB\"
 tail_bytes_max = \"128KiB\"
@@ -44,7 +44,7 @@ nodes:
 const ROUNDS: u64 = 5;
 const RECORDS: u64 = 1_000;
 
-fn ends(world: &World, topic: &str) -> u64 {
+pub fn ends(world: &World, topic: &str) -> u64 {
     let json = world.run(&["topic", "describe", topic, "--json"]).ok().out;
     let found: Value = serde_json::from_str(&json).expect("JSON was asked for");
     let partitions = found["partitions"].as_array().into_iter().flatten();
@@ -52,7 +52,7 @@ fn ends(world: &World, topic: &str) -> u64 {
 }
 
 /// The values of each key, in order.
-fn by_key(world: &World, topic: &str) -> BTreeMap<String, Vec<String>> {
+pub fn by_key(world: &World, topic: &str) -> BTreeMap<String, Vec<String>> {
     let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in world.run(&["consume", topic]).ok().out.lines() {
         let record: Value = serde_json::from_str(line).expect("a record is JSON");

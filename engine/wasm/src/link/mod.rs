@@ -21,6 +21,8 @@ mod timers;
 
 use std::sync::Arc;
 
+pub(crate) use state::Entries;
+
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::ScalarBuffer;
 use codec::Format;

@@ -12,13 +12,23 @@ use super::{Cx, State};
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::error::{Fault, bad};
 use crate::limits::{STATE_KEYS_MAX, STATE_READ_BYTES_MAX};
-use crate::state::Keyed;
+use crate::state::{Keyed, Scanned};
 
 #[derive(ComponentType, Lower)]
 #[component(record)]
-struct Entries {
+pub(crate) struct Entries {
     keys: ColumnOut,
     values: ColumnOut,
+}
+
+impl Entries {
+    pub(crate) fn new(found: &Scanned) -> Entries {
+        let column = |rows: &[Vec<u8>]| ColumnOut::new(&BinaryArray::from_iter_values(rows));
+        Entries {
+            keys: column(&found.keys),
+            values: column(&found.values),
+        }
+    }
 }
 
 type PutArgs = (ColumnIn, ColumnIn);
@@ -63,14 +73,7 @@ pub(super) fn state(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         let prefix = prefix.as_le_slice(&cx).to_vec();
         let after = after.map(|after| after.as_le_slice(&cx).to_vec());
         let found = keyed(&mut cx, "scan")?.scan(&prefix, after.as_deref(), most);
-        let column = |rows: &[Vec<u8>]| {
-            let column = BinaryArray::from_iter_values(rows);
-            ColumnOut::new(&column)
-        };
-        Ok((Entries {
-            keys: column(&found.keys),
-            values: column(&found.values),
-        },))
+        Ok((Entries::new(&found),))
     })
 }
 

@@ -3,7 +3,8 @@
 //!
 //! - `good` what a guest can do; `evil` what none can; `load` what is refused before it runs
 //! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
-//! - `released` components of released versions; `state` what modules keep; `lookup` tables
+//! - `released` components of released versions; `state` what modules keep, `migration` how it changes;
+//!   `lookup` tables
 
 mod columns;
 mod evil;
@@ -11,6 +12,7 @@ mod good;
 mod http;
 mod load;
 mod lookup;
+mod migration;
 mod packed;
 mod released;
 mod state;

@@ -6,13 +6,22 @@
 //! all entries whose keys begin with the key, `reject` refuses the row; `trap`, `hoard`, `flood` and
 //! `search` are evil. All else is counted, and the count emitted. A timer emits its time and the
 //! count, and forgets the key; that of the key `bomb` panics, and that of `ever` sets itself again.
+//!
+//! Until 0.1.3 a count was a number, schema 1; now it is an object. What becomes of an entry of schema 1
+//! is its key: `migrate-at` sets a timer, `migrate-not` clears one at 9000, `migrate-drop` is gone,
+//! `migrate-sum/…` are added up under `sum`, `migrate-refuse` is refused; `migrate-panic`, `-spin`,
+//! `-hoard` and `-flood` are evil. All else is kept.
 
-use rustmq::{Batch, Column, Context, Failure, Outbox, Reject, State, Stateful};
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use rustmq::{Batch, Column, Context, Entries, Failure, Outbox, Reject, State, Stateful};
 
 struct Keeps;
 
 impl Stateful for Keeps {
-    const STATE_SCHEMA: u32 = 1;
+    const STATE_SCHEMA: u32 = 2;
+    const MIGRATES: &'static [u32] = &[1];
 
     fn open(_: &Context) -> Result<Keeps, Failure> {
         Ok(Keeps)
@@ -42,7 +51,7 @@ impl Stateful for Keeps {
                 b"ever" => state.set_timer(key, *time),
                 _ => {}
             }
-            let count = state.get::<u64>(key).ok().flatten().unwrap_or_default();
+            let count = kept(key, state).ok().flatten().unwrap_or_default();
             state.delete(key);
             let watermark = fired.watermark();
             said.say(row as u32, key, &format!("fired {time} at {watermark}, count {count}"));
@@ -50,6 +59,57 @@ impl Stateful for Keeps {
         said.send(out);
         Ok(())
     }
+
+    fn migrate(&mut self, _: u32, old: &Entries, state: &mut State) -> Result<(), Failure> {
+        for (key, value) in old.iter() {
+            let count = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            let count = count.ok_or_else(|| Failure::new("count", "it is none"))?;
+            migrated(key, count, state)?;
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of an entry of schema 1.
+fn migrated(key: &[u8], count: u64, state: &mut State) -> Result<(), Failure> {
+    let failed = |_| Failure::new("state", "it is JSON");
+    match key {
+        b"migrate-at" => state.set_timer(key, 7_000),
+        b"migrate-not" => state.clear_timer(key, 9_000),
+        b"migrate-drop" => return Ok(()),
+        b"migrate-refuse" => return Err(Failure::new("refused", "as asked")),
+        b"migrate-panic" => panic!("on purpose"),
+        b"migrate-spin" => loop {
+            black_box(count);
+        },
+        b"migrate-hoard" => {
+            for number in 0u32.. {
+                state.put_bytes(number.to_le_bytes(), vec![b'x'; 512 << 10]);
+                state.scan(b"", None, 1);
+            }
+        }
+        b"migrate-flood" => {
+            for time in 0.. {
+                state.set_timer(key, time);
+                state.scan(b"", None, 1);
+            }
+        }
+        _ if key.starts_with(b"migrate-sum/") => {
+            let sum = kept(b"sum", state).ok().flatten().unwrap_or_default();
+            return keep(b"sum", sum + count, state).map_err(failed);
+        }
+        _ => {}
+    }
+    keep(key, count, state).map_err(failed)
+}
+
+fn kept(key: &[u8], state: &mut State) -> Result<Option<u64>, Reject> {
+    let object = state.get::<BTreeMap<String, u64>>(key)?;
+    Ok(object.and_then(|object| object.get("count").copied()))
+}
+
+fn keep(key: &[u8], count: u64, state: &mut State) -> Result<(), Reject> {
+    state.put(key, &BTreeMap::from([("count", count)]))
 }
 
 /// What becomes of a row, as text.
@@ -58,7 +118,7 @@ fn told(key: &[u8], value: &str, state: &mut State) -> Result<String, Reject> {
     let number = || rest.parse::<i64>().map_err(Reject::from);
     match word {
         "get" => {
-            let kept = state.get::<u64>(key)?;
+            let kept = kept(key, state)?;
             Ok(kept.map_or("none".to_owned(), |kept| kept.to_string()))
         }
         "delete" => {
@@ -82,7 +142,7 @@ fn told(key: &[u8], value: &str, state: &mut State) -> Result<String, Reject> {
         }
         "reject" => Err(Reject::new("refused", "as asked")),
         "trap" => {
-            state.put(key, &1_000_000u64)?;
+            keep(key, 1_000_000, state)?;
             // so that the host has it
             state.scan(key, None, 1);
             panic!("on purpose");
@@ -105,8 +165,8 @@ fn told(key: &[u8], value: &str, state: &mut State) -> Result<String, Reject> {
 }
 
 fn count(key: &[u8], state: &mut State) -> Result<u64, Reject> {
-    let count = 1 + state.get::<u64>(key)?.unwrap_or_default();
-    state.put(key, &count)?;
+    let count = 1 + kept(key, state)?.unwrap_or_default();
+    keep(key, count, state)?;
     Ok(count)
 }
 

@@ -140,6 +140,7 @@ impl Described {
             params: self.params,
             ports: self.ports,
             state_schema: None,
+            migrates: None,
             module: None,
         };
         Built {

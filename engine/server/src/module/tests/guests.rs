@@ -218,7 +218,7 @@ mod hosted {
             "reject [1] denied: the grant does not name the host elsewhere.example, but 127.0.0.1";
         assert!(text.contains(denied), "{text}");
         let needed = &module.info().grants_needed;
-        assert_eq!(needed, &["rustmq:etl/http@0.1.3"]);
+        assert_eq!(needed, &["rustmq:etl/http@0.1.4"]);
     }
 
     pub fn boundary(module: &Module) {
@@ -322,7 +322,7 @@ mod hosted {
             "{text}"
         );
         let said = module.info().describe.clone().unwrap();
-        assert_eq!(said.state_schema, Some(1));
+        assert_eq!((said.state_schema, said.migrates), (Some(2), Some(vec![1])));
     }
 
     pub fn lanes(module: &Module) {

@@ -485,7 +485,7 @@ async fn the_guests_of_conformance_build_for_this_version() {
     assert!(info.stateful);
     let (_dir, path) = released("asks", "-http").await;
     let info = Host::inspect(&fs::read(path).unwrap()).unwrap();
-    assert_eq!(info.grants_needed, ["rustmq:etl/http@0.1.3"]);
+    assert_eq!(info.grants_needed, ["rustmq:etl/http@0.1.4"]);
 }
 
 #[tokio::test]
