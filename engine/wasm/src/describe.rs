@@ -1,7 +1,8 @@
 //! The custom section `rustmq:describe`: what a module says of itself, read without running it.
 //!
-//! The section is JSON: `{"name", "version", "params", "ports", "state_schema", "migrates", "module"}`, of which
-//! all but the first two may be null, which means that nothing is said. Keys that are not known are for later.
+//! The section is JSON: `{"name", "version", "params", "ports", "state_schema", "migrates", "module"}`, of
+//! which all but the first two may be null, which means that nothing is said. Keys that are not known are for
+//! later.
 //!
 //! Called by: `check` (reads it), `module build` (writes it where a language's tools cannot), `guest`
 //! (checks a node's params and outputs by it before `open`).
