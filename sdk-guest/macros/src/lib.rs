@@ -384,10 +384,7 @@ fn looped(
         ),
         Shape::Filter => {
             let body = row(quote!(Ok(#call)), quote!(bool));
-            (
-                None,
-                quote!(keep(rows, out, __full, |row, __full| { #body })),
-            )
+            (None, quote!(keep(rows, out, |row| { #body })))
         }
         Shape::Route => {
             let body = row(quote!(Ok(#call)), quote!(_));
