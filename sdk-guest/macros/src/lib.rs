@@ -392,10 +392,7 @@ fn looped(
         ),
         Shape::Filter => {
             let body = row(hygienic!(#ok(#call)), hygienic!(::core::primitive::bool));
-            (
-                None,
-                hygienic!(keep(rows, out, full, |row, full| { #body })),
-            )
+            (None, hygienic!(keep(rows, out, |row| { #body })))
         }
         Shape::Route => {
             let body = row(hygienic!(#ok(#call)), hygienic!(_));

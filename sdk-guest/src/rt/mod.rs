@@ -142,13 +142,12 @@ impl<P> Opened<P> {
         &self,
         rows: &Batch,
         out: &mut Outbox,
-        full: bool,
-        mut each: impl FnMut(usize, bool) -> Result<bool, Reject>,
+        mut each: impl FnMut(usize) -> Result<bool, Reject>,
     ) {
         let mut kept = Vec::with_capacity(rows.len());
         let mut refusals = Refusals::default();
         for row in 0..rows.len() {
-            match each(row, full) {
+            match each(row) {
                 Ok(true) => kept.push(row as u32),
                 Ok(false) => {}
                 Err(reject) => {
