@@ -17,8 +17,8 @@ use arrow::record_batch::RecordBatch;
 use model::rows::{Rows, RowsBuilder};
 use model::schema::Schema;
 use rustmq_wasm::{
-    Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Keyed, Limits, Lookups, Module,
-    OpenContext, Outcome, Pinned, ProcessError, Table, world,
+    Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Keyed, Limits, Lookups, Metric,
+    Module, OpenContext, Outcome, Pinned, ProcessError, Table, world,
 };
 
 /// Bytes of one call in the script.
@@ -183,8 +183,9 @@ fn rows(script: &[u8]) -> Rows {
 }
 
 /// Limits that short scripts reach.
-const STATE_BYTES: usize = 1_000;
-const TIMERS: usize = 6;
+const STATE_BYTES: usize = 400;
+const TIMERS: usize = 2;
+const REQUESTS: usize = 8;
 
 /// The tables that the guest looks into: keys of the bytes that scripts find at low addresses.
 fn table(host: &Host, values: [&[u8]; 2]) -> Table {
@@ -221,6 +222,7 @@ impl World {
             deadline_ms: 10_000,
             state_bytes: STATE_BYTES,
             timers: TIMERS,
+            http_requests: REQUESTS,
             ..Limits::default()
         };
         World {
@@ -251,9 +253,11 @@ impl World {
         let applied = self.tables[0].apply([change], usize::MAX);
         applied.expect("there is room");
         let before = (self.keyed.bytes(), self.keyed.changes());
-        let was_dead = guest.is_dead();
+        let (was_dead, asked) = (guest.is_dead(), self.requests());
         let done = guest.process_with(input, entry, &mut self.keyed);
         self.context.lookups.lend(None);
+        let asked = self.requests() - asked;
+        assert!(asked <= REQUESTS, "{asked} requests in one call");
         assert_eq!(seen(&pinned[0]), then, "a table changed under a batch");
         match &done {
             Ok(outcome) => {
@@ -276,6 +280,14 @@ impl World {
             "a dead guest worked: {done:?}"
         );
         self.bounds();
+    }
+
+    /// Requests that came as far as to be answered.
+    fn requests(&self) -> usize {
+        match self.context.metrics.read().get("http.requests") {
+            Some(Metric::Counter { value }) => *value as usize,
+            _ => 0,
+        }
     }
 
     fn bounds(&self) {
@@ -342,7 +354,9 @@ fn migrate(module: &Module, world: &World, script: &[u8]) {
     keyed.migrate(&world.limits, 2);
     let opened = module.open(&world.context, &world.limits);
     let mut guest = opened.expect("it opens");
+    let asked = world.requests();
     let done = guest.migrate(1, &keyed.old(None), &mut keyed);
+    assert_eq!(world.requests(), asked, "requests outside of a batch");
     if let Err(error) = done {
         harmless(&error);
         keyed.back();
