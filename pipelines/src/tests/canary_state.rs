@@ -1,6 +1,5 @@
 //! Canaries of modules that keep state: on a copy, migrated where it must be, which nobody else sees.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::canary::report;
@@ -182,12 +181,7 @@ async fn nothing_differs_under_load_and_a_promotion_takes_each_row_once() {
         produce(300);
         let taken = |lanes: &[crate::LaneStatus]| done(lanes) && lanes[0].generation == 2;
         until(&setup.runtime, taken).await;
-        let mut counted: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for line in setup.all() {
-            let (key, count) = line.split_once(' ').expect("key and count");
-            let counts = counted.entry(key.to_string()).or_default();
-            counts.push(count.parse().expect("a number"));
-        }
+        let counted = setup.counted();
         assert_eq!(counted.values().map(Vec::len).sum::<usize>(), 2_700);
         for counts in counted.into_values() {
             let expected: Vec<u64> = (1..=counts.len() as u64).collect();

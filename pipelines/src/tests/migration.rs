@@ -187,15 +187,7 @@ async fn each_row_is_counted_once_while_the_state_is_migrated() {
                 .world
                 .log
                 .fates(chosen.take(round as usize % 4).copied());
-            let key = |i: u64| format!("k{}", (i * 7 + round) % 5);
-            let keys: Vec<String> = (0..13).map(key).collect();
-            keys.iter()
-                .for_each(|key| *truth.entry(key.clone()).or_default() += 1);
-            let rows: Vec<_> = keys
-                .iter()
-                .map(|key| (&key[..], round as i64, "x"))
-                .collect();
-            setup.produce(&rows);
+            setup.produce_round(round, &mut truth);
             if round == at {
                 setup
                     .apply(LETTER, "", MIGRATES.to_vec())
@@ -211,17 +203,7 @@ async fn each_row_is_counted_once_while_the_state_is_migrated() {
         setup.world.log.forget_fates();
         let lanes = setup.migrated().await;
         assert!(lanes.iter().all(|lane| lane.generation == 2), "{lanes:#?}");
-        let mut counted: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for line in setup.all() {
-            let (key, count) = line.split_once(' ').expect("key and count");
-            let counts = counted.entry(key.to_string()).or_default();
-            counts.push(count.parse().expect("a number"));
-        }
-        for (key, counts) in counted {
-            let expected: Vec<u64> = (1..=truth.remove(&key).expect("it was produced")).collect();
-            assert_eq!(counts, expected, "{key}, changed in round {at}");
-        }
-        assert!(truth.is_empty());
+        setup.counted_once(truth, &format!("changed in round {at}"));
     }
 }
 

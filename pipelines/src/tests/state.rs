@@ -110,6 +110,38 @@ impl Setup {
         rows.records().map(row).collect()
     }
 
+    /// The counts that came out for each key, in their order.
+    pub(super) fn counted(&self) -> BTreeMap<String, Vec<u64>> {
+        let mut counted: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for line in self.all() {
+            let (key, count) = line.split_once(' ').expect("key and count");
+            let counts = counted.entry(key.to_string()).or_default();
+            counts.push(count.parse().expect("a number"));
+        }
+        counted
+    }
+
+    /// That each record of `truth`, records by key, was counted once and in order.
+    pub(super) fn counted_once(&self, mut truth: BTreeMap<String, u64>, when: &str) {
+        for (key, counts) in self.counted() {
+            let expected: Vec<u64> = (1..=truth.remove(&key).expect("it was produced")).collect();
+            assert_eq!(counts, expected, "{key}, {when}");
+        }
+        assert!(truth.is_empty(), "{truth:?} did not come, {when}");
+    }
+
+    /// Records to be counted, of five keys; `truth` has how many of each.
+    pub(super) fn produce_round(&self, round: u64, truth: &mut BTreeMap<String, u64>) {
+        let keys: Vec<String> = (0..13)
+            .map(|i| format!("k{}", (i * 7 + round) % 5))
+            .collect();
+        for key in &keys {
+            *truth.entry(key.clone()).or_default() += 1;
+        }
+        let rows = keys.iter().map(|key| (&key[..], round as i64, "x"));
+        self.produce(&rows.collect::<Vec<_>>());
+    }
+
     pub(super) async fn restart(&mut self) {
         self.runtime.shutdown().await;
         self.runtime = self.world.runtime();
@@ -285,17 +317,7 @@ async fn each_row_is_counted_once_whatever_the_log_does() {
             .skip(round as usize % 5)
             .take(round as usize % 4);
         setup.world.log.fates(chosen.copied());
-        let rows: Vec<String> = (0..13)
-            .map(|i| format!("k{}", (i * 7 + round) % 5))
-            .collect();
-        for key in &rows {
-            *truth.entry(key.clone()).or_default() += 1;
-        }
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|key| (&key[..], round as i64, "x"))
-            .collect();
-        setup.produce(&rows);
+        setup.produce_round(round, &mut truth);
         match round % 7 {
             3 => setup.restart().await,
             5 => {
@@ -306,15 +328,5 @@ async fn each_row_is_counted_once_whatever_the_log_does() {
     }
     setup.world.log.forget_fates();
     until(&setup.runtime, done).await;
-    let mut counted: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in setup.all() {
-        let (key, count) = line.split_once(' ').expect("key and count");
-        let counts = counted.entry(key.to_string()).or_default();
-        counts.push(count.parse().expect("a number"));
-    }
-    for (key, counts) in counted {
-        let expected: Vec<u64> = (1..=truth.remove(&key).expect("it was produced")).collect();
-        assert_eq!(counts, expected, "{key}");
-    }
-    assert!(truth.is_empty());
+    setup.counted_once(truth, "after all rounds");
 }
