@@ -26,31 +26,44 @@ pub const FILES: [(&str, &str); 13] = [
     ("world.wit", include_str!("../../../wit/world.wit")),
 ];
 
+macro_rules! version {
+    () => {
+        "0.1.4"
+    };
+}
+
+/// An interface or a world of the package, with its version.
+macro_rules! named {
+    ($name:literal) => {
+        concat!("rustmq:etl/", $name, "@", version!())
+    };
+}
+
 /// The package's name, without a version.
 pub(crate) const PACKAGE: &str = "rustmq:etl";
 /// Version of the package this host offers. Guests of the same 0.minor are linked.
-pub const VERSION: &str = "0.1.4";
-pub const WORLD: &str = "rustmq:etl/transform@0.1.4";
-pub(crate) const DATA: &str = "rustmq:etl/data@0.1.4";
-pub(crate) const TYPES: &str = "rustmq:etl/types@0.1.4";
-pub(crate) const COLUMNS: &str = "rustmq:etl/columns@0.1.4";
-pub(crate) const PACKED: &str = "rustmq:etl/packed@0.1.4";
-pub(crate) const TELEMETRY: &str = "rustmq:etl/telemetry@0.1.4";
+pub const VERSION: &str = version!();
+pub const WORLD: &str = named!("transform");
+pub(crate) const DATA: &str = named!("data");
+pub(crate) const TYPES: &str = named!("types");
+pub(crate) const COLUMNS: &str = named!("columns");
+pub(crate) const PACKED: &str = named!("packed");
+pub(crate) const TELEMETRY: &str = named!("telemetry");
 /// The world of modules that keep state.
-pub const STATEFUL: &str = "rustmq:etl/stateful@0.1.4";
+pub const STATEFUL: &str = named!("stateful");
 /// The same with what a node must grant.
-pub const GRANTED: &str = "rustmq:etl/granted@0.1.4";
-pub const STATEFUL_GRANTED: &str = "rustmq:etl/stateful-granted@0.1.4";
+pub const GRANTED: &str = named!("granted");
+pub const STATEFUL_GRANTED: &str = named!("stateful-granted");
 /// The worlds of modules that take over older state.
-pub const MIGRATING: &str = "rustmq:etl/migrating@0.1.4";
-pub const MIGRATING_GRANTED: &str = "rustmq:etl/migrating-granted@0.1.4";
-pub(crate) const STATE: &str = "rustmq:etl/state@0.1.4";
-pub(crate) const TIMERS: &str = "rustmq:etl/timers@0.1.4";
-pub(crate) const TIMED: &str = "rustmq:etl/timed@0.1.4";
-pub(crate) const MIGRATION: &str = "rustmq:etl/migration@0.1.4";
-pub(crate) const LOOKUP: &str = "rustmq:etl/lookup@0.1.4";
-pub(crate) const HTTP: &str = "rustmq:etl/http@0.1.4";
-pub(crate) const MODULE: &str = "rustmq:etl/module@0.1.4";
+pub const MIGRATING: &str = named!("migrating");
+pub const MIGRATING_GRANTED: &str = named!("migrating-granted");
+pub(crate) const STATE: &str = named!("state");
+pub(crate) const TIMERS: &str = named!("timers");
+pub(crate) const TIMED: &str = named!("timed");
+pub(crate) const MIGRATION: &str = named!("migration");
+pub(crate) const LOOKUP: &str = named!("lookup");
+pub(crate) const HTTP: &str = named!("http");
+pub(crate) const MODULE: &str = named!("module");
 
 /// Parses the embedded package and selects the world `transform`.
 pub fn resolve() -> Result<(Resolve, WorldId), String> {
