@@ -81,9 +81,13 @@ impl FloatsOf {
     pub(crate) fn into_floats(self) -> ScalarBuffer<f64> {
         match self {
             FloatsOf::Floats(floats) => floats,
-            FloatsOf::Ints(ints) => ints.iter().map(|n| *n as f64).collect(),
+            FloatsOf::Ints(ints) => converted(&ints).into(),
         }
     }
+}
+
+fn converted(ints: &[i64]) -> Vec<f64> {
+    ints.iter().map(|n| *n as f64).collect()
 }
 
 // SAFETY: the type is checked as the list of f64 that it is lowered as.
@@ -108,8 +112,7 @@ unsafe impl Lower for FloatsOf {
         match self {
             FloatsOf::Floats(floats) => <[f64] as Lower>::linear_lower_to_flat(floats, cx, ty, dst),
             FloatsOf::Ints(ints) => {
-                let floats: Vec<f64> = ints.iter().map(|n| *n as f64).collect();
-                <[f64] as Lower>::linear_lower_to_flat(&floats, cx, ty, dst)
+                <[f64] as Lower>::linear_lower_to_flat(&converted(ints), cx, ty, dst)
             }
         }
     }

@@ -108,6 +108,7 @@ fn record_of(position: &Position) -> Record {
 fn producers(shard: &Shard, appends: &[Append]) -> Result<Option<Decision>, LogError> {
     let mut base_offsets = Vec::new();
     let mut until = Vec::new();
+    let is_alone = appends.len() == 1;
     let mut next: HashMap<(PartitionId, ProducerId), (u16, u32)> = HashMap::new();
     for Append { partition, batch } in appends {
         let (Some(producer), Some(own)) = (batch.producer(), shard.partition(*partition)) else {
@@ -115,7 +116,6 @@ fn producers(shard: &Shard, appends: &[Append]) -> Result<Option<Decision>, LogE
         };
         let partition = *partition;
         let after = (producer.epoch, producer.sequence.wrapping_add(batch.len()));
-        let is_alone = appends.len() == 1;
         let earlier = (!is_alone).then(|| next.insert((partition, producer.id), after));
         if let Some((epoch, due)) = earlier.flatten() {
             if (epoch, due) != (producer.epoch, producer.sequence) && base_offsets.is_empty() {
