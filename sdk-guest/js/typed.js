@@ -78,8 +78,23 @@ class Values {
   }
 }
 
+/** Values and `null`s as an array, all of one type. */
+function listed(values, type, name) {
+  const given = Array.from(values);
+  const wrong = given.find((value) => typeof value !== type && value !== null && value !== undefined);
+  if (wrong !== undefined) throw new TypeError(`${String(wrong)} is no ${name}`);
+  return given;
+}
+
+/** Numbers of eight bytes each, which cross as they are. */
+class Numbers extends Values {
+  pack() {
+    return { values: bytes(this.values), validity: this.validity };
+  }
+}
+
 /** Integers of 64 bits, or times in microseconds: `values` is a `BigInt64Array`. */
-export class Ints extends Values {
+export class Ints extends Numbers {
   /** Of integers, as numbers or BigInts, and `null`s; a `BigInt64Array` is not copied. */
   static of(values) {
     if (values instanceof Ints) return values;
@@ -114,30 +129,20 @@ export class Ints extends Values {
   static unpack({ values, validity }) {
     return new Ints(numbers(BigInt64Array, values), validity);
   }
-
-  pack() {
-    return { values: bytes(this.values), validity: this.validity };
-  }
 }
 
 /** `values` is a `Float64Array`. */
-export class Floats extends Values {
+export class Floats extends Numbers {
   /** Of numbers and `null`s; a `Float64Array` is not copied. */
   static of(values) {
     if (values instanceof Floats) return values;
     if (values instanceof Float64Array) return new Floats(values);
-    const given = Array.from(values);
-    const wrong = given.find((value) => typeof value !== 'number' && value !== null && value !== undefined);
-    if (wrong !== undefined) throw new TypeError(`${String(wrong)} is no number`);
+    const given = listed(values, 'number', 'number');
     return new Floats(Float64Array.from(given, (value) => value ?? 0), validityOf(given));
   }
 
   static unpack({ values, validity }) {
     return new Floats(numbers(Float64Array, values), validity);
-  }
-
-  pack() {
-    return { values: bytes(this.values), validity: this.validity };
   }
 }
 
@@ -146,9 +151,7 @@ export class Bools extends Values {
   /** Of bools and `null`s. */
   static of(values) {
     if (values instanceof Bools) return values;
-    const given = Array.from(values);
-    const wrong = given.find((value) => typeof value !== 'boolean' && value !== null && value !== undefined);
-    if (wrong !== undefined) throw new TypeError(`${String(wrong)} is no bool`);
+    const given = listed(values, 'boolean', 'bool');
     return new Bools(given.map(Boolean), validityOf(given));
   }
 

@@ -36,6 +36,13 @@ def gathered(flags):
     return int(flags[::-1].translate(_DIGITS), 2).to_bytes((len(flags) + 7) // 8, "little")
 
 
+def validity_of(values):
+    """Which of these are there; empty where all are."""
+    if None not in values:
+        return b""
+    return gathered([value is not None for value in values])
+
+
 class _Values:
     """`get` and iteration give `None` where a row is absent."""
 
@@ -75,10 +82,10 @@ class _Numbers(_Values):
         if isinstance(values, array) and values.typecode == cls._code:
             return cls(values)
         values = values if isinstance(values, (list, tuple)) else list(values)
-        if None not in values:
-            return cls(array(cls._code, values))
-        present = gathered([value is not None for value in values])
-        return cls(array(cls._code, [0 if value is None else value for value in values]), present)
+        present = validity_of(values)
+        if present:
+            values = [0 if value is None else value for value in values]
+        return cls(array(cls._code, values), present)
 
     @classmethod
     def unpack(cls, packed):
@@ -119,9 +126,8 @@ class Bools(_Values):
         wrong = set(map(type, values)) - {bool, type(None)}
         if wrong:
             raise TypeError(f"a {wrong.pop().__name__} is no bool")
-        if None not in values:
-            return cls(values)
-        return cls(list(map(bool, values)), gathered([value is not None for value in values]))
+        present = validity_of(values)
+        return cls(list(map(bool, values)) if present else values, present)
 
     @classmethod
     def unpack(cls, bools, count):

@@ -78,30 +78,37 @@ impl<'a, T: FromColumns<'a>> RowTake<T> {
     }
 }
 
+/// What all have in common that read the values as bytes.
+macro_rules! of_values {
+    () => {
+        pub fn select(&self, _: &Context) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        pub fn fetch<'r>(&self, rows: &'r Batch) -> &'r Column {
+            rows.values()
+        }
+
+        pub fn count(&self, _: &Column, rows: &Batch) -> usize {
+            rows.len()
+        }
+
+        pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
+            values
+        }
+
+        /// Nothing that a loop could make use of.
+        pub fn is_full(&self, _: &Column) -> bool {
+            false
+        }
+    };
+}
+
 /// From JSON.
 pub struct JsonTake<T>(PhantomData<fn() -> T>);
 
 impl<T> JsonTake<T> {
-    pub fn select(&self, _: &Context) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    pub fn fetch<'r>(&self, rows: &'r Batch) -> &'r Column {
-        rows.values()
-    }
-
-    pub fn count(&self, _: &Column, rows: &Batch) -> usize {
-        rows.len()
-    }
-
-    pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
-        values
-    }
-
-    /// Nothing that a loop could make use of.
-    pub fn is_full(&self, _: &Column) -> bool {
-        false
-    }
+    of_values!();
 
     #[inline]
     pub fn read<'a>(&self, values: &'a Column, row: usize, _: bool) -> Result<T, Reject>
@@ -133,26 +140,7 @@ impl<U> JsonTake<Option<U>> {
 pub struct RawTake;
 
 impl RawTake {
-    pub fn select(&self, _: &Context) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    pub fn fetch<'r>(&self, rows: &'r Batch) -> &'r Column {
-        rows.values()
-    }
-
-    pub fn count(&self, _: &Column, rows: &Batch) -> usize {
-        rows.len()
-    }
-
-    pub fn view<'r>(&self, values: &&'r Column, _: usize) -> &'r Column {
-        values
-    }
-
-    /// Nothing that a loop could make use of.
-    pub fn is_full(&self, _: &Column) -> bool {
-        false
-    }
+    of_values!();
 
     #[inline]
     pub fn read<'a>(&self, values: &'a Column, row: usize, _: bool) -> Option<&'a [u8]> {
