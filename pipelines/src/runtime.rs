@@ -211,25 +211,18 @@ impl Runtime {
         let prepared = prepare(&self.inner.deps, record).await?;
         let refused = self.refused(&prepared);
         match refused {
-            Some(what) => {
+            Some((what, hint)) => {
                 let message =
                     format!("this change cannot be taken while the pipeline exists: {what}");
                 let diagnostic = Diagnostic::error(&record.file, 1, 1, message);
-                let hint = match what.contains("state schema") {
-                    true => {
-                        "give the module a migration from that schema (Rust: `migrate(OLD = …)` beside \
-                         `state_schema`), or delete the pipeline, with what it keeps, and apply it again"
-                    }
-                    false => "delete the pipeline first, then apply it again",
-                };
                 Err(vec![diagnostic.with_hint(hint)])
             }
             None => Ok(prepared),
         }
     }
 
-    /// What of a change has class `reset`.
-    fn refused(&self, prepared: &Prepared) -> Option<String> {
+    /// What of a change has class `reset`, and what to do about it.
+    fn refused(&self, prepared: &Prepared) -> Option<(String, &'static str)> {
         let running = self.running();
         let old = running.get(&prepared.record.name)?;
         let mut kept = old.kept.clone();
@@ -248,8 +241,10 @@ impl Runtime {
             None,
         );
         let hard = plan.changes.iter().filter(|c| c.class == Reload::Reset);
+        let hint = hard.clone().find_map(|c| c.hint);
+        let hint = hint.unwrap_or("delete the pipeline first, then apply it again");
         let hard: Vec<&str> = hard.map(|c| c.what.as_str()).collect();
-        (!hard.is_empty()).then(|| hard.join("; "))
+        (!hard.is_empty()).then(|| (hard.join("; "), hint))
     }
 
     /// The pipeline as it runs now.
@@ -278,7 +273,7 @@ impl Runtime {
             return Err(StartError::Closed);
         }
         let pipeline = prepared.record.name.clone();
-        if let Some(what) = self.refused(&prepared) {
+        if let Some((what, _)) = self.refused(&prepared) {
             return Err(StartError::Reset { pipeline, what });
         }
         let catalog = self.inner.deps.catalog.catalog();

@@ -109,6 +109,10 @@ fn kept(
     }
 }
 
+/// What to do where nothing is taken over.
+const MIGRATE_HINT: &str = "give the module a migration from that schema (Rust: `migrate(OLD = …)` beside \
+                            `state_schema`), or delete the pipeline, with what it keeps, and apply it again";
+
 /// Whether the new module knows, or takes over, what the lanes of a node have.
 fn schemas(
     node: &str,
@@ -131,8 +135,11 @@ fn schemas(
             [] => "takes over no older state".to_string(),
             known => format!("takes over from {known:?} only"),
         };
-        let what = format!("{what}, but the new version {known}");
-        out.add(what, Reload::Reset);
+        out.0.push(Change {
+            what: format!("{what}, but the new version {known}"),
+            class: Reload::Reset,
+            hint: Some(MIGRATE_HINT),
+        });
     }
 }
 
@@ -143,6 +150,7 @@ impl Changes {
         self.0.push(Change {
             what: what.into(),
             class,
+            hint: None,
         });
     }
 

@@ -50,6 +50,9 @@ impl fmt::Display for Reload {
 pub struct Change {
     pub what: String,
     pub class: Reload,
+    /// What to do about it where it is refused, if that is more than to delete the pipeline first.
+    #[serde(skip)]
+    pub hint: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
