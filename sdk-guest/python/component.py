@@ -5,6 +5,7 @@ What `module.py` imports is loaded here, once, when the component is built.
 
 import builtins
 import sys
+from array import array
 from types import SimpleNamespace
 
 import module
@@ -50,6 +51,33 @@ def _requests():
 
 if "rustmq.http" in sys.modules:
     _requests()
+
+
+def _column(column):
+    """A column of the contract's lists, as the package has it."""
+    return rustmq.Column(array("I", column.offsets), column.data, column.validity)
+
+
+def _states():
+    """The host's `state` and `timers`, where the module keeps state."""
+    from wit_world.imports import state, timers
+
+    def lists(column):
+        return types.Column(column.offsets.tolist(), column.data, column.validity)
+
+    def scan(prefix, after, limit):
+        found = state.scan(prefix, after, limit)
+        return _column(found.keys), _column(found.values)
+
+    return SimpleNamespace(
+        get=lambda keys: _column(state.get(lists(keys))),
+        put=lambda keys, values: state.put(lists(keys), lists(values)),
+        timers=lambda keys, times, on: (timers.set if on else timers.clear)(lists(keys), times),
+        scan=scan,
+    )
+
+
+_kept = None if _the_module.state_schema is None else _states()
 
 
 class _Telemetry:
@@ -118,4 +146,19 @@ class Module:
         _guarded(work)
 
     def process(self, rows, out):
-        _guarded(lambda: _module.run(_the_module, _host, rows, out))
+        _guarded(lambda: _module.run(_the_module, _host, rows, out, _kept))
+
+
+class Timed:
+    """Of the worlds with state."""
+
+    def on_timers(self, fired, out):
+        _guarded(lambda: _module.run(_the_module, _host, fired, out, _kept, timers=True))
+
+
+class Migration:
+    """Of those whose state has had another schema."""
+
+    def migrate(self, schema, old):
+        keys, values = _column(old.keys), _column(old.values)
+        _guarded(lambda: _module.migrate(_the_module, _kept, schema, keys, values))

@@ -8,4 +8,7 @@ from rustmq import _module
 
 found = _module.find(vars(module))
 http = "rustmq.http" in sys.modules
-print(json.dumps({"params": found.params_schema, "ports": found.ports_named, "http": http}))
+print(json.dumps({
+    "params": found.params_schema, "ports": found.ports_named, "http": http,
+    "state_schema": found.state_schema, "migrates": sorted(found.migrations) or None,
+}))

@@ -29,6 +29,17 @@ def loads(text):
         raise Reject("json", str(error)) from None
 
 
+def read(value, code, what):
+    """The same of bytes that were found somewhere."""
+    try:
+        return loads(value.decode())
+    except Reject as reject:
+        why = reject.message
+    except UnicodeDecodeError as error:
+        why = str(error)
+    raise Reject(code, f"{what} is no JSON: {why}")
+
+
 def _default(value):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

@@ -1,7 +1,7 @@
 """Tables of the node's `lookups`: the newest value of every key of a topic."""
 
 from ._batch import Column
-from ._json import loads
+from ._json import read
 from ._record import Reject, as_bytes
 
 _lookups = []
@@ -29,12 +29,7 @@ class Lookup:
     def get(self, key):
         """What stands at a key (bytes or text), read from JSON; `None` where nothing does."""
         value = self.get_bytes(key)
-        if value is None:
-            return None
-        try:
-            return loads(value.decode())
-        except (Reject, UnicodeDecodeError) as error:
-            raise Reject("lookup", f"what was found is no JSON: {error}") from None
+        return None if value is None else read(value, "lookup", "what was found")
 
     def get_bytes(self, key):
         return self.get_all([key]).get(0)

@@ -1,7 +1,8 @@
 """The decorators, and the loops over rows.
 
 A row's error refuses that row; a retry ends the batch there; rows refused one after the other for the
-same reason share a call; rows are collected by port, so the order of a port is the order of the input.
+same reason share a call; rows are collected by port, so the order of a port is the order of the input. What a refused
+row changed of the state is taken back.
 """
 
 import inspect
@@ -14,6 +15,7 @@ from ._json import dumps, loads
 from ._record import INHERITED, Record, Reject, Retry, as_bytes
 from ._row import of as _row_of
 from ._row import within as _row_within
+from ._state import State
 
 
 class Failure(Exception):
@@ -24,62 +26,70 @@ class Failure(Exception):
         self.code, self.message = str(code), str(message)
 
 
-def map(function=None, *, params=None):
+def map(function=None, *, params=None, state_schema=None):
     """One row to one: what is returned is the new value; `None` drops the row.
 
-    `params` is the JSON Schema of the node's params, if you want them checked.
+    `params` is the JSON Schema of the node's params, if you want them checked. `state_schema` is the version of how
+    the function keeps what it keeps, 1 where it has a parameter `state` and does not say.
     """
-    return _decorated(function, _Map, params)
+    return _decorated(function, _Map, params, state_schema)
 
 
-def flat_map(function=None, *, params=None):
+def flat_map(function=None, *, params=None, state_schema=None):
     """One row to many: what is returned, or yielded, one after the other."""
-    return _decorated(function, _FlatMap, params)
+    return _decorated(function, _FlatMap, params, state_schema)
 
 
-def filter(function=None, *, params=None):
+def filter(function=None, *, params=None, state_schema=None):
     """Keeps the rows for which it returns true, as they are."""
-    return _decorated(function, _Filter, params)
+    return _decorated(function, _Filter, params, state_schema)
 
 
-def route(*ports, params=None):
+def route(*ports, params=None, state_schema=None):
     """Sends each row as it is to the output whose name is returned: `@rustmq.route("small", "big")`."""
     if not ports or not all(isinstance(port, str) for port in ports):
         raise TypeError('name the outputs: @rustmq.route("small", "big")')
-    return lambda function: _Route(function, params, list(ports))
+    return lambda function: _Route(function, params, state_schema, list(ports))
 
 
-def batch(function=None, *, select=None, declare=None, params=None):
-    """Whole batches: `def work(rows, out)`, with `rustmq.Batch` and `rustmq.Outbox`.
+def batch(function=None, *, select=None, declare=None, params=None, state_schema=None):
+    """Whole batches: `def work(rows, out)`, with `rustmq.Batch` and `rustmq.Outbox`; further parameters, by their
+    names: `params` and `state`.
 
     `select` is the row class whose fields `rows` has as columns, `declare` that of what `out` is given as
     columns: of every output, or by output `{"out": Late}`.
     """
     def made(function):
-        return _Batch(function, params, select=select, declare=declare)
+        return _Batch(function, params, state_schema, select=select, declare=declare)
     return made if function is None else made(function)
 
 
-def _decorated(function, kind, params):
+def _decorated(function, kind, params, state_schema):
     if function is None:
-        return lambda function: kind(function, params)
-    return kind(function, params)
+        return lambda function: kind(function, params, state_schema)
+    return kind(function, params, state_schema)
 
 
 class Module:
     """A function that has become a module; it can still be called."""
 
     makes_rows = False
+    many = False
 
-    def __init__(self, function, params=None, ports=None):
+    def __init__(self, function, params=None, state_schema=None, ports=None):
         self.function, self.params_schema, self.ports_named = function, params, ports
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self._params, self._ports = {}, ["out"]
+        # version of how it keeps state, and by older version what takes over from it; the state of a call
+        self.state_schema, self.migrations, self.state = state_schema, {}, None
+        # what is called when timers fire, and its further parameters
+        self._timer = None
         # row classes of what comes in and of what goes out, where they are typed columns
         self._selected = self._declared = None
         # by port, why its rows cannot be columns
         self._closed = {}
         self._read_signature()
+        self._check_schema()
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
@@ -126,38 +136,148 @@ class Module:
     def process(self, rows, out):
         raise NotImplementedError
 
+    def timers(self, fired, out):
+        """The watermark has passed these."""
+        if self._timer is not None:
+            self._make(fired, out, self._each_timer(fired))
+
+    def on_timer(self, function):
+        """Put above a function of a key and a time in microseconds, which is called for each timer that the watermark
+        has passed; further parameters, by their names: `state` and `params`. What it returns goes out as what the
+        module's own function returns, with the timer's key and time.
+
+            @count.on_timer
+            def over(key, time, state):
+                return state.get(key)
+        """
+        return self._on_timers(function, ["key", "time"])
+
+    def _on_timers(self, function, first):
+        self._must_keep(function)
+        wanted = list(inspect.signature(function).parameters)
+        if len(wanted) < len(first):
+            raise TypeError(f"{function.__name__}: the first parameters are `{'` and `'.join(first)}`")
+        if self._timer is not None:
+            raise TypeError(f"{function.__name__}: {self.__name__} has a function for its timers already")
+        extras = self._known_extras(function.__name__, wanted[len(first):], ("state", "params"))
+        made = _row_within(_annotations(function).get("return")) if first[0] == "key" else None
+        if made is not None and self._declared is not None and made is not self._declared:
+            raise TypeError(f"{made.name} and {self._declared.name}: the rows of a module are of one class")
+        self._declared = made or self._declared
+        self._timer = function, extras
+        return function
+
+    def migrate(self, schema):
+        """Put above a function that takes over an entry of what an older version kept with that `state_schema`: of its
+        key, its value (JSON, or by the annotation `bytes` or `str`) and the state, which is empty before the first entry;
+        what it puts there is kept from now on.
+
+            @spent.migrate(1)
+            def euros(key, euros, state):
+                state.put(key, euros * 100)
+        """
+        if isinstance(schema, bool) or not isinstance(schema, int):
+            raise TypeError("say from which `state_schema`: @spent.migrate(1)")
+
+        def taken(function):
+            self._must_keep(function)
+            wanted = list(inspect.signature(function).parameters)
+            if len(wanted) != 3:
+                raise TypeError(f"{function.__name__}: the parameters are `key`, `value` and `state`")
+            if schema == self.state_schema or schema in self.migrations:
+                raise TypeError(f"{function.__name__}: a migration is from an older schema, and each has one")
+            self.migrations[schema] = function, _take(_annotations(function).get(wanted[1]))
+            return function
+        return taken
+
+    def _must_keep(self, function):
+        if self.state_schema is None:
+            raise TypeError(f"{function.__name__}: {self.__name__} keeps no state: it takes no `state`")
+
+    def _check_schema(self):
+        """Of its state, which it keeps if it takes one."""
+        if "state" in self._extras:
+            self.state_schema = 1 if self.state_schema is None else self.state_schema
+        elif self.state_schema is not None:
+            raise TypeError(f"{self.__name__} keeps no state: it takes no `state`")
+        schema = self.state_schema
+        if schema is not None and (isinstance(schema, bool) or not isinstance(schema, int) or not 0 <= schema < 2**32):
+            raise TypeError(f"{self.__name__}: `state_schema` is a number of 32 bits, not {schema!r}")
+
+    @staticmethod
+    def _known_extras(name, extras, known):
+        for extra in extras:
+            if extra not in known:
+                listed = "`, `".join(known[:-1]) + "` nor `" + known[-1]
+                raise TypeError(f"{name}: parameter {extra!r} is neither `{listed}`")
+        return extras
+
     def _read_signature(self):
         wanted = list(inspect.signature(self.function).parameters.values())
         if not wanted:
             raise TypeError(f"{self.__name__}: the first parameter is the record's value")
-        notes = self._annotations()
+        notes = _annotations(self.function)
         first = notes.get(wanted[0].name)
-        self._selected = _row_of(first)
-        first = str(getattr(first, "__name__", first)).strip("'\"")
-        self._take = {"bytes": _take_bytes, "str": _take_text}.get(first, _take_json)
+        self._selected, self._take = _row_of(first), _take(first)
         if self.makes_rows:
             self._declared = _row_within(notes.get("return"))
         extras = [parameter.name for parameter in wanted[1:]]
-        for name in extras:
-            if name not in ("meta", "params"):
-                raise TypeError(f"{self.__name__}: parameter {name!r} is neither `meta` nor `params`")
-        self._extras = extras
-
-    def _annotations(self):
-        try:
-            return typing.get_type_hints(self.function)
-        except NameError:  # of a name that only a type checker knows
-            return inspect.get_annotations(self.function)
+        self._extras = self._known_extras(self.__name__, extras, ("meta", "state", "params"))
 
     def _each(self, rows):
         """A function of a row's number that calls the module's function with that row."""
-        function = self.function
+        function, state = self.function, self.state
         value = self._selected.take(rows) if self._selected else self._take(rows.values())
         if not self._extras:
             return lambda row: function(value(row))
-        makers = {"meta": lambda row: Meta(rows, row), "params": lambda row: self._params}
+        makers = {"meta": lambda row: Meta(rows, row), "params": lambda row: self._params, "state": lambda row: state}
         makers = [makers[name] for name in self._extras]
-        return lambda row: function(value(row), *[make(row) for make in makers])
+        return self._kept(rows, lambda row: function(value(row), *[make(row) for make in makers]))
+
+    def _each_timer(self, fired):
+        """The same of timers."""
+        function, extras = self._timer
+        keys, times = fired.keys(), fired.event_times()
+        more = [self.state if name == "state" else self._params for name in extras]
+        return self._kept(fired, lambda row: function(keys.get(row), times[row], *more))
+
+    def _kept(self, rows, each):
+        """What stands at the rows' keys is fetched at once, and what a row changes can be taken back."""
+        state = self.state
+        if state is None:
+            return each
+        state.fetch(rows.keys())
+
+        def kept(row):
+            state.begin_row()
+            return each(row)
+        return kept
+
+    def _make(self, rows, out, each):
+        """The loop of functions that make rows."""
+        way = _Rows(self._declared, self.state is not None) if self._declared else _Values
+        refusals, made = _Refusals(out, self.state), [_Made(way) for _ in self._ports]
+        check, many = way.check, self.many
+        parents, values = made[0].parents, made[0].values
+        for row in range(len(rows)):
+            try:
+                returned = each(row)
+                if returned is None:
+                    continue
+                for value in returned if many else (returned,):
+                    if isinstance(value, Record):
+                        port = 0 if value.port is None else self._port(value.port)
+                        made[port].put(row, value)
+                    else:
+                        value = check(value)
+                        parents.append(row)
+                        values.append(value)
+            except Exception as error:
+                if refusals.add(row, error):
+                    break
+        refusals.flush()
+        for port, of_port in enumerate(made):
+            of_port.flush(port, rows, out, refusals)
 
     def _port(self, name):
         try:
@@ -168,6 +288,19 @@ class Module:
         if port in self._closed:
             raise Reject("port", self._closed[port].message)
         return port
+
+
+def _annotations(function):
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # of a name that only a type checker knows
+        return inspect.get_annotations(function)
+
+
+def _take(annotation):
+    """How a value is taken from a column of bytes."""
+    name = str(getattr(annotation, "__name__", annotation)).strip("'\"")
+    return {"bytes": _take_bytes, "str": _take_text}.get(name, _take_json)
 
 
 def _no_value():
@@ -216,11 +349,13 @@ def _take_json(column):
 class _Refusals:
     """Refused rows on their way."""
 
-    def __init__(self, out):
-        self.out, self.rows, self.why = out, [], ("", "")
+    def __init__(self, out, state):
+        self.out, self.state, self.rows, self.why = out, state, [], ("", "")
 
     def add(self, row, error):
         """Says whether the batch ends here, as it does at a row to be tried again."""
+        if self.state is not None:
+            self.state.undo_row()
         if isinstance(error, Retry):
             self.out.retry([row], error.after_ms, error.code, error.message)
             return True
@@ -266,10 +401,11 @@ class _Values:
 
 
 class _Rows:
-    """The same of rows as typed columns."""
+    """The same of rows as typed columns. Where state is kept, a row that cannot be one is found at once, since what it
+    changed could not be taken back later."""
 
-    def __init__(self, rows):
-        self.rows, self.check = rows, rows.checked
+    def __init__(self, rows, at_once):
+        self.rows, self.check = rows, rows.fitting if at_once else rows.checked
 
     def emit(self, port, made, rows, out, refusals):
         columns, unfit = self.rows.columns(made.values)
@@ -328,35 +464,10 @@ class _Made:
 
 
 class _Making(Module):
-    """The loop of `map` and `flat_map`."""
-
     makes_rows = True
-    many = False
 
     def process(self, rows, out):
-        way = _Rows(self._declared) if self._declared else _Values
-        refusals, made = _Refusals(out), [_Made(way) for _ in self._ports]
-        each, check, many = self._each(rows), way.check, self.many
-        parents, values = made[0].parents, made[0].values
-        for row in range(len(rows)):
-            try:
-                returned = each(row)
-                if returned is None:
-                    continue
-                for value in returned if many else (returned,):
-                    if isinstance(value, Record):
-                        port = 0 if value.port is None else self._port(value.port)
-                        made[port].put(row, value)
-                    else:
-                        value = check(value)
-                        parents.append(row)
-                        values.append(value)
-            except Exception as error:
-                if refusals.add(row, error):
-                    break
-        refusals.flush()
-        for port, of_port in enumerate(made):
-            of_port.flush(port, rows, out, refusals)
+        self._make(rows, out, self._each(rows))
 
 
 class _Map(_Making):
@@ -369,7 +480,7 @@ class _FlatMap(_Making):
 
 class _Filter(Module):
     def process(self, rows, out):
-        refusals, kept, each = _Refusals(out), [], self._each(rows)
+        refusals, kept, each = _Refusals(out, self.state), [], self._each(rows)
         for row in range(len(rows)):
             try:
                 if each(row):
@@ -384,7 +495,7 @@ class _Filter(Module):
 
 class _Route(Module):
     def process(self, rows, out):
-        refusals, sent, each = _Refusals(out), [[] for _ in self._ports], self._each(rows)
+        refusals, sent, each = _Refusals(out, self.state), [[] for _ in self._ports], self._each(rows)
         for row in range(len(rows)):
             try:
                 sent[self._port(each(row))].append(row)
@@ -398,8 +509,8 @@ class _Route(Module):
 
 
 class _Batch(Module):
-    def __init__(self, function, params=None, select=None, declare=None):
-        super().__init__(function, params)
+    def __init__(self, function, params=None, state_schema=None, select=None, declare=None):
+        super().__init__(function, params, state_schema)
         self._selected = self._row(select)
         self._by_output = declare if isinstance(declare, dict) else None
         self._by_output = self._by_output and {name: self._row(rows) for name, rows in declare.items()}
@@ -416,19 +527,56 @@ class _Batch(Module):
 
     def _read_signature(self):
         names = list(inspect.signature(self.function).parameters)
-        if len(names) not in (2, 3) or names[2:] not in ([], ["params"]):
-            raise TypeError(f"{self.__name__}: the parameters are `rows`, `out` and, if wanted, `params`")
+        if len(names) < 2 or set(names[2:]) - {"params", "state"}:
+            raise TypeError(f"{self.__name__}: the parameters are `rows`, `out` and, if wanted, `state` and `params`")
         self._extras = names[2:]
 
     def process(self, rows, out):
-        self.function(rows, out, *([self._params] if self._extras else []))
+        self._work(self.function, self._extras, rows, out)
+
+    def timers(self, fired, out):
+        if self._timer is not None:
+            self._work(*self._timer, fired, out)
+
+    def _work(self, function, extras, rows, out):
+        more = [self.state if name == "state" else self._params for name in extras]
+        function(rows, out, *more)
+
+    def on_timer(self, function):
+        raise TypeError(f"{function.__name__}: a `batch` is given all timers at once, with `on_timers`")
+
+    def on_timers(self, function):
+        """Put above a function of `fired` and `out`, and by their names `state` and `params`, which is called with the
+        timers that the watermark has passed: their keys are those of the rows, their times the event times."""
+        return self._on_timers(function, ["fired", "out"])
 
 
-def run(module, host, rows, out):
-    """One call, with the handles of its batch and its outbox: what the module told counts only if it ends
-    well."""
+def run(module, host, rows, out, kept=None, timers=False):
+    """One call, with the handles of its batch and its outbox: what the module told, and what it changed of what it
+    keeps, counts only if it ends well."""
     _telemetry.begin()
-    module.process(Batch(host, rows, module.selected), Outbox(host, out, module.declared))
+    state = module.state = None if module.state_schema is None else State(kept)
+    rows, out = Batch(host, rows, () if timers else module.selected), Outbox(host, out, module.declared)
+    (module.timers if timers else module.process)(rows, out)
+    if state is not None:
+        state.tell()
+    _telemetry.tell()
+
+
+def migrate(module, kept, schema, keys, values):
+    """The module takes over a part of what was kept with an older schema."""
+    if schema not in module.migrations:
+        raise Failure("migrate", f"nothing is taken over from schema {schema}")
+    _telemetry.begin()
+    state, (function, take) = State(kept), module.migrations[schema]
+    value = take(values)
+    for row, key in enumerate(keys):
+        try:
+            function(key, value(row), state)
+        except Exception as error:
+            code, message = (error.code, error.message) if isinstance(error, Reject) else ("error", _place(error))
+            raise Failure(code, f'key "{key.decode(errors="replace")}": {message}') from error
+    state.tell()
     _telemetry.tell()
 
 

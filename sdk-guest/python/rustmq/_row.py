@@ -187,6 +187,18 @@ class Rows:
             return value
         raise Reject("encode", f"the module makes rows of {self.name}, but returned a {type(value).__name__}")
 
+    def fitting(self, value):
+        """The same, and each of its fields fits."""
+        value = self.checked(value)
+        why = self._unfit(value)
+        if why is not None:
+            raise Reject("encode", why)
+        return value
+
+    def _unfit(self, row):
+        """Why a field cannot be what it is."""
+        return next(filter(None, (cell.unfit(value) for cell, value in zip(self.cells, row))), None)
+
     def columns(self, rows):
         """The columns of rows, and by place why one cannot be written; such a row has nulls."""
         try:
@@ -195,7 +207,7 @@ class Rows:
             pass
         unfit = {}
         for place, row in enumerate(rows):
-            why = next(filter(None, (cell.unfit(value) for cell, value in zip(self.cells, row))), None)
+            why = self._unfit(row)
             if why is not None:
                 unfit[place] = why
         nothing = (None,) * len(self.cells)

@@ -5,112 +5,153 @@
     assert out.rejects[0].code == "json"
 
 The same code and the same loops as in the sandbox; the same rules too: a refused row has no output. Rows
-read as columns are decoded from JSON as the host decodes them, columns are written as JSON. Each run of
-`module.py`'s own module is also a case of `rustmq module test`, which puts the same rows through the component.
+read as columns are decoded from JSON as the host decodes them, columns are written as JSON. `Lane` runs a module
+that keeps state, batch after batch. Each run of `module.py`'s own module, and each lane, is also a case of
+`rustmq module test`, which puts the same rows through the component.
 """
 
 import json
 import os
-import sys
 import time
-from array import array
-from dataclasses import dataclass, field
 
-from . import _lookup, _telemetry
+from . import _cases, _lookup, _module, _telemetry
 from ._batch import Column
-from ._module import run as _run_batch
+from ._json import read
+from ._native import Context, Host, Outcome, OutRow, Refused, Row, Sink, Store, Tables
 from ._record import as_bytes
-from ._typed import Bools, Floats, Ints
-from ._typed_json import decode, encode
 
+__all__ = ["Lane", "OutRow", "Outcome", "Refused", "Row", "http", "run"]
 
 TIMED_NS = 300_000_000
 """How long a case is timed where `RUSTMQ_BENCH` asks for it."""
 
-
-@dataclass
-class Row:
-    """An input row. A value or key that is text is its bytes; any other value but bytes is written as JSON."""
-
-    value: object
-    key: object = None
-    event_time: int = 0
-    headers: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        if not isinstance(self.value, (bytes, str, type(None))):
-            self.value = json.dumps(self.value, ensure_ascii=False, separators=(",", ":"))
-        self.value, self.key = as_bytes(self.value), as_bytes(self.key)
-        self.headers = {name: as_bytes(value) for name, value in self.headers.items()}
-
-
-@dataclass
-class OutRow:
-    """A row that came out; `parent` is the number of the input row it came from."""
-
-    port: str
-    parent: int
-    key: bytes
-    value: bytes
-    event_time: int
-    headers: dict
-
-    @property
-    def text(self):
-        return (self.value or b"").decode()
-
-
-@dataclass
-class Refused:
-    """A row that was rejected, or is to be tried again."""
-
-    row: int
-    code: str
-    message: str
-
-
-@dataclass
-class Outcome:
-    """All that came of a batch."""
-
-    rows: list = field(default_factory=list)
-    rejects: list = field(default_factory=list)
-    retries: list = field(default_factory=list)
-    log: list = field(default_factory=list)
-    counters: dict = field(default_factory=dict)
-    histograms: dict = field(default_factory=dict)
-
-    def on(self, port="out"):
-        return [row for row in self.rows if row.port == port]
-
-    def texts(self, port="out"):
-        return [row.text for row in self.on(port)]
-
-    def json(self, port="out"):
-        return [json.loads(row.text) for row in self.on(port)]
+MIGRATION_ENTRIES = 1000
+"""Entries that a module is given in one call, at most."""
 
 
 def run(module, rows, params=None, outputs=("out",), lookups=None):
     """Opens the module and gives it the rows as one batch. Raises what the module raises as a whole.
 
     `lookups` are the tables that the node declares: `{"users": {"ann": {"city": "Ghent"}}}`. Values that are
-    neither text nor bytes are written as JSON.
+    neither text nor bytes are written as JSON. One that keeps state begins with none; `Lane` gives it more than
+    one batch.
     """
-    rows = [row if isinstance(row, Row) else Row(row) for row in rows]
-    context = _Context("" if params is None else json.dumps(params), list(outputs))
-    sink = _Sink()
-    _telemetry.register(sink)
-    tables = _Tables(lookups or {})
-    _lookup.register(tables, tables.table)
+    if module.state_schema is not None:
+        return Lane(module, params, outputs, lookups).run(rows)
+    rows, context = _rows(rows), _context(params, outputs)
+    sink, tables = _opened(module, context, lookups)
     asked = len(_asked)
-    module.open(context)
-    host = _Host(rows, context)
-    _run_batch(module, host, host, host)
-    outcome = host.settle(context.ports)
-    outcome.log, outcome.counters, outcome.histograms = sink.lines, sink.counters, sink.histograms
-    if len(_asked) == asked:  # nobody answers requests of a case
-        _record(module, context, rows, outcome, tables)
+    outcome = _call(module, rows, context)
+    sink.give(outcome)
+    if _cases.is_wanted(module) and len(_asked) == asked:  # nobody answers requests of a case
+        batch = _cases.batch(rows, outcome, tables)
+        timed = os.environ.get("RUSTMQ_BENCH") and rows
+        _cases.record(context, batch, _nanoseconds_per_row(module, context, rows) if timed else None)
     return outcome
+
+
+class Lane:
+    """One lane of a module that keeps state: batch after batch, with all that it keeps.
+
+        lane = rustmq.testing.Lane(count)
+        lane.run([Row("tea", key="ann")])
+        assert lane.get("ann") == 1
+
+    As in the platform, timers fire after the batch that moved the watermark past them, each once, in the order of
+    time and key; those set meanwhile wait for the next batch. `lateness_us` is the node's `lateness`; the others are
+    as in `run`, and `lane.lookups` may be changed between batches.
+    """
+
+    def __init__(self, module, params=None, outputs=("out",), lookups=None, lateness_us=0):
+        if module.state_schema is None:
+            raise TypeError(f"{module.__name__} keeps no state: try it with `rustmq.testing.run`")
+        self.module, self.context, self.lookups = module, _context(params, outputs), lookups
+        self.lateness_us, self.watermark, self.store = lateness_us, -2**63, Store()
+        # of a case: what it was given and what came of it
+        self.batches, self.migrated, self.is_case = [], None, True
+        _opened(module, self.context, lookups)
+
+    def migrate(self, schema, entries):
+        """The module takes over what an older version kept, as it does before its first batch: values that are
+        neither text nor bytes are written as JSON. Timers and watermark stay. Raises `rustmq.Failure` where it
+        cannot: the platform then goes on with the old version, and the lane with what it had."""
+        module, old = self.module, sorted((as_bytes(key), Row(value).value) for key, value in entries.items())
+        if schema not in module.migrations:
+            known = ", ".join(map(str, module.migrations)) or "none"
+            raise ValueError(f"{module.__name__} takes over from schemas {known}, not from {schema}")
+        _opened(module, self.context, self.lookups)
+        store = Store(timers=self.store.set)
+        for at in range(0, len(old), MIGRATION_ENTRIES):
+            keys, values = zip(*old[at:at + MIGRATION_ENTRIES])
+            _module.migrate(module, store, schema, Column.of(keys), Column.of(values))
+        # a case migrates once, at its beginning
+        self.is_case &= not self.batches and self.migrated is None
+        self.migrated = {"schema": schema, "kept": _cases.entries(dict(old))}
+        self.store = store
+        return self
+
+    def run(self, rows):
+        """Gives the module a batch, and then the timers that it made due: what they emit has the batch's last row
+        as its parent. Raises what the module raises as a whole, and keeps nothing of that batch."""
+        rows, module = _rows(rows), self.module
+        sink, tables = _opened(module, self.context, self.lookups)
+        asked, store = len(_asked), Store(self.store.entries, self.store.set)
+        outcome = _call(module, rows, self.context, store, self.watermark)
+        newest = max((row.event_time - self.lateness_us for row in rows), default=self.watermark)
+        watermark = max(self.watermark, newest)
+        fired = [Row(None, key, time) for time, key in store.due(watermark)] if rows else []
+        if fired:
+            of_timers = _call(module, fired, self.context, store, watermark, timers=True)
+            outcome.add(of_timers, max(len(rows) - 1, 0))
+        self.store, self.watermark = store, watermark
+        sink.give(outcome)
+        self.is_case &= len(_asked) == asked  # nobody answers requests of a case
+        if _cases.is_wanted(self.module):
+            if not self.batches:
+                _cases.keep(self)
+            self.batches.append(_cases.batch(rows, outcome, tables))
+        return outcome
+
+    def get(self, key, default=None):
+        """What is kept at a key, read from JSON."""
+        value = self.get_bytes(key)
+        return default if value is None else read(value, "state", "what is kept")
+
+    def get_bytes(self, key):
+        return self.store.entries.get(as_bytes(key))
+
+    @property
+    def keys(self):
+        """In the order of their bytes."""
+        return sorted(self.store.entries)
+
+    @property
+    def timers(self):
+        """Time and key of those that are set, in order."""
+        return sorted(self.store.set)
+
+
+def _rows(rows):
+    return [row if isinstance(row, Row) else Row(row) for row in rows]
+
+
+def _context(params, outputs):
+    return Context("" if params is None else json.dumps(params), list(outputs))
+
+
+def _opened(module, context, lookups):
+    """Opens the module; what it tells from now on goes to the sink, what it looks up is in the tables."""
+    sink, tables = Sink(), Tables(lookups or {})
+    _telemetry.register(sink)
+    _lookup.register(tables, tables.table)
+    module.open(context)
+    return sink, tables
+
+
+def _call(module, rows, context, store=None, watermark=None, timers=False):
+    host = Host(rows, context, watermark)
+    _module.run(module, host, host, host, store, timers)
+    return host.settle(context.ports)
 
 
 _asked = []
@@ -138,315 +179,11 @@ def _answered(answers, request, error):
 
 def _nanoseconds_per_row(module, context, rows):
     """What the batch costs, for `rustmq module bench`."""
-    _telemetry.register(_Sink())  # what it tells here is not the test's
+    _telemetry.register(Sink())  # what it tells here is not the test's
     took, calls = 0, 0
     while took < TIMED_NS:
-        host = _Host(rows, context)
+        host = Host(rows, context)
         began = time.perf_counter_ns()
-        _run_batch(module, host, host, host)
+        _module.run(module, host, host, host)
         took, calls = took + time.perf_counter_ns() - began, calls + 1
     return took / calls / len(rows)
-
-
-class _Sink:
-    def __init__(self):
-        self.lines, self.counters, self.histograms, self.names = [], {}, {}, []
-
-    def enabled(self, level):
-        return True
-
-    def log(self, level, message, values):
-        pairs = [f" {name}={value}" for name, value in zip(values[::2], values[1::2])]
-        self.lines.append((level, message + "".join(pairs)))
-
-    def counter(self, name):
-        self.names.append(name)
-        return len(self.names) - 1
-
-    def histogram(self, name, bounds):
-        return self.counter(name)
-
-    def add(self, ids, amounts):
-        for metric, amount in zip(ids, amounts):
-            name = self.names[metric]
-            self.counters[name] = self.counters.get(name, 0) + amount
-
-    def observe(self, metric, values):
-        self.histograms.setdefault(self.names[metric], []).extend(values)
-
-
-class _Tables:
-    """Stands for the host's lookup tables."""
-
-    Column = Column
-
-    def __init__(self, tables):
-        self.names = list(tables)
-        self.entries = [{as_bytes(k): Row(v).value for k, v in t.items()} for t in tables.values()]
-
-    def table(self, name):
-        # tests may load several modules: only one that asks for a table needs it
-        return self.names.index(name) if name in self.names else None
-
-    def lookup(self, number, keys):
-        entries = self.entries[number]
-        return _packed([entries.get(key) for key in _cells(keys)])
-
-
-class _Context:
-    """What a node would declare, and what the module says of its columns."""
-
-    def __init__(self, params, outputs):
-        self.text, self.ports = params, outputs
-        self.selected, self.declared = None, {}
-
-    def params(self):
-        return self.text
-
-    def inputs(self):
-        return ["in"]
-
-    def outputs(self):
-        return self.ports
-
-    def select(self, _, fields):
-        self.selected = fields
-
-    def declare(self, port, fields):
-        self.declared[port] = fields
-
-
-@dataclass
-class _Numbers:
-    values: bytes
-    validity: bytes = b""
-
-
-class _Host:
-    """Stands for the host's `packed`, and for the handles of batch and outbox: of the rows that fit what
-    the module selects."""
-
-    Column, Numbers, Bools = Column, _Numbers, _Numbers
-
-    def __init__(self, rows, context):
-        self.calls, self.context, self.unfit = [], context, []
-        fields = context.selected or ()
-        self.numbers, cells = [], []
-        for number, row in enumerate(rows):
-            try:
-                cells.append(decode(row.value, fields))
-                self.numbers.append(number)
-            except ValueError as error:
-                self.unfit.append(Refused(number, "schema", str(error)))
-        self.rows = [rows[number] for number in self.numbers]
-        self.cells = [[row[at] for row in cells] for at in range(len(fields))]
-
-    def len(self):
-        return len(self.rows)
-
-    def input(self):
-        return 0
-
-    def watermark(self):
-        return min((row.event_time for row in self.rows), default=0)
-
-    def keys(self, _):
-        return _packed([row.key for row in self.rows])
-
-    def values(self, _):
-        return _packed([row.value for row in self.rows])
-
-    def header(self, _, name):
-        return _packed([row.headers.get(name) for row in self.rows])
-
-    def event_times(self, _):
-        return array("q", [row.event_time for row in self.rows]).tobytes()
-
-    def offsets(self, _):
-        return array("Q", range(len(self.rows))).tobytes()
-
-    def get_bools(self, _, column):
-        return Bools.of(self._selected(column, "bool")).pack(self)
-
-    def get_ints(self, _, column):
-        return Ints.of(self._selected(column, "int64", "timestamp")).pack(self)
-
-    def get_floats(self, _, column):
-        return Floats.of(self._selected(column, "float64")).pack(self)
-
-    def get_bytes(self, _, column):
-        cells = self._selected(column, "string", "bytes")
-        return _packed([cell.encode() if isinstance(cell, str) else cell for cell in cells])
-
-    def _selected(self, column, *kinds):
-        fields = self.context.selected or ()
-        assert column < len(fields), f"column {column}, but the module selects {len(fields)}"
-        field = fields[column]
-        assert field.kind in kinds, f"field `{field.name}` was selected as {field.kind}"
-        return self.cells[column]
-
-    def forward(self, _, port, rows):
-        self.calls.append(_Call("forward", port, self._numbers(rows)))
-
-    def emit(self, _, port, parents, keys, values):
-        emitted = _Call("emit", port, self._numbers(parents))
-        emitted.keys, emitted.values = _cells(keys), _cells(values)
-        self.calls.append(emitted)
-
-    def emit_columns(self, _, port, parents):
-        assert port in self.context.declared, f"no fields were declared for port {port} in `open`"
-        parents = list(range(len(self.rows))) if parents is None else self._numbers(parents)
-        self.calls.append(_Call("emit", port, parents, columns={}))
-
-    def set_keys(self, _, keys):
-        self.calls[-1].keys = _cells(keys)
-
-    def set_bools(self, _, column, values):
-        rows = len(self.calls[-1].parents)
-        assert len(values.values) == (rows + 7) // 8, f"bools for {rows} rows"
-        self._set(column, list(Bools.unpack(values, rows)), "bool")
-
-    def set_ints(self, _, column, values):
-        self._set(column, list(Ints.unpack(values)), "int64", "timestamp")
-
-    def set_floats(self, _, column, values):
-        self._set(column, list(Floats.unpack(values)), "float64")
-
-    def set_bytes(self, _, column, values):
-        self._set(column, _cells(values), "string", "bytes")
-
-    def _set(self, column, cells, *kinds):
-        emitted = self.calls[-1]
-        fields = self.context.declared[emitted.port]
-        assert column < len(fields), f"column {column}, but the module declares {len(fields)}"
-        field = fields[column]
-        assert field.kind in kinds, f"field `{field.name}` was declared as {field.kind}"
-        assert column not in emitted.columns, f"field `{field.name}` was set already"
-        rows = len(emitted.parents)
-        assert len(cells) == rows, f"field `{field.name}`: {len(cells)} values for {rows} rows"
-        emitted.columns[column] = cells
-
-    def set_event_times(self, _, times):
-        self.calls[-1].times = list(array("q", times))
-
-    def set_header(self, _, name, values):
-        self.calls[-1].headers.append((name, _cells(values)))
-
-    def reject(self, _, rows, code, message):
-        self._refuse("reject", rows, code, message)
-
-    def retry(self, _, rows, after_ms, code, message):
-        self._refuse("retry", rows, code, message)
-
-    def _refuse(self, kind, rows, code, message):
-        refused = [Refused(row, code, message) for row in self._numbers(rows)]
-        self.calls.append(_Call(kind, refused=refused))
-
-    def _numbers(self, packed):
-        rows = list(array("I", packed))
-        for row in rows:
-            assert row < len(self.rows), f"row {row}, but the batch has {len(self.rows)} rows"
-        return rows
-
-    def settle(self, ports):
-        """Puts the calls together as the host does."""
-        outcome = Outcome()
-        for call in self.calls:
-            if call.kind in ("reject", "retry"):
-                (outcome.rejects if call.kind == "reject" else outcome.retries).extend(call.refused)
-            else:
-                outcome.rows.extend(self._sent(ports[call.port], call))
-        refused = {refused.row for refused in outcome.rejects}
-        first = min((refused.row for refused in outcome.retries), default=len(self.rows))
-        outcome.rows = [row for row in outcome.rows if row.parent < first and row.parent not in refused]
-        # from numbers of the batch to those of the rows that were given
-        for row in outcome.rows:
-            row.parent = self.numbers[row.parent]
-        for refused in outcome.rejects + outcome.retries:
-            refused.row = self.numbers[refused.row]
-        outcome.rejects = sorted(outcome.rejects + self.unfit, key=lambda refused: refused.row)
-        return outcome
-
-    def _sent(self, port, call):
-        for i, parent in enumerate(call.parents):
-            row = self.rows[parent]
-            if call.kind == "forward":
-                yield OutRow(port, parent, row.key, row.value, row.event_time, dict(row.headers))
-                continue
-            own = {name: cells[i] for name, cells in call.headers if cells[i] is not None}
-            key = row.key if call.keys is None else call.keys[i]
-            time = row.event_time if call.times is None else call.times[i]
-            yield OutRow(port, parent, key, self._value(call, i), time, {**row.headers, **own})
-
-    def _value(self, call, i):
-        if call.columns is None:
-            return call.values[i]
-        fields = self.context.declared[call.port]
-        cells = [call.columns[at][i] if at in call.columns else None for at in range(len(fields))]
-        return encode(fields, cells)
-
-
-@dataclass
-class _Call:
-    """One call into the outbox, with what later calls set on it."""
-
-    kind: str
-    port: int = 0
-    parents: list = field(default_factory=list)
-    keys: object = None
-    values: object = None
-    columns: object = None
-    times: object = None
-    headers: list = field(default_factory=list)
-    refused: list = field(default_factory=list)
-
-
-def _packed(values):
-    column = Column.of(values)
-    return Column(column.offsets.tobytes(), column.data, column.validity)
-
-
-def _cells(packed):
-    column = Column.unpack(packed)
-    return [column.get(row) for row in range(len(column))]
-
-
-def _record(module, context, rows, outcome, tables):
-    """A case for `rustmq module test`, which says where it wants them."""
-    path, main = os.environ.get("RUSTMQ_CASES"), sys.modules.get("module")
-    if not path or main is None or all(value is not module for value in vars(main).values()):
-        return  # nobody asks, or it is not the module of module.py
-    case = {
-        "params": context.text, "outputs": context.ports,
-        "selected": context.selected and _fields(context.selected),
-        "declared": {port: _fields(fields) for port, fields in context.declared.items()},
-        "lookups": {name: [[_shown(key), _shown(value)] for key, value in entries.items()]
-                    for name, entries in zip(tables.names, tables.entries)},
-        "rows": [{"key": _shown(r.key), "value": _shown(r.value), "event_time": r.event_time,
-                  "headers": _headers(r.headers)} for r in rows],
-        "out": [{"port": r.port, "parent": r.parent, "key": _shown(r.key), "value": _shown(r.value),
-                 "event_time": r.event_time, "headers": _headers(r.headers)} for r in outcome.rows],
-        "rejects": [vars(refused) for refused in outcome.rejects],
-        "retries": [vars(refused) for refused in outcome.retries],
-    }
-    if os.environ.get("RUSTMQ_BENCH") and rows:
-        case["native_ns"] = _nanoseconds_per_row(module, context, rows)
-    with open(path, "a", encoding="utf-8") as cases:
-        cases.write(json.dumps(case, ensure_ascii=False) + "\n")
-
-
-def _fields(fields):
-    return [{"name": field.name, "type": field.kind} for field in fields]
-
-
-def _shown(value):
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"hex": value.hex()}
-
-
-def _headers(headers):
-    return [[name, _shown(value)] for name, value in headers.items()]
