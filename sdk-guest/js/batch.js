@@ -109,6 +109,11 @@ export class Batch {
     return this.#handle.input();
   }
 
+  /** Microseconds since the epoch, UTC: no row before it is expected any more. */
+  watermark() {
+    return Number(this.#handle.watermark());
+  }
+
   keys() {
     return this.#once('keys', () => Column.unpack(this.#host.keys(this.#handle)));
   }

@@ -4,9 +4,10 @@ import { declare, getBools, select, setBools } from 'rustmq:etl/columns@0.1.4';
 import { table } from 'rustmq:etl/lookup@0.1.4';
 import * as packed from 'rustmq:etl/packed@0.1.4';
 import * as telemetry from 'rustmq:etl/telemetry@0.1.4';
+import { kept } from '#state-host';
 import theModule from 'rustmq-module';
 import { register as registerLookups } from './lookup.js';
-import { Failure, run } from './module.js';
+import { Failure, migrate, run } from './module.js';
 import { register } from './telemetry.js';
 
 /** What is thrown here must be the contract's `failure`. */
@@ -14,8 +15,8 @@ function guarded(work) {
   try {
     work();
   } catch (error) {
-    const code = error instanceof Failure ? error.code : 'error';
-    throw { code, message: error instanceof Failure ? error.message : String(error?.message ?? error) };
+    if (error instanceof Failure) throw { code: error.code, message: error.message };
+    throw { code: 'error', message: String(error) };
   }
 }
 
@@ -70,6 +71,20 @@ export const module = {
     });
   },
   process(rows, out) {
-    guarded(() => run(theModule, host, rows, out));
+    guarded(() => run(theModule, host, rows, out, kept));
+  },
+};
+
+/** Of the worlds with state. */
+export const timed = {
+  onTimers(fired, out) {
+    guarded(() => run(theModule, host, fired, out, kept, true));
+  },
+};
+
+/** Of those whose state has had another schema. */
+export const migration = {
+  migrate(schema, old) {
+    guarded(() => migrate(theModule, kept, schema, kept.entries(old)));
   },
 };

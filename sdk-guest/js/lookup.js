@@ -1,10 +1,10 @@
 /** Tables of the node's `lookups`: the newest value of every key of a topic. */
 
 import { Column } from './batch.js';
+import { read } from './json.js';
 import { Reject, asBytes } from './record.js';
 
 const tables = [];
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** Where it looks: the component's `packed`, or a test's. */
 let host = null;
@@ -28,12 +28,7 @@ export class Lookup {
   /** What stands at a key (bytes or text), read from JSON; `null` where nothing does. */
   get(key) {
     const value = this.getBytes(key);
-    if (value === null) return null;
-    try {
-      return JSON.parse(decoder.decode(value));
-    } catch (error) {
-      throw new Reject('lookup', `what was found is no JSON: ${error.message}`);
-    }
+    return value === null ? null : read(value, 'lookup', 'what was found');
   }
 
   getBytes(key) {

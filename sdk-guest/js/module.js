@@ -3,16 +3,19 @@
  *
  * A row's error refuses that row; a retry ends the batch there; rows refused one after the other for
  * the same reason share a call; rows are collected by port, so the order of a port is the order of the
- * input.
+ * input. What a refused row changed of the state is taken back.
  */
 
 import { Batch, Column, Meta, Outbox } from './batch.js';
+import { written } from './json.js';
 import { Record, Reject, Retry, TOMBSTONE, asBytes } from './record.js';
 import { checkedRow, setRows, takeRows } from './row.js';
+import { State } from './state.js';
 import * as telemetry from './telemetry.js';
 import { fieldsOf } from './typed.js';
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const shown = new TextDecoder();
 
 /** Why a module cannot open, or a whole batch cannot be processed. */
 export class Failure extends Error {
@@ -30,14 +33,20 @@ export class Failure extends Error {
  * is returned; `params` is the JSON Schema of the node's params, if you want them checked. A field is bool,
  * int64, float64, string, bytes or timestamp (microseconds since the epoch, UTC), with a `?` where it may
  * be null.
+ *
+ * With `stateSchema`, the version of how it keeps what it keeps, the function is `(value, meta, state, params)`.
+ * `onTimer: (key, time, state, params) => …` is called for each timer that the watermark has passed, and what it
+ * returns goes out as what the function returns. `migrate: { 1: (key, value, state) => … }` takes over the entries
+ * that an older version kept with that schema: the value is read from JSON, or `{ 1: { value: 'bytes', each } }`
+ * says how; the state is empty before the first, and what is put there is kept from now on.
  */
 export function map(each, options) {
-  return new Making(each, options, (value) => (value == null ? [] : [value]));
+  return new Making(each, options);
 }
 
 /** One row to many: what is returned, or yielded, one after the other. */
 export function flatMap(each, options) {
-  return new Making(each, options, (values) => values ?? []);
+  return new FlatMap(each, options);
 }
 
 /** Keeps the rows for which it returns true, as they are. */
@@ -56,10 +65,15 @@ export function route(ports, each, options) {
 /**
  * Whole batches: `batch((rows, out, params) => …)`, with a `Batch` and an `Outbox`; `select` says which fields
  * `rows` has as columns, `declare` which `out` is given: of every output, or by output as `{ out: { … } }`.
+ *
+ * With `stateSchema` it is `(rows, out, state, params)`, and `onTimers: (fired, out, state, params) => …` is given
+ * all timers that the watermark has passed: their keys are those of the rows, their times the event times.
  */
 export function batch(work, options) {
   return new Whole(work, options);
 }
+
+const OPTIONS = 'value, select, declare, params, stateSchema, onTimer (of a batch onTimers), migrate';
 
 /** A function that has become a module. */
 export class Module {
@@ -71,24 +85,39 @@ export class Module {
   ports = ['out'];
   /** The fields that it has of each input as columns, and by port those that it sets. */
   selected = [];
+  /** Of a call, where it keeps one. */
+  state = null;
 
-  constructor(each, { value, select, declare, params, ports, ...unknown } = {}) {
+  constructor(each, { value, select, declare, params, ports, stateSchema, onTimer, migrate, ...unknown } = {}) {
     if (typeof each !== 'function') throw new TypeError('a module is made of a function');
     const wrong = Object.keys(unknown)[0];
-    if (wrong !== undefined) throw new TypeError(`option ${wrong} is none of value, select, declare, params`);
-    if (value !== undefined && select !== undefined) throw new TypeError('select says how the value is read: leave out value');
-    if (!Object.hasOwn(WAYS, value ?? 'json')) {
-      throw new TypeError(`value is 'json', 'text' or 'bytes', not ${JSON.stringify(value)}`);
+    if (wrong !== undefined) throw new TypeError(`option ${wrong} is none of ${OPTIONS}`);
+    if (value !== undefined && select !== undefined) {
+      throw new TypeError('select says how the value is read: leave out value');
     }
     this.#each = each;
-    this.#take = WAYS[value ?? 'json'];
+    this.#take = wayOfValue(value);
+    /** What is called when timers fire. */
+    this.onTimer = onTimer;
     if (select !== undefined) this.selected = fieldsOf(select);
     this.fields = declare === undefined ? null : fieldsOf(declare);
-    this.described = { params: params ?? null, ports: ports ?? null };
+    checkKept(stateSchema, onTimer, migrate);
+    /** By older schema, what takes over from it. */
+    this.migrations = new Map(Object.entries(migrate ?? {}).map((entry) => migrationOf(stateSchema, entry)));
+    this.described = {
+      params: params ?? null,
+      ports: ports ?? null,
+      state_schema: stateSchema ?? null,
+      migrates: this.migrations.size > 0 ? [...this.migrations.keys()] : null,
+    };
   }
 
   get function() {
     return this.#each;
+  }
+
+  get keepsState() {
+    return this.described.state_schema !== null;
   }
 
   /** `context` has what the node declares, and takes what the module says of its columns. */
@@ -124,12 +153,71 @@ export class Module {
     return this.ports.map(() => this.fields);
   }
 
+  /** What a function is given last. */
+  get given() {
+    return this.state === null ? [this.params] : [this.state, this.params];
+  }
+
   /** A function of a row's number that calls the module's function with that row. */
   each(rows) {
-    const [each, params] = [this.#each, this.params];
+    const [each, [first, second]] = [this.#each, this.given];
     const take = this.selected.length > 0 ? takeRows(this.selected, rows) : this.#take(rows.values());
-    if (each.length < 2) return (row) => each(take(row), undefined, params);
-    return (row) => each(take(row), new Meta(rows, row), params);
+    if (each.length < 2) return this.#kept(rows, (row) => each(take(row), undefined, first, second));
+    return this.#kept(rows, (row) => each(take(row), new Meta(rows, row), first, second));
+  }
+
+  /** What stands at the rows' keys is fetched at once, and what a row changes can be taken back. */
+  #kept(rows, each) {
+    const { state } = this;
+    if (state === null) return each;
+    state.fetch(rows.keys());
+    return (row) => {
+      state.beginRow();
+      return each(row);
+    };
+  }
+
+  /** The watermark has passed these. */
+  timers(fired, out) {
+    if (this.onTimer === undefined) return;
+    const [keys, times, { onTimer }] = [fired.keys(), fired.eventTimes(), this];
+    const each = (row) => onTimer(keys.get(row), Number(times[row]), this.state, this.params);
+    this.make(fired, out, this.#kept(fired, each));
+  }
+
+  /** The loop of functions that make rows. */
+  make(rows, out, each) {
+    const way = wayOf(this.fields);
+    const made = this.ports.map(() => new Made(way));
+    this.overRows(rows, out, each, (returned, row) => {
+      for (const value of this.outputsOf(returned)) {
+        if (value instanceof Record) {
+          made[value.port == null ? 0 : this.port(value.port)].putRecord(row, value);
+        } else {
+          made[0].put(row, value);
+        }
+      }
+    });
+    made.forEach((ofPort, port) => ofPort.flush(port, rows, out));
+  }
+
+  /** The values to go out, of what a function returns. */
+  outputsOf(value) {
+    return value == null ? [] : [value];
+  }
+
+  /** Calls for each row; what it throws refuses the row. */
+  overRows(rows, out, each, use) {
+    const refusals = new Refusals(out);
+    for (let row = 0; row < rows.length; row++) {
+      try {
+        use(each(row), row);
+      } catch (error) {
+        this.state?.undoRow();
+        if (refusals.add(row, error)) break;
+      }
+    }
+    refusals.flush();
   }
 
   port(name) {
@@ -138,6 +226,31 @@ export class Module {
     if (port >= 0) return port;
     throw new Reject('port', `no output "${name}"; the node declares: ${this.ports.join(', ')}`);
   }
+}
+
+/** What is said of state fits together. */
+function checkKept(stateSchema, onTimer, migrate) {
+  if (stateSchema === undefined) {
+    if (onTimer === undefined && migrate === undefined) return;
+    throw new TypeError('a module that keeps state says the version of how it does: stateSchema: 1');
+  }
+  if (!isSchema(stateSchema)) throw new TypeError(`stateSchema is a number of 32 bits, not ${String(stateSchema)}`);
+  if (onTimer !== undefined && typeof onTimer !== 'function') {
+    throw new TypeError('what is called for timers is a function');
+  }
+}
+
+function isSchema(number) {
+  return Number.isInteger(number) && number >= 0 && number < 2 ** 32;
+}
+
+/** An older schema, and what takes over from it. */
+function migrationOf(stateSchema, [schema, said]) {
+  const { each, value } = typeof said === 'function' ? { each: said } : said;
+  const from = Number(schema);
+  if (!isSchema(from) || from === stateSchema) throw new TypeError(`migrate is from older schemas, not from ${schema}`);
+  if (typeof each !== 'function') throw new TypeError(`what takes over from schema ${schema} is no function`);
+  return [from, { each, take: wayOfValue(value) }];
 }
 
 const WAYS = {
@@ -155,6 +268,11 @@ const WAYS = {
     };
   },
 };
+
+function wayOfValue(value = 'json') {
+  if (Object.hasOwn(WAYS, value)) return WAYS[value];
+  throw new TypeError(`value is 'json', 'text' or 'bytes', not ${JSON.stringify(value)}`);
+}
 
 function noValue() {
   throw new Reject('no-value', 'the record has no value');
@@ -183,17 +301,15 @@ function text(column, code) {
 }
 
 /** The text or bytes of a value to go out; `null` for a tombstone. */
-function written(value) {
+function payload(value) {
   if (value instanceof Uint8Array) return value;
-  if (value === TOMBSTONE) return null;
-  let json;
-  try {
-    json = JSON.stringify(value);
-  } catch (error) {
-    throw new Reject('encode', error.message);
-  }
-  if (json === undefined) throw new Reject('encode', `a ${typeof value} cannot be written as JSON`);
-  return json;
+  return value === TOMBSTONE ? null : written(value);
+}
+
+/** Code and message of what was thrown. */
+function reasonOf(error) {
+  if (error instanceof Reject) return error;
+  return { code: 'error', message: String(error) };
 }
 
 /** Refused rows on their way. */
@@ -212,8 +328,7 @@ class Refusals {
       this.out.retry([row], error.afterMs, error.code, error.message);
       return true;
     }
-    const code = error instanceof Reject ? error.code : 'error';
-    const message = error instanceof Reject ? error.message : String(error);
+    const { code, message } = reasonOf(error);
     if (code !== this.code || message !== this.message) {
       this.flush();
       [this.code, this.message] = [code, message];
@@ -232,7 +347,7 @@ class Refusals {
 function wayOf(fields) {
   if (fields === null) {
     return {
-      check: written,
+      check: payload,
       emit(port, made, rows, out) {
         out.emit(port, made.parents, made.keysOf(rows), Column.ofTexts(made.values));
       },
@@ -311,48 +426,22 @@ class Made {
   }
 }
 
-/** Calls for each row; what it throws refuses the row. */
-function overRows(module, rows, out, use) {
-  const [refusals, each] = [new Refusals(out), module.each(rows)];
-  for (let row = 0; row < rows.length; row++) {
-    try {
-      use(each(row), row);
-    } catch (error) {
-      if (refusals.add(row, error)) break;
-    }
+class Making extends Module {
+  process(rows, out) {
+    this.make(rows, out, this.each(rows));
   }
-  refusals.flush();
 }
 
-/** The loop of `map` and `flatMap`. */
-class Making extends Module {
-  #outputs;
-
-  constructor(each, options, outputs) {
-    super(each, options);
-    this.#outputs = outputs;
-  }
-
-  process(rows, out) {
-    const way = wayOf(this.fields);
-    const made = this.ports.map(() => new Made(way));
-    overRows(this, rows, out, (returned, row) => {
-      for (const value of this.#outputs(returned)) {
-        if (value instanceof Record) {
-          made[value.port == null ? 0 : this.port(value.port)].putRecord(row, value);
-        } else {
-          made[0].put(row, value);
-        }
-      }
-    });
-    made.forEach((ofPort, port) => ofPort.flush(port, rows, out));
+class FlatMap extends Making {
+  outputsOf(values) {
+    return values ?? [];
   }
 }
 
 class Filter extends Module {
   process(rows, out) {
     const kept = [];
-    overRows(this, rows, out, (keep, row) => {
+    this.overRows(rows, out, this.each(rows), (keep, row) => {
       if (keep) kept.push(row);
     });
     if (kept.length > 0) out.forward(0, kept);
@@ -362,7 +451,7 @@ class Filter extends Module {
 class Route extends Module {
   process(rows, out) {
     const sent = this.ports.map(() => []);
-    overRows(this, rows, out, (name, row) => sent[this.port(name)].push(row));
+    this.overRows(rows, out, this.each(rows), (name, row) => sent[this.port(name)].push(row));
     sent.forEach((forwarded, port) => {
       if (forwarded.length > 0) out.forward(port, forwarded);
     });
@@ -372,9 +461,10 @@ class Route extends Module {
 class Whole extends Module {
   #byOutput = null;
 
-  constructor(work, { declare, ...options } = {}) {
+  constructor(work, { declare, onTimer, onTimers, ...options } = {}) {
+    if (onTimer !== undefined) throw new TypeError('a batch is given all timers at once, with onTimers');
     const byOutput = Object.entries(declare ?? {}).filter(([, described]) => typeof described === 'object');
-    super(work, byOutput.length > 0 ? options : { declare, ...options });
+    super(work, { ...options, onTimer: onTimers, declare: byOutput.length > 0 ? undefined : declare });
     if (byOutput.length > 0) {
       this.#byOutput = new Map(byOutput.map(([name, described]) => [name, fieldsOf(described)]));
     }
@@ -385,15 +475,44 @@ class Whole extends Module {
   }
 
   process(rows, out) {
-    this.function(rows, out, this.params);
+    this.function(rows, out, ...this.given);
+  }
+
+  timers(fired, out) {
+    this.onTimer?.(fired, out, ...this.given);
   }
 }
 
 /**
- * One call, with the handles of its batch and its outbox: what the module told counts only if it ends well.
+ * One call, with the handles of its batch and its outbox: what the module told, and what it changed of what it
+ * keeps, counts only if it ends well.
  */
-export function run(module, host, rows, out) {
+export function run(module, host, rows, out, kept, timers = false) {
   telemetry.begin();
-  module.process(new Batch(host, rows, module.selected), new Outbox(host, out, module.declared));
+  module.state = module.keepsState ? new State(kept) : null;
+  const batch = new Batch(host, rows, timers ? [] : module.selected);
+  const outbox = new Outbox(host, out, module.declared);
+  if (timers) module.timers(batch, outbox);
+  else module.process(batch, outbox);
+  module.state?.tell();
+  telemetry.tell();
+}
+
+/** The module takes over a part of what was kept with an older schema. */
+export function migrate(module, kept, schema, [keys, values]) {
+  if (!module.migrations.has(schema)) throw new Failure('migrate', `nothing is taken over from schema ${schema}`);
+  telemetry.begin();
+  const [state, { each, take }] = [new State(kept), module.migrations.get(schema)];
+  const value = take(values);
+  for (let row = 0; row < keys.length; row++) {
+    const key = keys.get(row);
+    try {
+      each(key, value(row), state);
+    } catch (error) {
+      const { code, message } = reasonOf(error);
+      throw new Failure(code, `key "${shown.decode(key)}": ${message}`);
+    }
+  }
+  state.tell();
   telemetry.tell();
 }

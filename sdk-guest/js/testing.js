@@ -6,76 +6,166 @@
  *     assert.equal(out.rejects[0].code, 'json');
  *
  * The same code and the same loops as in the sandbox; the same rules too: a refused row has no output. Rows
- * read as columns are decoded from JSON as the host decodes them, columns are written as JSON. Each run of
- * the folder's own module is also a case of `rustmq module test`, which puts the same rows through the component.
+ * read as columns are decoded from JSON as the host decodes them, columns are written as JSON. `Lane` runs a module
+ * that keeps state, batch after batch. Each run of the folder's own module, and each lane, is also a case of
+ * `rustmq module test`, which puts the same rows through the component.
  */
 
-import { appendFileSync } from 'node:fs';
-import { pathToFileURL } from 'node:url';
-
+import { batchShown, isWanted, keep, record } from './cases.js';
 import { Column } from './batch.js';
-import { register as registerLookups } from './lookup.js';
 import { answer, count } from './http_host.js';
-import { run as runBatch } from './module.js';
-import { asBytes } from './record.js';
+import { read } from './json.js';
+import { register as registerLookups } from './lookup.js';
+import { migrate, run as runBatch } from './module.js';
+import { Context, Host, Row, Sink, Store, Tables, entriesOf } from './native.js';
 import { register } from './telemetry.js';
-import { decode, encode } from './typed_json.js';
-import { Bools, Floats, Ints } from './typed.js';
 
-/** An input row. A value or key that is text is its bytes; any other value but bytes is written as JSON. */
-export class Row {
-  constructor(value, { key = null, eventTime = 0, headers = {} } = {}) {
-    const raw = value === null || typeof value === 'string' || value instanceof Uint8Array;
-    this.value = asBytes(raw ? value : JSON.stringify(value));
-    this.key = asBytes(key);
-    this.eventTime = BigInt(eventTime);
-    this.headers = new Map(Object.entries(headers).map(([name, v]) => [name, asBytes(v)]));
-  }
-}
-
-/** All that came of a batch: `rows`, `rejects`, `retries`, `log`, `counters`, `histograms`. */
-class Outcome {
-  rows = [];
-  rejects = [];
-  retries = [];
-
-  on(port = 'out') {
-    return this.rows.filter((row) => row.port === port);
-  }
-
-  texts(port = 'out') {
-    return this.on(port).map((row) => decoder.decode(row.value ?? new Uint8Array(0)));
-  }
-
-  json(port = 'out') {
-    return this.texts(port).map((text) => JSON.parse(text));
-  }
-}
-
-const decoder = new TextDecoder();
+export { Row };
 
 /**
  * Opens the module and gives it the rows as one batch. Throws what the module throws as a whole.
  *
  * `lookups` are the tables that the node declares: `{ users: { ann: { city: 'Ghent' } } }`, or a `Map` for
- * keys that are bytes. Values that are neither text nor bytes are written as JSON.
+ * keys that are bytes. Values that are neither text nor bytes are written as JSON. A module that keeps state begins
+ * with none; `Lane` gives it more than one batch.
  */
-export function run(module, rows, { params, outputs = ['out'], lookups = {} } = {}) {
-  const given = rows.map((row) => (row instanceof Row ? row : new Row(row)));
-  const context = new Context(params === undefined ? '' : JSON.stringify(params), outputs);
-  const sink = new Sink();
-  register(sink);
-  const tables = new Tables(lookups);
-  registerLookups(tables, (name) => tables.table(name));
+export function run(module, rows, options = {}) {
+  if (module.keepsState) return new Lane(module, options).run(rows);
+  const [given, context] = [rowsOf(rows), contextOf(options)];
+  const [sink, tables] = opened(module, context, options.lookups);
   const asked = count();
-  module.open(context);
-  const host = new Host(given, context);
-  runBatch(module, host, host, host);
-  const outcome = host.settle(outputs);
-  Object.assign(outcome, { log: sink.lines, counters: sink.counters, histograms: sink.histograms });
+  const outcome = sink.give(called(module, given, context));
   // nobody answers requests of a case
-  if (count() === asked) record(module, context, given, outcome, tables);
+  if (isWanted(module) && count() === asked) {
+    const batch = batchShown(given, outcome, tables);
+    const timed = process.env.RUSTMQ_BENCH && given.length > 0;
+    record(context, batch, timed ? nanosecondsPerRow(module, context, given) : undefined);
+  }
   return outcome;
+}
+
+/** Entries that a module is given in one call, at most. */
+const MIGRATION_ENTRIES = 1000;
+
+/**
+ * One lane of a module that keeps state: batch after batch, with all that it keeps.
+ *
+ *     const lane = new Lane(count);
+ *     lane.run([new Row('tea', { key: 'ann' })]);
+ *     assert.equal(lane.get('ann'), 1);
+ *
+ * As in the platform, timers fire after the batch that moved the watermark past them, each once, in the order of
+ * time and key; those set meanwhile wait for the next batch. `latenessUs` is the node's `lateness`; the other options
+ * are as in `run`, and `lane.lookups` may be changed between batches.
+ */
+export class Lane {
+  store = new Store();
+  watermark = -(2n ** 63n);
+  /** Of a case: what it was given and what came of it. */
+  batches = [];
+  migrated = null;
+  isCase = true;
+
+  constructor(module, { latenessUs = 0, lookups, ...options } = {}) {
+    if (!module.keepsState) throw new TypeError('the module keeps no state: try it with `run`');
+    Object.assign(this, { module, latenessUs, lookups, context: contextOf(options) });
+    opened(module, this.context, lookups);
+  }
+
+  /**
+   * The module takes over what an older version kept, as it does before its first batch: an object or a `Map`, whose
+   * values that are neither text nor bytes are written as JSON. Timers and watermark stay. Throws a `Failure` where it
+   * cannot: the platform then goes on with the old version, and the lane with what it had.
+   */
+  migrate(schema, entries) {
+    const { module } = this;
+    if (!module.migrations.has(schema)) {
+      const known = [...module.migrations.keys()].join(', ') || 'none';
+      throw new RangeError(`the module takes over from schemas ${known}, not from ${schema}`);
+    }
+    opened(module, this.context, this.lookups);
+    const old = new Store({ entries: entriesOf(entries) }).entries();
+    const store = new Store({ timers: this.store.timersSet() });
+    for (let at = 0; at < old.length; at += MIGRATION_ENTRIES) {
+      const part = old.slice(at, at + MIGRATION_ENTRIES);
+      migrate(module, store, schema, [0, 1].map((side) => Column.of(part.map((entry) => entry[side]))));
+    }
+    // a case migrates once, at its beginning
+    this.isCase &&= this.batches.length === 0 && this.migrated === null;
+    this.migrated = { schema, kept: old };
+    this.store = store;
+    return this;
+  }
+
+  /**
+   * Gives the module a batch, and then the timers that it made due: what they emit has the batch's last row as its
+   * parent. Throws what the module throws as a whole, and keeps nothing of that batch.
+   */
+  run(rows) {
+    const [given, { module, context }] = [rowsOf(rows), this];
+    const [sink, tables] = opened(module, context, this.lookups);
+    const [asked, store] = [count(), this.store.copy()];
+    const outcome = called(module, given, context, store, this.watermark);
+    const moved = given.map((row) => row.eventTime - BigInt(this.latenessUs));
+    const watermark = moved.reduce((most, time) => (time > most ? time : most), this.watermark);
+    const due = given.length > 0 ? store.due(watermark) : [];
+    const fired = due.map(([time, key]) => new Row(null, { key, eventTime: time }));
+    if (fired.length > 0) {
+      outcome.add(called(module, fired, context, store, watermark, true), given.length - 1);
+    }
+    Object.assign(this, { store, watermark });
+    this.isCase &&= count() === asked; // nobody answers requests of a case
+    if (isWanted(module)) {
+      if (this.batches.length === 0) keep(this);
+      this.batches.push(batchShown(given, outcome, tables));
+    }
+    return sink.give(outcome);
+  }
+
+  /** What is kept at a key, read from JSON; `null` where nothing is. */
+  get(key) {
+    const bytes = this.getBytes(key);
+    return bytes === null ? null : read(bytes, 'state', 'what is kept');
+  }
+
+  getBytes(key) {
+    return this.store.get(Column.ofTexts([key])).get(0);
+  }
+
+  /** As text, in the order of their bytes. */
+  get keys() {
+    return this.store.entries().map(([key]) => decoder.decode(key));
+  }
+
+  /** Time and key, as text, of those that are set, in order. */
+  get timers() {
+    return this.store.timersSet().map(([time, key]) => [Number(time), decoder.decode(key)]);
+  }
+}
+
+const decoder = new TextDecoder();
+
+function rowsOf(rows) {
+  return rows.map((row) => (row instanceof Row ? row : new Row(row)));
+}
+
+function contextOf({ params, outputs = ['out'] }) {
+  return new Context(params === undefined ? '' : JSON.stringify(params), outputs);
+}
+
+/** Opens the module; what it tells from now on goes to the sink, what it looks up is in the tables. */
+function opened(module, context, lookups = {}) {
+  const [sink, tables] = [new Sink(), new Tables(lookups)];
+  register(sink);
+  registerLookups(tables, (name) => tables.table(name));
+  module.open(context);
+  return [sink, tables];
+}
+
+function called(module, rows, context, store, watermark, timers) {
+  const host = new Host(rows, context, watermark);
+  runBatch(module, host, host, host, store, timers);
+  return host.settle(context.names);
 }
 
 /**
@@ -95,7 +185,6 @@ export function http(answers) {
     }
   });
 }
-
 /** How long a case is timed where `RUSTMQ_BENCH` asks for it. */
 const TIMED_MS = 300;
 
@@ -111,342 +200,4 @@ function nanosecondsPerRow(module, context, rows) {
     calls += 1;
   }
   return (took * 1e6) / calls / rows.length;
-}
-
-class Sink {
-  lines = [];
-  counters = {};
-  histograms = {};
-  #names = [];
-
-  enabled() {
-    return true;
-  }
-
-  log(level, message, values) {
-    let line = message;
-    for (let i = 0; i < values.length; i += 2) line += ` ${values[i]}=${values[i + 1]}`;
-    this.lines.push([level, line]);
-  }
-
-  counter(name) {
-    return this.#names.push(name) - 1;
-  }
-
-  histogram(name) {
-    return this.counter(name);
-  }
-
-  add(ids, amounts) {
-    ids.forEach((id, i) => {
-      const name = this.#names[id];
-      this.counters[name] = (this.counters[name] ?? 0) + Number(amounts[i]);
-    });
-  }
-
-  observe(id, values) {
-    (this.histograms[this.#names[id]] ??= []).push(...values);
-  }
-}
-
-/** Stands for the host's lookup tables. */
-class Tables {
-  #names;
-  #entries;
-
-  constructor(tables) {
-    this.#names = Object.keys(tables);
-    const pairs = (table) => (table instanceof Map ? [...table] : Object.entries(table));
-    const entry = ([key, value]) => [asBytes(key), new Row(value).value];
-    this.#entries = Object.values(tables).map((table) => pairs(table).map(entry));
-  }
-
-  table(name) {
-    // tests may load several modules: only one that asks for a table needs it
-    const number = this.#names.indexOf(name);
-    return number >= 0 ? number : null;
-  }
-
-  lookup(number, keys) {
-    const wanted = Column.unpack(keys);
-    const same = (a, b) => Buffer.compare(a, b) === 0;
-    const find = (key) => this.#entries[number].findLast(([known]) => same(known, key))?.[1] ?? null;
-    const found = Array.from({ length: wanted.length }, (_, i) => wanted.get(i));
-    return Column.of(found.map((key) => (key === null ? null : find(key)))).pack();
-  }
-
-  /** For a case. */
-  shown() {
-    const pairs = (entries) => entries.map((pair) => pair.map(bytesShown));
-    return Object.fromEntries(this.#names.map((name, i) => [name, pairs(this.#entries[i])]));
-  }
-}
-
-/** What a node would declare, and what the module says of its columns. */
-class Context {
-  selected = null;
-  declared = new Map();
-
-  constructor(params, outputs) {
-    this.text = params;
-    this.names = outputs;
-  }
-
-  params() {
-    return this.text;
-  }
-
-  inputs() {
-    return ['in'];
-  }
-
-  outputs() {
-    return this.names;
-  }
-
-  select(_, fields) {
-    this.selected = fields;
-  }
-
-  declare(port, fields) {
-    this.declared.set(port, fields);
-  }
-}
-
-/**
- * Stands for the host's `packed`, and for the handles of batch and outbox: of the rows that fit what the
- * module selects.
- */
-class Host {
-  #rows;
-  #cells;
-  /** Numbers of the rows among those that were given. */
-  #numbers = [];
-  #unfit = [];
-  #context;
-  #calls = [];
-
-  constructor(rows, context) {
-    this.#context = context;
-    const cells = [];
-    rows.forEach((row, number) => {
-      try {
-        cells.push(decode(row.value, context.selected ?? []));
-        this.#numbers.push(number);
-      } catch (error) {
-        this.#unfit.push({ row: number, code: 'schema', message: error.message });
-      }
-    });
-    this.#rows = this.#numbers.map((number) => rows[number]);
-    this.#cells = (context.selected ?? []).map((_, at) => cells.map((row) => row[at]));
-  }
-
-  len() {
-    return this.#rows.length;
-  }
-
-  input() {
-    return 0;
-  }
-
-  keys() {
-    return Column.of(this.#rows.map((row) => row.key)).pack();
-  }
-
-  values() {
-    return Column.of(this.#rows.map((row) => row.value)).pack();
-  }
-
-  header(_, name) {
-    return Column.of(this.#rows.map((row) => row.headers.get(name) ?? null)).pack();
-  }
-
-  eventTimes() {
-    return new Uint8Array(BigInt64Array.from(this.#rows, (row) => row.eventTime).buffer);
-  }
-
-  offsets() {
-    return new Uint8Array(BigUint64Array.from(this.#rows, (_, i) => BigInt(i)).buffer);
-  }
-
-  getBools(_, column) {
-    return Bools.of(this.#selected(column, 'bool')).pack();
-  }
-
-  getInts(_, column) {
-    return Ints.of(this.#selected(column, 'int64', 'timestamp')).pack();
-  }
-
-  getFloats(_, column) {
-    return Floats.of(this.#selected(column, 'float64')).pack();
-  }
-
-  getBytes(_, column) {
-    return Column.ofTexts(this.#selected(column, 'string', 'bytes')).pack();
-  }
-
-  #selected(column, ...kinds) {
-    const field = this.#context.selected?.[column];
-    if (field === undefined) throw new Error(`column ${column} was not selected`);
-    if (!kinds.includes(field.kind)) throw new Error(`field \`${field.name}\` was selected as ${field.kind}`);
-    return this.#cells[column];
-  }
-
-  forward(_, port, rows) {
-    this.#calls.push({ kind: 'forward', port, parents: this.#rowNumbers(rows) });
-  }
-
-  emit(_, port, parents, keys, values) {
-    const call = { kind: 'emit', port, parents: this.#rowNumbers(parents), headers: [] };
-    this.#calls.push({ ...call, keys: Column.unpack(keys), values: Column.unpack(values) });
-  }
-
-  emitColumns(_, port, given) {
-    const declared = this.#context.declared.get(port);
-    if (declared === undefined) throw new Error(`no fields were declared for port ${port} in \`open\``);
-    const parents = given === undefined ? [...this.#rows.keys()] : this.#rowNumbers(given);
-    this.#calls.push({ kind: 'emit', port, parents, headers: [], columns: declared.map(() => null) });
-  }
-
-  setKeys(_, keys) {
-    this.#calls.at(-1).keys = Column.unpack(keys);
-  }
-
-  setBools(_, column, values) {
-    const rows = this.#calls.at(-1).parents.length;
-    if (values.values.length !== (rows + 7) >> 3) throw new Error(`bools for ${rows} rows`);
-    this.#set(column, Bools.unpack(values, rows), 'bool');
-  }
-
-  setInts(_, column, values) {
-    this.#set(column, Ints.unpack(values), 'int64', 'timestamp');
-  }
-
-  setFloats(_, column, values) {
-    this.#set(column, Floats.unpack(values), 'float64');
-  }
-
-  setBytes(_, column, values) {
-    this.#set(column, Column.unpack(values), 'string', 'bytes');
-  }
-
-  #set(column, values, ...kinds) {
-    const { port, parents, columns } = this.#calls.at(-1);
-    const field = this.#context.declared.get(port)[column];
-    if (field === undefined) throw new Error(`column ${column} was not declared`);
-    if (!kinds.includes(field.kind)) throw new Error(`field \`${field.name}\` was declared as ${field.kind}`);
-    if (columns[column] !== null) throw new Error(`field \`${field.name}\` was set already`);
-    const [has, wants] = [values.length, parents.length];
-    if (has !== wants) throw new Error(`field \`${field.name}\`: ${has} values for ${wants} rows`);
-    columns[column] = values;
-  }
-
-  setEventTimes(_, times) {
-    this.#calls.at(-1).times = new BigInt64Array(times.slice().buffer);
-  }
-
-  setHeader(_, name, values) {
-    this.#calls.at(-1).headers.push([name, Column.unpack(values)]);
-  }
-
-  reject(_, rows, code, message) {
-    this.#calls.push({ kind: 'rejects', rows: this.#rowNumbers(rows), code, message });
-  }
-
-  retry(_, rows, afterMs, code, message) {
-    this.#calls.push({ kind: 'retries', rows: this.#rowNumbers(rows), code, message });
-  }
-
-  #rowNumbers(bytes) {
-    const rows = [...new Uint32Array(bytes.slice().buffer)];
-    const wrong = rows.find((row) => row >= this.#rows.length);
-    if (wrong !== undefined) throw new Error(`row ${wrong}, but the batch has ${this.#rows.length} rows`);
-    return rows;
-  }
-
-  /** Puts the calls together as the host does. */
-  settle(ports) {
-    const outcome = new Outcome();
-    for (const { kind, rows, code, message } of this.#calls.filter((call) => call.rows)) {
-      outcome[kind].push(...rows.map((row) => ({ row, code, message })));
-    }
-    const refused = new Set(outcome.rejects.map((r) => r.row));
-    const first = Math.min(this.#rows.length, ...outcome.retries.map((r) => r.row));
-    for (const call of this.#calls.filter((call) => call.parents)) {
-      outcome.rows.push(...this.#sent(ports, call));
-    }
-    outcome.rows = outcome.rows.filter(({ parent }) => parent < first && !refused.has(parent));
-    // from numbers of the batch to those of the rows that were given
-    for (const row of outcome.rows) row.parent = this.#numbers[row.parent];
-    for (const refusal of [...outcome.rejects, ...outcome.retries]) refusal.row = this.#numbers[refusal.row];
-    outcome.rejects.push(...this.#unfit);
-    outcome.rejects.sort((a, b) => a.row - b.row);
-    return outcome;
-  }
-
-  #sent(ports, call) {
-    const { kind, port, parents, keys, times, headers } = call;
-    return parents.map((parent, i) => {
-      const row = this.#rows[parent];
-      const out = { port: ports[port], parent, ...row };
-      if (kind === 'forward') return out;
-      const own = headers.map(([name, cells]) => [name, cells.get(i)]).filter(([, cell]) => cell !== null);
-      return {
-        ...out,
-        key: keys ? keys.get(i) : row.key,
-        value: this.#value(call, i),
-        eventTime: times ? times[i] : row.eventTime,
-        headers: new Map([...row.headers, ...own]),
-      };
-    });
-  }
-
-  #value({ port, columns, values }, i) {
-    if (columns === undefined) return values.get(i);
-    return encode(this.#context.declared.get(port), columns.map((column) => column?.get(i) ?? null));
-  }
-}
-
-/** The folder's own module, where `rustmq module test` names it: only its runs are cases. */
-const main = process.env.RUSTMQ_MODULE;
-const own = main ? (await import(pathToFileURL(main).href)).default : null;
-
-/** A case for `rustmq module test`, which says where it wants them. */
-function record(module, context, rows, outcome, tables) {
-  const path = process.env.RUSTMQ_CASES;
-  if (!path || (own !== null && module !== own)) return;
-  const shown = ({ key, value, eventTime, headers, ...rest }) => ({
-    ...rest,
-    key: bytesShown(key),
-    value: bytesShown(value),
-    event_time: Number(eventTime),
-    headers: [...headers].map(([name, header]) => [name, bytesShown(header)]),
-  });
-  const given = {
-    params: context.text,
-    outputs: context.names,
-    selected: context.selected && fieldsShown(context.selected),
-    declared: Object.fromEntries([...context.declared].map(([port, fields]) => [port, fieldsShown(fields)])),
-    lookups: tables.shown(),
-    rows: rows.map(shown),
-  };
-  const { rejects, retries } = outcome;
-  const line = { ...given, out: outcome.rows.map(shown), rejects, retries };
-  if (process.env.RUSTMQ_BENCH && rows.length > 0) line.native_ns = nanosecondsPerRow(module, context, rows);
-  appendFileSync(path, `${JSON.stringify(line)}\n`);
-}
-
-function fieldsShown(fields) {
-  return fields.map(({ name, kind }) => ({ name, type: kind }));
-}
-
-const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-function bytesShown(bytes) {
-  if (bytes === null) return null;
-  try {
-    return strict.decode(bytes);
-  } catch {
-    return { hex: Buffer.from(bytes).toString('hex') };
-  }
 }

@@ -16,10 +16,10 @@ try {
   const work = await mkdtemp(join(tmpdir(), 'rustmq-js-'));
   try {
     const bundled = join(work, 'module.js');
-    const imports = await bundle(bundled); // first, since its errors show the line
+    let imports = await bundle(bundled, false); // first, since its errors show the line
     const described = await describe();
-    const granted = imports.some((name) => name.startsWith('rustmq:etl/http@'));
-    await componentize(bundled, granted ? 'granted' : 'transform');
+    if (described.state_schema !== null) imports = await bundle(bundled, true);
+    await componentize(bundled, worldOf(described, imports));
     console.log(JSON.stringify(described));
   } finally {
     await rm(work, { recursive: true });
@@ -27,6 +27,14 @@ try {
 } catch (error) {
   console.error(error?.message ?? String(error));
   process.exitCode = 1;
+}
+
+/** The smallest world that has all that it uses: the component imports and exports all of it. */
+function worldOf({ state_schema: schema, migrates }, imports) {
+  const granted = imports.some((name) => name.startsWith('rustmq:etl/http@'));
+  if (schema === null) return granted ? 'granted' : 'transform';
+  const keeps = migrates === null ? 'stateful' : 'migrating';
+  return granted ? `${keeps}-granted` : keeps;
 }
 
 /** Loads the module natively, and asks what it says of itself. */
@@ -44,15 +52,19 @@ async function describe() {
   return loaded.default.described;
 }
 
-/** Answers with what the bundle imports of the host. */
-async function bundle(bundled) {
+/** Answers with what the bundle imports of the host, of its state only if it keeps some. */
+async function bundle(bundled, keepsState) {
   const { rolldown } = await import('rolldown');
   const made = await rolldown({
     input: join(sdk, 'component.js'),
     external: /^rustmq:/,
     platform: 'neutral',
     resolve: {
-      alias: { 'rustmq-module': main, '#http-host': join(sdk, 'http_component.js') },
+      alias: {
+        'rustmq-module': main,
+        '#http-host': join(sdk, 'http_component.js'),
+        '#state-host': join(sdk, keepsState ? 'state_component.js' : 'state_host.js'),
+      },
       mainFields: ['module', 'main'],
     },
   });

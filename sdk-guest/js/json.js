@@ -1,0 +1,26 @@
+/** Values as JSON, strictly. */
+
+import { Reject } from './record.js';
+
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** A value as JSON; refuses what cannot be written. */
+export function written(value) {
+  let json;
+  try {
+    json = JSON.stringify(value);
+  } catch (error) {
+    throw new Reject('encode', error.message);
+  }
+  if (json === undefined) throw new Reject('encode', `a ${typeof value} cannot be written as JSON`);
+  return json;
+}
+
+/** A value of bytes that were found somewhere; refuses with that code where they are no JSON. */
+export function read(bytes, code, what) {
+  try {
+    return JSON.parse(decoder.decode(bytes));
+  } catch (error) {
+    throw new Reject(code, `${what} is no JSON: ${error.message}`);
+  }
+}
