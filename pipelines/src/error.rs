@@ -60,7 +60,7 @@ pub enum CanaryError {
     Stateful,
     #[error(
         "the lanes keep their state with schema {from}, and the candidate, whose schema is {to}, does not \
-         take over from it: give it a migration (Rust: `migrate({from} = …)` beside `state_schema = {to}`)"
+         take over from it: give it a migration (`migrate` from {from}, beside its state schema {to})"
     )]
     Schema { from: u32, to: u32 },
     #[error("{0}")]

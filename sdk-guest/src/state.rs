@@ -25,6 +25,7 @@
 //! end, and counts only if it returns ok; what a rejected row changed is taken back.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -192,20 +193,46 @@ impl State {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.tell();
+        let prefix = prefix.as_ref();
         let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut after = after.map(<[u8]>::to_vec);
         while found.len() < limit {
             let left = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
-            let (keys, values) = self.host.scan(prefix.as_ref(), after.as_deref(), left);
-            let Some(last) = keys.iter().flatten().last() else {
+            let (keys, values) = self.host.scan(prefix, after.as_deref(), left);
+            let pairs = keys.iter().flatten().zip(values.iter());
+            let pairs = pairs.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
+            let mut page: BTreeMap<Vec<u8>, Option<Vec<u8>>> = pairs.collect();
+            let last = page.last_key_value().map(|(key, _)| key.clone());
+            // what the call changed is not told yet: a row may still take it back
+            page.extend(self.own(prefix, after.as_deref(), last.as_deref()));
+            let there = page.into_iter();
+            found.extend(there.filter_map(|(key, value)| Some((key, value?))));
+            if last.is_none() {
                 break;
-            };
-            after = Some(last.to_vec());
-            let pairs = keys.iter().flatten().zip(values.iter().flatten());
-            found.extend(pairs.map(|(key, value)| (key.to_vec(), value.to_vec())));
+            }
+            after = last;
         }
+        found.truncate(limit);
         found
+    }
+
+    /// What the call changed of the keys with a prefix, behind one and up to another.
+    fn own(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        last: Option<&[u8]>,
+    ) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+        let from = match after.filter(|after| *after >= prefix) {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix),
+        };
+        let seen = self.seen.range::<[u8], _>((from, Bound::Unbounded));
+        let seen = seen.take_while(move |(key, _)| {
+            key.starts_with(prefix) && last.is_none_or(|last| key.as_slice() <= last)
+        });
+        let changed = seen.filter(|(_, seen)| seen.changed);
+        changed.map(|(key, seen)| (key.clone(), seen.value.clone()))
     }
 
     /// A timer of a key, which fires in `on_timers` once the watermark has passed `time`: microseconds

@@ -183,6 +183,39 @@ fn entries_are_scanned_by_prefix() {
     Lane::<Scans>::new().run(["x"]);
 }
 
+mod listed {
+    use super::*;
+
+    /// Keeps rows, and says all that are kept; one that is not wanted is not kept.
+    #[rustmq::map]
+    pub fn listed(value: &str, state: &mut State) -> Result<String, Reject> {
+        let key = format!("row {value}");
+        if let Some(gone) = value.strip_prefix('-') {
+            state.delete(format!("row {gone}"));
+        } else {
+            state.put(&key, value)?;
+        }
+        let found = state.scan("row ", None, usize::MAX);
+        let keys = found.iter().map(|(key, _)| String::from_utf8_lossy(key));
+        let keys = keys.collect::<Vec<_>>().join(",");
+        match value {
+            "bad" | "-a" => Err(Reject::new("bad", keys)),
+            _ => Ok(keys),
+        }
+    }
+}
+
+#[test]
+fn a_row_that_scans_can_still_be_taken_back() {
+    let mut lane = Lane::<listed::listed>::new();
+    let out = lane.run(["a", "c", "bad", "-a", "b", "-c"]);
+    let texts = ["row a", "row a,row c", "row a,row b,row c", "row a,row b"];
+    assert_eq!(out.texts("out"), texts.map(|text| format!("{text:?}")));
+    let refused: Vec<&str> = out.rejects.iter().map(|r| r.message.as_str()).collect();
+    assert_eq!(refused, ["row a,row bad,row c", "row c"]);
+    assert_eq!(lane.keys(), [&b"row a"[..], b"row b"]);
+}
+
 mod spent {
     use super::*;
 

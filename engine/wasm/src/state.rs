@@ -151,6 +151,12 @@ impl Keyed {
         Ok(())
     }
 
+    /// Takes an entry by the key that its module gave it.
+    pub fn load_entry(&mut self, key: &[u8], value: &[u8]) {
+        // the key of an entry is one of the state's
+        let _ = self.load(&entry_key(key), Some(value));
+    }
+
     fn load_meta(&mut self, value: Option<&[u8]>) -> std::result::Result<(), StateError> {
         let value = value.unwrap_or_default();
         let (Some((schema, rest)), 12) = (value.split_first_chunk::<4>(), value.len()) else {

@@ -50,8 +50,8 @@ fn no_way(from: u32, to: u32, migrates: &[u32]) -> String {
     };
     format!(
         "its state was kept with schema {from}, and the module, whose schema is {to}, {known}: run the \
-         version that keeps schema {from}, give the module a migration (Rust: `migrate({from} = …)` \
-         beside `state_schema = {to}`), or delete the pipeline with what it keeps"
+         version that keeps schema {from}, give the module a migration (`migrate` from {from}, \
+         beside its state schema {to}), or delete the pipeline with what it keeps"
     )
 }
 

@@ -110,8 +110,8 @@ fn kept(
 }
 
 /// What to do where nothing is taken over.
-const MIGRATE_HINT: &str = "give the module a migration from that schema (Rust: `migrate(OLD = …)` beside \
-                            `state_schema`), or delete the pipeline, with what it keeps, and apply it again";
+const MIGRATE_HINT: &str = "give the module a migration from that schema (`migrate`, beside its state \
+                            schema), or delete the pipeline, with what it keeps, and apply it again";
 
 /// Whether the new module knows, or takes over, what the lanes of a node have.
 fn schemas(

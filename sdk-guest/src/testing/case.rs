@@ -6,6 +6,7 @@
 //! one write a line, so that tests may run beside each other. A case names the type of its module, since
 //! a test may run others than the crate's own.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::Duration;
@@ -45,24 +46,37 @@ pub(super) fn record<M>(
     write(&line);
 }
 
+/// What a lane had before its first batch, and what came of its batches.
+#[derive(Default)]
+pub(super) struct LaneCase {
+    pub(super) lateness_us: i64,
+    /// The older schema whose state was taken over, and that state.
+    pub(super) migrated: Option<(u32, BTreeMap<Vec<u8>, Vec<u8>>)>,
+    pub(super) batches: Vec<Map<String, Value>>,
+}
+
 /// Writes down a case of all batches of a lane, and what it kept in the end.
-pub(super) fn record_lane<M>(
-    context: &sys::Context,
-    lateness_us: i64,
-    batches: Vec<Map<String, Value>>,
-    kept: &sys::state::Store,
-) {
+pub(super) fn record_lane<M>(context: &sys::Context, lane: LaneCase, kept: &sys::state::Store) {
     let mut line = node::<M>(context);
-    let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
     let timer = |(time, key): &(i64, Vec<u8>)| json!([time, bytes(Some(key))]);
+    let migrated = lane.migrated.as_ref();
+    let migrated =
+        migrated.map(|(schema, old)| json!({ "schema": schema, "kept": pairs(old) }));
     let lane = json!({
-        "lateness_us": lateness_us,
-        "batches": batches,
-        "kept": kept.entries.iter().map(entry).collect::<Vec<_>>(),
+        "lateness_us": lane.lateness_us,
+        "migrated": migrated,
+        "batches": lane.batches,
+        "kept": pairs(&kept.entries),
         "timers": kept.timers.iter().map(timer).collect::<Vec<_>>(),
     });
     line.insert("lane".into(), lane);
     write(&line);
+}
+
+/// Lists of key and value.
+fn pairs(entries: &BTreeMap<Vec<u8>, Vec<u8>>) -> Value {
+    let pair = |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
+    entries.iter().map(pair).collect()
 }
 
 fn write(line: &Map<String, Value>) {
@@ -125,14 +139,9 @@ fn object<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
 /// The tables that the node declares: lists of key and value.
 fn lookups(context: &sys::Context) -> Map<String, Value> {
     let tables = context.lookups.borrow();
-    let table = |entries: &sys::lookup::Entries| {
-        let pair =
-            |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
-        entries.iter().map(pair).collect()
-    };
     let tables = tables.iter();
     tables
-        .map(|(name, entries)| (name.clone(), table(entries)))
+        .map(|(name, entries)| (name.clone(), pairs(entries)))
         .collect()
 }
 

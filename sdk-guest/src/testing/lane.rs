@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-
+use super::case::LaneCase;
 use super::{Harness, Outcome, Row, case};
 use crate::sys::http;
 use crate::sys::state::{Store, swap};
@@ -24,22 +23,20 @@ pub struct Lane<M: Stateful> {
     module: Keeping<M>,
     kept: Store,
     watermark: i64,
-    lateness_us: i64,
-    /// For a case: what it was given and what came of it, batch by batch.
-    batches: Vec<Map<String, Value>>,
-    /// Whether it made requests, which nobody answers in a case.
-    asked: bool,
+    case: LaneCase,
+    /// Whether it cannot be one: it made requests, which nobody answers in a case, or took something over
+    /// when it had begun.
+    no_case: bool,
 }
 
 impl<M: Stateful> Drop for Lane<M> {
     fn drop(&mut self) {
         // what a test that fails has seen so far says nothing
-        if self.batches.is_empty() || self.asked || std::thread::panicking() {
+        if self.case.batches.is_empty() || self.no_case || std::thread::panicking() {
             return;
         }
-        let batches = std::mem::take(&mut self.batches);
-        let context = &self.harness.context;
-        case::record_lane::<M>(context, self.lateness_us, batches, &self.kept);
+        let lane = std::mem::take(&mut self.case);
+        case::record_lane::<M>(&self.harness.context, lane, &self.kept);
     }
 }
 
@@ -63,15 +60,14 @@ impl<M: Stateful> Lane<M> {
             harness,
             kept: Store::default(),
             watermark: i64::MIN,
-            lateness_us: 0,
-            batches: Vec::new(),
-            asked: false,
+            case: LaneCase::default(),
+            no_case: false,
         }
     }
 
     /// The node's `lateness`.
     pub fn lateness(mut self, lateness: Duration) -> Lane<M> {
-        self.lateness_us = lateness.as_micros() as i64;
+        self.case.lateness_us = lateness.as_micros() as i64;
         self
     }
 
@@ -111,6 +107,8 @@ impl<M: Stateful> Lane<M> {
             .map(part)
             .try_for_each(|part| module.migrate(from, &part));
         self.kept = swap(others);
+        self.no_case |= !self.case.batches.is_empty() || self.case.migrated.is_some();
+        self.case.migrated = Some((from, old));
         done.map(|()| self)
     }
 
@@ -127,14 +125,14 @@ impl<M: Stateful> Lane<M> {
         self.kept = swap(others);
         let newest = rows.iter().map(|row| row.event_time).max();
         if let Some(newest) = newest {
-            let moved = newest.saturating_sub(self.lateness_us);
+            let moved = newest.saturating_sub(self.case.lateness_us);
             self.watermark = self.watermark.max(moved);
         }
         outcome.add(self.timers(), rows.len().saturating_sub(1));
-        self.asked |= http::made();
+        self.no_case |= http::made();
         if case::is_wanted() {
             let batch = case::batch(&self.harness.context, &rows, &outcome);
-            self.batches.push(batch);
+            self.case.batches.push(batch);
         }
         outcome
     }

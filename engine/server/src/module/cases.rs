@@ -44,10 +44,18 @@ pub struct Case {
 #[derive(Debug, Deserialize)]
 pub(super) struct CaseLane {
     pub(super) lateness_us: i64,
+    /// What an older version kept, which the module took over before the first batch.
+    pub(super) migrated: Option<CaseMigrated>,
     batches: Vec<CaseBatch>,
     /// What was kept in the end, and the timers that were set.
     kept: Vec<(Bytes, Bytes)>,
     timers: Vec<(i64, Bytes)>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CaseMigrated {
+    pub(super) schema: u32,
+    pub(super) kept: Vec<(Bytes, Bytes)>,
 }
 
 #[derive(Debug, Default, Deserialize)]

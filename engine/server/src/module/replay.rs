@@ -2,7 +2,8 @@
 //!
 //! Called by: `cases`.
 //! Invariants: the guest is opened as the case's node declares; of a module that keeps state, what a batch
-//! changed is kept, and the timers that it made due fire after it. Rows that do not fit the schema do not
+//! changed is kept, and the timers that it made due fire after it; it begins with what the module took over, if
+//! the case says so. Rows that do not fit the schema do not
 //! come to the module.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,8 @@ use wasm::{
 };
 
 use super::cases::{
-    Bytes, Case, CaseBatch, CaseField, CaseRefused, CaseRow, Lines, kept_lines, out_line, refusals,
-    sorted,
+    Bytes, Case, CaseBatch, CaseField, CaseMigrated, CaseRefused, CaseRow, Lines, kept_lines,
+    out_line, refusals, sorted,
 };
 
 /// Rows that a case is repeated to, and how long it is timed.
@@ -50,16 +51,42 @@ impl<'a> Replay<'a> {
                 "the case is of a module that keeps state, and the component keeps none".into(),
             );
         }
-        let described = module.info().describe.as_ref();
-        let schema = described.and_then(|d| d.state_schema).unwrap_or_default();
+        let schema = module.info().state_schema().unwrap_or_default();
         let context = context(case)?;
-        Ok(Replay {
+        let mut replay = Replay {
             case,
             module,
             guest: opened(module, &context)?,
             context,
             keyed: keeps.then(|| module.keyed(&limits(), schema)),
-        })
+        };
+        if let Some(migrated) = case.lane.as_ref().and_then(|lane| lane.migrated.as_ref()) {
+            replay.keyed = Some(replay.migrate(migrated, schema)?);
+        }
+        Ok(replay)
+    }
+
+    /// What the component makes of what an older version kept, in parts, as before its first batch.
+    fn migrate(&mut self, migrated: &CaseMigrated, to: u32) -> Result<Keyed, String> {
+        let from = migrated.schema;
+        let mut keyed = self.module.keyed(&limits(), from);
+        for (key, value) in &migrated.kept {
+            keyed.load_entry(&key.bytes(), &value.bytes());
+        }
+        keyed.migrate(&limits(), to);
+        let failed = |error| format!("its migration from schema {from}: {error}");
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let old = keyed.old(after.as_deref());
+            let Some(last) = old.last() else { break };
+            after = Some(last.to_vec());
+            let called = self.guest.migrate(from, &old, &mut keyed);
+            called.map_err(failed)?;
+            keyed.keep_migrated();
+        }
+        keyed.migrated().map_err(failed)?;
+        keyed.keep();
+        Ok(keyed)
     }
 
     /// What the component makes of a batch and of the timers that it makes due, as lines.

@@ -62,16 +62,19 @@ const RUST: [(&str, &[u8]); 44] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 14] = files![
+const PYTHON: [(&str, &[u8]); 17] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
     "sdk-guest/python/rustmq/_batch.py",
+    "sdk-guest/python/rustmq/_cases.py",
     "sdk-guest/python/rustmq/_json.py",
     "sdk-guest/python/rustmq/_lookup.py",
     "sdk-guest/python/rustmq/_module.py",
+    "sdk-guest/python/rustmq/_native.py",
     "sdk-guest/python/rustmq/_record.py",
     "sdk-guest/python/rustmq/_row.py",
+    "sdk-guest/python/rustmq/_state.py",
     "sdk-guest/python/rustmq/_telemetry.py",
     "sdk-guest/python/rustmq/_typed.py",
     "sdk-guest/python/rustmq/_typed_json.py",
@@ -80,18 +83,24 @@ const PYTHON: [(&str, &[u8]); 14] = files![
 ];
 
 /// Without `tools/`, which the build carries itself.
-const JS: [(&str, &[u8]); 15] = files![
+const JS: [(&str, &[u8]); 21] = files![
     "sdk-guest/js/batch.js",
+    "sdk-guest/js/cases.js",
     "sdk-guest/js/component.js",
     "sdk-guest/js/http.js",
     "sdk-guest/js/http_component.js",
     "sdk-guest/js/http_host.js",
     "sdk-guest/js/index.js",
+    "sdk-guest/js/json.js",
     "sdk-guest/js/lookup.js",
     "sdk-guest/js/module.js",
+    "sdk-guest/js/native.js",
     "sdk-guest/js/package.json",
     "sdk-guest/js/record.js",
     "sdk-guest/js/row.js",
+    "sdk-guest/js/state.js",
+    "sdk-guest/js/state_component.js",
+    "sdk-guest/js/state_host.js",
     "sdk-guest/js/telemetry.js",
     "sdk-guest/js/testing.js",
     "sdk-guest/js/typed.js",

@@ -3,6 +3,7 @@
 //!
 //! - `modules` one language at a time, and cases of Rust
 //! - `asking` modules that make requests
+//! - `keeping` modules that keep state
 //! - `pipeline` all three in `examples/languages`
 //!
 //! Called by: `cargo test -p rustmq --test languages`, after `.ci/run` or a first build by hand has put
@@ -13,6 +14,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod asking;
+mod keeping;
 mod modules;
 mod pipeline;
 #[path = "../support/mod.rs"]
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 15] = [
+    let cases: [(&str, &[Needs], Run); 18] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
@@ -87,6 +89,9 @@ fn main() -> ExitCode {
             &[PYTHON, JS],
             asking::granted_and_refused,
         ),
+        ("python::lanes", &[PYTHON], keeping::python_lanes),
+        ("js::lanes", &[JS], keeping::js_lanes),
+        ("one_state_of_three", &[PYTHON, JS], keeping::one_state_of_three),
         (
             "three_in_one_pipeline",
             &[PYTHON, JS],

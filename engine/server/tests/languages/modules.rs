@@ -20,11 +20,9 @@ pub fn python_sdk() {
 
 pub fn js_sdk() {
     let sdk = repository().join("sdk-guest/js");
-    run(
-        "node",
-        &["--test", "test/rows.test.js", "test/sdk.test.js"],
-        &sdk,
-    );
+    let tests = ["rows", "sdk", "state"].map(|name| format!("test/{name}.test.js"));
+    let words: Vec<&str> = tests.iter().map(String::as_str).collect();
+    run("node", &[&["--test"], &words[..]].concat(), &sdk);
     let example = repository().join("examples/languages/modules/alerts");
     run("node", &["--test", "test/module.test.js"], &example);
 }
@@ -71,12 +69,22 @@ pub fn rust_cases() {
 }
 
 const LANE: &str = r#"
-use rustmq::{Batch, Column, Context, Failure, Outbox, State, Stateful};
+use rustmq::{Batch, Column, Context, Entries, Failure, Outbox, State, Stateful};
 
 /// Sums up by key, and tells what was left ten microseconds after the last.
 struct Sums;
 
 impl Stateful for Sums {
+    const STATE_SCHEMA: u32 = 2;
+    const MIGRATES: &'static [u32] = &[1];
+
+    fn migrate(&mut self, _: u32, old: &Entries, state: &mut State) -> Result<(), Failure> {
+        for (key, value) in old.iter() {
+            state.put_bytes(key, [value, b"00"].concat());
+        }
+        Ok(())
+    }
+
     fn open(_: &Context) -> Result<Sums, Failure> {
         Ok(Sums)
     }
@@ -126,6 +134,10 @@ mod tests {
         assert!(lane.run([row("a", "1", 1), row("b", VALUE, 2)]).rows.is_empty());
         assert_eq!(lane.run([row("a", "4", 12)]).texts("out"), ["5", "2"]);
         assert_eq!(lane.run([row("c", "0", 30)]).texts("out"), ["5"]);
+        drop(lane);
+        let mut lane = Lane::<super::Sums>::new().migrate(1, [("a", "3"), ("b", "1")]).expect("it goes");
+        assert!(lane.run([row("a", "1", 1)]).rows.is_empty());
+        assert_eq!(lane.get::<i64>("a"), Some(301));
     }
 }
 "#;
@@ -140,7 +152,7 @@ pub fn rust_lanes() {
     let said = world.run(&["module", "test", "sums"]).ok();
     assert_eq!(
         said.out,
-        "1 cases, 4 rows: the component does what the native tests say\n"
+        "2 cases, 5 rows: the component does what the native tests say\n"
     );
     let left_out = "leaving out 1 cases of other modules than sums::Sums: sums::tests::other";
     assert!(said.err.contains(left_out), "{}", said.err);
@@ -154,7 +166,7 @@ pub fn rust_lanes() {
         + row 0 on out: key=b time=12 value=1000\n  in the end:\n\
         - kept b=0\n\
         + kept b=1000\n\
-        1 cases, 4 rows: 1 differ: - native, + component\n";
+        2 cases, 5 rows: 1 differ: - native, + component\n";
     assert_eq!(
         (said.code, said.out.as_str()),
         (1, expected),

@@ -116,6 +116,8 @@ struct Described {
     /// Whether it makes requests, where the tools must be told.
     #[serde(default)]
     http: bool,
+    state_schema: Option<u32>,
+    migrates: Option<Vec<u32>>,
 }
 
 impl Described {
@@ -133,14 +135,26 @@ impl Described {
         })
     }
 
+    /// The smallest world that has all that it uses: tools that componentize import and export all of one.
+    fn world(&self) -> &'static str {
+        match (self.state_schema, &self.migrates, self.http) {
+            (None, _, false) => "transform",
+            (None, _, true) => "granted",
+            (Some(_), None, false) => "stateful",
+            (Some(_), None, true) => "stateful-granted",
+            (Some(_), Some(_), false) => "migrating",
+            (Some(_), Some(_), true) => "migrating-granted",
+        }
+    }
+
     fn built(self, name: String, version: String, bytes: Vec<u8>) -> Built {
         let description = Description {
             name: name.clone(),
             version,
             params: self.params,
             ports: self.ports,
-            state_schema: None,
-            migrates: None,
+            state_schema: self.state_schema,
+            migrates: self.migrates,
             module: None,
         };
         Built {

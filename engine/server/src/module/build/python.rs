@@ -54,18 +54,8 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     building
         .args(["-c", "from componentize_py import script; script()", "-d"])
         .arg(sdk.join("../../wit"))
-        .args([
-            "-w",
-            if described.http {
-                "granted"
-            } else {
-                "transform"
-            },
-            "componentize",
-            "component",
-            "--stub-wasi",
-            "-o",
-        ])
+        .args(["-w", described.world(), "componentize", "component"])
+        .args(["--stub-wasi", "-o"])
         .arg(&component);
     for path in &paths {
         building.arg("-p").arg(path);
