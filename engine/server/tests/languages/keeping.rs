@@ -7,9 +7,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::modules::documented;
 use crate::pipeline::records;
 use crate::support::{World, wait};
-use crate::{keep_target, with_tools};
+use crate::{keep_target, run, with_tools};
 
 /// Sums up by key, tells a sum when its key was quiet for ten microseconds, and lists what is kept; kept
 /// in euros until schema 1, as text in cents until schema 2.
@@ -206,6 +207,77 @@ pub fn python_lanes() {
 pub fn js_lanes() {
     let test = ("test/module.test.js", JS_TEST);
     lanes("js", ("module.js", JS), test);
+}
+
+const PYTHON_DOCUMENTED: [&str; 3] = [
+    r#"
+lane = Lane(module.count)
+assert lane.run([Row({}, key="ann"), Row({}, key="bob"), Row({}, key="ann")]).json() == [1, 1, 2]
+assert lane.get("ann") == 2
+"#,
+    r#"
+lane = Lane(module.minutes)
+assert lane.run([Row({}, key="roof", event_time=1), Row({}, key="roof", event_time=59_000_000)]).rows == []
+out = lane.run([Row({}, key="roof", event_time=61_000_000)])
+assert out.json() == [{"sensor": "roof", "count": 2}] and out.rows[0].event_time == 60_000_000
+"#,
+    r#"
+lane = Lane(module.spent).migrate(2, {"ann": "150"})
+assert lane.run([Row({"cents": 5}, key="ann")]).json() == [{"cents": 155, "currency": "EUR"}]
+assert Lane(module.spent).migrate(1, {"ann": "2"}).get("ann")["cents"] == 200
+"#,
+];
+
+const JS_DOCUMENTED: [&str; 3] = [
+    r#"
+const lane = new Lane(module);
+assert.deepEqual(lane.run([row('ann'), row('bob'), row('ann')]).json(), [1, 1, 2]);
+assert.equal(lane.get('ann'), 2);
+"#,
+    r#"
+const lane = new Lane(module);
+assert.deepEqual(lane.run([row('roof', {}, 1), row('roof', {}, 59_000_000)]).rows, []);
+const out = lane.run([row('roof', {}, 61_000_000)]);
+assert.deepEqual(out.json(), [{ sensor: 'roof', count: 2 }]);
+"#,
+    r#"
+const lane = new Lane(module).migrate(2, { ann: '150' });
+assert.deepEqual(lane.run([row('ann', { cents: 5 })]).json(), [{ cents: 155, currency: 'EUR' }]);
+assert.equal(new Lane(module).migrate(1, { ann: '2' }).get('ann').cents, 200);
+"#,
+];
+
+/// The page's modules do what it says of them.
+pub fn python_documented() {
+    let blocks = documented("Keeping state", "python");
+    assert_eq!(blocks.len(), PYTHON_DOCUMENTED.len());
+    for (block, test) in blocks.iter().zip(PYTHON_DOCUMENTED) {
+        let world = World::new();
+        world.run(&["module", "new", "kept", "--lang", "python"]).ok();
+        world.write("kept/module.py", block);
+        let head = "import tests\nimport module\nfrom rustmq.testing import Lane, Row\n";
+        world.write("kept/try.py", format!("{head}{test}"));
+        run("python3", &["try.py"], &world.path("kept"));
+    }
+}
+
+pub fn js_documented() {
+    let blocks = documented("Keeping state", "js");
+    assert_eq!(blocks.len(), JS_DOCUMENTED.len());
+    for (block, test) in blocks.iter().zip(JS_DOCUMENTED) {
+        let world = World::new();
+        world.run(&["module", "new", "kept", "--lang", "js"]).ok();
+        world.write("kept/module.js", block);
+        let head = r"
+import assert from 'node:assert/strict';
+import { Lane, Row } from '#rustmq/testing';
+import module from './module.js';
+
+const row = (key, value = {}, eventTime = 0) => new Row(value, { key, eventTime });
+";
+        world.write("kept/try.js", format!("{head}{test}"));
+        run("node", &["try.js"], &world.path("kept"));
+    }
 }
 
 /// Counts by key; what is kept is a number.

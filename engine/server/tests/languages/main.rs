@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 18] = [
+    let cases: [(&str, &[Needs], Run); 20] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
@@ -88,6 +88,16 @@ fn main() -> ExitCode {
             "requests_of_both",
             &[PYTHON, JS],
             asking::granted_and_refused,
+        ),
+        (
+            "python::documented_state",
+            &[Needs::Program("python3")],
+            keeping::python_documented,
+        ),
+        (
+            "js::documented_state",
+            &[Needs::Program("node")],
+            keeping::js_documented,
         ),
         ("python::lanes", &[PYTHON], keeping::python_lanes),
         ("js::lanes", &[JS], keeping::js_lanes),

@@ -337,22 +337,20 @@ pub fn js_rows() {
     rows("js", ("module.js", JS_ROWS), test);
 }
 
-/// The code of a language in the page on typed columns: a function over rows, then whole columns.
-fn documented(lang: &str) -> (String, String) {
+/// The code of a language in a section of the page on modules, in order.
+pub(crate) fn documented(section: &str, lang: &str) -> Vec<String> {
     let page = fs::read_to_string(repository().join("docs/modules.md")).unwrap();
-    let (_, section) = page.split_once("## Typed columns\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let begin = format!("```{lang}\n");
-    let mut blocks = section.split(&begin).skip(1);
-    let mut next = || {
-        let block = blocks.next().and_then(|block| block.split_once("```"));
-        block.unwrap().0.to_owned()
-    };
-    (next(), next())
+    let (_, text) = page.split_once(&format!("## {section}\n")).unwrap();
+    let (text, _) = text.split_once("\n## ").unwrap();
+    let blocks = text.split(&format!("```{lang}\n")).skip(1);
+    let code = |block: &str| block.split_once("```").unwrap().0.to_owned();
+    blocks.map(code).collect()
 }
 
 pub fn python_documented() {
-    let (rows, whole) = documented("python");
+    let [rows, whole] = &documented("Typed columns", "python")[..] else {
+        panic!("a function over rows, then whole columns");
+    };
     let test = r#"
 import unittest
 
@@ -385,7 +383,9 @@ class Late(unittest.TestCase):
 }
 
 pub fn js_documented() {
-    let (rows, whole) = documented("js");
+    let [rows, whole] = &documented("Typed columns", "js")[..] else {
+        panic!("a function over rows, then whole columns");
+    };
     let test = r#"
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
