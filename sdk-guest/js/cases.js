@@ -31,7 +31,7 @@ export function keep(lane) {
 }
 
 export function writeLanes() {
-  for (const { context, isCase, latenessUs, batches, migrated, store } of lanes.splice(0)) {
+  for (const { context, isCase, latenessUs, batches, migrated, store, nativeNs } of lanes.splice(0)) {
     if (!isCase) continue;
     const [kept, timers] = [pairsShown(store.entries()), store.timersSet()];
     const lane = {
@@ -41,7 +41,7 @@ export function writeLanes() {
       kept,
       timers: timers.map(([time, key]) => [Number(time), bytesShown(key)]),
     };
-    write({ ...nodeShown(context), lane });
+    write({ ...nodeShown(context), lane, native_ns: nativeNs });
   }
 }
 

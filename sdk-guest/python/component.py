@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import module
 import rustmq
 from componentize_py_types import Err
-from rustmq import _lookup, _module, _telemetry
+from rustmq import _keeping, _lookup, _module, _telemetry
+from rustmq._record import place
 from wit_world.imports import columns, lookup, packed, telemetry
 from wit_world.imports import types
 
@@ -133,7 +134,7 @@ def _guarded(work):
     except rustmq.Failure as failure:
         raise Err(types.Failure(failure.code, failure.message)) from None
     except Exception as error:
-        raise Err(types.Failure("error", _module._place(error))) from None
+        raise Err(types.Failure("error", place(error))) from None
 
 
 class Module:
@@ -161,4 +162,4 @@ class Migration:
 
     def migrate(self, schema, old):
         keys, values = _column(old.keys), _column(old.values)
-        _guarded(lambda: _module.migrate(_the_module, _kept, schema, keys, values))
+        _guarded(lambda: _keeping.migrate(_the_module, _kept, schema, keys, values))

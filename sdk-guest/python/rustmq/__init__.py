@@ -18,8 +18,8 @@
 - `Reject` refuses a row, `Retry` asks for it again later; any other exception refuses the row with
   code `error`
 - `log`, `Counter` and `Histogram` tell the server's log and the pipeline's status
-- a function with a `state` keeps values by key: `@count.on_timer` above another one is for the timers that it sets,
-  `@count.migrate(1)` for what it kept with an older `state_schema`
+- a function with a `state` keeps values by key: `@count.on_timer` above another one is for the timers that it
+  sets, `@count.migrate(1)` for what it kept with an older `state_schema`
 - `Lookup` is a table that the node declares: the newest value of every key of a topic
 - `from rustmq import http` makes requests to other services, where the node grants it
 - `batch` is the level below: whole batches, columns as arrays
@@ -31,8 +31,8 @@ In the sandbox there are no files, clocks, threads or sockets: import what you n
 
 from ._batch import Batch, Column, Meta, Outbox
 from ._lookup import Lookup
-from ._module import Failure, Module, batch, filter, flat_map, map, route
-from ._record import TOMBSTONE, Record, Reject, Retry
+from ._module import Module, batch, filter, flat_map, map, route
+from ._record import TOMBSTONE, Failure, Record, Reject, Retry
 from ._row import row
 from ._state import State
 from ._telemetry import Counter, Histogram, log

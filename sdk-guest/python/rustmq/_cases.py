@@ -20,10 +20,7 @@ def is_wanted(module):
 
 def record(context, batch, native_ns=None):
     """Writes down a case of one batch."""
-    case = {**_node(context), **batch}
-    if native_ns is not None:
-        case["native_ns"] = native_ns
-    _write(case)
+    _write({**_node(context), **batch, "native_ns": native_ns})
 
 
 def keep(lane):
@@ -42,7 +39,7 @@ def write_lanes():
             "lateness_us": lane.lateness_us, "batches": lane.batches, "migrated": lane.migrated,
             "kept": entries(lane.store.entries), "timers": timers(lane.store.set),
         }
-        _write({**_node(lane.context), "lane": case})
+        _write({**_node(lane.context), "lane": case, "native_ns": lane.native_ns})
 
 
 def batch(rows, outcome, tables):

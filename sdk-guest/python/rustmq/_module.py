@@ -1,36 +1,29 @@
 """The decorators, and the loops over rows.
 
 A row's error refuses that row; a retry ends the batch there; rows refused one after the other for the
-same reason share a call; rows are collected by port, so the order of a port is the order of the input. What a refused
-row changed of the state is taken back.
+same reason share a call; rows are collected by port, so the order of a port is the order of the input. What a
+refused row changed of the state is taken back.
 """
 
 import inspect
 import json
-import typing
 
 from . import _telemetry
 from ._batch import Batch, Column, Meta, Outbox
-from ._json import dumps, loads
-from ._record import INHERITED, Record, Reject, Retry, as_bytes
+from ._json import dumps
+from ._keeping import Keeping
+from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, place
 from ._row import of as _row_of
 from ._row import within as _row_within
 from ._state import State
-
-
-class Failure(Exception):
-    """Why a module cannot open, or a whole batch cannot be processed."""
-
-    def __init__(self, code, message=""):
-        super().__init__(code, message)
-        self.code, self.message = str(code), str(message)
+from ._take import annotations, known_extras, take
 
 
 def map(function=None, *, params=None, state_schema=None):
     """One row to one: what is returned is the new value; `None` drops the row.
 
-    `params` is the JSON Schema of the node's params, if you want them checked. `state_schema` is the version of how
-    the function keeps what it keeps, 1 where it has a parameter `state` and does not say.
+    `params` is the JSON Schema of the node's params, if you want them checked. `state_schema` is the version of
+    how the function keeps what it keeps, 1 where it has a parameter `state` and does not say.
     """
     return _decorated(function, _Map, params, state_schema)
 
@@ -53,8 +46,8 @@ def route(*ports, params=None, state_schema=None):
 
 
 def batch(function=None, *, select=None, declare=None, params=None, state_schema=None):
-    """Whole batches: `def work(rows, out)`, with `rustmq.Batch` and `rustmq.Outbox`; further parameters, by their
-    names: `params` and `state`.
+    """Whole batches: `def work(rows, out)`, with `rustmq.Batch` and `rustmq.Outbox`; further parameters, by
+    their names: `params` and `state`.
 
     `select` is the row class whose fields `rows` has as columns, `declare` that of what `out` is given as
     columns: of every output, or by output `{"out": Late}`.
@@ -70,7 +63,7 @@ def _decorated(function, kind, params, state_schema):
     return kind(function, params, state_schema)
 
 
-class Module:
+class Module(Keeping):
     """A function that has become a module; it can still be called."""
 
     makes_rows = False
@@ -141,88 +134,17 @@ class Module:
         if self._timer is not None:
             self._make(fired, out, self._each_timer(fired))
 
-    def on_timer(self, function):
-        """Put above a function of a key and a time in microseconds, which is called for each timer that the watermark
-        has passed; further parameters, by their names: `state` and `params`. What it returns goes out as what the
-        module's own function returns, with the timer's key and time.
-
-            @count.on_timer
-            def over(key, time, state):
-                return state.get(key)
-        """
-        return self._on_timers(function, ["key", "time"])
-
-    def _on_timers(self, function, first):
-        self._must_keep(function)
-        wanted = list(inspect.signature(function).parameters)
-        if len(wanted) < len(first):
-            raise TypeError(f"{function.__name__}: the first parameters are `{'` and `'.join(first)}`")
-        if self._timer is not None:
-            raise TypeError(f"{function.__name__}: {self.__name__} has a function for its timers already")
-        extras = self._known_extras(function.__name__, wanted[len(first):], ("state", "params"))
-        made = _row_within(_annotations(function).get("return")) if first[0] == "key" else None
-        if made is not None and self._declared is not None and made is not self._declared:
-            raise TypeError(f"{made.name} and {self._declared.name}: the rows of a module are of one class")
-        self._declared = made or self._declared
-        self._timer = function, extras
-        return function
-
-    def migrate(self, schema):
-        """Put above a function that takes over an entry of what an older version kept with that `state_schema`: of its
-        key, its value (JSON, or by the annotation `bytes` or `str`) and the state, which is empty before the first entry;
-        what it puts there is kept from now on.
-
-            @spent.migrate(1)
-            def euros(key, euros, state):
-                state.put(key, euros * 100)
-        """
-        if isinstance(schema, bool) or not isinstance(schema, int):
-            raise TypeError("say from which `state_schema`: @spent.migrate(1)")
-
-        def taken(function):
-            self._must_keep(function)
-            wanted = list(inspect.signature(function).parameters)
-            if len(wanted) != 3:
-                raise TypeError(f"{function.__name__}: the parameters are `key`, `value` and `state`")
-            if schema == self.state_schema or schema in self.migrations:
-                raise TypeError(f"{function.__name__}: a migration is from an older schema, and each has one")
-            self.migrations[schema] = function, _take(_annotations(function).get(wanted[1]))
-            return function
-        return taken
-
-    def _must_keep(self, function):
-        if self.state_schema is None:
-            raise TypeError(f"{function.__name__}: {self.__name__} keeps no state: it takes no `state`")
-
-    def _check_schema(self):
-        """Of its state, which it keeps if it takes one."""
-        if "state" in self._extras:
-            self.state_schema = 1 if self.state_schema is None else self.state_schema
-        elif self.state_schema is not None:
-            raise TypeError(f"{self.__name__} keeps no state: it takes no `state`")
-        schema = self.state_schema
-        if schema is not None and (isinstance(schema, bool) or not isinstance(schema, int) or not 0 <= schema < 2**32):
-            raise TypeError(f"{self.__name__}: `state_schema` is a number of 32 bits, not {schema!r}")
-
-    @staticmethod
-    def _known_extras(name, extras, known):
-        for extra in extras:
-            if extra not in known:
-                listed = "`, `".join(known[:-1]) + "` nor `" + known[-1]
-                raise TypeError(f"{name}: parameter {extra!r} is neither `{listed}`")
-        return extras
-
     def _read_signature(self):
         wanted = list(inspect.signature(self.function).parameters.values())
         if not wanted:
             raise TypeError(f"{self.__name__}: the first parameter is the record's value")
-        notes = _annotations(self.function)
+        notes = annotations(self.function)
         first = notes.get(wanted[0].name)
-        self._selected, self._take = _row_of(first), _take(first)
+        self._selected, self._take = _row_of(first), take(first)
         if self.makes_rows:
             self._declared = _row_within(notes.get("return"))
         extras = [parameter.name for parameter in wanted[1:]]
-        self._extras = self._known_extras(self.__name__, extras, ("meta", "state", "params"))
+        self._extras = known_extras(self.__name__, extras, ("meta", "state", "params"))
 
     def _each(self, rows):
         """A function of a row's number that calls the module's function with that row."""
@@ -230,7 +152,8 @@ class Module:
         value = self._selected.take(rows) if self._selected else self._take(rows.values())
         if not self._extras:
             return lambda row: function(value(row))
-        makers = {"meta": lambda row: Meta(rows, row), "params": lambda row: self._params, "state": lambda row: state}
+        makers = {"meta": lambda row: Meta(rows, row), "params": lambda row: self._params}
+        makers["state"] = lambda row: state
         makers = [makers[name] for name in self._extras]
         return self._kept(rows, lambda row: function(value(row), *[make(row) for make in makers]))
 
@@ -290,62 +213,6 @@ class Module:
         return port
 
 
-def _annotations(function):
-    try:
-        return typing.get_type_hints(function)
-    except NameError:  # of a name that only a type checker knows
-        return inspect.get_annotations(function)
-
-
-def _take(annotation):
-    """How a value is taken from a column of bytes."""
-    name = str(getattr(annotation, "__name__", annotation)).strip("'\"")
-    return {"bytes": _take_bytes, "str": _take_text}.get(name, _take_json)
-
-
-def _no_value():
-    return Reject("no-value", "the record has no value")
-
-
-def _take_bytes(column):
-    def take(row):
-        value = column.get(row)
-        if value is None:
-            raise _no_value()
-        return value
-    return take
-
-
-def _take_text(column):
-    data, offsets = column.data, column.offsets
-    if not column.validity and data.isascii():  # decoded once, cut by the same offsets
-        text = data.decode("ascii")
-        return lambda row: text[offsets[row]:offsets[row + 1]]
-
-    def take(row):
-        value = column.get(row)
-        if value is None:
-            raise _no_value()
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise Reject("utf-8", f"the value is not UTF-8: {error}") from None
-    return take
-
-
-def _take_json(column):
-    text = _take_text(column)
-
-    def take(row):
-        try:
-            return loads(text(row))
-        except Reject as reject:
-            if reject.code != "utf-8":
-                raise
-            raise Reject("json", reject.message) from None
-    return take
-
-
 class _Refusals:
     """Refused rows on their way."""
 
@@ -359,7 +226,7 @@ class _Refusals:
         if isinstance(error, Retry):
             self.out.retry([row], error.after_ms, error.code, error.message)
             return True
-        why = (error.code, error.message) if isinstance(error, Reject) else ("error", _place(error))
+        why = (error.code, error.message) if isinstance(error, Reject) else ("error", place(error))
         if why != self.why:
             self.flush()
             self.why = why
@@ -370,19 +237,6 @@ class _Refusals:
         if self.rows:
             self.out.reject(self.rows, *self.why)
             self.rows = []
-
-
-def _place(error):
-    """An exception that nobody caught: what it says, and the innermost line of the author's code."""
-    what = f"{type(error).__name__}: {error}"
-    trace, where = error.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        file = code.co_filename.replace("\\", "/")
-        if "/rustmq/_" not in file and not file.startswith("<"):
-            where = f" ({file.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {code.co_name})"
-        trace = trace.tb_next
-    return what + where
 
 
 class _Values:
@@ -401,8 +255,8 @@ class _Values:
 
 
 class _Rows:
-    """The same of rows as typed columns. Where state is kept, a row that cannot be one is found at once, since what it
-    changed could not be taken back later."""
+    """The same of rows as typed columns. Where state is kept, a row that cannot be one is found at once, since
+    what it changed could not be taken back later."""
 
     def __init__(self, rows, at_once):
         self.rows, self.check = rows, rows.fitting if at_once else rows.checked
@@ -528,7 +382,8 @@ class _Batch(Module):
     def _read_signature(self):
         names = list(inspect.signature(self.function).parameters)
         if len(names) < 2 or set(names[2:]) - {"params", "state"}:
-            raise TypeError(f"{self.__name__}: the parameters are `rows`, `out` and, if wanted, `state` and `params`")
+            wanted = "`rows`, `out` and, if wanted, `state` and `params`"
+            raise TypeError(f"{self.__name__}: the parameters are {wanted}")
         self._extras = names[2:]
 
     def process(self, rows, out):
@@ -546,37 +401,20 @@ class _Batch(Module):
         raise TypeError(f"{function.__name__}: a `batch` is given all timers at once, with `on_timers`")
 
     def on_timers(self, function):
-        """Put above a function of `fired` and `out`, and by their names `state` and `params`, which is called with the
-        timers that the watermark has passed: their keys are those of the rows, their times the event times."""
+        """Put above a function of `fired` and `out`, and by their names `state` and `params`, which is called with
+        the timers that the watermark has passed: their keys are those of the rows, their times the event times."""
         return self._on_timers(function, ["fired", "out"])
 
 
 def run(module, host, rows, out, kept=None, timers=False):
-    """One call, with the handles of its batch and its outbox: what the module told, and what it changed of what it
-    keeps, counts only if it ends well."""
+    """One call, with the handles of its batch and its outbox: what the module told, and what it changed of what
+    it keeps, counts only if it ends well."""
     _telemetry.begin()
     state = module.state = None if module.state_schema is None else State(kept)
     rows, out = Batch(host, rows, () if timers else module.selected), Outbox(host, out, module.declared)
     (module.timers if timers else module.process)(rows, out)
     if state is not None:
         state.tell()
-    _telemetry.tell()
-
-
-def migrate(module, kept, schema, keys, values):
-    """The module takes over a part of what was kept with an older schema."""
-    if schema not in module.migrations:
-        raise Failure("migrate", f"nothing is taken over from schema {schema}")
-    _telemetry.begin()
-    state, (function, take) = State(kept), module.migrations[schema]
-    value = take(values)
-    for row, key in enumerate(keys):
-        try:
-            function(key, value(row), state)
-        except Exception as error:
-            code, message = (error.code, error.message) if isinstance(error, Reject) else ("error", _place(error))
-            raise Failure(code, f'key "{key.decode(errors="replace")}": {message}') from error
-    state.tell()
     _telemetry.tell()
 
 

@@ -11,6 +11,14 @@ class Reject(Exception):
         self.code, self.message = str(code), str(message)
 
 
+class Failure(Exception):
+    """Why a module cannot open, or a whole batch cannot be processed."""
+
+    def __init__(self, code, message=""):
+        super().__init__(code, message)
+        self.code, self.message = str(code), str(message)
+
+
 class Retry(Exception):
     """A passing trouble: present this row and those after it again, after so many milliseconds."""
 
@@ -53,3 +61,16 @@ def as_bytes(value):
     if isinstance(value, str):
         return value.encode()
     raise TypeError(f"bytes or str, not {type(value).__name__}")
+
+
+def place(error):
+    """An exception that nobody caught: what it says, and the innermost line of the author's code."""
+    what = f"{type(error).__name__}: {error}"
+    trace, where = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        file = code.co_filename.replace("\\", "/")
+        if "/rustmq/_" not in file and not file.startswith("<"):
+            where = f" ({file.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {code.co_name})"
+        trace = trace.tb_next
+    return what + where

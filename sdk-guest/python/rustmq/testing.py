@@ -14,7 +14,7 @@ import json
 import os
 import time
 
-from . import _cases, _lookup, _module, _telemetry
+from . import _cases, _keeping, _lookup, _module, _telemetry
 from ._batch import Column
 from ._json import read
 from ._native import Context, Host, Outcome, OutRow, Refused, Row, Sink, Store, Tables
@@ -68,7 +68,7 @@ class Lane:
         self.module, self.context, self.lookups = module, _context(params, outputs), lookups
         self.lateness_us, self.watermark, self.store = lateness_us, -2**63, Store()
         # of a case: what it was given and what came of it
-        self.batches, self.migrated, self.is_case = [], None, True
+        self.batches, self.migrated, self.is_case, self.native_ns = [], None, True, None
         _opened(module, self.context, lookups)
 
     def migrate(self, schema, entries):
@@ -83,7 +83,7 @@ class Lane:
         store = Store(timers=self.store.set)
         for at in range(0, len(old), MIGRATION_ENTRIES):
             keys, values = zip(*old[at:at + MIGRATION_ENTRIES])
-            _module.migrate(module, store, schema, Column.of(keys), Column.of(values))
+            _keeping.migrate(module, store, schema, Column.of(keys), Column.of(values))
         # a case migrates once, at its beginning
         self.is_case &= not self.batches and self.migrated is None
         self.migrated = {"schema": schema, "kept": _cases.entries(dict(old))}
@@ -103,12 +103,15 @@ class Lane:
         if fired:
             of_timers = _call(module, fired, self.context, store, watermark, timers=True)
             outcome.add(of_timers, max(len(rows) - 1, 0))
+        before, begun = self.store, self.watermark
         self.store, self.watermark = store, watermark
         sink.give(outcome)
         self.is_case &= len(_asked) == asked  # nobody answers requests of a case
-        if _cases.is_wanted(self.module):
+        if _cases.is_wanted(module):
             if not self.batches:
                 _cases.keep(self)
+                if rows and os.environ.get("RUSTMQ_BENCH"):
+                    self.native_ns = _nanoseconds_per_row(module, self.context, rows, before, begun)
             self.batches.append(_cases.batch(rows, outcome, tables))
         return outcome
 
@@ -177,13 +180,13 @@ def _answered(answers, request, error):
     return answer
 
 
-def _nanoseconds_per_row(module, context, rows):
-    """What the batch costs, for `rustmq module bench`."""
+def _nanoseconds_per_row(module, context, rows, store=None, watermark=None):
+    """What the batch costs, for `rustmq module bench`; with the same state each time."""
     _telemetry.register(Sink())  # what it tells here is not the test's
     took, calls = 0, 0
     while took < TIMED_NS:
-        host = Host(rows, context)
+        host, kept = Host(rows, context, watermark), store and Store(store.entries, store.set)
         began = time.perf_counter_ns()
-        _module.run(module, host, host, host)
+        _module.run(module, host, host, host, kept)
         took, calls = took + time.perf_counter_ns() - began, calls + 1
     return took / calls / len(rows)

@@ -194,14 +194,24 @@ impl Case {
         Ok(diff)
     }
 
-    /// Nanoseconds a row in the component, where the case can be repeated.
+    /// Nanoseconds a row in the component, of the batch that was timed natively: the first.
     pub fn time(&self, module: &Module) -> Result<f64, String> {
-        Replay::begin(self, module)?.time(&self.only)
+        Replay::begin(self, module)?.time(self.timed())
+    }
+
+    /// Rows of that batch.
+    pub fn rows_timed(&self) -> usize {
+        self.timed().rows.len()
     }
 
     /// A retry ends the batch: what is behind it costs nothing.
     pub fn has_retries(&self) -> bool {
-        !self.only.retries.is_empty()
+        !self.timed().retries.is_empty()
+    }
+
+    fn timed(&self) -> &CaseBatch {
+        // a lane without batches is not written down
+        self.batches().first().unwrap_or(&self.only)
     }
 
     /// What the native run said, as lines.

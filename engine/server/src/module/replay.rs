@@ -167,7 +167,7 @@ impl<'a> Replay<'a> {
         kept_lines(&entries, &timers)
     }
 
-    /// Nanoseconds a row, of a batch of many.
+    /// Nanoseconds a row, of a batch of many; of what it changes nothing is kept.
     pub(super) fn time(&mut self, batch: &CaseBatch) -> Result<f64, String> {
         self.look_into(batch)?;
         let times = TIMED_ROWS.div_ceil(batch.rows.len().max(1));
@@ -178,9 +178,16 @@ impl<'a> Replay<'a> {
             if self.guest.is_swollen() {
                 self.guest = opened(self.module, &self.context)?;
             }
+            let input = given.input(Entry::Process);
             let begun = Instant::now();
-            let outcome = self.guest.process(given.input(Entry::Process));
+            let outcome = match &mut self.keyed {
+                Some(keyed) => self.guest.process_with(input, Entry::Process, keyed),
+                None => self.guest.process(input),
+            };
             took += begun.elapsed();
+            if let Some(keyed) = &mut self.keyed {
+                keyed.begin();
+            }
             outcome.map_err(|error| error.to_string())?;
             calls += 1;
         }

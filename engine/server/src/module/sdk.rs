@@ -62,19 +62,21 @@ const RUST: [(&str, &[u8]); 44] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 17] = files![
+const PYTHON: [(&str, &[u8]); 19] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
     "sdk-guest/python/rustmq/_batch.py",
     "sdk-guest/python/rustmq/_cases.py",
     "sdk-guest/python/rustmq/_json.py",
+    "sdk-guest/python/rustmq/_keeping.py",
     "sdk-guest/python/rustmq/_lookup.py",
     "sdk-guest/python/rustmq/_module.py",
     "sdk-guest/python/rustmq/_native.py",
     "sdk-guest/python/rustmq/_record.py",
     "sdk-guest/python/rustmq/_row.py",
     "sdk-guest/python/rustmq/_state.py",
+    "sdk-guest/python/rustmq/_take.py",
     "sdk-guest/python/rustmq/_telemetry.py",
     "sdk-guest/python/rustmq/_typed.py",
     "sdk-guest/python/rustmq/_typed_json.py",

@@ -82,7 +82,8 @@ pub async fn test(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Trie
     Ok(tried.collect())
 }
 
-/// As [`test`], but for the time that rows take. Cases with retries, without rows or of a lane are left out.
+/// As [`test`], but for the time that rows take: of a lane those of its first batch. Cases with retries or
+/// without rows are left out.
 pub async fn bench(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Timed>, TrialError> {
     let (cases, module) = prepared(dir, Native::Timed, progress).await?;
     progress("timing the component");
@@ -94,7 +95,7 @@ pub async fn bench(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Tim
         let component_ns = case.time(&module);
         timed.push(Timed {
             number,
-            rows: case.rows(),
+            rows: case.rows_timed(),
             native_ns,
             component_ns: component_ns
                 .map_err(|e| TrialError::Cases(format!("case {number}: {e}")))?,

@@ -195,8 +195,12 @@ fn lanes(lang: &str, module: (&str, &str), test: (&str, &str)) {
     );
     let keeps = json!([format!("rustmq:etl/migrating@{}", wasm::world::VERSION), 3, [1, 2]]);
     inspected(&world, "spent", keeps);
-    // lanes are not timed, which is no error
-    with_tools(&world, &["module", "bench", "spent"]).ok();
+    let timed = with_tools(&world, &["module", "bench", "spent", "--json"]).ok();
+    let timed: Value = serde_json::from_str(&timed.out).unwrap();
+    let cases = timed.as_array().unwrap().iter();
+    let mut rows: Vec<u64> = cases.map(|case| case["rows"].as_u64().unwrap()).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [1, 1, 1, 5], "{timed}");
 }
 
 pub fn python_lanes() {

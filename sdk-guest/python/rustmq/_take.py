@@ -1,0 +1,72 @@
+"""What a function says it takes: its annotations, its parameters, and how a value comes from a column of bytes."""
+
+import inspect
+import typing
+
+from ._json import loads
+from ._record import Reject
+
+
+def annotations(function):
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # of a name that only a type checker knows
+        return inspect.get_annotations(function)
+
+
+def take(annotation):
+    """How a value is taken from a column of bytes."""
+    name = str(getattr(annotation, "__name__", annotation)).strip("'\"")
+    return {"bytes": _take_bytes, "str": _take_text}.get(name, _take_json)
+
+
+def _no_value():
+    return Reject("no-value", "the record has no value")
+
+
+def _take_bytes(column):
+    def take(row):
+        value = column.get(row)
+        if value is None:
+            raise _no_value()
+        return value
+    return take
+
+
+def _take_text(column):
+    data, offsets = column.data, column.offsets
+    if not column.validity and data.isascii():  # decoded once, cut by the same offsets
+        text = data.decode("ascii")
+        return lambda row: text[offsets[row]:offsets[row + 1]]
+
+    def take(row):
+        value = column.get(row)
+        if value is None:
+            raise _no_value()
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise Reject("utf-8", f"the value is not UTF-8: {error}") from None
+    return take
+
+
+def _take_json(column):
+    text = _take_text(column)
+
+    def take(row):
+        try:
+            return loads(text(row))
+        except Reject as reject:
+            if reject.code != "utf-8":
+                raise
+            raise Reject("json", reject.message) from None
+    return take
+
+
+def known_extras(name, extras, known):
+    """The further parameters of a function, which are given by their names."""
+    for extra in extras:
+        if extra not in known:
+            listed = "`, `".join(known[:-1]) + "` nor `" + known[-1]
+            raise TypeError(f"{name}: parameter {extra!r} is neither `{listed}`")
+    return extras
