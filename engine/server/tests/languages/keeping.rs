@@ -177,7 +177,11 @@ fn inspected(world: &World, name: &str, keeps: Value) {
     let info = world.run(&["module", "inspect", &component, "--json"]).ok();
     let info: Value = serde_json::from_str(&info.out).unwrap();
     let described = &info["describe"];
-    let said = json!([info["world"], described["state_schema"], described["migrates"]]);
+    let said = json!([
+        info["world"],
+        described["state_schema"],
+        described["migrates"]
+    ]);
     assert_eq!(said, keeps, "{info}");
 }
 
@@ -193,7 +197,11 @@ fn lanes(lang: &str, module: (&str, &str), test: (&str, &str)) {
         said,
         "4 cases, 11 rows: the component does what the native tests say\n"
     );
-    let keeps = json!([format!("rustmq:etl/migrating@{}", wasm::world::VERSION), 3, [1, 2]]);
+    let keeps = json!([
+        format!("rustmq:etl/migrating@{}", wasm::world::VERSION),
+        3,
+        [1, 2]
+    ]);
     inspected(&world, "spent", keeps);
     let timed = with_tools(&world, &["module", "bench", "spent", "--json"]).ok();
     let timed: Value = serde_json::from_str(&timed.out).unwrap();
@@ -257,7 +265,9 @@ pub fn python_documented() {
     assert_eq!(blocks.len(), PYTHON_DOCUMENTED.len());
     for (block, test) in blocks.iter().zip(PYTHON_DOCUMENTED) {
         let world = World::new();
-        world.run(&["module", "new", "kept", "--lang", "python"]).ok();
+        world
+            .run(&["module", "new", "kept", "--lang", "python"])
+            .ok();
         world.write("kept/module.py", block);
         let head = "import tests\nimport module\nfrom rustmq.testing import Lane, Row\n";
         world.write("kept/try.py", format!("{head}{test}"));
@@ -382,7 +392,13 @@ pub fn one_state_of_three() {
     built(&world, "v2", "python", "module.py", V2);
     let failing = V3.replace("FAILS", "true");
     built(&world, "broken", "js", "module.js", &failing);
-    built(&world, "v3", "js", "module.js", &V3.replace("FAILS", "false"));
+    built(
+        &world,
+        "v3",
+        "js",
+        "module.js",
+        &V3.replace("FAILS", "false"),
+    );
     let world_of = |name| format!("rustmq:etl/{name}@{}", wasm::world::VERSION);
     inspected(&world, "v2", json!([world_of("stateful"), 1, null]));
     let server = world.serve();
@@ -390,13 +406,12 @@ pub fn one_state_of_three() {
     assert_eq!(ordered(&world, "tea", 1), ["rust 1"]);
     assert_eq!(ordered(&world, "tea", 2), ["rust 1", "rust 2"]);
     apply(&world, "v2");
-    assert_eq!(
-        ordered(&world, "milk", 3),
-        ["python 3", "rust 1", "rust 2"]
-    );
+    assert_eq!(ordered(&world, "milk", 3), ["python 3", "rust 1", "rust 2"]);
     apply(&world, "broken");
     wait::until("the entry and the error are named", || {
-        let said = world.run(&["pipeline", "describe", "counts", "--json"]).ok();
+        let said = world
+            .run(&["pipeline", "describe", "counts", "--json"])
+            .ok();
         let part = r#"key \"ann\": TypeError: not today"#;
         said.out.contains(part).then_some(())
     });
@@ -407,7 +422,10 @@ pub fn one_state_of_three() {
     assert!(ordered(&world, "fail", 5).contains(&"js 5".to_owned()));
     assert!(ordered(&world, "tea", 6).contains(&"js 6".to_owned()));
     let bad = records(&world, "bad", 1);
-    assert!(bad[0]["headers"].to_string().contains("as asked"), "{bad:?}");
+    assert!(
+        bad[0]["headers"].to_string().contains("as asked"),
+        "{bad:?}"
+    );
     server.stop();
     let log = fs::read_to_string(world.path("serve.err")).unwrap();
     assert!(!log.contains("panicked"), "{log}");

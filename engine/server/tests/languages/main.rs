@@ -101,7 +101,11 @@ fn main() -> ExitCode {
         ),
         ("python::lanes", &[PYTHON], keeping::python_lanes),
         ("js::lanes", &[JS], keeping::js_lanes),
-        ("one_state_of_three", &[PYTHON, JS], keeping::one_state_of_three),
+        (
+            "one_state_of_three",
+            &[PYTHON, JS],
+            keeping::one_state_of_three,
+        ),
         (
             "three_in_one_pipeline",
             &[PYTHON, JS],
