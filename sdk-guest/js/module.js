@@ -495,6 +495,7 @@ export function run(module, host, rows, out, kept, timers = false) {
   if (timers) module.timers(batch, outbox);
   else module.process(batch, outbox);
   module.state?.tell();
+  module.state = null;
   telemetry.tell();
 }
 

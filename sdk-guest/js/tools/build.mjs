@@ -18,7 +18,7 @@ try {
     const bundled = join(work, 'module.js');
     let imports = await bundle(bundled, false); // first, since its errors show the line
     const described = await describe();
-    if (described.state_schema !== null) imports = await bundle(bundled, true);
+    if (described.state_schema != null) imports = await bundle(bundled, true);
     await componentize(bundled, worldOf(described, imports));
     console.log(JSON.stringify(described));
   } finally {
@@ -29,11 +29,14 @@ try {
   process.exitCode = 1;
 }
 
-/** The smallest world that has all that it uses: the component imports and exports all of it. */
+/**
+ * The smallest world that has all that it uses: the component imports and exports all of it. An older SDK knows
+ * nothing of state.
+ */
 function worldOf({ state_schema: schema, migrates }, imports) {
   const granted = imports.some((name) => name.startsWith('rustmq:etl/http@'));
-  if (schema === null) return granted ? 'granted' : 'transform';
-  const keeps = migrates === null ? 'stateful' : 'migrating';
+  if (schema == null) return granted ? 'granted' : 'transform';
+  const keeps = migrates == null ? 'stateful' : 'migrating';
   return granted ? `${keeps}-granted` : keeps;
 }
 

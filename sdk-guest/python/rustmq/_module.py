@@ -415,6 +415,7 @@ def run(module, host, rows, out, kept=None, timers=False):
     (module.timers if timers else module.process)(rows, out)
     if state is not None:
         state.tell()
+        module.state = None
     _telemetry.tell()
 
 
