@@ -1,4 +1,4 @@
-/** The third of three: passes readings on, and says where it is too hot. */
+/** The third of three: passes readings on, and says where it became too hot: once, until it is not any more. */
 
 import { Record, flatMap } from '#rustmq';
 
@@ -10,13 +10,16 @@ const params = {
 };
 
 export default flatMap(
-  function* (reading, meta, { above }) {
+  function* (reading, meta, state, { above }) {
     yield reading;
-    if (reading.celsius > above) {
+    // readings have their sensor as key, so that all of one meet in a lane
+    const [hot, was] = [reading.celsius > above, state.get(reading.sensor) ?? false];
+    if (hot !== was) state.put(reading.sensor, hot);
+    if (hot && !was) {
       const text = `${reading.sensor}: ${reading.celsius.toFixed(1)} °C`;
       const headers = { offset: String(meta.offset) };
       yield new Record({ text }, { key: reading.sensor, port: 'alerts', headers });
     }
   },
-  { params },
+  { params, stateSchema: 1 },
 );
