@@ -63,8 +63,7 @@ pub(super) fn record_lane<M>(context: &sys::Context, lane: LaneCase, kept: &sys:
     let mut line = node::<M>(context);
     let timer = |(time, key): &(i64, Vec<u8>)| json!([time, bytes(Some(key))]);
     let migrated = lane.migrated.as_ref();
-    let migrated =
-        migrated.map(|(schema, old)| json!({ "schema": schema, "kept": pairs(old) }));
+    let migrated = migrated.map(|(schema, old)| json!({ "schema": schema, "kept": pairs(old) }));
     let shown = json!({
         "lateness_us": lane.lateness_us,
         "migrated": migrated,

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
 use super::case::LaneCase;
 use super::{Harness, Outcome, Row, case};
 use crate::sys::state::{Store, swap};
 use crate::sys::{self, http};
 use crate::{Column, Entries, Failure, Keeping, Module, Stateful};
+use serde::de::DeserializeOwned;
 
 /// Entries that a module is given in one call, at most.
 const MIGRATION_ENTRIES: usize = 1_000;

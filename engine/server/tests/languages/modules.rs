@@ -342,7 +342,8 @@ pub(crate) fn documented(section: &str, lang: &str) -> Vec<String> {
     let page = fs::read_to_string(repository().join("docs/modules.md")).unwrap();
     let (_, text) = page.split_once(&format!("## {section}\n")).unwrap();
     let (text, _) = text.split_once("\n## ").unwrap();
-    let blocks = text.split(&format!("```{lang}\n")).skip(1);
+    let begin = format!("```{lang}\n");
+    let blocks = text.split(&begin).skip(1);
     let code = |block: &str| block.split_once("```").unwrap().0.to_owned();
     blocks.map(code).collect()
 }
