@@ -16,10 +16,10 @@ export function written(value) {
   return json;
 }
 
-/** A value of bytes that were found somewhere; refuses with that code where they are no JSON. */
-export function read(bytes, code, what) {
+/** A value of text, or bytes, that was found somewhere; refuses with that code where it is no JSON. */
+export function read(found, code, what) {
   try {
-    return JSON.parse(decoder.decode(bytes));
+    return JSON.parse(typeof found === 'string' ? found : decoder.decode(found));
   } catch (error) {
     throw new Reject(code, `${what} is no JSON: ${error.message}`);
   }

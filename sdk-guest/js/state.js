@@ -15,6 +15,7 @@ const SCAN_ENTRIES = 1000;
 const LETTERS = 4096;
 const ASCII = /^[\0-\x7f]*$/;
 const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** A key as a string of a letter for each of its bytes, which sorts as they do: what maps have for a key. */
 export function nameOf(key) {
@@ -31,7 +32,18 @@ export function bytesOf(name) {
 }
 
 function columnOf(names) {
-  return Column.ofTexts(names.map((name) => (ASCII.test(name) ? name : bytesOf(name))));
+  return Column.ofTexts(ASCII.test(names.join('')) ? names : names.map(bytesOf));
+}
+
+/** A function of a row's number that gives its cell as a string, if each byte of the column is one letter. */
+function lettersOf({ data, offsets }) {
+  let whole;
+  try {
+    whole = decoder.decode(data);
+  } catch {
+    return null;
+  }
+  return whole.length === data.length ? (row) => whole.substring(offsets[row], offsets[row + 1]) : null;
 }
 
 /**
@@ -41,12 +53,12 @@ function columnOf(names) {
  */
 export class State {
   #host;
-  /** By the name of a key: what the host has there, and what it is to be told. */
+  /** By the name of a key: what the host has there, and what it is to be told; bytes or text. */
   #found = new Map();
   #changes = new Map();
   /** By time and name. */
   #timers = new Map();
-  /** What the row at work changed, as it was before; nothing where no rows are told apart. */
+  /** What the row at work changed: map, name, what was there. Nothing where no rows are told apart. */
   #undo = null;
 
   constructor(host) {
@@ -55,28 +67,25 @@ export class State {
 
   /** What was put at a key; `null` where nothing stands. */
   get(key) {
-    const bytes = this.getBytes(key);
-    return bytes === null ? null : read(bytes, 'state', 'what is kept');
+    const found = this.#at(nameOf(key));
+    return found === null ? null : read(found, 'state', 'what is kept');
   }
 
   /** Puts a value, as JSON. */
   put(key, value) {
     if (value instanceof Uint8Array) throw new TypeError('bytes are put with `putBytes`');
-    this.putBytes(key, written(value));
+    this.#change(this.#changes, nameOf(key), written(value));
   }
 
   /** The bytes at a key; `null` where nothing stands. */
   getBytes(key) {
-    const name = nameOf(key);
-    if (this.#changes.has(name)) return this.#changes.get(name);
-    if (!this.#found.has(name)) this.#look([name]);
-    return this.#found.get(name);
+    return asBytes(this.#at(nameOf(key)));
   }
 
   /** Puts bytes, or text. */
   putBytes(key, value) {
     if (value === null) throw new TypeError('nothing cannot be put: `delete` takes an entry out');
-    this.#change(this.#changes, nameOf(key), asBytes(value));
+    this.#change(this.#changes, nameOf(key), typeof value === 'string' ? value : asBytes(value));
   }
 
   delete(key) {
@@ -89,16 +98,14 @@ export class State {
    */
   fetch(keys) {
     const wanted = new Set();
-    const want = (key) => {
-      if (key !== null && key !== undefined) wanted.add(nameOf(key));
-    };
-    if (keys instanceof Column) {
-      for (let row = 0; row < keys.length; row++) want(keys.get(row));
-    } else {
-      for (const key of keys) want(key);
+    const column = keys instanceof Column ? keys : Column.ofTexts(Array.from(keys));
+    const letters = lettersOf(column) ?? ((row) => nameOf(column.get(row)));
+    for (let row = 0; row < column.length; row++) {
+      if (!column.has(row)) continue;
+      const name = letters(row);
+      if (!this.#found.has(name)) wanted.add(name);
     }
-    const unknown = [...wanted].filter((name) => !this.#found.has(name));
-    if (unknown.length > 0) this.#look(unknown);
+    if (wanted.size > 0) this.#look([...wanted]);
   }
 
   /**
@@ -106,12 +113,15 @@ export class State {
    * an array of pairs of key, as bytes, and value.
    */
   scan(prefix = '', options = {}) {
-    const found = this.scanBytes(prefix, options);
-    return found.map(([key, value]) => [key, read(value, 'state', 'what is kept')]);
+    return this.#scan(prefix, options).map(([key, value]) => [key, read(value, 'state', 'what is kept')]);
   }
 
   /** The same with values as bytes. */
-  scanBytes(prefix = '', { after = null, limit = Infinity } = {}) {
+  scanBytes(prefix = '', options = {}) {
+    return this.#scan(prefix, options).map(([key, value]) => [key, asBytes(value)]);
+  }
+
+  #scan(prefix, { after = null, limit = Infinity }) {
     const begin = nameOf(prefix);
     let behind = after === null ? null : nameOf(after);
     const own = [...this.#changes.keys()]
@@ -153,34 +163,45 @@ export class State {
     this.#change(this.#timers, `${timer.time} ${timer.name}`, timer);
   }
 
+  #at(name) {
+    const changed = this.#changes.get(name);
+    if (changed !== undefined) return changed;
+    if (!this.#found.has(name)) this.#look([name]);
+    return this.#found.get(name);
+  }
+
   #look(names) {
     const values = this.#host.get(columnOf(names));
-    names.forEach((name, i) => this.#found.set(name, values.get(i)));
+    const letters = lettersOf(values) ?? ((i) => values.get(i));
+    for (let i = 0; i < names.length; i++) this.#found.set(names[i], values.has(i) ? letters(i) : null);
   }
 
   #change(map, name, value) {
-    this.#undo?.push([map, name, map.get(name)]);
+    this.#undo?.push(map, name, map.get(name));
     map.set(name, value);
   }
 
   /** A row begins: what it changes can be taken back. */
   beginRow() {
-    this.#undo = [];
+    if (this.#undo === null) this.#undo = [];
+    else this.#undo.length = 0;
   }
 
   /** The row is not taken: nor is what it changed. */
   undoRow() {
-    for (const [map, name, before] of (this.#undo ?? []).reverse()) {
+    const undo = this.#undo ?? [];
+    for (let at = undo.length - 3; at >= 0; at -= 3) {
+      const [map, name, before] = undo.slice(at, at + 3);
       if (before === undefined) map.delete(name);
       else map.set(name, before);
     }
-    this.#undo = [];
+    undo.length = 0;
   }
 
   /** Tells the host all that changed. */
   tell() {
     if (this.#changes.size > 0) {
-      this.#host.put(columnOf([...this.#changes.keys()]), Column.of([...this.#changes.values()]));
+      this.#host.put(columnOf([...this.#changes.keys()]), Column.ofTexts([...this.#changes.values()]));
     }
     for (const on of [true, false]) {
       const timers = [...this.#timers.values()].filter((timer) => timer.on === on);
