@@ -110,6 +110,8 @@ pub struct State {
     timers: BTreeMap<(i64, Vec<u8>), bool>,
     /// What the row at work changed, as it was before.
     undo: Vec<Undo>,
+    /// Whether rows are told apart: what the one at work changed is not told before it is over.
+    by_row: bool,
 }
 
 #[derive(Clone)]
@@ -193,6 +195,9 @@ impl State {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Vec<(Vec<u8>, Vec<u8>)> {
+        if !self.by_row {
+            self.tell();
+        }
         let prefix = prefix.as_ref();
         let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut after = after.map(<[u8]>::to_vec);
@@ -203,7 +208,6 @@ impl State {
             let pairs = pairs.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
             let mut page: BTreeMap<Vec<u8>, Option<Vec<u8>>> = pairs.collect();
             let last = page.last_key_value().map(|(key, _)| key.clone());
-            // what the call changed is not told yet: a row may still take it back
             page.extend(self.own(prefix, after.as_deref(), last.as_deref()));
             let there = page.into_iter();
             found.extend(there.filter_map(|(key, value)| Some((key, value?))));
@@ -216,7 +220,7 @@ impl State {
         found
     }
 
-    /// What the call changed of the keys with a prefix, behind one and up to another.
+    /// What the call changed and has not told yet, of the keys with a prefix, behind one and up to another.
     fn own(
         &self,
         prefix: &[u8],
@@ -248,6 +252,7 @@ impl State {
     /// A row begins: what it changes can be taken back.
     #[doc(hidden)]
     pub fn begin_row(&mut self) {
+        self.by_row = true;
         self.undo.clear();
     }
 

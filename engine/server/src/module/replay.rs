@@ -2,9 +2,8 @@
 //!
 //! Called by: `cases`.
 //! Invariants: the guest is opened as the case's node declares; of a module that keeps state, what a batch
-//! changed is kept, and the timers that it made due fire after it; it begins with what the module took over, if
-//! the case says so. Rows that do not fit the schema do not
-//! come to the module.
+//! changed is kept, and the timers that it made due fire after it; it begins with what the module took
+//! over, if the case says so. Rows that do not fit the schema do not come to the module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

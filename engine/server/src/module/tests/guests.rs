@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use serde_json::json;
 use tokio::runtime::Runtime;
 use wasm::http::Access;
 use wasm::http::grant::{Grant, Rule};
@@ -14,6 +15,7 @@ use wasm::{Grants, Host, HostConfig, Limits, Lookups, Module, OpenContext, Table
 use super::{built, run};
 use crate::egress::doubles::{Doubled, Reply, Server, moved, ok};
 use crate::egress::{Client, Secrets};
+use crate::module::cases::Case;
 
 const MANIFEST: &str = include_str!("../../../../../tests/guests/Cargo.toml");
 
@@ -323,6 +325,7 @@ mod hosted {
         );
         let said = module.info().describe.clone().unwrap();
         assert_eq!((said.state_schema, said.migrates), (Some(2), Some(vec![1])));
+        lane_of(module);
     }
 
     pub fn lanes(module: &Module) {
@@ -356,6 +359,35 @@ mod hosted {
             }
         }
     }
+}
+
+/// A lane as a harness writes it down, which begins with what an older version kept: compared and timed.
+fn lane_of(module: &Module) {
+    let row = |value| json!({ "key": "a", "value": value, "event_time": 1, "headers": [] });
+    let out = |value| {
+        let place = json!({ "port": "out", "parent": 0 });
+        let mut out = row(value);
+        out.as_object_mut()
+            .unwrap()
+            .extend(place.as_object().unwrap().clone());
+        out
+    };
+    let batches = [
+        json!({ "rows": [row("x")], "out": [out("3")] }),
+        json!({ "rows": [row("x")], "out": [out("4")] }),
+    ];
+    let lane = json!({
+        "lateness_us": 0,
+        "migrated": { "schema": 1, "kept": [["a", "2"], ["migrate-drop", "1"]] },
+        "batches": batches,
+        "kept": [["a", r#"{"count":4}"#]],
+        "timers": [],
+    });
+    let line = json!({ "params": "", "outputs": ["out"], "lane": lane, "native_ns": 1.0 });
+    let cases = Case::read(&line.to_string()).unwrap();
+    assert_eq!(cases[0].compare(module).as_deref(), Ok(""));
+    assert_eq!(cases[0].rows_timed(), 1);
+    assert!(cases[0].time(module).unwrap() > 0.0);
 }
 
 /// How a deed ends.
