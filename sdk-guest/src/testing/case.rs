@@ -6,7 +6,6 @@
 //! one write a line, so that tests may run beside each other. A case names the type of its module, since
 //! a test may run others than the crate's own.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Outcome, Refused, Row};
 use crate::sys;
+use crate::sys::lookup::Entries;
 use crate::typed::{Field, FieldType};
 
 /// How long a case is timed where `RUSTMQ_BENCH` asks for it.
@@ -52,7 +52,7 @@ pub(super) fn native_ns(rows: usize, once: impl FnMut() -> Duration) -> Option<f
 pub(super) struct LaneCase {
     pub(super) lateness_us: i64,
     /// The older schema whose state was taken over, and that state.
-    pub(super) migrated: Option<(u32, BTreeMap<Vec<u8>, Vec<u8>>)>,
+    pub(super) migrated: Option<(u32, Entries)>,
     pub(super) batches: Vec<Map<String, Value>>,
     /// What a row of the first batch costs, where it was timed.
     pub(super) native_ns: Option<f64>,
@@ -77,7 +77,7 @@ pub(super) fn record_lane<M>(context: &sys::Context, lane: LaneCase, kept: &sys:
 }
 
 /// Lists of key and value.
-fn pairs(entries: &BTreeMap<Vec<u8>, Vec<u8>>) -> Value {
+fn pairs(entries: &Entries) -> Value {
     let pair = |(key, value): (&Vec<u8>, &Vec<u8>)| json!([bytes(Some(key)), bytes(Some(value))]);
     entries.iter().map(pair).collect()
 }
