@@ -23,9 +23,9 @@ class Keeping:
             def over(key, time, state):
                 return state.get(key)
         """
-        return self._on_timers(function, ["key", "time"])
+        return self._set_timers(function, ["key", "time"])
 
-    def _on_timers(self, function, first):
+    def _set_timers(self, function, first):
         self._must_keep(function)
         wanted = list(inspect.signature(function).parameters)
         if len(wanted) < len(first):

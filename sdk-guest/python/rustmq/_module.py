@@ -403,7 +403,7 @@ class _Batch(Module):
     def on_timers(self, function):
         """Put above a function of `fired` and `out`, and by their names `state` and `params`, which is called with
         the timers that the watermark has passed: their keys are those of the rows, their times the event times."""
-        return self._on_timers(function, ["fired", "out"])
+        return self._set_timers(function, ["fired", "out"])
 
 
 def run(module, host, rows, out, kept=None, timers=False):
