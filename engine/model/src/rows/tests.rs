@@ -155,6 +155,31 @@ fn a_run_of_rows_shares_the_buffers() {
 }
 
 #[test]
+fn a_long_choice_with_one_break_is_no_run() {
+    let mut builder = RowsBuilder::new();
+    (0..600).for_each(|i| builder.push(i, None, Some(&i.to_le_bytes()), &[]));
+    let rows = builder.finish();
+    for at in [0, 1, 254, 255, 256, 511, 512, 598] {
+        let mut choice: Vec<u32> = (0..600).collect();
+        choice.swap(at, at + 1);
+        let expected: Vec<i64> = choice.iter().map(|row| i64::from(*row)).collect();
+        assert_eq!(
+            &rows.take(&choice).timestamps[..],
+            expected,
+            "break at {at}"
+        );
+        // one twice and its neighbour not at all
+        choice[at] = choice[at + 1];
+        let expected: Vec<i64> = choice.iter().map(|row| i64::from(*row)).collect();
+        assert_eq!(
+            &rows.take(&choice).timestamps[..],
+            expected,
+            "twice at {at}"
+        );
+    }
+}
+
+#[test]
 fn a_run_has_the_bytes_of_its_rows_in_any_order() {
     let mut builder = RowsBuilder::new();
     for i in 0..6 {
