@@ -146,17 +146,20 @@ fn why(status: ExitStatus, said: &str) -> String {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     /// Runs a shell script as the compiler.
     fn script(text: &str, time: Duration) -> Result<Vec<u8>, String> {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("compiler");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
-        let rights = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(&path, rights).expect("executable");
+        // by another process: a child that another thread forks meanwhile would hold it open for
+        // writing, and what is written cannot be executed
+        let written = Command::new("sh")
+            .args(["-c", r#"printf '%s' "$0" > "$1" && chmod 700 "$1""#])
+            .arg(format!("#!/bin/sh\n{text}\n"))
+            .arg(&path)
+            .status();
+        assert!(written.is_ok_and(|status| status.success()));
         run(path.as_os_str(), &[7; 1 << 20], time)
     }
 
