@@ -117,7 +117,7 @@ fn from_language(
     if options.wants(&first) {
         let mut line = Case::new("boundary", first, Unit::Milliseconds);
         let rows = rows(1000);
-        let offsets: Vec<u64> = (0..1000).collect();
+        let offsets: ScalarBuffer<u64> = (0..1000).collect();
         let millis = |module: &Module| -> Result<f64> {
             let begun = Instant::now();
             black_box(open(module, "forward")?.process(input(&rows, &offsets))?);
@@ -132,7 +132,7 @@ fn from_language(
     Ok(())
 }
 
-fn input<'a>(rows: &'a Rows, offsets: &'a [u64]) -> Input<'a> {
+fn input<'a>(rows: &'a Rows, offsets: &'a ScalarBuffer<u64>) -> Input<'a> {
     Input {
         rows,
         columns: None,
@@ -275,7 +275,7 @@ fn measure(
     open: &dyn Fn() -> Result<Guest>,
     options: &Options,
 ) -> Result<()> {
-    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let columns = numbers(rows.len())?;
     let made = scores().to_arrow();
     let mut guest = open()?;
@@ -336,7 +336,7 @@ fn stage(case: String, rows: &Rows, guest: &mut Guest, options: &Options) -> Res
     let given = format(schema())?;
     let made = format(scores())?;
     let all = given.project(|_| true);
-    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let mut ours = || -> Result<()> {
         let decoded = given.decode(black_box(&rows.values), &all);
         let outcome = guest.process(Input {
@@ -366,7 +366,7 @@ fn cold_start(component: &[u8], options: &Options) -> Result<()> {
     let rows = rows(1);
     let once = |host: &Host| -> Result<()> {
         let module = host.load(component, &Grants::default())?;
-        black_box(open(&module, "forward")?.process(input(&rows, &[0]))?);
+        black_box(open(&module, "forward")?.process(input(&rows, &vec![0].into()))?);
         Ok(())
     };
     // a host of its own for each turn, as it remembers what it has loaded

@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use codec::Format;
@@ -80,7 +81,7 @@ pub struct Input<'a> {
     /// The columns alone hold the values, and all of them do: so they are written when asked for.
     pub unwritten: Option<&'a Format>,
     /// Offsets in the stage's source topic, one a row.
-    pub offsets: &'a [Offset],
+    pub offsets: &'a ScalarBuffer<Offset>,
     /// Index into the context's inputs.
     pub input: u16,
     /// Microseconds since the epoch, UTC.
@@ -265,7 +266,6 @@ impl Module {
             telemetry: Telemetry::new(context.labels.clone(), context.metrics.clone(), limits),
             fields: Fields::new(context.inputs.len(), context.outputs.len()),
             lent: None,
-            offsets: Vec::new(),
             outbox: Outbox::default(),
             keyed: None,
             http: Http::new(egress, access, stop, limits),
@@ -410,13 +410,12 @@ impl Guest {
             columns: input.columns.cloned(),
         });
         state.outbox.begin(batch.clone(), self.ports, &self.limits);
-        state.offsets.clear();
-        state.offsets.extend_from_slice(input.offsets);
         state.lent = Some(Lent {
             batch,
             unwritten: input.unwritten.cloned(),
             written: None,
             columns,
+            offsets: input.offsets.clone(),
             input: input.input,
             watermark: input.watermark,
         });

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::BinaryArray;
+use arrow::buffer::ScalarBuffer;
 use arrow::record_batch::RecordBatch;
 use codec::{EncodeError, Format};
 use model::ids::Offset;
@@ -160,7 +161,7 @@ struct Given<'a> {
 impl Call<'_> {
     /// Runs the guest over all rows of a chunk from one input.
     pub fn run(&mut self, warm: &mut Warm, input: u16, chunk: &Chunk) -> Result<(), OperatorError> {
-        let offsets: Vec<Offset> = chunk
+        let offsets: ScalarBuffer<Offset> = chunk
             .origins
             .iter()
             .map(|origin| self.offsets[*origin as usize])
@@ -185,7 +186,7 @@ impl Call<'_> {
                 rows: &part.rows,
                 columns: part.columns.as_ref(),
                 unwritten: part.unwritten.as_ref(),
-                offsets: &offsets[from..from + len],
+                offsets: &offsets.slice(from, len),
                 input,
                 watermark: watermark(self.keyed.as_deref(), input),
             };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, BinaryArray};
+use arrow::buffer::ScalarBuffer;
 use arrow::record_batch::RecordBatch;
 use codec::Format;
 use model::rows::{Rows, RowsBuilder};
@@ -321,7 +322,7 @@ struct Given<'a> {
     numbers: Vec<usize>,
     places: Vec<usize>,
     columns: Option<RecordBatch>,
-    offsets: Vec<u64>,
+    offsets: ScalarBuffer<u64>,
     watermark: i64,
     /// Rows that do not fit the schema.
     refused: BTreeSet<usize>,

@@ -240,7 +240,7 @@ impl World {
             rows,
             columns: Some(&columns),
             unwritten: None,
-            offsets: &[1, 2, 3],
+            offsets: &vec![1, 2, 3].into(),
             input: 0,
             watermark: 1,
         };

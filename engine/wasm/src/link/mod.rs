@@ -57,6 +57,8 @@ pub(crate) struct Lent {
     pub(crate) written: Option<BinaryArray>,
     /// Where in the batch the columns are that the module selected, in its order.
     pub(crate) columns: Arc<[usize]>,
+    /// Offsets of the rows.
+    pub(crate) offsets: ScalarBuffer<u64>,
     pub(crate) input: u16,
     pub(crate) watermark: i64,
 }
@@ -70,8 +72,6 @@ pub(crate) struct State {
     pub(crate) fields: Fields,
     pub(crate) telemetry: Telemetry,
     pub(crate) lent: Option<Lent>,
-    /// Offsets of the rows that are lent; the memory serves one batch after the other.
-    pub(crate) offsets: Vec<u64>,
     pub(crate) outbox: Outbox,
     /// While a call runs, where the module keeps state.
     pub(crate) keyed: Option<Keyed>,
@@ -153,8 +153,7 @@ fn values<'a>(cx: &'a mut Cx<'_>) -> Result<&'a BinaryArray> {
 }
 
 fn offsets(cx: &Cx<'_>) -> Result<ScalarBuffer<u64>> {
-    lent(cx)?;
-    Ok(cx.data().offsets.clone().into())
+    Ok(lent(cx)?.offsets.clone())
 }
 
 fn header(cx: &Cx<'_>, name: &WasmStr) -> Result<ColumnOut> {

@@ -200,7 +200,7 @@ fn plain_rows(count: usize) -> Rows {
 
 fn run_on(guest: &mut Guest, columns: &RecordBatch) -> Result<Outcome, ProcessError> {
     let rows = plain_rows(columns.num_rows());
-    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     guest.process(Input {
         rows: &rows,
         columns: Some(columns),
@@ -302,7 +302,7 @@ fn values_that_only_columns_hold_are_written_when_asked_for() {
         rows: &rows,
         columns: Some(&columns),
         unwritten: Some(&format),
-        offsets: &[0, 1],
+        offsets: &vec![0, 1].into(),
         input: 0,
         watermark: 0,
     };
@@ -412,7 +412,7 @@ fn what_the_host_makes_of_columns_counts() {
             builder.push(row, Some(key), Some(b"v"), &[]);
         });
         let (rows, columns) = (builder.finish(), batch(300));
-        let offsets: Vec<u64> = (0..300).collect();
+        let offsets: ScalarBuffer<u64> = (0..300).collect();
         let run = |times: usize| {
             opened(&call.repeat(times)).process(Input {
                 rows: &rows,

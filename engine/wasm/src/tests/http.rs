@@ -79,7 +79,7 @@ fn tell(guest: &mut Guest, rows: &[&str]) -> Result<String, ProcessError> {
     for row in rows {
         builder.push(5, Some(b"k"), Some(row.as_bytes()), &[]);
     }
-    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let input = Input {
         rows: &builder.finish(),
         columns: None,

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use arrow::array::Array;
+use arrow::buffer::ScalarBuffer;
 use model::rows::{Rows, RowsBuilder};
 
 use crate::{
@@ -185,7 +186,7 @@ fn rows() -> Rows {
 }
 
 fn run(guest: &mut Guest, rows: &Rows) -> Result<Outcome, ProcessError> {
-    let offsets: Vec<u64> = (100..100 + rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (100..100 + rows.len() as u64).collect();
     guest.process(Input {
         rows,
         columns: None,

@@ -39,7 +39,7 @@ fn tell(guest: &mut Guest, work: &str) -> Result<Outcome, ProcessError> {
         rows: &builder.finish(),
         columns: Some(&batch(1)),
         unwritten: None,
-        offsets: &[100],
+        offsets: &vec![100].into(),
         input: 0,
         watermark: 1,
     })

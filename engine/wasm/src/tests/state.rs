@@ -40,7 +40,7 @@ fn fire(guest: &mut Guest, keyed: &mut Keyed) -> Result<String, String> {
 }
 
 fn enter(guest: &mut Guest, keyed: &mut Keyed, rows: Rows, entry: Entry) -> Result<String, String> {
-    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let input = Input {
         rows: &rows,
         columns: None,

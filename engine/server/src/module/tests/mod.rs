@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::buffer::ScalarBuffer;
 use model::rows::RowsBuilder;
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
@@ -152,7 +153,7 @@ fn run(guest: &mut Guest, values: &[&str]) -> String {
         builder.push(i as i64, Some(b"k"), Some(value.as_bytes()), &[]);
     }
     let rows = builder.finish();
-    let offsets: Vec<u64> = (0..rows.len() as u64).collect();
+    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let input = Input {
         rows: &rows,
         columns: None,
@@ -290,7 +291,7 @@ fn columns_through(module: &Module) {
         rows: &rows,
         columns: Some(&columns),
         unwritten: None,
-        offsets: &[0, 1, 2, 3, 4],
+        offsets: &(0..5).collect(),
         input: 0,
         watermark: 0,
     });
