@@ -9,6 +9,7 @@ import { Bools, Floats, Ints, bytes, numbers, placeOf, validityOf } from './type
 const NONE = new Uint8Array(0);
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function rowNumbers(rows) {
   return bytes(rows instanceof Uint32Array ? rows : Uint32Array.from(rows));
@@ -70,14 +71,21 @@ export class Column {
     return this.has(row) ? this.data.subarray(this.offsets[row], this.offsets[row + 1]) : null;
   }
 
+  /** A function of a row's number that gives it as text, decoded at once; `null` unless each byte is a letter. */
+  letters() {
+    const { data, offsets } = this;
+    let whole;
+    try {
+      whole = strict.decode(data);
+    } catch {
+      return null;
+    }
+    return whole.length === data.length ? (row) => whole.substring(offsets[row], offsets[row + 1]) : null;
+  }
+
   /** A column of text as an array of strings, and of `null`s. */
   texts() {
-    const { data, offsets } = this;
-    const whole = decoder.decode(data);
-    // cut where the bytes are, if each byte is a letter
-    const text = whole.length === data.length
-      ? (row) => whole.substring(offsets[row], offsets[row + 1])
-      : (row) => decoder.decode(data.subarray(offsets[row], offsets[row + 1]));
+    const text = this.letters() ?? ((row) => decoder.decode(this.get(row)));
     return Array.from({ length: this.length }, (_, row) => (this.has(row) ? text(row) : null));
   }
 

@@ -278,18 +278,10 @@ function noValue() {
   throw new Reject('no-value', 'the record has no value');
 }
 
-/** Rows as text: decoded at once and cut where the bytes are, if each byte is a letter. */
+/** Rows as text: decoded at once where that is possible, else row by row, which finds the one to blame. */
 function text(column, code) {
-  const { data, offsets } = column;
-  let whole = null;
-  try {
-    whole = decoder.decode(data);
-  } catch {
-    // row by row, to find the one that is to blame
-  }
-  if (whole !== null && whole.length === data.length) {
-    return (row) => (column.has(row) ? whole.substring(offsets[row], offsets[row + 1]) : noValue());
-  }
+  const letters = column.letters();
+  if (letters !== null) return (row) => (column.has(row) ? letters(row) : noValue());
   return (row) => {
     const value = column.get(row) ?? noValue();
     try {

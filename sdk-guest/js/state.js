@@ -15,7 +15,6 @@ const SCAN_ENTRIES = 1000;
 const LETTERS = 4096;
 const ASCII = /^[\0-\x7f]*$/;
 const encoder = new TextEncoder();
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** A key as a string of a letter for each of its bytes, which sorts as they do: what maps have for a key. */
 export function nameOf(key) {
@@ -33,17 +32,6 @@ export function bytesOf(name) {
 
 function columnOf(names) {
   return Column.ofTexts(ASCII.test(names.join('')) ? names : names.map(bytesOf));
-}
-
-/** A function of a row's number that gives its cell as a string, if each byte of the column is one letter. */
-function lettersOf({ data, offsets }) {
-  let whole;
-  try {
-    whole = decoder.decode(data);
-  } catch {
-    return null;
-  }
-  return whole.length === data.length ? (row) => whole.substring(offsets[row], offsets[row + 1]) : null;
 }
 
 /**
@@ -99,7 +87,7 @@ export class State {
   fetch(keys) {
     const wanted = new Set();
     const column = keys instanceof Column ? keys : Column.ofTexts(Array.from(keys));
-    const letters = lettersOf(column) ?? ((row) => nameOf(column.get(row)));
+    const letters = column.letters() ?? ((row) => nameOf(column.get(row)));
     for (let row = 0; row < column.length; row++) {
       if (!column.has(row)) continue;
       const name = letters(row);
@@ -172,7 +160,7 @@ export class State {
 
   #look(names) {
     const values = this.#host.get(columnOf(names));
-    const letters = lettersOf(values) ?? ((i) => values.get(i));
+    const letters = values.letters() ?? ((i) => values.get(i));
     for (let i = 0; i < names.length; i++) this.#found.set(names[i], values.has(i) ? letters(i) : null);
   }
 

@@ -5,7 +5,7 @@ what an older version kept.
 import inspect
 
 from . import _telemetry
-from ._record import Failure, Reject, place
+from ._record import Failure, reason
 from ._row import within as _row_within
 from ._state import State
 from ._take import annotations, known_extras, take
@@ -92,8 +92,7 @@ def migrate(module, kept, schema, keys, values):
         try:
             function(key, value(row), state)
         except Exception as error:
-            known = isinstance(error, Reject)
-            code, message = (error.code, error.message) if known else ("error", place(error))
+            code, message = reason(error)
             raise Failure(code, f'key "{key.decode(errors="replace")}": {message}') from error
     state.tell()
     _telemetry.tell()

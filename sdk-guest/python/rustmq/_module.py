@@ -12,7 +12,7 @@ from . import _telemetry
 from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps
 from ._keeping import Keeping
-from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, place
+from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, reason
 from ._row import of as _row_of
 from ._row import within as _row_within
 from ._state import State
@@ -160,9 +160,12 @@ class Module(Keeping):
     def _each_timer(self, fired):
         """The same of timers."""
         function, extras = self._timer
-        keys, times = fired.keys(), fired.event_times()
-        more = [self.state if name == "state" else self._params for name in extras]
+        keys, times, more = fired.keys(), fired.event_times(), self._given(extras)
         return self._kept(fired, lambda row: function(keys.get(row), times[row], *more))
+
+    def _given(self, extras):
+        """Further arguments that are the same for a whole call, by their names."""
+        return [self.state if name == "state" else self._params for name in extras]
 
     def _kept(self, rows, each):
         """What stands at the rows' keys is fetched at once, and what a row changes can be taken back."""
@@ -226,7 +229,7 @@ class _Refusals:
         if isinstance(error, Retry):
             self.out.retry([row], error.after_ms, error.code, error.message)
             return True
-        why = (error.code, error.message) if isinstance(error, Reject) else ("error", place(error))
+        why = reason(error)
         if why != self.why:
             self.flush()
             self.why = why
@@ -394,8 +397,7 @@ class _Batch(Module):
             self._work(*self._timer, fired, out)
 
     def _work(self, function, extras, rows, out):
-        more = [self.state if name == "state" else self._params for name in extras]
-        function(rows, out, *more)
+        function(rows, out, *self._given(extras))
 
     def on_timer(self, function):
         raise TypeError(f"{function.__name__}: a `batch` is given all timers at once, with `on_timers`")

@@ -63,6 +63,11 @@ def as_bytes(value):
     raise TypeError(f"bytes or str, not {type(value).__name__}")
 
 
+def reason(error):
+    """Code and message of what a function raised."""
+    return (error.code, error.message) if isinstance(error, Reject) else ("error", place(error))
+
+
 def place(error):
     """An exception that nobody caught: what it says, and the innermost line of the author's code."""
     what = f"{type(error).__name__}: {error}"
