@@ -10,6 +10,10 @@ use std::mem::MaybeUninit;
 
 use crate::typed::{Bools, Validity, is_present};
 
+/// Rows that a loop makes together where it can.
+#[doc(hidden)]
+pub const BLOCK: usize = 8;
+
 /// Cells of numbers.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
@@ -80,10 +84,21 @@ impl<'c, T: Copy> Lane<'c, T> {
         self.len += 1;
     }
 
+    /// Several at once: one test of the room.
+    #[inline(always)]
+    fn put_block(&mut self, values: [T; BLOCK]) {
+        // SAFETY: as above
+        let room = unsafe { &mut *self.room };
+        for (place, value) in room[self.len..][..BLOCK].iter_mut().zip(values) {
+            place.write(value);
+        }
+        self.len += BLOCK;
+    }
+
     #[inline(always)]
     fn close(&mut self) {
         let len = self.list.len() + self.len;
-        // SAFETY: `put` has written as many after what the list had
+        // SAFETY: `put` and `put_block` have written as many after what the list had
         unsafe { self.list.set_len(len) };
         self.len = 0;
     }
@@ -115,6 +130,19 @@ impl<'c, T: Copy + Default> Numbers<'c, T> {
     #[inline(always)]
     pub(crate) fn put(&mut self, value: T) {
         self.values.put(value);
+    }
+
+    #[inline(always)]
+    pub(crate) fn put_block(&mut self, values: [T; BLOCK]) {
+        self.values.put_block(values);
+    }
+
+    /// As `put_option`.
+    #[inline(always)]
+    pub(crate) fn put_options(&mut self, values: [Option<T>; BLOCK]) {
+        self.values.put_block(values.map(Option::unwrap_or_default));
+        self.present
+            .put_block(values.map(|value| value.is_some().into()));
     }
 
     /// Of a column made for rows that may be absent.
@@ -157,6 +185,20 @@ impl<'c> Bits<'c> {
     #[inline(always)]
     pub(crate) fn put(&mut self, value: bool) {
         self.values.put(value.into());
+    }
+
+    #[inline(always)]
+    pub(crate) fn put_block(&mut self, values: [bool; BLOCK]) {
+        self.values.put_block(values.map(u8::from));
+    }
+
+    /// As `put_option`.
+    #[inline(always)]
+    pub(crate) fn put_options(&mut self, values: [Option<bool>; BLOCK]) {
+        let bits = values.map(|value| value.unwrap_or_default().into());
+        self.values.put_block(bits);
+        self.present
+            .put_block(values.map(|value| value.is_some().into()));
     }
 
     /// Of a column made for rows that may be absent.
@@ -217,17 +259,27 @@ mod tests {
             let mut int_room = filled.fill(rows, true);
             let mut float_room = fill_floats.fill(rows, false);
             let mut bool_room = fill_bools.fill(rows, true);
+            let int = |row| present(row).map(|n| n as i64);
+            let bool = |row| present(row).map(|n| n % 3 == 0);
             for row in 0..rows {
-                let (int, bool) = (
-                    present(row).map(|n| n as i64),
-                    present(row).map(|n| n % 3 == 0),
-                );
-                ints.push(int);
-                int_room.put_option(int);
+                ints.push(int(row));
                 floats.push(Some(row as f64));
+                bools.push(bool(row));
+            }
+            // some alone, then blocks, then those that are left
+            let (alone, mut row) = (rows.min(absent), 0);
+            while row < rows {
+                if row >= alone && rows - row >= BLOCK {
+                    int_room.put_options(std::array::from_fn(|at| int(row + at)));
+                    float_room.put_block(std::array::from_fn(|at| (row + at) as f64));
+                    bool_room.put_options(std::array::from_fn(|at| bool(row + at)));
+                    row += BLOCK;
+                    continue;
+                }
+                int_room.put_option(int(row));
                 float_room.put(row as f64);
-                bools.push(bool);
-                bool_room.put_option(bool);
+                bool_room.put_option(bool(row));
+                row += 1;
             }
             drop((int_room, float_room, bool_room));
             assert_eq!((ints, floats, bools), (filled, fill_floats, fill_bools));

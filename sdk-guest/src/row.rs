@@ -5,9 +5,11 @@
 //! rows where it is null; text and bytes are borrowed from the column.
 
 use std::borrow::Cow;
+use std::ops::BitOr;
 
 use crate::batch::Batch;
 use crate::column::Column;
+pub use crate::fill::BLOCK;
 use crate::outbox::Outbox;
 use crate::record::Reject;
 use crate::time::Timestamp;
@@ -31,7 +33,7 @@ pub trait FromColumns<'a>: Sized {
     /// The cells of so many rows, for a loop; panics where there are fewer.
     #[doc(hidden)]
     fn view(columns: &'a Self::Columns, rows: usize) -> Self::View;
-    /// Whether every cell is present.
+    /// Whether every cell is present and is what its field holds.
     #[doc(hidden)]
     fn is_full(columns: &Self::Columns) -> bool;
     /// `full`: what `is_full` says.
@@ -56,6 +58,8 @@ pub trait ToColumns: Sized {
     #[doc(hidden)]
     fn put(self, fill: &mut Self::Fill<'_>);
     #[doc(hidden)]
+    fn put_block(rows: [Self; BLOCK], fill: &mut Self::Fill<'_>);
+    #[doc(hidden)]
     fn set(columns: &Self::Columns, out: &mut Outbox);
 }
 
@@ -72,6 +76,12 @@ pub trait Cell<'a>: Sized {
     /// Whether it may be absent.
     #[doc(hidden)]
     const NULLABLE: bool = false;
+    /// Whether every cell of the column can be read as one.
+    #[doc(hidden)]
+    fn is_full(column: &Self::Column) -> bool {
+        column.is_full()
+    }
+    /// `full`: what `is_full` says.
     #[doc(hidden)]
     fn read(view: View<'a, Self>, row: usize, full: bool) -> Result<Self, Unfit>;
     #[doc(hidden)]
@@ -79,7 +89,19 @@ pub trait Cell<'a>: Sized {
     #[doc(hidden)]
     fn put(self, fill: &mut Fill<'_, 'a, Self>);
     #[doc(hidden)]
+    #[inline(always)]
+    fn put_block(cells: [Self; BLOCK], fill: &mut Fill<'_, 'a, Self>) {
+        cells.into_iter().for_each(|cell| cell.put(fill));
+    }
+    #[doc(hidden)]
     fn put_option(cell: Option<Self>, fill: &mut Fill<'_, 'a, Self>);
+    #[doc(hidden)]
+    #[inline(always)]
+    fn put_options(cells: [Option<Self>; BLOCK], fill: &mut Fill<'_, 'a, Self>) {
+        cells
+            .into_iter()
+            .for_each(|cell| Self::put_option(cell, fill));
+    }
 }
 
 type View<'a, T> = <<T as Cell<'a>>::Column as Columnar>::View<'a>;
@@ -97,6 +119,10 @@ impl<'a, T: Cell<'a>> Cell<'a> for Option<T> {
     type Column = T::Column;
     const KIND: FieldType = T::KIND;
     const NULLABLE: bool = true;
+
+    fn is_full(column: &Self::Column) -> bool {
+        T::is_full(column)
+    }
 
     #[inline(always)]
     fn read(view: View<'a, T>, row: usize, full: bool) -> Result<Option<T>, Unfit> {
@@ -121,21 +147,38 @@ impl<'a, T: Cell<'a>> Cell<'a> for Option<T> {
     }
 
     #[inline(always)]
+    fn put_block(cells: [Option<T>; BLOCK], fill: &mut Fill<'_, 'a, T>) {
+        T::put_options(cells, fill);
+    }
+
+    #[inline(always)]
     fn put_option(cell: Option<Option<T>>, fill: &mut Fill<'_, 'a, T>) {
         T::put_option(cell.flatten(), fill);
     }
 }
 
+/// Cells of fixed width: of which column, how they are read and written, and, where a number of the column
+/// may be more than fits, the bits that it has in excess.
 macro_rules! fixed {
-    ($($ty:ty, $column:ty, $kind:ident, |$from:ident| $read:expr, |$to:ident| $write:expr;)*) => {$(
+    ($(
+        $ty:ty, $column:ty, $kind:ident, |$from:ident| $read:expr, |$to:ident| $write:expr
+        $(, $excess:expr)?;
+    )*) => {$(
         impl<'a> Cell<'a> for $ty {
             type Column = $column;
             const KIND: FieldType = FieldType::$kind;
 
+            $(fn is_full(column: &$column) -> bool {
+                column.is_full() && all_bits::<16, _, _>(column.values(), |n| $excess(*n)) == 0
+            })?
+
             #[inline(always)]
             fn read(view: View<'a, $ty>, row: usize, full: bool) -> Result<$ty, Unfit> {
                 let $from = view.get(row, full).ok_or(Unfit::Null)?;
-                $read
+                $(if !full && $excess($from) != 0 {
+                    return Err(Unfit::Range($from));
+                })?
+                Ok($read)
             }
 
             #[inline(always)]
@@ -151,20 +194,44 @@ macro_rules! fixed {
             }
 
             #[inline(always)]
+            fn put_block(cells: [$ty; BLOCK], fill: &mut Fill<'_, 'a, $ty>) {
+                fill.put_block(cells.map(|$to| $write));
+            }
+
+            #[inline(always)]
             fn put_option(cell: Option<$ty>, fill: &mut Fill<'_, 'a, $ty>) {
                 fill.put_option(cell.map(|$to| $write));
+            }
+
+            #[inline(always)]
+            fn put_options(cells: [Option<$ty>; BLOCK], fill: &mut Fill<'_, 'a, $ty>) {
+                fill.put_options(cells.map(|cell| cell.map(|$to| $write)));
             }
         }
     )*};
 }
 
 fixed! {
-    bool, Bools, Bool, |b| Ok(b), |b| b;
-    i64, Ints, Int64, |n| Ok(n), |n| n;
-    i32, Ints, Int64, |n| n.try_into().map_err(|_| Unfit::Range(n)), |n| n.into();
-    u32, Ints, Int64, |n| n.try_into().map_err(|_| Unfit::Range(n)), |n| n.into();
-    f64, Floats, Float64, |n| Ok(n), |n| n;
-    Timestamp, Ints, Timestamp, |n| Ok(Timestamp::from_micros(n)), |t| t.micros();
+    bool, Bools, Bool, |b| b, |b| b;
+    i64, Ints, Int64, |n| n, |n| n;
+    i32, Ints, Int64, |n| n as i32, |n| n.into(), |n: i64| n.wrapping_add(1 << 31) >> 32;
+    u32, Ints, Int64, |n| n as u32, |n| n.into(), |n: i64| n >> 32;
+    f64, Floats, Float64, |n| n, |n| n;
+    Timestamp, Ints, Timestamp, |n| Timestamp::from_micros(n), |t| t.micros();
+}
+
+/// The bits that any of the items has: without an early end and by blocks, so that several are looked at at
+/// once.
+fn all_bits<const AT_ONCE: usize, T, B: Default + BitOr<Output = B>>(
+    items: &[T],
+    bits: impl Fn(&T) -> B,
+) -> B {
+    let of = |all: B, items: &[T]| items.iter().fold(all, |all, item| all | bits(item));
+    let (blocks, rest) = items.as_chunks::<AT_ONCE>();
+    let all = blocks
+        .iter()
+        .fold(B::default(), |all, block| all | of(B::default(), block));
+    of(all, rest)
 }
 
 macro_rules! borrowed {
@@ -243,8 +310,8 @@ impl Texts {
 
     /// Panics where a row is not UTF-8, which no column of strings has.
     fn checked(column: Column) -> Texts {
-        let ascii = column.bytes().iter().fold(0, |all, byte| all | byte) < 0x80;
-        if !ascii {
+        let is_ascii = all_bits::<64, _, _>(column.bytes(), |byte| *byte) < 0x80;
+        if !is_ascii {
             for row in column.iter().flatten() {
                 assert!(std::str::from_utf8(row).is_ok(), "a text that is not UTF-8");
             }

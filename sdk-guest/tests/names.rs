@@ -15,13 +15,22 @@ macro_rules! maps {
             #[derive(Deserialize, Serialize, rustmq::Row)]
             pub struct Columns {
                 $name: i64,
-                count: i64,
+                amount: i64,
             }
 
             #[rustmq::map]
             pub fn $name(row: Columns, meta: Meta<'_>) -> Result<Option<Columns>, Reject> {
-                let count = row.count + meta.event_time();
-                Ok((count > 0).then_some(Columns { $name: row.$name + 1, count }))
+                let amount = row.amount + meta.event_time();
+                Ok((amount > 0).then_some(Columns { $name: row.$name + 1, amount }))
+            }
+
+            pub mod sure {
+                use super::*;
+
+                #[rustmq::map]
+                pub fn $name(row: Columns) -> Columns {
+                    Columns { $name: row.$name + 1, amount: row.amount }
+                }
             }
 
             pub mod keeping {
@@ -52,11 +61,15 @@ macro_rules! maps {
             $({
                 let name = stringify!($name);
                 let rows = [
-                    format!(r#"{{"{name}":1,"count":2}}"#),
-                    format!(r#"{{"{name}":1,"count":0}}"#),
+                    format!(r#"{{"{name}":1,"amount":2}}"#),
+                    format!(r#"{{"{name}":1,"amount":0}}"#),
                 ];
                 let out = run::<$name::$name>(rows);
-                assert_eq!(out.texts("out"), [format!(r#"{{"{name}":2,"count":2}}"#)]);
+                assert_eq!(out.texts("out"), [format!(r#"{{"{name}":2,"amount":2}}"#)]);
+
+                let rows = vec![format!(r#"{{"{name}":1,"amount":2}}"#); 9];
+                let made = format!(r#"{{"{name}":2,"amount":2}}"#);
+                assert_eq!(run::<$name::sure::$name>(rows).texts("out"), vec![made; 9]);
 
                 let node = Harness::new().lookup("table", [("b", "5")]);
                 let mut lane = Lane::<$name::keeping::$name>::of(node);
@@ -71,6 +84,7 @@ macro_rules! maps {
 maps! {
     value take columns make meta row rows out state done output context place read fetch select
     open process way lookups opened never first emit keep route module bytes text
+    full whole view count row0 not_sure
 }
 
 /// Names of what comes before a glob and of the prelude.

@@ -352,3 +352,117 @@ fn a_map_of_many_rows_is_the_map_of_each() {
         assert_eq!(text(&out), expected, "{rows} rows, null each {nulls}");
     }
 }
+
+#[derive(rustmq::Row)]
+struct Given<'a> {
+    small: i32,
+    count: Option<u32>,
+    name: &'a str,
+}
+
+#[derive(rustmq::Row)]
+struct Made {
+    double: i64,
+    share: Option<f64>,
+    is_odd: bool,
+    is_named: Option<bool>,
+}
+
+/// Its type says that it gives one for each.
+#[rustmq::map]
+fn made(row: Given<'_>) -> Made {
+    Made {
+        double: i64::from(row.small) * 2,
+        share: row.count.filter(|n| *n > 1).map(|n| 1.0 / f64::from(n)),
+        is_odd: row.small % 2 != 0,
+        is_named: (!row.name.is_empty()).then_some(row.name.len() > 1),
+    }
+}
+
+#[derive(rustmq::Row)]
+struct Named {
+    name: String,
+    small: i32,
+}
+
+/// As well, with what has to be freed.
+#[rustmq::map]
+fn named(row: Given<'_>) -> Named {
+    Named {
+        name: row.name.to_uppercase(),
+        small: row.small,
+    }
+}
+
+/// Blocks of rows, what is left of them, and batches with rows that cannot be read: each row is what it
+/// would be alone.
+#[test]
+fn a_map_that_is_sure_gives_what_it_gives_alone() {
+    let row = |n: usize| match n {
+        // the ends of what the fields hold
+        3 => r#"{"small":-2147483648,"count":4294967295,"name":"é"}"#.to_owned(),
+        _ if n.is_multiple_of(5) => format!(r#"{{"small":{n},"count":1,"name":""}}"#),
+        _ => format!(r#"{{"small":{n},"count":{n},"name":"n{n}"}}"#),
+    };
+    let rows: Vec<String> = (0..40).map(row).collect();
+    let wrong = [
+        (
+            r#"{"small":2147483648,"name":"n"}"#,
+            "range: field `small` is 2147483648, which its type cannot hold",
+        ),
+        (
+            r#"{"small":-2147483649,"name":"n"}"#,
+            "range: field `small` is -2147483649, which its type cannot hold",
+        ),
+        (
+            r#"{"small":1,"count":-1,"name":"n"}"#,
+            "range: field `count` is -1, which its type cannot hold",
+        ),
+        (
+            r#"{"small":1,"count":4294967296,"name":"n"}"#,
+            "range: field `count` is 4294967296, which its type cannot hold",
+        ),
+        (r#"{"count":1,"name":"n"}"#, "null: field `small` is null"),
+        (r#"{"small":1,"count":1}"#, "null: field `name` is null"),
+        (
+            r#"{"small":9223372036854775807,"name":"n"}"#,
+            "range: field `small` is 9223372036854775807, which its type cannot hold",
+        ),
+        (
+            r#"{"small":-9223372036854775808,"name":"n"}"#,
+            "range: field `small` is -9223372036854775808, which its type cannot hold",
+        ),
+    ];
+    let alone: Vec<String> = rows
+        .iter()
+        .map(|row| text(&run::<made>([row.clone()])).remove(0))
+        .collect();
+    let at = |n: usize, line: &str| line.replacen("out0", &format!("out{n}"), 1);
+    for count in 0..rows.len() {
+        let expected: Vec<String> = (0..count).map(|n| at(n, &alone[n])).collect();
+        assert_eq!(
+            text(&run::<made>(rows[..count].to_vec())),
+            expected,
+            "{count} rows"
+        );
+        let names = text(&run::<named>(rows[..count].to_vec()));
+        let name = |n: usize| match n {
+            3 => r#"out3 -={"name":"É","small":-2147483648}"#.to_owned(),
+            _ if n.is_multiple_of(5) => format!(r#"out{n} -={{"name":"","small":{n}}}"#),
+            _ => format!(r#"out{n} -={{"name":"N{n}","small":{n}}}"#),
+        };
+        assert_eq!(
+            names,
+            (0..count).map(name).collect::<Vec<_>>(),
+            "{count} names"
+        );
+        for (row, refused) in wrong {
+            let mut rows = rows[..count].to_vec();
+            rows.insert(count / 2, row.to_owned());
+            let mut expected: Vec<String> = (0..count / 2).map(|n| at(n, &alone[n])).collect();
+            expected.extend((count / 2..count).map(|n| at(n + 1, &alone[n])));
+            expected.push(format!("! {} {refused}", count / 2));
+            assert_eq!(text(&run::<made>(rows)), expected, "{count} rows and {row}");
+        }
+    }
+}

@@ -381,7 +381,8 @@ fn looped(
                 true => emit(put),
                 false => {
                     let body = row(output, hygienic!(_));
-                    hygienic!(map(&make, (rows, count), out, full, |row, full| { #body }))
+                    let (whole, each) = closures(&body, !is_result && !is_option);
+                    hygienic!(map(&make, (rows, count), out, #whole, #each))
                 }
             };
             (Some(make(made)), loop_)
@@ -398,6 +399,21 @@ fn looped(
             let body = row(hygienic!(#ok(#call)), hygienic!(_));
             (None, hygienic!(route(rows, out, |row| { #body })))
         }
+    }
+}
+
+/// What does a map's row: where all are sure to give one, and else. Two closures, of which each has one
+/// caller, or it would be a call for every row.
+fn closures(body: &Tokens, is_sure: bool) -> (Tokens, Tokens) {
+    match is_sure {
+        true => (
+            hygienic!(full.then_some(|row| { let full = true; #body })),
+            hygienic!(|row| { let full = false; #body }),
+        ),
+        false => (
+            hygienic!(::rustmq::rt::not_sure(&make)),
+            hygienic!(|row| { #body }),
+        ),
     }
 }
 

@@ -5,12 +5,15 @@
 //! may borrow from it.
 //! Refuses: enums, tuples, generics, more than one lifetime, two fields of one name.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Fields, GenericParam, LitStr, Result};
 
 use crate::at;
+
+/// Rows that a loop makes together: `BLOCK` of the SDK.
+const BLOCK: usize = 8;
 
 struct Field {
     ident: Ident,
@@ -131,7 +134,7 @@ impl Row<'_> {
                 }
 
                 fn is_full(columns: &#columns) -> ::core::primitive::bool {
-                    #(::rustmq::Columnar::is_full(&columns.#idents))&&*
+                    #(<#owned as ::rustmq::Cell<'static>>::is_full(&columns.#idents))&&*
                 }
 
                 #[inline(always)]
@@ -151,6 +154,9 @@ impl Row<'_> {
         let (listed, numbers) = (self.listed(), self.numbers());
         let (idents, types) = self.each(|field| (field.ident.clone(), field.ty.clone()));
         let (places, (owned, _)) = (self.places(), self.each(|field| (field.owned.clone(), ())));
+        let block = (0..BLOCK).map(|n| format_ident!("row{n}", span = Span::mixed_site()));
+        let block: Vec<Ident> = block.collect();
+        let cells = idents.iter().map(|ident| hygienic!([#(#block.#ident),*]));
         hygienic! {
             #[automatically_derived]
             impl #generics ::rustmq::ToColumns for #name #generics {
@@ -181,6 +187,11 @@ impl Row<'_> {
                 #[inline(always)]
                 fn put(self, fill: &mut Self::Fill<'_>) {
                     #(<#types as ::rustmq::Cell<'_>>::put(self.#idents, &mut fill.#places);)*
+                }
+
+                #[inline(always)]
+                fn put_block([#(#block),*]: [Self; #BLOCK], fill: &mut Self::Fill<'_>) {
+                    #(<#types as ::rustmq::Cell<'_>>::put_block(#cells, &mut fill.#places);)*
                 }
 
                 fn set(columns: &#columns, out: &mut ::rustmq::Outbox) {

@@ -17,6 +17,9 @@ use crate::record::{Failure, Record, Reject};
 use crate::row::ToColumns;
 use crate::value::{Output, Payload};
 
+/// What a row of a map gave.
+pub type Given<O> = Result<Option<O>, Reject>;
+
 /// The type of an output.
 pub struct Making<O>(PhantomData<fn() -> O>);
 
@@ -97,11 +100,16 @@ pub trait Way {
     fn straight(
         _rows: usize,
         _: &mut Outbox,
-        _full: bool,
-        _: impl FnMut(usize, bool) -> Result<Option<Self::Output>, Reject>,
+        _whole: Option<impl FnMut(usize) -> Given<Self::Output>>,
+        _each: impl FnMut(usize) -> Given<Self::Output>,
     ) {
         unreachable!("its rows may say more than their value");
     }
+}
+
+/// No `whole` of [`super::Opened::map`].
+pub fn not_sure<O>(_: &impl Way<Output = O>) -> Option<fn(usize) -> Given<O>> {
+    None
 }
 
 /// As bytes: JSON, or raw.
@@ -196,10 +204,10 @@ impl<O: RowOutput> Way for AsColumns<O> {
     fn straight(
         rows: usize,
         out: &mut Outbox,
-        full: bool,
-        each: impl FnMut(usize, bool) -> Result<Option<O>, Reject>,
+        whole: Option<impl FnMut(usize) -> Given<O>>,
+        each: impl FnMut(usize) -> Given<O>,
     ) {
-        straight::map(rows, out, full, each);
+        straight::map(rows, out, whole, each);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::outbox::Outbox;
 use crate::record::{Failure, PortName, Reject};
 use crate::state::{Entries, State};
 
-pub use make::{AsBytes, AsColumns, MakeBytes, MakeColumns, Making, Place, Way};
+pub use make::{AsBytes, AsColumns, Given, MakeBytes, MakeColumns, Making, Place, Way, not_sure};
 pub use take::{JsonTake, RawTake, RowTake, TakeColumns, TakeJson, Taking, bytes, text};
 
 pub use crate::row::{cell, room};
@@ -97,20 +97,21 @@ impl<P> Opened<P> {
     }
 
     /// The loop of `map`, where a row gives one or none. `count` is that of the rows, asked for once, so
-    /// that the compiler knows it to be what the columns have.
+    /// that the compiler knows it to be what the columns have. `whole` does what `each` does, where each of
+    /// these rows is sure to give one: every cell is one that can be read, and the function refuses nothing.
     #[inline(always)]
     pub fn map<W: Way>(
         &self,
         way: &W,
         (rows, count): (&Batch, usize),
         out: &mut Outbox,
-        full: bool,
-        mut each: impl FnMut(usize, bool) -> Result<Option<W::Output>, Reject>,
+        whole: Option<impl FnMut(usize) -> Given<W::Output>>,
+        mut each: impl FnMut(usize) -> Given<W::Output>,
     ) {
         if W::IS_PLAIN {
-            return W::straight(count, out, full, each);
+            return W::straight(count, out, whole, each);
         }
-        self.emit(way, rows, out, |row, place| match each(row, full)? {
+        self.emit(way, rows, out, |row, place| match each(row)? {
             Some(output) => place.put(output),
             None => Ok(()),
         });
