@@ -37,6 +37,7 @@ mod section;
 pub mod sign;
 mod state;
 mod telemetry;
+mod wide;
 pub mod world;
 
 pub use check::{Grants, Kind, ModuleInfo};

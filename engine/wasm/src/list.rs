@@ -1,8 +1,9 @@
 //! Lists over the boundary without a copy in between: lowered from Arrow buffers, lifted as views.
 //!
 //! Called by: `column`, `number`, `link`.
-//! Invariants: a list out is copied once, by wasmtime, into memory that the guest allocated; a list
-//! in is a view that lives as long as the call.
+//! Invariants: a list out is copied once into memory that the guest allocated, also one of nothing: the
+//! runtime of componentize-py frees that, too, and no other pointer suits every guest; a list in is a view
+//! that lives as long as the call.
 
 use std::mem::MaybeUninit;
 
@@ -13,6 +14,8 @@ use wasmtime::component::__internal::{
     CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext,
 };
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
+
+use crate::wide::write_floats;
 
 /// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy. One that is
 /// empty has none: an Arrow buffer costs an allocation even so.
@@ -135,30 +138,6 @@ unsafe impl Lower for FloatsOf {
         *cx.get(offset) = u32::try_from(at)?.to_le_bytes();
         *cx.get(offset + 4) = u32::try_from(ints.len())?.to_le_bytes();
         Ok(())
-    }
-}
-
-/// As many floats as there are integers, by what the processor has for it.
-fn write_floats(ints: &[i64], floats: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq") {
-        // SAFETY: the processor has the instructions
-        return unsafe { write_floats_avx512(ints, floats) };
-    }
-    write_each(ints, floats);
-}
-
-/// The older instructions take one integer at a time.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512vl,avx512dq")]
-fn write_floats_avx512(ints: &[i64], floats: &mut [u8]) {
-    write_each(ints, floats);
-}
-
-#[inline(always)]
-fn write_each(ints: &[i64], floats: &mut [u8]) {
-    for (float, int) in floats.as_chunks_mut().0.iter_mut().zip(ints) {
-        *float = (*int as f64).to_le_bytes();
     }
 }
 

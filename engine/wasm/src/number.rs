@@ -20,6 +20,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 use crate::column::{nulls, validity};
 use crate::error::bad;
 use crate::list::{FloatList, FloatsOf, List};
+use crate::wide::copy_floats;
 
 /// `record bools`
 #[derive(ComponentType, Lower)]
@@ -207,14 +208,12 @@ pub(crate) fn take<T: 'static>(
     })
 }
 
-/// A copy of floats, and whether all are finite: looked at while they are near.
+/// A copy of floats, and whether all are finite: looked at on their way.
 fn copied(floats: &[u64]) -> (Vec<u64>, bool) {
-    const NEAR: usize = 1024;
-    let (mut copy, mut are_finite) = (Vec::with_capacity(floats.len()), true);
-    for floats in floats.chunks(NEAR) {
-        copy.extend_from_slice(floats);
-        are_finite &= codec::all_finite(floats.iter().copied());
-    }
+    let mut copy = Vec::with_capacity(floats.len());
+    let are_finite = copy_floats(floats, &mut copy.spare_capacity_mut()[..floats.len()]);
+    // SAFETY: each was written
+    unsafe { copy.set_len(floats.len()) };
     (copy, are_finite)
 }
 

@@ -1,0 +1,118 @@
+//! Loops over numbers on their way in or out, with the widest instructions that the processor has.
+//!
+//! Called by: `list`, `number`.
+//! Invariants: what a loop makes does not depend on the instructions.
+
+use std::mem::MaybeUninit;
+
+/// Bytes of a line of the cache: a wide load or store over the end of one is two.
+const LINE: usize = 64;
+
+/// A loop that is compiled twice: for every processor of the target, and for those with AVX-512, which does
+/// eight numbers at once and has an instruction that makes floats of 64-bit integers.
+macro_rules! widest {
+    ($(#[$about:meta])* $name:ident($($given:ident: $ty:ty),*) $(-> $made:ty)? $body:block) => {
+        $(#[$about])*
+        pub(crate) fn $name($($given: $ty),*) $(-> $made)? {
+            #[inline(always)]
+            fn each($($given: $ty),*) $(-> $made)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq")]
+                fn wide($($given: $ty),*) $(-> $made)? {
+                    each($($given),*)
+                }
+
+                let has_all = is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq");
+                if has_all {
+                    // SAFETY: the processor has the instructions
+                    return unsafe { wide($($given),*) };
+                }
+            }
+            each($($given),*)
+        }
+    };
+}
+
+widest! {
+    /// As many floats as there are integers, each the nearest; panics where there is room for more or fewer.
+    write_floats(ints: &[i64], floats: &mut [u8]) {
+        let put = |ints: &[i64], floats: &mut [[u8; 8]]| {
+            for (float, int) in floats.iter_mut().zip(ints) {
+                *float = (*int as f64).to_le_bytes();
+            }
+        };
+        let floats = floats.as_chunks_mut().0;
+        assert_eq!(floats.len(), ints.len(), "room for each");
+        let (first, floats) = floats.split_at_mut(to_line(floats));
+        let (first_ints, ints) = ints.split_at(first.len());
+        put(first_ints, first);
+        put(ints, floats);
+    }
+}
+
+widest! {
+    /// Copies floats, of which these are the bits, into all of the room, and says whether all are finite:
+    /// looked at while they are near. Panics where there is room for more or fewer.
+    copy_floats(floats: &[u64], room: &mut [MaybeUninit<u64>]) -> bool {
+        assert_eq!(floats.len(), room.len(), "room for each");
+        const NEAR: usize = 512;
+        let (first, floats) = floats.split_at(to_line(floats));
+        let (first_room, room) = room.split_at_mut(first.len());
+        let parts = floats.chunks(NEAR).zip(room.chunks_mut(NEAR));
+        let mut are_finite = true;
+        for (floats, room) in std::iter::once((first, first_room)).chain(parts) {
+            room.write_copy_of_slice(floats);
+            are_finite &= codec::all_finite(floats.iter().copied());
+        }
+        are_finite
+    }
+}
+
+/// How many of the items are before the first whole line.
+fn to_line<T>(items: &[T]) -> usize {
+    items.as_ptr().align_offset(LINE).min(items.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of every length and wherever they are put, what one number at a time would give.
+    #[test]
+    fn wide_loops_do_what_narrow_ones_do() {
+        let ints: Vec<i64> = (0..1100).map(|n| (n * n - 500) << (n % 50)).collect();
+        let mut room = vec![0u8; 8 * 1200 + 64];
+        for (len, at) in (0..70)
+            .chain([511, 512, 513, 1100])
+            .flat_map(|len| [0, 8, 24, 63].map(|at| (len, at)))
+        {
+            write_floats(&ints[..len], &mut room[at..][..len * 8]);
+            for (float, int) in room[at..].as_chunks().0.iter().zip(&ints[..len]) {
+                assert_eq!(f64::from_le_bytes(*float), *int as f64, "{len} at {at}");
+            }
+        }
+        let floats: Vec<u64> = ints.iter().map(|int| (*int as f64).to_bits()).collect();
+        for len in (0..70usize).chain([511, 512, 513, 1100]) {
+            for wrong in [None, Some(0), Some(len / 2), len.checked_sub(1)] {
+                let mut given = floats[..len].to_vec();
+                if let Some(place) = wrong.and_then(|place| given.get_mut(place)) {
+                    *place = f64::NEG_INFINITY.to_bits();
+                }
+                let is_wrong = given.iter().any(|bits| !f64::from_bits(*bits).is_finite());
+                let mut copy = Vec::with_capacity(len);
+                let are_finite = copy_floats(&given, &mut copy.spare_capacity_mut()[..len]);
+                // SAFETY: each was written
+                unsafe { copy.set_len(len) };
+                assert_eq!(
+                    (copy, are_finite),
+                    (given, !is_wrong),
+                    "{len}, wrong at {wrong:?}"
+                );
+            }
+        }
+    }
+}
