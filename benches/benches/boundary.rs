@@ -6,7 +6,8 @@
 //! reads JSON into a struct, computes, writes another struct as JSON; through `#[rustmq::map]`.
 //! `columns-N`: it
 //! reads three columns of numbers and makes one, through the same attribute and `derive(Row)`; that
-//! the host decodes columns from JSON and encodes them again is not counted. `stage-N`: the same with
+//! the host decodes columns from JSON and encodes them again is not counted. `checked-N`: the same by a
+//! function that refuses rows, of fields that not every number fits. `stage-N`: `columns` with
 //! both counted, so all that a stage does between its topics; the baseline reads and writes structs
 //! with serde. `cold-start`: a module whose code is cached is loaded, opened and called once, in
 //! milliseconds; the baseline reads and hashes its two files.
@@ -48,8 +49,8 @@ use wasm::{
 mod row;
 
 const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
-const KINDS: [&str; 7] = [
-    "forward", "filter", "copy", "lookup", "json", "columns", "stage",
+const KINDS: [&str; 8] = [
+    "forward", "filter", "copy", "lookup", "json", "columns", "checked", "stage",
 ];
 
 fn main() -> Result<()> {
@@ -58,10 +59,12 @@ fn main() -> Result<()> {
     let boundary = module(&host, &runtime, "boundary")?;
     let json = module(&host, &runtime, "boundary-json")?;
     let columns = module(&host, &runtime, "boundary-columns")?;
+    let checked = module(&host, &runtime, "boundary-checked")?;
     for kind in KINDS {
         let module = match kind {
             "json" => &json,
             "columns" | "stage" => &columns,
+            "checked" => &checked,
             _ => &boundary,
         };
         for size in SIZES {
@@ -303,6 +306,7 @@ fn measure(
             "copy" => drop(black_box(copy(black_box(rows)))),
             "lookup" => drop(black_box(look_up(black_box(rows), &users))),
             "columns" | "whole" => drop(black_box(score(black_box(&columns), &made)?)),
+            "checked" => drop(black_box(score_checked(black_box(&columns), &made)?)),
             _ => drop(black_box(json(black_box(rows))?)),
         }
         Ok(())
@@ -451,6 +455,33 @@ fn look_up(rows: &Rows, users: &HashMap<Vec<u8>, Vec<u8>>) -> (Vec<u32>, BinaryA
 /// The work of `columns` as a native author does it: a batch for a batch, null where a number is not
 /// finite, as the platform says it; rows with a null are a case of their own, which is not measured.
 fn score(columns: &RecordBatch, made: &SchemaRef) -> Result<RecordBatch> {
+    let (flights, delays, distances) = full(columns)?;
+    let rows = flights.iter().zip(delays).zip(distances);
+    let score = |((flight, delay), distance): ((&i64, &f64), &i64)| {
+        *distance as f64 / (*delay + *flight as f64)
+    };
+    let scores = codec::finite(Float64Array::from_iter_values(rows.map(score)));
+    Ok(RecordBatch::try_new(made.clone(), vec![Arc::new(scores)])?)
+}
+
+/// The work of `checked`; that a row is refused is a case of its own, which is not measured.
+fn score_checked(columns: &RecordBatch, made: &SchemaRef) -> Result<RecordBatch> {
+    let (flights, delays, distances) = full(columns)?;
+    let mut scores = Vec::with_capacity(flights.len());
+    for ((flight, delay), distance) in flights.iter().zip(delays).zip(distances) {
+        let (flight, distance) = (i32::try_from(*flight)?, i32::try_from(*distance)?);
+        let hours = delay + f64::from(flight);
+        if hours <= 0.0 {
+            return Err(format!("flight {flight} left {} early", -delay).into());
+        }
+        scores.push(f64::from(distance) / hours);
+    }
+    let scores = codec::finite(scores.into());
+    Ok(RecordBatch::try_new(made.clone(), vec![Arc::new(scores)])?)
+}
+
+/// The three columns of `numbers`.
+fn full(columns: &RecordBatch) -> Result<(&[i64], &[f64], &[i64])> {
     let refused = "a column of numbers without nulls";
     let ints = |i: usize| -> Result<&[i64]> {
         let column = columns.column(i).as_primitive_opt::<Int64Type>();
@@ -458,17 +489,8 @@ fn score(columns: &RecordBatch, made: &SchemaRef) -> Result<RecordBatch> {
         Ok(column.ok_or(refused)?.values())
     };
     let delays = columns.column(1).as_primitive_opt::<Float64Type>();
-    let delays = delays
-        .filter(|column| column.null_count() == 0)
-        .ok_or(refused)?
-        .values();
-    let (flights, distances) = (ints(0)?, ints(2)?);
-    let rows = flights.iter().zip(delays).zip(distances);
-    let score = |((flight, delay), distance): ((&i64, &f64), &i64)| {
-        *distance as f64 / (*delay + *flight as f64)
-    };
-    let scores = codec::finite(Float64Array::from_iter_values(rows.map(score)));
-    Ok(RecordBatch::try_new(made.clone(), vec![Arc::new(scores)])?)
+    let delays = delays.filter(|column| column.null_count() == 0);
+    Ok((ints(0)?, delays.ok_or(refused)?.values(), ints(2)?))
 }
 
 fn json(rows: &Rows) -> serde_json::Result<(Vec<u32>, BinaryArray, BinaryArray)> {

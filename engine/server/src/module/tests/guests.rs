@@ -34,6 +34,7 @@ macro_rules! host_tests {
 host_tests! {
     asks: "asks",
     boundary: "boundary",
+    boundary_checked: "boundary-checked",
     boundary_columns: "boundary-columns",
     boundary_json: "boundary-json",
     conformance: "conformance",
@@ -233,12 +234,17 @@ mod hosted {
         );
     }
 
+    pub fn boundary_checked(module: &Module) {
+        needs_columns(module);
+    }
+
     pub fn boundary_columns(module: &Module) {
-        let error = module
-            .open(&context("", &["out"]), &Limits::default())
-            .err()
-            .map(|e| e.to_string())
-            .unwrap_or_default();
+        needs_columns(module);
+    }
+
+    fn needs_columns(module: &Module) {
+        let opened = module.open(&context("", &["out"]), &Limits::default());
+        let error = opened.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("schema"), "it needs typed columns: {error}");
     }
 
