@@ -16,9 +16,10 @@ use super::run::{command, program, run};
 use super::tools::Place;
 use super::{BuildError, Built, Described, file, read, whole};
 
-/// What the tools' folder is made of: what to install, and the script that uses it.
+/// What the tools' folder is made of.
 const PACKAGE: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package.json");
 const LOCK: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package-lock.json");
+/// The script that uses the tools, which lies beside them.
 const SCRIPT: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/build.mjs");
 
 const TOOL: &str = "componentize-js";
@@ -59,7 +60,7 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     let component = work.path().join("component.wasm");
     let mut building = command(&program("NODE", "node"), &tools);
     building
-        .arg("build.mjs")
+        .arg(script(&tools)?)
         .arg(dir.join(&manifest.main))
         .arg(&sdk)
         .arg(sdk.join("../../wit"))
@@ -88,9 +89,9 @@ pub(super) fn main(dir: &Path) -> Result<PathBuf, BuildError> {
     Ok(dir.join(manifest(dir)?.main))
 }
 
-/// The folder with the tools and the script.
+/// The folder with the tools.
 async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, BuildError> {
-    let content = Digest::of(&[PACKAGE, LOCK, SCRIPT].concat()).hex();
+    let content = Digest::of(&[PACKAGE, LOCK].concat()).hex();
     let place = Place::shared(dir, &format!("{TOOL}-{}", &content[..16]));
     if place.is_there() {
         return Ok(place.path);
@@ -98,11 +99,7 @@ async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, Bu
     let into = place.path.display();
     progress(&format!("installing {WHAT} into {into} (about 400 MB)"));
     let draft = place.begin()?;
-    for (name, bytes) in [
-        ("package.json", PACKAGE),
-        ("package-lock.json", LOCK),
-        ("build.mjs", SCRIPT),
-    ] {
+    for (name, bytes) in [("package.json", PACKAGE), ("package-lock.json", LOCK)] {
         let path = draft.join(name);
         fs::write(&path, bytes).map_err(|error| file("write", &path, error))?;
     }
@@ -112,6 +109,19 @@ async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, Bu
     }
     place.end()?;
     Ok(place.path)
+}
+
+/// The script, put beside the tools under a name that says what is in it: another version of this program may
+/// use the same tools at the same time, and none of them are fetched anew because it has changed.
+fn script(tools: &Path) -> Result<PathBuf, BuildError> {
+    let path = tools.join(format!("build-{}.mjs", &Digest::of(SCRIPT).hex()[..16]));
+    if path.is_file() {
+        return Ok(path);
+    }
+    let draft = tools.join(format!(".build-{}.mjs", std::process::id()));
+    fs::write(&draft, SCRIPT).map_err(|error| file("write", &draft, error))?;
+    fs::rename(&draft, &path).map_err(|error| file("write", &path, error))?;
+    Ok(path)
 }
 
 async fn npm(
