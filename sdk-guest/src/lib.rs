@@ -145,6 +145,7 @@ macro_rules! export {
 
             $crate::exports!($module, $module);
         };
+        $crate::used!($module);
     };
 }
 
@@ -189,6 +190,17 @@ macro_rules! export_stateful {
 
             $crate::exports!($crate::Keeping<$module>, $module);
         };
+        $crate::used!($module);
+    };
+}
+
+/// Natively nothing is exported, but what would be is no dead code.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! used {
+    ($module:ty) => {
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = $crate::rt::used::<$module>();
     };
 }
 

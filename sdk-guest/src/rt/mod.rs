@@ -40,6 +40,9 @@ pub const COMPONENT_TYPE: &[u8; include_bytes!("../../component-type.bin").len()
 pub const STATEFUL_TYPE: &[u8; include_bytes!("../../stateful-type.bin").len()] =
     include_bytes!("../../stateful-type.bin");
 
+/// For the compiler, which asks what is used.
+pub const fn used<M>() {}
+
 /// Stands for a value where only its type is asked about; never called.
 pub fn never<T>() -> T {
     unreachable!("only types are asked about")

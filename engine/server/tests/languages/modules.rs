@@ -63,9 +63,9 @@ pub fn rust_cases() {
     assert!(said.err.contains("cargo test fails in"), "{}", said.err);
     let untested = text.split("#[cfg(test)]").next().unwrap();
     fs::write(&source, untested).unwrap();
-    world
-        .run(&["module", "test", "tidy"])
-        .fails(1, "ran no module");
+    let said = world.run(&["module", "test", "tidy"]);
+    let said = said.fails(1, "ran no module");
+    assert!(!said.err.contains("warning: "), "{}", said.err);
 }
 
 const LANE: &str = r#"
