@@ -7,7 +7,7 @@
 //! - [`Description`] what a module says of itself, read without running it
 //! - [`Module`] compiled and linked, cheap to clone; [`Guest`] one warm instance, owned by a lane
 //! - `link` the functions of `wit/`, one file an interface; `list`, `column`, `number` how columns
-//!   cross; `fields` which of them; `outbox` what a call emits, validated;
+//!   cross, `wide` in which loops; `fields` which of them; `outbox` what a call emits, validated;
 //!   `telemetry` what it tells; `state` what it keeps; `lookup` the tables it looks into; [`http`] what it
 //!   asks of others
 //!
