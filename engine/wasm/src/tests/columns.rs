@@ -395,6 +395,22 @@ fn floats_into_memory_that_is_not_there() {
     assert!(guest.is_dead());
 }
 
+/// Guests whose runtime frees a list of nothing, as that of componentize-py does, must have made it.
+#[test]
+fn a_list_of_nothing_is_where_the_guest_says() {
+    let place = "(select (local.get $at) (i32.const 4096) (local.get $size)))";
+    let realloc = REALLOC.replace("(local.get $at))", place);
+    let process = "(call $get_floats (local.get $rows) (i32.const 0) (i32.const 1024))
+        (if (i32.ne (call $at (i32.const 2)) (i32.const 4096)) (then unreachable))";
+    let wat = typed_wat(AS_FLOATS, process).replace("{realloc}", &realloc);
+    let opened = load(&typed(&wat)).open(&edges(), &Limits::default());
+    let mut guest = opened.unwrap_or_else(|e| panic!("{e}"));
+    let mut columns = batch(3).columns().to_vec();
+    columns[1] = Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let columns = RecordBatch::try_new(schema().to_arrow(), columns).expect("it fits");
+    run_on(&mut guest, &columns).unwrap_or_else(|e| panic!("{e}"));
+}
+
 #[test]
 fn what_the_host_makes_of_columns_counts() {
     let each =
