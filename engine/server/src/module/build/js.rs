@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::run::{command, program, run};
 use super::tools::Place;
-use super::{BuildError, Built, Described, file, read, whole};
+use super::{BuildError, Built, Described, file, put, read, whole};
 
 /// What the tools' folder is made of.
 const PACKAGE: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package.json");
@@ -115,12 +115,9 @@ async fn tools(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, Bu
 /// use the same tools at the same time, and none of them are fetched anew because it has changed.
 fn script(tools: &Path) -> Result<PathBuf, BuildError> {
     let path = tools.join(format!("build-{}.mjs", &Digest::of(SCRIPT).hex()[..16]));
-    if path.is_file() {
-        return Ok(path);
+    if !path.is_file() {
+        put(&path, SCRIPT)?;
     }
-    let draft = tools.join(format!(".build-{}.mjs", std::process::id()));
-    fs::write(&draft, SCRIPT).map_err(|error| file("write", &draft, error))?;
-    fs::rename(&draft, &path).map_err(|error| file("write", &path, error))?;
     Ok(path)
 }
 

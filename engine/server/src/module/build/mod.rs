@@ -254,7 +254,7 @@ fn whole(dir: &Path) -> Result<PathBuf, BuildError> {
     fs::canonicalize(dir).map_err(|error| file("find", dir, error))
 }
 
-/// Writes beside and renames, so that nobody reads half a component.
+/// Writes beside and renames, so that nobody reads half a file.
 fn put(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     let beside = path.with_extension(format!("{}.part", std::process::id()));
     let written = match path.parent() {
