@@ -405,16 +405,11 @@ fn looped(
 /// What does a map's row: where all are sure to give one, and else. Two closures, of which each has one
 /// caller, or it would be a call for every row.
 fn closures(body: &Tokens, is_sure: bool) -> (Tokens, Tokens) {
-    match is_sure {
-        true => (
-            hygienic!(full.then_some(|row| { let full = true; #body })),
-            hygienic!(|row| { let full = false; #body }),
-        ),
-        false => (
-            hygienic!(::rustmq::rt::not_sure(&make)),
-            hygienic!(|row| { #body }),
-        ),
-    }
+    let whole = match is_sure {
+        true => hygienic!(full.then_some(|row| { let full = true; #body })),
+        false => hygienic!(::rustmq::rt::not_sure(&make)),
+    };
+    (whole, hygienic!(|row| { #body }))
 }
 
 /// What makes the outputs, chosen by their type.
