@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 /// Bytes of a line of the cache: a wide load or store over the end of one is two.
 const LINE: usize = 64;
 
-/// A loop that is compiled twice: for every processor of the target, and for those with AVX-512, which does
-/// eight numbers at once and has an instruction that makes floats of 64-bit integers.
+/// A loop that is compiled for every processor of the target, for those with AVX2, which does four numbers at
+/// once, and for those with AVX-512, which does eight and has an instruction that makes floats of 64-bit integers.
 macro_rules! widest {
     ($(#[$about:meta])* $name:ident($($given:ident: $ty:ty),*) $(-> $made:ty)? $body:block) => {
         $(#[$about])*
@@ -20,16 +20,26 @@ macro_rules! widest {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq")]
-                fn wide($($given: $ty),*) $(-> $made)? {
+                fn by_eight($($given: $ty),*) $(-> $made)? {
                     each($($given),*)
                 }
 
-                let has_all = is_x86_feature_detected!("avx512f")
+                #[target_feature(enable = "avx2")]
+                fn by_four($($given: $ty),*) $(-> $made)? {
+                    each($($given),*)
+                }
+
+                let has_eight = is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq");
-                if has_all {
-                    // SAFETY: the processor has the instructions
-                    return unsafe { wide($($given),*) };
+                // SAFETY: the processor has the instructions
+                unsafe {
+                    if has_eight {
+                        return by_eight($($given),*);
+                    }
+                    if is_x86_feature_detected!("avx2") {
+                        return by_four($($given),*);
+                    }
                 }
             }
             each($($given),*)
