@@ -8,7 +8,7 @@
 use std::mem::MaybeUninit;
 
 use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::ArrowNativeType;
+use arrow::datatypes::{ArrowNativeType, ToByteSlice};
 use wasmtime::StoreContextMut;
 use wasmtime::component::__internal::{
     CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext,
@@ -53,7 +53,7 @@ unsafe impl<T: ArrowNativeType + ComponentType> ComponentType for List<T> {
     }
 }
 
-// SAFETY: as above: `[T]` does the lowering.
+// SAFETY: as above; into memory, `room` is filled to its end.
 unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
     fn linear_lower_to_flat<U>(
         &self,
@@ -67,11 +67,31 @@ unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
     fn linear_lower_to_memory<U>(
         &self,
         cx: &mut LowerContext<'_, U>,
-        ty: InterfaceType,
+        _: InterfaceType,
         offset: usize,
     ) -> wasmtime::Result<()> {
-        <[T] as Lower>::linear_lower_to_memory(self.items(), cx, ty, offset)
+        let items = self.items();
+        room::<T, U>(cx, items.len(), offset)?.copy_from_slice(items.to_byte_slice());
+        Ok(())
     }
+}
+
+/// Memory that the guest allocates for a list of so many, which is told where it is at `offset`. As wasmtime
+/// does it for a slice, but with one question for where the guest's memory is.
+fn room<'a, T: ComponentType, U>(
+    cx: &'a mut LowerContext<'_, U>,
+    len: usize,
+    offset: usize,
+) -> wasmtime::Result<&'a mut [u8]> {
+    // what an Arrow buffer holds has a size
+    let bytes = len * T::SIZE32;
+    let at = cx.realloc(0, 0, T::ALIGN32, bytes)?;
+    let (pointer, count) = (u32::try_from(at)?, u32::try_from(len)?);
+    let memory = cx.as_slice_mut();
+    let place = &mut memory[offset..][..8];
+    place[..4].copy_from_slice(&pointer.to_le_bytes());
+    place[4..].copy_from_slice(&count.to_le_bytes());
+    Ok(&mut memory[at..][..bytes])
 }
 
 /// A `list<f64>` for a guest. Integers become floats on their way, each the nearest.
@@ -103,8 +123,7 @@ unsafe impl ComponentType for FloatsOf {
     }
 }
 
-// SAFETY: of floats `[f64]` does the lowering; of integers a pair of pointer and length is written, of
-// memory that the guest allocated, and every byte of that.
+// SAFETY: as above; into memory, `room` is filled to its end.
 unsafe impl Lower for FloatsOf {
     fn linear_lower_to_flat<U>(
         &self,
@@ -123,20 +142,17 @@ unsafe impl Lower for FloatsOf {
     fn linear_lower_to_memory<U>(
         &self,
         cx: &mut LowerContext<'_, U>,
-        ty: InterfaceType,
+        _: InterfaceType,
         offset: usize,
     ) -> wasmtime::Result<()> {
-        let ints = match self {
+        match self {
             FloatsOf::Floats(floats) => {
-                return <[f64] as Lower>::linear_lower_to_memory(floats, cx, ty, offset);
+                room::<f64, U>(cx, floats.len(), offset)?.copy_from_slice(floats.to_byte_slice());
             }
-            FloatsOf::Ints(ints) => ints,
-        };
-        let bytes = ints.len() * size_of::<f64>();
-        let at = cx.realloc(0, 0, <f64 as ComponentType>::ALIGN32, bytes)?;
-        write_floats(ints, &mut cx.as_slice_mut()[at..][..bytes]);
-        *cx.get(offset) = u32::try_from(at)?.to_le_bytes();
-        *cx.get(offset + 4) = u32::try_from(ints.len())?.to_le_bytes();
+            FloatsOf::Ints(ints) => {
+                write_floats(ints, room::<f64, U>(cx, ints.len(), offset)?);
+            }
+        }
         Ok(())
     }
 }

@@ -8,25 +8,28 @@ use std::mem::MaybeUninit;
 /// Bytes of a line of the cache: a wide load or store over the end of one is two.
 const LINE: usize = 64;
 
-/// A loop that is compiled for every processor of the target, for those with AVX2, which does four numbers at
-/// once, and for those with AVX-512, which does eight and has an instruction that makes floats of 64-bit integers.
+/// A loop that is compiled three times: for every processor of the target, for those with AVX2, and for those
+/// with AVX-512. `LANES` is how many numbers one of their instructions does.
 macro_rules! widest {
-    ($(#[$about:meta])* $name:ident($($given:ident: $ty:ty),*) $(-> $made:ty)? $body:block) => {
+    (
+        $(#[$about:meta])*
+        fn $name:ident<const $lanes:ident: usize>($($given:ident: $ty:ty),*) $(-> $made:ty)? $body:block
+    ) => {
         $(#[$about])*
         pub(crate) fn $name($($given: $ty),*) $(-> $made)? {
             #[inline(always)]
-            fn each($($given: $ty),*) $(-> $made)? $body
+            fn each<const $lanes: usize>($($given: $ty),*) $(-> $made)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq")]
                 fn by_eight($($given: $ty),*) $(-> $made)? {
-                    each($($given),*)
+                    each::<8>($($given),*)
                 }
 
                 #[target_feature(enable = "avx2")]
                 fn by_four($($given: $ty),*) $(-> $made)? {
-                    each($($given),*)
+                    each::<4>($($given),*)
                 }
 
                 let has_eight = is_x86_feature_detected!("avx512f")
@@ -42,17 +45,18 @@ macro_rules! widest {
                     }
                 }
             }
-            each($($given),*)
+            each::<2>($($given),*)
         }
     };
 }
 
 widest! {
     /// As many floats as there are integers, each the nearest; panics where there is room for more or fewer.
-    write_floats(ints: &[i64], floats: &mut [u8]) {
+    fn write_floats<const LANES: usize>(ints: &[i64], floats: &mut [u8]) {
         let put = |ints: &[i64], floats: &mut [[u8; 8]]| {
             for (float, int) in floats.iter_mut().zip(ints) {
-                *float = (*int as f64).to_le_bytes();
+                let nearest = if LANES == 4 { nearest(*int) } else { *int as f64 };
+                *float = nearest.to_le_bytes();
             }
         };
         let floats = floats.as_chunks_mut().0;
@@ -64,19 +68,37 @@ widest! {
     }
 }
 
+/// The nearest float, by steps that AVX2 has for four numbers at once; it has no instruction that does it.
+#[inline(always)]
+fn nearest(int: i64) -> f64 {
+    // the low 48 bits, above 2^52, and the high 16, above 3 * 2^67, as mantissas of floats; exact
+    const LOW: f64 = (1u64 << 52) as f64;
+    const HIGH: f64 = (3u128 << 67) as f64;
+    let low = f64::from_bits(LOW.to_bits() | (int as u64 & ((1 << 48) - 1)));
+    let high = f64::from_bits(HIGH.to_bits().wrapping_add(((int >> 48) << 32) as u64));
+    // the first is exact too, so that only the second rounds
+    (high - (HIGH + LOW)) + low
+}
+
 widest! {
     /// Copies floats, of which these are the bits, into all of the room, and says whether all are finite:
-    /// looked at while they are near. Panics where there is room for more or fewer.
-    copy_floats(floats: &[u64], room: &mut [MaybeUninit<u64>]) -> bool {
+    /// looked at while they are in registers. Panics where there is room for more or fewer.
+    fn copy_floats<const LANES: usize>(floats: &[u64], room: &mut [MaybeUninit<u64>]) -> bool {
         assert_eq!(floats.len(), room.len(), "room for each");
-        const NEAR: usize = 512;
+        const BLOCK: usize = 2 * LINE / size_of::<u64>();
         let (first, floats) = floats.split_at(to_line(floats));
         let (first_room, room) = room.split_at_mut(first.len());
-        let parts = floats.chunks(NEAR).zip(room.chunks_mut(NEAR));
+        let (blocks, last) = floats.as_chunks::<BLOCK>();
+        let (rooms, last_room) = room.as_chunks_mut::<BLOCK>();
         let mut are_finite = true;
-        for (floats, room) in std::iter::once((first, first_room)).chain(parts) {
+        for (floats, room) in [(first, first_room), (last, last_room)] {
             room.write_copy_of_slice(floats);
             are_finite &= codec::all_finite(floats.iter().copied());
+        }
+        for (block, room) in blocks.iter().zip(rooms) {
+            let block = *block;
+            *room = block.map(MaybeUninit::new);
+            are_finite &= codec::all_finite(block.into_iter());
         }
         are_finite
     }
