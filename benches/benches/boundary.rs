@@ -12,7 +12,8 @@
 //! with serde. `cold-start`: a module whose code is cached is loaded, opened and called once, in
 //! milliseconds; the baseline reads and hashes its two files.
 //! `python-…`, `js-…`: forward, filter, copy, json and columns at 1,000 rows from those languages, `…-whole`,
-//! which is the work of columns over whole ones instead of a function called for each row, and
+//! which is the work of columns over whole ones instead of a function called for each row, `…-state`, which
+//! counts the rows of each key in the module's state and passes none on (the baseline has a `HashMap`), and
 //! `…-first-batch`, in milliseconds: a module whose code is cached is opened and called once, beside one
 //! in Rust. They need the languages' tools, so they are skipped without `RUSTMQ_TOOLS` and in a smoke run.
 //! N is the rows of a batch, each of about 120 bytes. Counted is the call of the guest with all
@@ -41,8 +42,8 @@ use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use tokio::runtime::Runtime;
 use wasm::{
-    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Limits, Lookups, Module, OpenContext,
-    Table,
+    Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Limits, Lookups, Module,
+    OpenContext, Table,
 };
 
 #[path = "../../tests/guests/boundary-json/src/row.rs"]
@@ -96,18 +97,30 @@ fn from_language(
     let kinds = ["forward", "filter", "copy", "json", "columns", "whole"];
     let case = |kind: &str| format!("{language}-{kind}-1000");
     let first = format!("{language}-first-batch");
-    if !options.wants(&first) && !kinds.iter().any(|kind| options.wants(&case(kind))) {
+    let wanted = kinds
+        .iter()
+        .chain(&["state"])
+        .any(|kind| options.wants(&case(kind)));
+    if !options.wants(&first) && !wanted {
         return Ok(());
     }
     if options.quick || std::env::var_os("RUSTMQ_TOOLS").is_none() {
         println!("bench boundary {language}-*: skipped: it needs RUSTMQ_TOOLS and no --quick");
         return Ok(());
     }
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("languages")
-        .join(language);
-    let path = runtime.block_on(server::module::build(&dir, &mut |_| {}))?;
-    let module = rust.host().load(&fs::read(path)?, &Grants::default())?;
+    let load = |name: &str| -> Result<Module> {
+        let languages = Path::new(env!("CARGO_MANIFEST_DIR")).join("languages");
+        let dir = languages.join(name);
+        let path = runtime.block_on(server::module::build(&dir, &mut |_| {}))?;
+        Ok(rust.host().load(&fs::read(path)?, &Grants::default())?)
+    };
+    if options.wants(&case("state")) {
+        keep(case("state"), &load(&format!("{language}-state"))?, options)?;
+    }
+    if !options.wants(&first) && !kinds.iter().any(|kind| options.wants(&case(kind))) {
+        return Ok(());
+    }
+    let module = load(language)?;
     for kind in kinds.into_iter().filter(|kind| options.wants(&case(kind))) {
         measure(
             case(kind),
@@ -332,6 +345,33 @@ fn in_turns(
     }
     line.print();
     Ok(())
+}
+
+/// Counts by key in a module that keeps state, batch after batch.
+fn keep(case: String, module: &Module, options: &Options) -> Result<()> {
+    let rows = rows(1000);
+    let offsets: ScalarBuffer<u64> = (0..1000).collect();
+    let mut guest = open_with(module, "{}".into())?;
+    let mut keyed = module.keyed(&Limits::default(), 1);
+    let mut ours = || -> Result<()> {
+        if guest.is_swollen() {
+            guest = open_with(module, "{}".into())?;
+        }
+        keyed.begin();
+        black_box(guest.process_with(input(&rows, &offsets), Entry::Process, &mut keyed)?);
+        keyed.keep_call();
+        black_box(keyed.changes());
+        keyed.keep();
+        Ok(())
+    };
+    let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut native = || -> Result<()> {
+        for key in rows.keys.iter().flatten() {
+            *counts.entry(key.to_vec()).or_default() += 1;
+        }
+        Ok(())
+    };
+    in_turns(case, rows.len(), options, &mut ours, &mut native)
 }
 
 /// What a stage does with a batch between its topics: JSON to columns, the guest, columns to JSON.
