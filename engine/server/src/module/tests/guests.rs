@@ -45,6 +45,7 @@ host_tests! {
     keeps: "keeps",
     lanes: "lanes",
     late: "late",
+    sure: "sure",
     words: "words",
 }
 
@@ -221,7 +222,7 @@ mod hosted {
             "reject [1] denied: the grant does not name the host elsewhere.example, but 127.0.0.1";
         assert!(text.contains(denied), "{text}");
         let needed = &module.info().grants_needed;
-        assert_eq!(needed, &["rustmq:etl/http@0.1.4"]);
+        assert_eq!(needed, &["rustmq:etl/http@0.1.5"]);
     }
 
     pub fn boundary(module: &Module) {
@@ -346,6 +347,10 @@ mod hosted {
 
     pub fn late(module: &Module) {
         super::super::columns_through(module);
+    }
+
+    pub fn sure(module: &Module) {
+        super::super::blocks_through(module);
     }
 
     pub fn words(module: &Module) {

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::cast::AsArray;
+use arrow::array::{Int64Array, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use model::rows::RowsBuilder;
 use model::schema::{Field, FieldType, Schema};
@@ -243,6 +246,49 @@ fn edge(name: &str, fields: &[(&str, FieldType)]) -> Edge {
         name: name.to_owned(),
         fields: Some(Arc::new(Schema::new(fields.collect()).unwrap())),
     }
+}
+
+/// Two blocks of rows and some more through `sure`; a trap in the middle of a block names the function.
+fn blocks_through(module: &Module) {
+    let fields = [("number", FieldType::Int64)];
+    let context = OpenContext {
+        inputs: vec![edge("in", &fields)],
+        outputs: vec![edge("out", &fields)],
+        ..OpenContext::default()
+    };
+    let mut guest = module.open(&context, &Limits::default()).unwrap();
+    let schema = context.inputs[0].fields.as_ref().unwrap().to_arrow();
+    let mut call = |numbers: Range<i64>| {
+        let column = Arc::new(Int64Array::from_iter_values(numbers.clone()));
+        let columns = RecordBatch::try_new(schema.clone(), vec![column]).unwrap();
+        let mut rows = RowsBuilder::new();
+        numbers.for_each(|_| rows.push(0, None, None, &[]));
+        guest.process(Input {
+            rows: &rows.finish(),
+            columns: Some(&columns),
+            unwritten: None,
+            offsets: &(0..20).collect(),
+            input: 0,
+            watermark: 0,
+        })
+    };
+    let made = call(20..40).unwrap_or_else(|e| panic!("{e}"));
+    let [
+        Emission::Columns {
+            parents: None,
+            columns,
+            ..
+        },
+    ] = &made.emissions[..]
+    else {
+        panic!("each row gives one: {made:?}");
+    };
+    let expected = Int64Array::from_iter_values(21..41);
+    assert_eq!(columns.column(0).as_primitive(), &expected);
+    let panicked = call(0..20).unwrap_err().to_string();
+    let panic = "the module trapped: panic: thirteen (at ";
+    assert!(panicked.starts_with(panic), "{panicked}");
+    assert!(panicked.contains("\n  in sure::sure"), "{panicked}");
 }
 
 /// Typed columns through the real component of `late`.
@@ -486,7 +532,7 @@ async fn the_guests_of_conformance_build_for_this_version() {
     assert!(info.stateful);
     let (_dir, path) = released("asks", "-http").await;
     let info = Host::inspect(&fs::read(path).unwrap()).unwrap();
-    assert_eq!(info.grants_needed, ["rustmq:etl/http@0.1.4"]);
+    assert_eq!(info.grants_needed, ["rustmq:etl/http@0.1.5"]);
 }
 
 #[tokio::test]
