@@ -1,9 +1,9 @@
 /** The component's exports: `rustmq module build` bundles this file with `module.js`. */
 
-import { declare, getBools, select, setBools } from 'rustmq:etl/columns@0.1.4';
-import { table } from 'rustmq:etl/lookup@0.1.4';
-import * as packed from 'rustmq:etl/packed@0.1.4';
-import * as telemetry from 'rustmq:etl/telemetry@0.1.4';
+import { declare, getBools, select, setBools } from 'rustmq:etl/columns@0.1.5';
+import { table } from 'rustmq:etl/lookup@0.1.5';
+import * as packed from 'rustmq:etl/packed@0.1.5';
+import * as telemetry from 'rustmq:etl/telemetry@0.1.5';
 import { kept } from '#state-host';
 import theModule from 'rustmq-module';
 import { register as registerLookups } from './lookup.js';

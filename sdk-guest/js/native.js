@@ -2,7 +2,7 @@
  * What stands for the host where a module runs natively, and the rows that go in and come out.
  *
  * `testing` puts a `Host` in the place of `packed` and of the handles of batch and outbox, a `Store` in that of
- * `state` and `timers`, `Tables` in that of `lookup`, a `Sink` in that of `telemetry`.
+ * `packed-state`, `Tables` in that of `lookup`, a `Sink` in that of `telemetry`.
  */
 
 import { Column } from './batch.js';
@@ -158,7 +158,7 @@ export class Context {
   }
 }
 
-/** Stands for the host's `state` and `timers`: what a lane keeps. */
+/** Stands for the host's `packed-state`: what a lane keeps. */
 export class Store {
   #entries;
   #timers;

@@ -1,7 +1,7 @@
 /**
  * What a module keeps from batch to batch: bytes under bytes, a set of them for each lane of a node.
  *
- * `host` is `state` and `timers` of the component's imports, or what `testing` puts in its place. What a call reads
+ * `host` is `packed-state` of the component's imports, or what `testing` puts in its place. What a call reads
  * is fetched once; what it changes is told once, at its end, and counts only if the call ends well. What a refused
  * row changed is taken back.
  */

@@ -1,7 +1,6 @@
-/** The host's `state` and `timers`; `rustmq module build` puts this file in the place of `state_host.js`. */
+/** The host's `packed-state`; `rustmq module build` puts this file in the place of `state_host.js`. */
 
-import * as state from 'rustmq:etl/state@0.1.4';
-import { clear, set } from 'rustmq:etl/timers@0.1.4';
+import * as state from 'rustmq:etl/packed-state@0.1.5';
 import { Column } from './batch.js';
 import { bytes } from './typed.js';
 
@@ -10,15 +9,13 @@ function columnOf({ offsets, data, validity }) {
   return new Column(Uint32Array.from(offsets), bytes(data), bytes(validity));
 }
 
-const lists = ({ offsets, data, validity }) => ({ offsets, data, validity });
-
 export const kept = {
-  get: (keys) => columnOf(state.get(lists(keys))),
-  put: (keys, values) => state.put(lists(keys), lists(values)),
+  get: (keys) => Column.unpack(state.get(keys.pack())),
+  put: (keys, values) => state.put(keys.pack(), values.pack()),
   scan(prefix, after, limit) {
     const { keys, values } = state.scan(prefix, after, limit);
-    return [columnOf(keys), columnOf(values)];
+    return [Column.unpack(keys), Column.unpack(values)];
   },
-  timers: (keys, times, on) => (on ? set : clear)(lists(keys), times),
+  timers: (keys, times, on) => (on ? state.setTimers : state.clearTimers)(keys.pack(), bytes(times)),
   entries: ({ keys, values }) => [columnOf(keys), columnOf(values)],
 };

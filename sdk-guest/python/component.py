@@ -60,20 +60,21 @@ def _column(column):
 
 
 def _states():
-    """The host's `state` and `timers`, where the module keeps state."""
-    from wit_world.imports import state, timers
+    """The host's `packed-state`, where the module keeps state."""
+    from wit_world.imports import packed_state as state
 
-    def lists(column):
-        return types.Column(column.offsets.tolist(), column.data, column.validity)
+    def timers(keys, times, on):
+        tell = state.set_timers if on else state.clear_timers
+        tell(keys.pack(packed), array("q", times).tobytes())
 
     def scan(prefix, after, limit):
         found = state.scan(prefix, after, limit)
-        return _column(found.keys), _column(found.values)
+        return rustmq.Column.unpack(found.keys), rustmq.Column.unpack(found.values)
 
     return SimpleNamespace(
-        get=lambda keys: _column(state.get(lists(keys))),
-        put=lambda keys, values: state.put(lists(keys), lists(values)),
-        timers=lambda keys, times, on: (timers.set if on else timers.clear)(lists(keys), times),
+        get=lambda keys: rustmq.Column.unpack(state.get(keys.pack(packed))),
+        put=lambda keys, values: state.put(keys.pack(packed), values.pack(packed)),
+        timers=timers,
         scan=scan,
     )
 

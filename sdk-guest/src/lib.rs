@@ -139,7 +139,7 @@ macro_rules! export {
             static SLOT: $crate::rt::Slot<$module> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.4:granted")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.5:granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::COMPONENT_TYPE.len()] =
                 *$crate::rt::COMPONENT_TYPE;
 
@@ -158,17 +158,17 @@ macro_rules! export_stateful {
             static SLOT: $crate::rt::Slot<$crate::Keeping<$module>> = $crate::rt::Slot::new();
 
             #[used]
-            #[unsafe(link_section = "component-type:rustmq:etl@0.1.4:migrating-granted")]
+            #[unsafe(link_section = "component-type:rustmq:etl@0.1.5:migrating-granted")]
             static COMPONENT_TYPE: [u8; $crate::rt::STATEFUL_TYPE.len()] =
                 *$crate::rt::STATEFUL_TYPE;
 
-            #[unsafe(export_name = "rustmq:etl/timed@0.1.4#on-timers")]
+            #[unsafe(export_name = "rustmq:etl/timed@0.1.5#on-timers")]
             extern "C" fn on_timers(fired: u32, out: u32) -> *const u8 {
                 SLOT.on_timers(fired, out)
             }
 
             // the schema of the entries, and two columns of three lists each
-            #[unsafe(export_name = "rustmq:etl/migration@0.1.4#migrate")]
+            #[unsafe(export_name = "rustmq:etl/migration@0.1.5#migrate")]
             unsafe extern "C" fn migrate(
                 from: u32,
                 a: u32,
@@ -209,12 +209,12 @@ macro_rules! used {
 #[macro_export]
 macro_rules! exports {
     ($module:ty, $named:ty) => {
-        #[unsafe(export_name = "rustmq:etl/module@0.1.4#open")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.5#open")]
         extern "C" fn open(context: u32) -> *const u8 {
             SLOT.open(context)
         }
 
-        #[unsafe(export_name = "rustmq:etl/module@0.1.4#process")]
+        #[unsafe(export_name = "rustmq:etl/module@0.1.5#process")]
         extern "C" fn process(rows: u32, out: u32) -> *const u8 {
             SLOT.process(rows, out)
         }

@@ -20,8 +20,8 @@ use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::sign::{self, PublicKey, Trust};
 use crate::world::{
-    GRANTED, HTTP, MIGRATING, MIGRATING_GRANTED, MIGRATION, MODULE, PACKAGE, STATE, STATEFUL,
-    STATEFUL_GRANTED, TIMED, TIMERS, VERSION, WORLD, offered,
+    GRANTED, HTTP, MIGRATING, MIGRATING_GRANTED, MIGRATION, MODULE, PACKAGE, PACKED_STATE, STATE,
+    STATEFUL, STATEFUL_GRANTED, TIMED, TIMERS, VERSION, WORLD, offered,
 };
 
 /// Interfaces of WASI that a guest may name but not use: a call into them is a trap.
@@ -364,7 +364,11 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
     let pick = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
         imports.iter().filter(|n| keep(n)).cloned().collect()
     };
-    let keeps = |name: &String| [STATE, TIMERS, TIMED].iter().any(|kept| ours(name, kept));
+    let keeps = |name: &String| {
+        [STATE, TIMERS, PACKED_STATE, TIMED]
+            .iter()
+            .any(|kept| ours(name, kept))
+    };
     let stateful = imports.iter().chain(&exports).any(keeps);
     let of_ours = exports.iter().chain(&imports);
     let contract = of_ours.filter_map(|name| of_package(name)).next();

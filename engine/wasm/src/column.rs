@@ -198,6 +198,18 @@ pub(crate) fn unpacked(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<u32>> {
     Ok(numbers.iter().map(|n| u32::from_le_bytes(*n)).collect())
 }
 
+/// Times from their bytes.
+pub(crate) fn unpacked_times(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<i64>> {
+    let (times, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        let len = bytes.len();
+        return bad(format!(
+            "{what}: {len} bytes are no whole numbers of 8 bytes"
+        ));
+    }
+    Ok(times.iter().map(|time| i64::from_le_bytes(*time)).collect())
+}
+
 /// A guest's column where it lies.
 pub(crate) struct View<'a> {
     offsets: Cow<'a, [u32]>,

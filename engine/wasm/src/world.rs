@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use wit_parser::{Resolve, SourceMap, WorldId};
 
 /// The files of `wit/`, name and text.
-pub const FILES: [(&str, &str); 13] = [
+pub const FILES: [(&str, &str); 14] = [
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("data.wit", include_str!("../../../wit/data.wit")),
     ("columns.wit", include_str!("../../../wit/columns.wit")),
@@ -19,6 +19,10 @@ pub const FILES: [(&str, &str); 13] = [
     ("module.wit", include_str!("../../../wit/module.wit")),
     ("state.wit", include_str!("../../../wit/state.wit")),
     ("timers.wit", include_str!("../../../wit/timers.wit")),
+    (
+        "packed-state.wit",
+        include_str!("../../../wit/packed-state.wit"),
+    ),
     ("timed.wit", include_str!("../../../wit/timed.wit")),
     ("migration.wit", include_str!("../../../wit/migration.wit")),
     ("lookup.wit", include_str!("../../../wit/lookup.wit")),
@@ -28,7 +32,7 @@ pub const FILES: [(&str, &str); 13] = [
 
 macro_rules! version {
     () => {
-        "0.1.4"
+        "0.1.5"
     };
 }
 
@@ -59,6 +63,7 @@ pub const MIGRATING: &str = named!("migrating");
 pub const MIGRATING_GRANTED: &str = named!("migrating-granted");
 pub(crate) const STATE: &str = named!("state");
 pub(crate) const TIMERS: &str = named!("timers");
+pub(crate) const PACKED_STATE: &str = named!("packed-state");
 pub(crate) const TIMED: &str = named!("timed");
 pub(crate) const MIGRATION: &str = named!("migration");
 pub(crate) const LOOKUP: &str = named!("lookup");

@@ -1,7 +1,7 @@
 """What stands for the host where a module runs natively, and the rows that go in and come out.
 
 `testing` puts a `Host` in the place of `packed` and of the handles of batch and outbox, a `Store` in that of
-`state` and `timers`, `Tables` in that of `lookup`, a `Sink` in that of `telemetry`.
+`packed-state`, `Tables` in that of `lookup`, a `Sink` in that of `telemetry`.
 """
 
 import json
@@ -159,7 +159,7 @@ class Context:
         self.declared[port] = fields
 
 class Store:
-    """Stands for the host's `state` and `timers`: what a lane keeps."""
+    """Stands for the host's `packed-state`: what a lane keeps."""
 
     def __init__(self, entries=(), timers=()):
         self.entries, self.set = dict(entries), set(timers)

@@ -8,7 +8,7 @@ use crate::column::Column;
 use crate::record::Failure;
 use crate::typed::{Bools, Field, FieldType, Floats, Ints, Validity};
 
-#[link(wasm_import_module = "rustmq:etl/columns@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/columns@0.1.5")]
 unsafe extern "C" {
     #[link_name = "input-fields"]
     fn input_fields(context: u32, input: u32, ret: *mut [u32; 2]);

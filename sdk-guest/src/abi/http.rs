@@ -5,7 +5,7 @@
 use super::{list, string};
 use crate::http::{Error, Request, Response, Trouble};
 
-#[link(wasm_import_module = "rustmq:etl/http@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/http@0.1.5")]
 unsafe extern "C" {
     #[link_name = "send"]
     fn host_send(requests: *const RequestOut, requests_len: usize, ret: *mut [u32; 2]);

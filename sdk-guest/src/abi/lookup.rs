@@ -6,7 +6,7 @@ use super::{Numbered, column};
 use crate::column::Column;
 use crate::record::Failure;
 
-#[link(wasm_import_module = "rustmq:etl/lookup@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/lookup@0.1.5")]
 unsafe extern "C" {
     #[link_name = "table"]
     fn host_table(name: *const u8, name_len: usize, ret: *mut Numbered);

@@ -23,7 +23,7 @@ use crate::column::Column;
 use crate::record::Failure;
 use crate::typed::Validity;
 
-#[link(wasm_import_module = "rustmq:etl/data@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/data@0.1.5")]
 unsafe extern "C" {
     #[link_name = "[method]context.params"]
     fn context_params(this: u32, ret: *mut [u32; 2]);

@@ -8,7 +8,7 @@ use crate::column::Column;
 /// A column as it goes out: offsets, data, validity.
 type Parts = (*const u32, usize, *const u8, usize, *const u8, usize);
 
-#[link(wasm_import_module = "rustmq:etl/state@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/state@0.1.5")]
 unsafe extern "C" {
     #[link_name = "get"]
     fn host_get(
@@ -47,7 +47,7 @@ unsafe extern "C" {
     );
 }
 
-#[link(wasm_import_module = "rustmq:etl/timers@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/timers@0.1.5")]
 unsafe extern "C" {
     #[link_name = "set"]
     fn host_set(

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use super::Numbered;
 use crate::telemetry::{Counter, Histogram, Level};
 
-#[link(wasm_import_module = "rustmq:etl/telemetry@0.1.4")]
+#[link(wasm_import_module = "rustmq:etl/telemetry@0.1.5")]
 unsafe extern "C" {
     #[link_name = "enabled"]
     fn host_enabled(level: u32) -> u32;

@@ -110,7 +110,7 @@ const JS: [(&str, &[u8]); 21] = files![
 ];
 
 /// What every language has.
-const WIT: [(&str, &[u8]); 15] = files![
+const WIT: [(&str, &[u8]); 16] = files![
     "wit/README.md",
     "wit/columns.wit",
     "wit/data.wit",
@@ -118,6 +118,7 @@ const WIT: [(&str, &[u8]); 15] = files![
     "wit/lookup.wit",
     "wit/migration.wit",
     "wit/module.wit",
+    "wit/packed-state.wit",
     "wit/packed.wit",
     "wit/state.wit",
     "wit/telemetry.wit",

@@ -19,12 +19,12 @@ pub const LIE: &str = "(i32.store (i32.const 128) (i32.const 99))
 pub fn evil(deed: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]batch.len" (func $len (param i32) (result i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]batch.values" (func $values (param i32 i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]outbox.forward"
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]batch.len" (func $len (param i32) (result i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]outbox.forward"
     (func $forward (param i32 i32 i32 i32)))
   (memory (export "memory") 4)
   (global $heap (mut i32) (i32.const 1024))
@@ -34,12 +34,12 @@ pub fn evil(deed: &str) -> Vec<u8> {
     (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.4#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.5#open") (param $context i32) (result i32)
     (call $context_drop (local.get $context))
     (i32.const 0))
   (func $innermost unreachable)
   (func $middle (call $innermost))
-  (func $process (export "rustmq:etl/module@0.1.4#process") (param $rows i32) (param $out i32) (result i32)
+  (func $process (export "rustmq:etl/module@0.1.5#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $at i32) (local $end i32)
     (global.set $heap (i32.const 1024))
     (call $values (local.get $rows) (i32.const 256))

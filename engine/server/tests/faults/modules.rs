@@ -236,7 +236,7 @@ fn what_a_module_says_of_itself_is_shown_and_held_to() {
     for part in [
         "tame 1.2.3",
         "\"limit\":{\"type\":\"integer\"}",
-        "rustmq:etl 0.1.4",
+        "rustmq:etl 0.1.5",
         "sha256:",
     ] {
         assert!(shown.contains(part), "no {part} in {shown}");

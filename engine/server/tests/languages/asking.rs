@@ -75,7 +75,7 @@ fn built(world: &World, name: &str, lang: &str, file: &str, source: &str) {
     let component = format!("{name}/build/{name}.wasm");
     let info = world.run(&["module", "inspect", &component, "--json"]);
     let info: Value = serde_json::from_str(&info.ok().out).unwrap();
-    assert_eq!(info["grants_needed"], json!(["rustmq:etl/http@0.1.4"]));
+    assert_eq!(info["grants_needed"], json!(["rustmq:etl/http@0.1.5"]));
 }
 
 pub fn granted_and_refused() {

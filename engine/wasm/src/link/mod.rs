@@ -2,8 +2,8 @@
 //! interface.
 //!
 //! - `data` rows as bytes; `columns` rows as typed columns; `packed` both for languages that box
-//! - `telemetry` log and metrics; `state` and `timers` what is kept from batch to batch; `http`
-//!   requests to other services; `lookup` tables of the node
+//! - `telemetry` log and metrics; `state` and `timers` what is kept from batch to batch, `packed_state`
+//!   both for languages that box; `http` requests to other services; `lookup` tables of the node
 //!
 //! Called by: `host` (one linker an engine).
 //! Invariants: columns cross with one copy; lists from a guest are read where they lie, during the
@@ -15,6 +15,7 @@ mod data;
 mod http;
 mod lookup;
 mod packed;
+mod packed_state;
 mod state;
 mod telemetry;
 mod timers;
@@ -41,7 +42,9 @@ use crate::limits::Limiter;
 use crate::outbox::{Batch, Outbox};
 use crate::state::Keyed;
 use crate::telemetry::Telemetry;
-use crate::world::{COLUMNS, DATA, HTTP, LOOKUP, PACKED, STATE, TELEMETRY, TIMERS, TYPES};
+use crate::world::{
+    COLUMNS, DATA, HTTP, LOOKUP, PACKED, PACKED_STATE, STATE, TELEMETRY, TIMERS, TYPES,
+};
 
 /// Phantom types of the three resources; at most one of each is alive, so the number says nothing.
 pub(crate) enum ContextHandle {}
@@ -105,6 +108,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     telemetry::metrics(&mut telemetry)?;
     state::state(&mut linker.instance(STATE)?)?;
     timers::timers(&mut linker.instance(TIMERS)?)?;
+    packed_state::state(&mut linker.instance(PACKED_STATE)?)?;
     http::http(&mut linker.instance(HTTP)?)?;
     lookup::lookup(&mut linker.instance(LOOKUP)?)?;
     Ok(linker)

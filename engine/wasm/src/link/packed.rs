@@ -12,8 +12,7 @@ use super::{
     BatchHandle, Cx, OutboxHandle, State, This, header, lent, offsets, outbox as outbox_of, text,
     values,
 };
-use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, unpacked};
-use crate::error::bad;
+use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, unpacked, unpacked_times};
 use crate::list::List;
 use crate::number::NumbersIn;
 
@@ -89,11 +88,7 @@ pub(super) fn outbox(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         "set-event-times",
         |mut cx: Cx<'_>, (_, times): (This<OutboxHandle>, WasmList<u8>)| {
             outbox_of(&mut cx)?.charge(times.len())?;
-            let (times, rest) = times.as_le_slice(&cx).as_chunks::<8>();
-            if !rest.is_empty() {
-                return bad("set-event-times: the bytes are no whole numbers of 8 bytes".into());
-            }
-            let times: Vec<i64> = times.iter().map(|t| i64::from_le_bytes(*t)).collect();
+            let times = unpacked_times("set-event-times", times.as_le_slice(&cx))?;
             outbox_of(&mut cx)?.event_times(times)
         },
     )?;

@@ -1,6 +1,6 @@
 //! The host's side of `wit/state.wit`.
 //!
-//! Called by: `link`. Invariants: those of `link`; keys are counted before one is looked up, and
+//! Called by: `link`, `packed_state`. Invariants: those of `link`; keys are counted before one is looked up, and
 //! what is read is bounded, so that no call takes long.
 //! Refuses: calls outside a batch, keys that are absent, more than the limits of `state`.
 
@@ -17,8 +17,8 @@ use crate::state::{Keyed, Scanned};
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct Entries {
-    keys: ColumnOut,
-    values: ColumnOut,
+    pub(super) keys: ColumnOut,
+    pub(super) values: ColumnOut,
 }
 
 impl Entries {
@@ -32,53 +32,73 @@ impl Entries {
 }
 
 type PutArgs = (ColumnIn, ColumnIn);
-type ScanArgs = (WasmList<u8>, Option<WasmList<u8>>, u32);
+pub(super) type ScanArgs = (WasmList<u8>, Option<WasmList<u8>>, u32);
 
 pub(super) fn state(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("get", |mut cx: Cx<'_>, (keys,): (ColumnIn,)| {
-        let keys = keys_of(&cx, "get", &keys)?;
-        let keyed = keyed(&mut cx, "get")?;
-        let (mut values, mut bytes) = (BinaryBuilder::with_capacity(keys.len(), 0), 0);
-        for key in keys.iter().flatten() {
-            let value = keyed.get(key);
-            bytes += value.map_or(0, <[u8]>::len);
-            if bytes > STATE_READ_BYTES_MAX {
-                return over(
-                    "bytes read from the state in one call",
-                    STATE_READ_BYTES_MAX,
-                );
-            }
-            values.append_option(value);
-        }
-        Ok((ColumnOut::new(&values.finish()),))
+        Ok((get(&mut cx, &keys)?,))
     })?;
     interface.func_wrap("put", |mut cx: Cx<'_>, (keys, values): PutArgs| {
-        let keys = keys_of(&cx, "put", &keys)?;
-        let values = values.take(&cx, "put: values", keys.len())?;
-        let keyed = keyed(&mut cx, "put")?;
-        for (row, key) in keys.iter().flatten().enumerate() {
-            let value = values.is_valid(row).then(|| values.value(row));
-            keyed.put(key, value)?;
-        }
-        Ok(())
+        put(&mut cx, &keys, &values)
     })?;
     interface.func_wrap("delete", |mut cx: Cx<'_>, (keys,): (ColumnIn,)| {
-        let keys = keys_of(&cx, "delete", &keys)?;
-        let keyed = keyed(&mut cx, "delete")?;
-        keys.iter()
-            .flatten()
-            .try_for_each(|key| keyed.put(key, None))
+        delete(&mut cx, &keys)
     })?;
-    interface.func_wrap("scan", |mut cx: Cx<'_>, (prefix, after, most): ScanArgs| {
-        let prefix = prefix.as_le_slice(&cx).to_vec();
-        let after = after.map(|after| after.as_le_slice(&cx).to_vec());
-        let found = keyed(&mut cx, "scan")?.scan(&prefix, after.as_deref(), most);
-        Ok((Entries::new(&found),))
+    interface.func_wrap("scan", |mut cx: Cx<'_>, range: ScanArgs| {
+        Ok((scan(&mut cx, range)?,))
     })
 }
 
+pub(super) fn get(cx: &mut Cx<'_>, keys: &impl GuestColumn) -> Result<ColumnOut> {
+    let keys = keys_of(cx, "get", keys)?;
+    let keyed = keyed(cx, "get")?;
+    let (mut values, mut bytes) = (BinaryBuilder::with_capacity(keys.len(), 0), 0);
+    for key in keys.iter().flatten() {
+        let value = keyed.get(key);
+        bytes += value.map_or(0, <[u8]>::len);
+        if bytes > STATE_READ_BYTES_MAX {
+            return over(
+                "bytes read from the state in one call",
+                STATE_READ_BYTES_MAX,
+            );
+        }
+        values.append_option(value);
+    }
+    Ok(ColumnOut::new(&values.finish()))
+}
+
+pub(super) fn put(
+    cx: &mut Cx<'_>,
+    keys: &impl GuestColumn,
+    values: &impl GuestColumn,
+) -> Result<()> {
+    let keys = keys_of(cx, "put", keys)?;
+    let values = values.take(cx, "put: values", keys.len())?;
+    let keyed = keyed(cx, "put")?;
+    for (row, key) in keys.iter().flatten().enumerate() {
+        let value = values.is_valid(row).then(|| values.value(row));
+        keyed.put(key, value)?;
+    }
+    Ok(())
+}
+
+pub(super) fn delete(cx: &mut Cx<'_>, keys: &impl GuestColumn) -> Result<()> {
+    let keys = keys_of(cx, "delete", keys)?;
+    let keyed = keyed(cx, "delete")?;
+    keys.iter()
+        .flatten()
+        .try_for_each(|key| keyed.put(key, None))
+}
+
+pub(super) fn scan(cx: &mut Cx<'_>, (prefix, after, most): ScanArgs) -> Result<Entries> {
+    let prefix = prefix.as_le_slice(&*cx).to_vec();
+    let after = after.map(|after| after.as_le_slice(&*cx).to_vec());
+    let found = keyed(cx, "scan")?.scan(&prefix, after.as_deref(), most);
+    Ok(Entries::new(&found))
+}
+
 /// The keys of a call, all of them there.
-pub(super) fn keys_of(cx: &Cx<'_>, call: &str, keys: &ColumnIn) -> Result<BinaryArray> {
+pub(super) fn keys_of(cx: &Cx<'_>, call: &str, keys: &impl GuestColumn) -> Result<BinaryArray> {
     let count = keys.rows();
     if count > STATE_KEYS_MAX {
         return over("keys in one call about the state", STATE_KEYS_MAX);

@@ -1,6 +1,6 @@
 //! The host's side of `wit/timers.wit`.
 //!
-//! Called by: `link`. Invariants and refusals: those of `link::state`.
+//! Called by: `link`, `packed_state`. Invariants and refusals: those of `link::state`.
 
 use arrow::array::Array;
 use wasmtime::Result;
@@ -8,23 +8,31 @@ use wasmtime::component::{LinkerInstance, WasmList};
 
 use super::state::{keyed, keys_of};
 use super::{Cx, State};
-use crate::column::ColumnIn;
+use crate::column::{ColumnIn, GuestColumn};
 use crate::error::bad;
 
 type Args = (ColumnIn, WasmList<i64>);
 
 pub(super) fn timers(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("set", |mut cx: Cx<'_>, (keys, times): Args| {
-        each(&mut cx, "set", (keys, times), true)
+        let times = times.as_le_slice(&cx).to_vec();
+        each(&mut cx, "set", &keys, times, true)
     })?;
     interface.func_wrap("clear", |mut cx: Cx<'_>, (keys, times): Args| {
-        each(&mut cx, "clear", (keys, times), false)
+        let times = times.as_le_slice(&cx).to_vec();
+        each(&mut cx, "clear", &keys, times, false)
     })
 }
 
-fn each(cx: &mut Cx<'_>, call: &str, (keys, times): Args, set: bool) -> Result<()> {
-    let keys = keys_of(cx, call, &keys)?;
-    let times = times.as_le_slice(&*cx).to_vec();
+/// Sets or clears a timer of each key.
+pub(super) fn each(
+    cx: &mut Cx<'_>,
+    call: &str,
+    keys: &impl GuestColumn,
+    times: Vec<i64>,
+    set: bool,
+) -> Result<()> {
+    let keys = keys_of(cx, call, keys)?;
     if times.len() != keys.len() {
         let (times, keys) = (times.len(), keys.len());
         return bad(format!("{call}: {times} times for {keys} keys"));

@@ -136,7 +136,7 @@ fn the_import_must_be_granted() {
     );
     let info = Host::inspect(ASKS).expect("it is a module");
     assert_eq!(info.grants_needed, ["rustmq:etl/http@0.1.3"]);
-    assert_eq!(info.world.as_deref(), Some("rustmq:etl/granted@0.1.4"));
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/granted@0.1.5"));
     assert!(Host::check(ASKS, &Grants::http()).is_ok());
 }
 

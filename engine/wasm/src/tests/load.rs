@@ -22,10 +22,10 @@ fn inspect_lists_what_is_there() {
     assert_eq!((info.kind, info.size), (Kind::CoreWithType, bytes.len()));
     assert_eq!(
         info.imports,
-        ["rustmq:etl/data@0.1.4", "rustmq:etl/types@0.1.4"]
+        ["rustmq:etl/data@0.1.5", "rustmq:etl/types@0.1.5"]
     );
-    assert_eq!(info.exports, ["rustmq:etl/module@0.1.4"]);
-    assert_eq!(info.world.as_deref(), Some("rustmq:etl/transform@0.1.4"));
+    assert_eq!(info.exports, ["rustmq:etl/module@0.1.5"]);
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/transform@0.1.5"));
     assert!(info.grants_needed.is_empty() && info.unknown.is_empty());
     let encoded = crate::check::encode(&bytes).unwrap_or_else(|e| panic!("{e}"));
     let info = Host::inspect(&encoded).unwrap_or_else(|e| panic!("{e}"));
@@ -76,7 +76,7 @@ fn imports_that_were_not_granted() {
         (
             r#"(component (import "rustmq:etl/data@0.2.0" (instance)))"#,
             "built for rustmq:etl 0.2.0 and imports rustmq:etl/data@0.2.0",
-            "offers rustmq:etl 0.1.4",
+            "offers rustmq:etl 0.1.5",
         ),
         (
             r#"(component (import "rustmq:etl/data@0.1.7" (instance
@@ -98,7 +98,7 @@ fn imports_that_were_not_granted() {
 /// A guest that imports `exit` of WASI, as one built for wasm32-wasip2 may, and calls it.
 fn exiting() -> Vec<u8> {
     let wit = "package test:guest;
-        world guest { import wasi:cli/exit@0.2.4; include rustmq:etl/transform@0.1.4; }
+        world guest { import wasi:cli/exit@0.2.4; include rustmq:etl/transform@0.1.5; }
         package wasi:cli@0.2.4 { interface exit { exit-with-code: func(code: u8); } }";
     let (mut resolve, _) = world::resolve().unwrap_or_else(|e| panic!("{e}"));
     let package = resolve
@@ -190,7 +190,7 @@ fn grants_of_what_does_not_exist() {
 fn a_component_of_another_world() {
     let text = refused(&component("(component)"));
     assert!(
-        text.contains("does not export rustmq:etl/module@0.1.4"),
+        text.contains("does not export rustmq:etl/module@0.1.5"),
         "{text}"
     );
 }

@@ -249,7 +249,7 @@ fn many_keys_are_asked_for_at_once_in_both_ways() {
         let module = asking(packed, TABLE, FOUND);
         let imports = load(&module).info().imports.clone();
         assert!(
-            imports.contains(&"rustmq:etl/lookup@0.1.4".to_owned()),
+            imports.contains(&"rustmq:etl/lookup@0.1.5".to_owned()),
             "{imports:?}"
         );
         let (mut guest, lookups) = with_tables(&module, &["others", "users"]).expect("it opens");

@@ -51,7 +51,7 @@ fn a_module_takes_over_what_it_kept_before() {
     let module = load(KEEPS);
     let info = module.info();
     assert_eq!((info.state_schema(), info.migrates()), (Some(2), &[1][..]));
-    assert_eq!(info.world.as_deref(), Some("rustmq:etl/migrating@0.1.4"));
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/migrating@0.1.5"));
     let limits = Limits::default();
     let keyed = &mut counts(
         &limits,
@@ -124,7 +124,7 @@ fn a_module_that_says_so_must_export_it() {
     };
     let text = refused(r#"{"name":"m","version":"1","state_schema":2,"migrates":[1]}"#);
     assert!(
-        text.contains("does not export rustmq:etl/migration@0.1.4"),
+        text.contains("does not export rustmq:etl/migration@0.1.5"),
         "{text}"
     );
     let text = refused(r#"{"name":"m","version":"1","migrates":[1]}"#);

@@ -104,7 +104,7 @@ fn wrong_bytes_end_the_guest() {
         (
             "(call $emit (local.get $out) (i32.const 128) (i32.const 12))
              (call $set_times (local.get $out) (i32.const 128) (i32.const 23))",
-            "set-event-times: the bytes are no whole numbers of 8 bytes",
+            "set-event-times: 23 bytes are no whole numbers of 8 bytes",
         ),
         (
             "(call $set_header (local.get $out) (i32.const 160) (i32.const 1) (i32.const 128)

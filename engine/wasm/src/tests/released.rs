@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{Lookups, Metric, Metrics, Table};
 
-const RELEASED: [(&str, &[u8]); 5] = [
+const RELEASED: [(&str, &[u8]); 6] = [
     (
         "0.1.0",
         include_bytes!("../../../../tests/guests/conformance/released/0.1.0.wasm"),
@@ -28,6 +28,10 @@ const RELEASED: [(&str, &[u8]); 5] = [
     (
         "0.1.4",
         include_bytes!("../../../../tests/guests/conformance/released/0.1.4.wasm"),
+    ),
+    (
+        "0.1.5",
+        include_bytes!("../../../../tests/guests/conformance/released/0.1.5.wasm"),
     ),
 ];
 

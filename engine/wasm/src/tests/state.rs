@@ -75,7 +75,7 @@ fn enter(guest: &mut Guest, keyed: &mut Keyed, rows: Rows, entry: Entry) -> Resu
 fn the_released_stateful_module_runs() {
     let info = load(KEEPS).info().clone();
     assert!(info.stateful);
-    assert_eq!(info.world.as_deref(), Some("rustmq:etl/stateful@0.1.4"));
+    assert_eq!(info.world.as_deref(), Some("rustmq:etl/stateful@0.1.5"));
     assert_eq!(info.describe.and_then(|d| d.state_schema), Some(1));
     let limits = Limits::default();
     let (guest, keyed) = (&mut keeps(&limits), &mut Keyed::new(&limits, 1));
@@ -199,6 +199,126 @@ fn there_is_no_state_where_none_is_lent() {
         text.contains("there is no state outside of a batch"),
         "{text}"
     );
+}
+
+/// Memory: 128 offsets 0, 1, 2, 3 of the keys `abc` at 160; 176 offsets 0, 1, 3 of the values `122` at 192; 208 the
+/// rows 0, 1, 2; 224 the times 5 and 7; 240 validity of the first of two; from 1024 on what was found, from 1048 on
+/// what was scanned.
+const PACKED: &str = r#"(module
+  (import "rustmq:etl/data@0.1.0" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.0" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.0" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/packed@0.1.0" "emit" (func $emit
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed-state@0.1.0" "get" (func $get (param i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed-state@0.1.0" "put"
+    (func $put (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed-state@0.1.0" "delete" (func $delete (param i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed-state@0.1.0" "scan" (func $scan (param i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed-state@0.1.0" "set-timers"
+    (func $set (param i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/packed-state@0.1.0" "clear-timers"
+    (func $clear (param i32 i32 i32 i32 i32 i32 i32 i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 128) "\00\00\00\00\01\00\00\00\02\00\00\00\03\00\00\00")
+  (data (i32.const 160) "abc")
+  (data (i32.const 176) "\00\00\00\00\01\00\00\00\03\00\00\00")
+  (data (i32.const 192) "122")
+  (data (i32.const 208) "\00\00\00\00\01\00\00\00\02\00\00\00")
+  (data (i32.const 224) "\05\00\00\00\00\00\00\00\07\00\00\00\00\00\00\00\01")
+  (global $heap (mut i32) (i32.const 4096))
+  {realloc}
+  (func $at (param $i i32) (result i32)
+    (i32.load (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 2)))))
+  (func (export "rustmq:etl/module@0.1.0#open") (param $context i32) (result i32)
+    (call $context_drop (local.get $context))
+    (i32.const 0))
+  (func (export "rustmq:etl/module@0.1.0#process") (export "rustmq:etl/timed@0.1.0#on-timers")
+      (param $rows i32) (param $out i32) (result i32)
+    {process}
+    (call $batch_drop (local.get $rows))
+    (call $outbox_drop (local.get $out))
+    (i32.const 0))
+  (func (export "rustmq:etl/migration@0.1.0#migrate")
+      (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 0)))"#;
+
+/// One call of a guest whose lists are bytes.
+fn call_packed(keyed: &mut Keyed, process: &str) -> Result<String, String> {
+    let section = world::stateful_type_section().expect("wit/ is valid");
+    let module = load(&with_section(
+        &PACKED.replace("{process}", process),
+        &section,
+    ));
+    assert!(module.info().stateful);
+    let rows = [("x", ""), ("y", ""), ("z", "")];
+    call(&mut opened(&module, &Limits::default()), keyed, &rows)
+}
+
+#[test]
+fn packed_state_is_the_same() {
+    let keyed = &mut Keyed::new(&Limits::default(), 1);
+    let everything = "
+        (call $put (i32.const 128) (i32.const 12) (i32.const 160) (i32.const 2) (i32.const 0) (i32.const 0)
+          (i32.const 176) (i32.const 12) (i32.const 192) (i32.const 3) (i32.const 0) (i32.const 0))
+        (call $delete
+          (i32.const 128) (i32.const 8) (i32.const 161) (i32.const 1) (i32.const 0) (i32.const 0))
+        (call $get (i32.const 128) (i32.const 16) (i32.const 160) (i32.const 3) (i32.const 0) (i32.const 0)
+          (i32.const 1024))
+        (call $emit (local.get $out) (i32.const 0) (i32.const 208) (i32.const 12)
+          (i32.const 128) (i32.const 16) (i32.const 160) (i32.const 3) (i32.const 0) (i32.const 0)
+          (call $at (i32.const 0)) (call $at (i32.const 1)) (call $at (i32.const 2))
+          (call $at (i32.const 3)) (call $at (i32.const 4)) (call $at (i32.const 5)))
+        (call $scan (i32.const 160) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 9)
+          (i32.const 1048))
+        (call $emit (local.get $out) (i32.const 0) (i32.const 208) (i32.const 4)
+          (call $at (i32.const 6)) (call $at (i32.const 7)) (call $at (i32.const 8))
+          (call $at (i32.const 9)) (call $at (i32.const 10)) (call $at (i32.const 11))
+          (call $at (i32.const 12)) (call $at (i32.const 13)) (call $at (i32.const 14))
+          (call $at (i32.const 15)) (call $at (i32.const 16)) (call $at (i32.const 17)))
+        (call $set (i32.const 128) (i32.const 12) (i32.const 160) (i32.const 2) (i32.const 0) (i32.const 0)
+          (i32.const 224) (i32.const 16))
+        (call $clear (i32.const 128) (i32.const 8) (i32.const 160) (i32.const 1) (i32.const 0) (i32.const 0)
+          (i32.const 224) (i32.const 8))";
+    let said = call_packed(keyed, everything);
+    assert_eq!(said.as_deref(), Ok("a 1; b ; c ; a 1"));
+    keyed.advance(100);
+    let left = Timer {
+        time: 7,
+        key: b"b".to_vec(),
+    };
+    assert_eq!(keyed.due(), [left]);
+}
+
+#[test]
+fn packed_lists_that_do_not_fit_are_traps() {
+    for (process, expected) in [
+        (
+            "(call $get (i32.const 128) (i32.const 7) (i32.const 160) (i32.const 1) (i32.const 0)
+               (i32.const 0) (i32.const 1024))",
+            "offsets: 7 bytes are no whole numbers of 4 bytes",
+        ),
+        (
+            "(call $delete (i32.const 128) (i32.const 12) (i32.const 160) (i32.const 2) (i32.const 240)
+               (i32.const 1))",
+            "delete: a key is absent",
+        ),
+        (
+            "(call $set (i32.const 128) (i32.const 12) (i32.const 160) (i32.const 2) (i32.const 0)
+               (i32.const 0) (i32.const 224) (i32.const 15))",
+            "set-timers: 15 bytes are no whole numbers of 8 bytes",
+        ),
+        (
+            "(call $clear (i32.const 128) (i32.const 12) (i32.const 160) (i32.const 2) (i32.const 0)
+               (i32.const 0) (i32.const 224) (i32.const 8))",
+            "clear-timers: 1 times for 2 keys",
+        ),
+    ] {
+        let keyed = &mut Keyed::new(&Limits::default(), 1);
+        let ended = call_packed(keyed, process).expect_err(expected);
+        assert!(ended.contains(expected), "{ended}");
+        assert_eq!(keyed.bytes(), 0, "{expected}");
+    }
 }
 
 /// Numbers that can be repeated.

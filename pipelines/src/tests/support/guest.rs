@@ -114,15 +114,15 @@ fn leb(bytes: &mut Vec<u8>, mut number: usize) {
 }
 
 const WAT: &str = r#"(module
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]batch.values" (func $values (param i32 i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]outbox.forward"
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]batch.values" (func $values (param i32 i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]outbox.forward"
     (func $forward (param i32 i32 i32 i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]outbox.reject"
+  (import "rustmq:etl/data@0.1.5" "[method]outbox.reject"
     (func $reject (param i32 i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]outbox.retry"
+  (import "rustmq:etl/data@0.1.5" "[method]outbox.retry"
     (func $retry (param i32 i32 i32 i32 i32 i32 i32 i32)))
   (memory (export "memory") 3)
   (data (i32.const 64) "\01\00\00\00\54\00\00\00\06\00\00\00\5a\00\00\00\0a\00\00\00failedon purpose")
@@ -135,11 +135,11 @@ const WAT: &str = r#"(module
       (i32.sub (i32.const 0) (local.get $align))))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.4#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.5#open") (param $context i32) (result i32)
     {open}
     (call $context_drop (local.get $context))
     (i32.const 0))
-  (func (export "rustmq:etl/module@0.1.4#process") (param $rows i32) (param $out i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.5#process") (param $rows i32) (param $out i32) (result i32)
     (local $answer i32) (local $i i32) (local $n i32) (local $count i32) (local $byte i32)
     (global.set $heap (i32.const 4096))
     (call $values (local.get $rows) (i32.const 256))
@@ -176,21 +176,21 @@ const WAT: &str = r#"(module
     (local.get $answer)))"#;
 
 const COLUMNS: &str = r#"(module
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]context" (func $context_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]batch" (func $batch_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[resource-drop]outbox" (func $outbox_drop (param i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]batch.len" (func $len (param i32) (result i32)))
-  (import "rustmq:etl/data@0.1.4" "[method]outbox.forward" (func $forward (param i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "select" (func $select (param i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "declare" (func $declare (param i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "get-ints" (func $get_ints (param i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "get-bytes" (func $get_bytes (param i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "emit" (func $emit (param i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "set-ints" (func $set_ints (param i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/columns@0.1.4" "set-bytes"
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]context" (func $context_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]batch" (func $batch_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[resource-drop]outbox" (func $outbox_drop (param i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]batch.len" (func $len (param i32) (result i32)))
+  (import "rustmq:etl/data@0.1.5" "[method]outbox.forward" (func $forward (param i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "select" (func $select (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "declare" (func $declare (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "get-ints" (func $get_ints (param i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "get-bytes" (func $get_bytes (param i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "set-ints" (func $set_ints (param i32 i32 i32 i32 i32 i32)))
+  (import "rustmq:etl/columns@0.1.5" "set-bytes"
     (func $set_bytes (param i32 i32 i32 i32 i32 i32 i32 i32)))
-  (import "rustmq:etl/telemetry@0.1.4" "counter" (func $counter (param i32 i32 i32)))
-  (import "rustmq:etl/telemetry@0.1.4" "add" (func $add (param i32 i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.5" "counter" (func $counter (param i32 i32 i32)))
+  (import "rustmq:etl/telemetry@0.1.5" "add" (func $add (param i32 i32 i32 i32)))
   (memory (export "memory") 3)
   (data (i32.const 512) "{fields}")
   (data (i32.const 600) "ns")
@@ -203,7 +203,7 @@ const COLUMNS: &str = r#"(module
       (i32.sub (i32.const 0) (local.get $align))))
     (global.set $heap (i32.add (local.get $at) (local.get $size)))
     (local.get $at))
-  (func (export "rustmq:etl/module@0.1.4#open") (param $context i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.5#open") (param $context i32) (result i32)
     (local $answer i32)
     (call $select (local.get $context) (i32.const 0) (i32.const 512) (i32.const 2) (i32.const 700))
     (if (i32.load8_u (i32.const 700)) (then (local.set $answer (i32.const 700))))
@@ -213,7 +213,7 @@ const COLUMNS: &str = r#"(module
     (call $counter (i32.const 610) (i32.const 4) (i32.const 780))
     (call $context_drop (local.get $context))
     (local.get $answer))
-  (func (export "rustmq:etl/module@0.1.4#process") (param $rows i32) (param $out i32) (result i32)
+  (func (export "rustmq:etl/module@0.1.5#process") (param $rows i32) (param $out i32) (result i32)
     (local $i i32) (local $n i32) (local $from i32)
     (global.set $heap (i32.const 4096))
     (local.set $n (call $len (local.get $rows)))
