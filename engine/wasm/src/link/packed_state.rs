@@ -1,6 +1,7 @@
 //! The host's side of `wit/packed-state.wit`: the lists of `state` and `timers` as little-endian bytes.
 //!
-//! Called by: `link`. Invariants and refusals: each function does what its namesake does, with the same checks.
+//! Called by: `link`.
+//! Invariants and refusals: each function does what its namesake does, with the same checks.
 
 use wasmtime::Result;
 use wasmtime::component::{ComponentType, LinkerInstance, Lower, WasmList};

@@ -1,7 +1,8 @@
 //! The host's side of `wit/state.wit`.
 //!
-//! Called by: `link`, `packed_state`. Invariants: those of `link`; keys are counted before one is looked up, and
-//! what is read is bounded, so that no call takes long.
+//! Called by: `link`, `packed_state`.
+//! Invariants: those of `link`; keys are counted before one is looked up, and what is read is bounded, so
+//! that no call takes long.
 //! Refuses: calls outside a batch, keys that are absent, more than the limits of `state`.
 
 use arrow::array::{Array, BinaryArray, BinaryBuilder};

@@ -201,9 +201,9 @@ fn there_is_no_state_where_none_is_lent() {
     );
 }
 
-/// Memory: 128 offsets 0, 1, 2, 3 of the keys `abc` at 160; 176 offsets 0, 1, 3 of the values `122` at 192; 208 the
-/// rows 0, 1, 2; 224 the times 5 and 7; 240 validity of the first of two; from 1024 on what was found, from 1048 on
-/// what was scanned.
+/// Memory: 128 offsets 0, 1, 2, 3 of the keys `abc` at 160; 176 offsets 0, 1, 3 of the values `122` at
+/// 192; 208 the rows 0, 1, 2; 224 the times 5 and 7; 240 validity of the first of two; from 1024 on what
+/// was found, from 1048 on what was scanned.
 const PACKED: &str = r#"(module
   (import "rustmq:etl/data@0.1.0" "[resource-drop]context" (func $context_drop (param i32)))
   (import "rustmq:etl/data@0.1.0" "[resource-drop]batch" (func $batch_drop (param i32)))
