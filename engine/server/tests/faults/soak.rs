@@ -216,8 +216,8 @@ struct Measure {
     /// Hundredths of the second quarter, and on top of them.
     percent: u64,
     plus: u64,
-    /// Up to here it is no drift: where a server comes to rest, and some. How soon it does is up to the machine,
-    /// and on a slow one more than half of a short run.
+    /// Up to here it is no drift: where a server comes to rest, and some. How soon it does is up to the
+    /// machine, and on a slow one more than half of a short run.
     rest: u64,
 }
 
