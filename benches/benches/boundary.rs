@@ -97,11 +97,9 @@ fn from_language(
     let kinds = ["forward", "filter", "copy", "json", "columns", "whole"];
     let case = |kind: &str| format!("{language}-{kind}-1000");
     let first = format!("{language}-first-batch");
-    let wanted = kinds
-        .iter()
-        .chain(&["state"])
-        .any(|kind| options.wants(&case(kind)));
-    if !options.wants(&first) && !wanted {
+    let wants_state = options.wants(&case("state"));
+    let wants_others = options.wants(&first) || kinds.iter().any(|kind| options.wants(&case(kind)));
+    if !wants_state && !wants_others {
         return Ok(());
     }
     if options.quick || std::env::var_os("RUSTMQ_TOOLS").is_none() {
@@ -114,10 +112,10 @@ fn from_language(
         let path = runtime.block_on(server::module::build(&dir, &mut |_| {}))?;
         Ok(rust.host().load(&fs::read(path)?, &Grants::default())?)
     };
-    if options.wants(&case("state")) {
+    if wants_state {
         keep(case("state"), &load(&format!("{language}-state"))?, options)?;
     }
-    if !options.wants(&first) && !kinds.iter().any(|kind| options.wants(&case(kind))) {
+    if !wants_others {
         return Ok(());
     }
     let module = load(language)?;

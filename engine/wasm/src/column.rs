@@ -188,26 +188,25 @@ impl GuestColumn for PackedColumnIn {
 
 /// Row numbers and offsets from their bytes.
 pub(crate) fn unpacked(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<u32>> {
-    let (numbers, rest) = bytes.as_chunks::<4>();
-    if !rest.is_empty() {
-        let len = bytes.len();
-        return bad(format!(
-            "{what}: {len} bytes are no whole numbers of 4 bytes"
-        ));
-    }
-    Ok(numbers.iter().map(|n| u32::from_le_bytes(*n)).collect())
+    let numbers = whole(what, bytes)?.iter();
+    Ok(numbers.map(|n| u32::from_le_bytes(*n)).collect())
 }
 
 /// Times from their bytes.
 pub(crate) fn unpacked_times(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<i64>> {
-    let (times, rest) = bytes.as_chunks::<8>();
+    let times = whole(what, bytes)?.iter();
+    Ok(times.map(|time| i64::from_le_bytes(*time)).collect())
+}
+
+fn whole<'a, const N: usize>(what: &str, bytes: &'a [u8]) -> wasmtime::Result<&'a [[u8; N]]> {
+    let (numbers, rest) = bytes.as_chunks();
     if !rest.is_empty() {
         let len = bytes.len();
         return bad(format!(
-            "{what}: {len} bytes are no whole numbers of 8 bytes"
+            "{what}: {len} bytes are no whole numbers of {N} bytes"
         ));
     }
-    Ok(times.iter().map(|time| i64::from_le_bytes(*time)).collect())
+    Ok(numbers)
 }
 
 /// A guest's column where it lies.

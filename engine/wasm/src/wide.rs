@@ -127,6 +127,11 @@ mod tests {
                 assert_eq!(f64::from_le_bytes(*float), *int as f64, "{len} at {at}");
             }
         }
+        let edges = [i64::MIN, i64::MAX, (1 << 53) + 1, -(1 << 53) - 1, -1, 0];
+        for int in ints.iter().chain(&edges) {
+            // whatever this processor has
+            assert_eq!(nearest(*int).to_bits(), (*int as f64).to_bits(), "{int}");
+        }
         let floats: Vec<u64> = ints.iter().map(|int| (*int as f64).to_bits()).collect();
         for len in (0..70usize).chain([511, 512, 513, 1100]) {
             for wrong in [None, Some(0), Some(len / 2), len.checked_sub(1)] {

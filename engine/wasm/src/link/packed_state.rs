@@ -44,13 +44,13 @@ pub(super) fn state(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         Ok((scan(&mut cx, range)?.packed(),))
     })?;
     interface.func_wrap("set-timers", |mut cx: Cx<'_>, (keys, times): TimerArgs| {
-        let times = unpacked_times("set-timers", times.as_le_slice(&cx))?;
+        let times = |cx: &Cx<'_>| unpacked_times("set-timers", times.as_le_slice(cx));
         each(&mut cx, "set-timers", &keys, times, true)
     })?;
     interface.func_wrap(
         "clear-timers",
         |mut cx: Cx<'_>, (keys, times): TimerArgs| {
-            let times = unpacked_times("clear-timers", times.as_le_slice(&cx))?;
+            let times = |cx: &Cx<'_>| unpacked_times("clear-timers", times.as_le_slice(cx));
             each(&mut cx, "clear-timers", &keys, times, false)
         },
     )

@@ -15,24 +15,25 @@ type Args = (ColumnIn, WasmList<i64>);
 
 pub(super) fn timers(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("set", |mut cx: Cx<'_>, (keys, times): Args| {
-        let times = times.as_le_slice(&cx).to_vec();
+        let times = |cx: &Cx<'_>| Ok(times.as_le_slice(cx).to_vec());
         each(&mut cx, "set", &keys, times, true)
     })?;
     interface.func_wrap("clear", |mut cx: Cx<'_>, (keys, times): Args| {
-        let times = times.as_le_slice(&cx).to_vec();
+        let times = |cx: &Cx<'_>| Ok(times.as_le_slice(cx).to_vec());
         each(&mut cx, "clear", &keys, times, false)
     })
 }
 
-/// Sets or clears a timer of each key.
+/// Sets or clears a timer of each key; the times are copied once the keys are counted.
 pub(super) fn each(
     cx: &mut Cx<'_>,
     call: &str,
     keys: &impl GuestColumn,
-    times: Vec<i64>,
+    times: impl FnOnce(&Cx<'_>) -> Result<Vec<i64>>,
     set: bool,
 ) -> Result<()> {
     let keys = keys_of(cx, call, keys)?;
+    let times = times(cx)?;
     if times.len() != keys.len() {
         let (times, keys) = (times.len(), keys.len());
         return bad(format!("{call}: {times} times for {keys} keys"));
