@@ -18,6 +18,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
 use crate::error::bad;
 use crate::list::List;
+use crate::wide::copied;
 
 /// `record column` of `types` on its way into a guest.
 #[derive(ComponentType, Lower)]
@@ -222,8 +223,8 @@ impl View<'_> {
     fn parts(&self, what: impl Display + Copy, rows: usize) -> wasmtime::Result<Parts> {
         check_offsets(what, &self.offsets, self.data.len(), rows)?;
         let nulls = nulls(what, self.validity, rows)?;
-        let offsets = ScalarBuffer::<i32>::from(Buffer::from_slice_ref(&self.offsets[..]));
-        Ok((OffsetBuffer::new(offsets), Buffer::from(self.data), nulls))
+        let offsets = ScalarBuffer::<i32>::from(copied(&self.offsets[..]));
+        Ok((OffsetBuffer::new(offsets), copied(self.data), nulls))
     }
 }
 

@@ -15,7 +15,7 @@ use wasmtime::component::__internal::{
 };
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
-use crate::wide::write_floats;
+use crate::wide::{copy_into, write_floats};
 
 /// A list whose bytes live in an Arrow buffer; lowered like a slice, so with one copy. One that is
 /// empty has none: an Arrow buffer costs an allocation even so.
@@ -71,7 +71,10 @@ unsafe impl<T: ArrowNativeType + Lower> Lower for List<T> {
         offset: usize,
     ) -> wasmtime::Result<()> {
         let items = self.items();
-        room::<T, U>(cx, items.len(), offset)?.copy_from_slice(items.to_byte_slice());
+        copy_into(
+            items.to_byte_slice(),
+            room::<T, U>(cx, items.len(), offset)?,
+        );
         Ok(())
     }
 }
@@ -147,7 +150,8 @@ unsafe impl Lower for FloatsOf {
     ) -> wasmtime::Result<()> {
         match self {
             FloatsOf::Floats(floats) => {
-                room::<f64, U>(cx, floats.len(), offset)?.copy_from_slice(floats.to_byte_slice());
+                let room = room::<f64, U>(cx, floats.len(), offset)?;
+                copy_into(floats.to_byte_slice(), room);
             }
             FloatsOf::Ints(ints) => {
                 write_floats(ints, room::<f64, U>(cx, ints.len(), offset)?);

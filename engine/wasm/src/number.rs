@@ -20,7 +20,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 use crate::column::{nulls, validity};
 use crate::error::bad;
 use crate::list::{FloatList, FloatsOf, List};
-use crate::wide::copy_floats;
+use crate::wide::{self, copy_floats};
 
 /// `record bools`
 #[derive(ComponentType, Lower)]
@@ -184,8 +184,8 @@ pub(crate) fn take<T: 'static>(
             (copy, are_finite) = copied(words);
             Buffer::from_vec(copy)
         }
-        Numbers::Ints(ints) if ints.len() == rows => Buffer::from_slice_ref(ints),
-        Numbers::Packed(bytes) if bytes.len() == rows * 8 => Buffer::from(bytes),
+        Numbers::Ints(ints) if ints.len() == rows => wide::copied(ints),
+        Numbers::Packed(bytes) if bytes.len() == rows * 8 => wide::copied(bytes),
         other => return bad(format!("{what}: {} for {rows} rows", other.count())),
     };
     Ok(match width {
