@@ -18,7 +18,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
 use crate::error::bad;
 use crate::list::List;
-use crate::wide::copied;
+use crate::wide::{copied_buffer, copied_list};
 
 /// `record column` of `types` on its way into a guest.
 #[derive(ComponentType, Lower)]
@@ -189,25 +189,24 @@ impl GuestColumn for PackedColumnIn {
 
 /// Row numbers and offsets from their bytes.
 pub(crate) fn unpacked(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<u32>> {
-    let numbers = whole(what, bytes)?.iter();
-    Ok(numbers.map(|n| u32::from_le_bytes(*n)).collect())
+    whole::<u32>(what, bytes)?;
+    Ok(copied_list(bytes))
 }
 
 /// Times from their bytes.
 pub(crate) fn unpacked_times(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<i64>> {
-    let times = whole(what, bytes)?.iter();
-    Ok(times.map(|time| i64::from_le_bytes(*time)).collect())
+    whole::<i64>(what, bytes)?;
+    Ok(copied_list(bytes))
 }
 
-fn whole<'a, const N: usize>(what: &str, bytes: &'a [u8]) -> wasmtime::Result<&'a [[u8; N]]> {
-    let (numbers, rest) = bytes.as_chunks();
-    if !rest.is_empty() {
-        let len = bytes.len();
-        return bad(format!(
-            "{what}: {len} bytes are no whole numbers of {N} bytes"
-        ));
+fn whole<T>(what: &str, bytes: &[u8]) -> wasmtime::Result<()> {
+    let (len, size) = (bytes.len(), size_of::<T>());
+    match len % size {
+        0 => Ok(()),
+        _ => bad(format!(
+            "{what}: {len} bytes are no whole numbers of {size} bytes"
+        )),
     }
-    Ok(numbers)
 }
 
 /// A guest's column where it lies.
@@ -223,8 +222,8 @@ impl View<'_> {
     fn parts(&self, what: impl Display + Copy, rows: usize) -> wasmtime::Result<Parts> {
         check_offsets(what, &self.offsets, self.data.len(), rows)?;
         let nulls = nulls(what, self.validity, rows)?;
-        let offsets = ScalarBuffer::<i32>::from(copied(&self.offsets[..]));
-        Ok((OffsetBuffer::new(offsets), copied(self.data), nulls))
+        let offsets = ScalarBuffer::<i32>::from(copied_buffer(&self.offsets[..]));
+        Ok((OffsetBuffer::new(offsets), copied_buffer(self.data), nulls))
     }
 }
 
@@ -244,7 +243,7 @@ pub(crate) fn nulls(
             rows.div_ceil(8)
         ));
     }
-    let bits = BooleanBuffer::new(Buffer::from(bits), 0, rows);
+    let bits = BooleanBuffer::new(copied_buffer(bits), 0, rows);
     Ok(Some(NullBuffer::new(bits)).filter(|nulls| nulls.null_count() > 0))
 }
 

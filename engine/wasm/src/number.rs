@@ -20,7 +20,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 use crate::column::{nulls, validity};
 use crate::error::bad;
 use crate::list::{FloatList, FloatsOf, List};
-use crate::wide::{self, copy_floats};
+use crate::wide::{copied_buffer, copy_floats};
 
 /// `record bools`
 #[derive(ComponentType, Lower)]
@@ -178,14 +178,14 @@ pub(crate) fn take<T: 'static>(
     let nulls = nulls(what, bits, rows)?;
     let mut are_finite = false;
     let buffer = match values {
-        Numbers::Bits(bits) if bits.len() == rows.div_ceil(8) => Buffer::from(bits),
+        Numbers::Bits(bits) if bits.len() == rows.div_ceil(8) => copied_buffer(bits),
         Numbers::Words(words) if words.len() == rows => {
             let copy;
-            (copy, are_finite) = copied(words);
+            (copy, are_finite) = copied_floats(words);
             Buffer::from_vec(copy)
         }
-        Numbers::Ints(ints) if ints.len() == rows => wide::copied(ints),
-        Numbers::Packed(bytes) if bytes.len() == rows * 8 => wide::copied(bytes),
+        Numbers::Ints(ints) if ints.len() == rows => copied_buffer(ints),
+        Numbers::Packed(bytes) if bytes.len() == rows * 8 => copied_buffer(bytes),
         other => return bad(format!("{what}: {} for {rows} rows", other.count())),
     };
     Ok(match width {
@@ -209,7 +209,7 @@ pub(crate) fn take<T: 'static>(
 }
 
 /// A copy of floats, and whether all are finite: looked at on their way.
-fn copied(floats: &[u64]) -> (Vec<u64>, bool) {
+fn copied_floats(floats: &[u64]) -> (Vec<u64>, bool) {
     let mut copy = Vec::with_capacity(floats.len());
     let are_finite = copy_floats(floats, &mut copy.spare_capacity_mut()[..floats.len()]);
     // SAFETY: each was written

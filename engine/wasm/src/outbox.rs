@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::cast::AsArray;
 use arrow::array::{Array, ArrayRef, BinaryArray, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, ToByteSlice};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::rows::Rows;
 use wasmtime::{Error, Result};
@@ -22,6 +22,7 @@ use crate::limits::{
     CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits,
     MESSAGE_BYTES_MAX, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
 };
+use crate::wide::copied_list;
 
 /// One call of `forward` or `emit`.
 #[derive(Debug, Clone, PartialEq)]
@@ -206,7 +207,7 @@ impl Outbox {
                 self.rows
             ));
         }
-        Ok(rows.to_vec())
+        Ok(copied_list(rows.to_byte_slice()))
     }
 
     pub(crate) fn forward(&mut self, port: u16, rows: Vec<u32>) -> Result<()> {

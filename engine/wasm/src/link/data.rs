@@ -2,6 +2,7 @@
 //!
 //! Called by: `link`. Invariants and refusals: those of `link`.
 
+use arrow::datatypes::ToByteSlice;
 use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, ResourceType, WasmList, WasmStr};
 
@@ -11,6 +12,7 @@ use super::{
 };
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
 use crate::list::List;
+use crate::wide::copied_list;
 
 /// The types of the three resources. Interfaces that use them have them too: a guest with stubs of
 /// WASI gets stubs for all that it names and the linker does not, types included.
@@ -112,7 +114,7 @@ pub(super) fn outbox_rows(data: &mut LinkerInstance<'_, State>) -> Result<()> {
         |mut cx: Cx<'_>, (_, times): (This<OutboxHandle>, WasmList<i64>)| {
             outbox(&mut cx)?.charge(times.len() * 8)?;
             // a copy, because the store is lent to the list and to the outbox at once
-            let times = times.as_le_slice(&cx).to_vec();
+            let times = copied_list(times.as_le_slice(&cx).to_byte_slice());
             outbox(&mut cx)?.event_times(times)
         },
     )?;

@@ -3,6 +3,7 @@
 //! Called by: `link`, `packed_state`. Invariants and refusals: those of `link::state`.
 
 use arrow::array::Array;
+use arrow::datatypes::ToByteSlice;
 use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, WasmList};
 
@@ -10,16 +11,17 @@ use super::state::{keyed, keys_of};
 use super::{Cx, State};
 use crate::column::{ColumnIn, GuestColumn};
 use crate::error::bad;
+use crate::wide::copied_list;
 
 type Args = (ColumnIn, WasmList<i64>);
 
 pub(super) fn timers(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
     interface.func_wrap("set", |mut cx: Cx<'_>, (keys, times): Args| {
-        let times = |cx: &Cx<'_>| Ok(times.as_le_slice(cx).to_vec());
+        let times = |cx: &Cx<'_>| Ok(copied_list(times.as_le_slice(cx).to_byte_slice()));
         each(&mut cx, "set", &keys, times, true)
     })?;
     interface.func_wrap("clear", |mut cx: Cx<'_>, (keys, times): Args| {
-        let times = |cx: &Cx<'_>| Ok(times.as_le_slice(cx).to_vec());
+        let times = |cx: &Cx<'_>| Ok(copied_list(times.as_le_slice(cx).to_byte_slice()));
         each(&mut cx, "clear", &keys, times, false)
     })
 }
