@@ -187,22 +187,11 @@ impl GuestColumn for PackedColumnIn {
     }
 }
 
-/// Row numbers and offsets from their bytes.
-pub(crate) fn unpacked(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<u32>> {
-    whole::<u32>(what, bytes)?;
-    Ok(copied_list(bytes))
-}
-
-/// Times from their bytes.
-pub(crate) fn unpacked_times(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<i64>> {
-    whole::<i64>(what, bytes)?;
-    Ok(copied_list(bytes))
-}
-
-fn whole<T>(what: &str, bytes: &[u8]) -> wasmtime::Result<()> {
+/// Row numbers, offsets or times from their bytes.
+pub(crate) fn unpacked<T: ArrowNativeType>(what: &str, bytes: &[u8]) -> wasmtime::Result<Vec<T>> {
     let (len, size) = (bytes.len(), size_of::<T>());
     match len % size {
-        0 => Ok(()),
+        0 => Ok(copied_list(bytes)),
         _ => bad(format!(
             "{what}: {len} bytes are no whole numbers of {size} bytes"
         )),

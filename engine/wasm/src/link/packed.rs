@@ -12,7 +12,7 @@ use super::{
     BatchHandle, Cx, OutboxHandle, State, This, header, lent, offsets, outbox as outbox_of, text,
     values,
 };
-use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, unpacked, unpacked_times};
+use crate::column::{ColumnOut, GuestColumn, PackedColumnIn, unpacked};
 use crate::list::List;
 use crate::number::NumbersIn;
 
@@ -88,7 +88,7 @@ pub(super) fn outbox(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         "set-event-times",
         |mut cx: Cx<'_>, (_, times): (This<OutboxHandle>, WasmList<u8>)| {
             outbox_of(&mut cx)?.charge(times.len())?;
-            let times = unpacked_times("set-event-times", times.as_le_slice(&cx))?;
+            let times = unpacked("set-event-times", times.as_le_slice(&cx))?;
             outbox_of(&mut cx)?.event_times(times)
         },
     )?;

@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentType, LinkerInstance, Lower, WasmList};
 use super::state::{Entries, ScanArgs, delete, get, put, scan};
 use super::timers::each;
 use super::{Cx, State};
-use crate::column::{PackedColumnIn, PackedColumnOut, unpacked_times};
+use crate::column::{PackedColumnIn, PackedColumnOut, unpacked};
 
 #[derive(ComponentType, Lower)]
 #[component(record)]
@@ -44,13 +44,13 @@ pub(super) fn state(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         Ok((scan(&mut cx, range)?.packed(),))
     })?;
     interface.func_wrap("set-timers", |mut cx: Cx<'_>, (keys, times): TimerArgs| {
-        let times = |cx: &Cx<'_>| unpacked_times("set-timers", times.as_le_slice(cx));
+        let times = |cx: &Cx<'_>| unpacked("set-timers", times.as_le_slice(cx));
         each(&mut cx, "set-timers", &keys, times, true)
     })?;
     interface.func_wrap(
         "clear-timers",
         |mut cx: Cx<'_>, (keys, times): TimerArgs| {
-            let times = |cx: &Cx<'_>| unpacked_times("clear-timers", times.as_le_slice(cx));
+            let times = |cx: &Cx<'_>| unpacked("clear-timers", times.as_le_slice(cx));
             each(&mut cx, "clear-timers", &keys, times, false)
         },
     )
