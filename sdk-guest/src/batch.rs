@@ -90,6 +90,7 @@ impl Context {
 pub struct Batch {
     source: sys::Rows,
     len: OnceCell<usize>,
+    all_rows: OnceCell<Vec<u32>>,
     keys: OnceCell<Column>,
     values: OnceCell<Column>,
     event_times: OnceCell<Vec<i64>>,
@@ -110,6 +111,7 @@ impl Batch {
         Batch {
             source,
             len: OnceCell::new(),
+            all_rows: OnceCell::new(),
             keys: OnceCell::new(),
             values: OnceCell::new(),
             event_times: OnceCell::new(),
@@ -124,6 +126,13 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The numbers of all rows, in order: what passes all of them on, or is the parents of as many.
+    /// Quicker made than by a loop of one's own.
+    pub fn all_rows(&self) -> &[u32] {
+        let first = || first_rows(self.len(), self.len());
+        self.all_rows.get_or_init(first)
     }
 
     /// Index into the context's inputs.
@@ -206,6 +215,20 @@ impl Batch {
     }
 }
 
+/// The numbers of the first rows, in a list with room for others. By blocks, since WebAssembly asks in
+/// each turn of a loop whether its time is over, and what it keeps goes through memory around that.
+pub(crate) fn first_rows(count: usize, room: usize) -> Vec<u32> {
+    const BLOCK: usize = 16;
+    let mut list = Vec::with_capacity(room.max(count));
+    while count - list.len() >= BLOCK {
+        let first = list.len();
+        let block: [u32; BLOCK] = std::array::from_fn(|at| (first + at) as u32);
+        list.extend_from_slice(&block);
+    }
+    list.extend(list.len() as u32..count as u32);
+    list
+}
+
 /// What a row carries besides its value. Columns are fetched when first asked for.
 #[derive(Clone, Copy)]
 pub struct Meta<'a> {
@@ -240,5 +263,19 @@ impl<'a> Meta<'a> {
     /// Index into the context's inputs.
     pub fn input(&self) -> u16 {
         self.batch.input()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_rows_are_numbered_from_0() {
+        for count in (0..70).chain([1000, 4097]) {
+            let counted: Vec<u32> = (0..count as u32).collect();
+            assert_eq!(first_rows(count, count + 5), counted);
+            assert_eq!(first_rows(count, 0), counted);
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::limits::{
     CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits,
     MESSAGE_BYTES_MAX, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
 };
-use crate::wide::copied_list;
+use crate::wide::{copied_list, largest};
 
 /// One call of `forward` or `emit`.
 #[derive(Debug, Clone, PartialEq)]
@@ -198,9 +198,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Checks row indices with one pass that vectorises.
+    /// Checks row indices.
     pub(crate) fn rows(&self, call: &str, rows: &[u32]) -> Result<Vec<u32>> {
-        let largest = rows.iter().copied().fold(0, u32::max);
+        let largest = largest(rows);
         if !rows.is_empty() && largest as usize >= self.rows {
             return bad(format!(
                 "{call}: row {largest}, but the batch has {} rows",

@@ -163,6 +163,13 @@ widest! {
     }
 }
 
+widest! {
+    /// The largest of the numbers; 0 where there is none.
+    fn largest<const LANES: usize>(numbers: &[u32]) -> u32 {
+        numbers.iter().copied().fold(0, u32::max)
+    }
+}
+
 /// How many of the items are before the first whole line.
 fn to_line<T>(items: &[T]) -> usize {
     items.as_ptr().align_offset(LINE).min(items.len())
@@ -218,6 +225,18 @@ mod tests {
             write_floats(&ints[..len], &mut room[at..][..len * 8]);
             for (float, int) in room[at..].as_chunks().0.iter().zip(&ints[..len]) {
                 assert_eq!(f64::from_le_bytes(*float), *int as f64, "{len} at {at}");
+            }
+        }
+        for len in (0..70usize).chain([511, 512, 513, 1100]) {
+            for at in [0, len / 2, len.saturating_sub(1)] {
+                let mut numbers: Vec<u32> = (0..len as u32).map(|n| n % 7).collect();
+                numbers
+                    .iter_mut()
+                    .skip(at)
+                    .take(1)
+                    .for_each(|n| *n = u32::MAX - 1);
+                let expected = numbers.iter().copied().max().unwrap_or(0);
+                assert_eq!(largest(&numbers), expected, "{len}, largest at {at}");
             }
         }
         let edges = [i64::MIN, i64::MAX, (1 << 53) + 1, -(1 << 53) - 1, -1, 0];

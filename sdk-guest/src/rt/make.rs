@@ -10,7 +10,7 @@
 use std::marker::PhantomData;
 
 use super::{port_named, straight};
-use crate::batch::{Batch, Context};
+use crate::batch::{Batch, Context, first_rows};
 use crate::column::Column;
 use crate::outbox::Outbox;
 use crate::record::{Failure, Record, Reject};
@@ -224,7 +224,7 @@ impl Parents {
         match self {
             Parents::Each(count) if *count == row => *count += 1,
             Parents::Each(count) => {
-                let mut list: Vec<u32> = (0..*count).collect();
+                let mut list = first_rows(*count as usize, *count as usize + 1);
                 list.push(row);
                 *self = Parents::Listed(list);
             }
@@ -245,7 +245,7 @@ impl Parents {
 
     fn to_vec(&self) -> Vec<u32> {
         match self {
-            Parents::Each(count) => (0..*count).collect(),
+            Parents::Each(count) => first_rows(*count as usize, 0),
             Parents::Listed(list) => list.clone(),
         }
     }

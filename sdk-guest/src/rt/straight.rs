@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::Refusals;
 use super::make::{Given, RowOutput};
+use crate::batch::first_rows;
 use crate::outbox::Outbox;
 use crate::row::{BLOCK, ToColumns};
 
@@ -102,11 +103,4 @@ fn blocks<O: RowOutput>(
         made += BLOCK;
     }
     made
-}
-
-/// The first row numbers, with room for others.
-fn first_rows(count: usize, room: usize) -> Vec<u32> {
-    let mut list = Vec::with_capacity(room);
-    list.extend(0..count as u32);
-    list
 }

@@ -70,14 +70,21 @@ impl Rows {
     /// Bytes of keys, values and headers of the chosen rows, to check a budget before taking them.
     /// Rows that are not there count as nothing.
     pub fn taken_bytes(&self, rows: &[u32]) -> u64 {
-        let bytes = |of: &Rows, rows: Option<&[u32]>| {
-            let values = span_of(of.values.value_offsets(), rows);
-            of.key_bytes(rows) + values + of.header_bytes(rows)
-        };
         match one_run(rows) {
-            Some((from, len)) if from + len <= self.len() => bytes(&self.slice(from, len), None),
-            _ => bytes(self, Some(rows)),
+            Some((from, len)) if from + len <= self.len() => self.run_bytes(from, len),
+            _ => {
+                let values = span_of(self.values.value_offsets(), Some(rows));
+                self.key_bytes(Some(rows)) + values + self.header_bytes(Some(rows))
+            }
         }
+    }
+
+    /// The same of neighbours, which must be there.
+    fn run_bytes(&self, from: usize, len: usize) -> u64 {
+        let cells = |array: &BinaryArray| span(&array.value_offsets()[from..=from + len]) as u64;
+        let headers = self.headers.as_ref();
+        let headers = headers.map_or(0, |headers| headers.bytes(from, from + len));
+        cells(&self.keys) + cells(&self.values) + headers
     }
 
     /// Bytes of the keys of the chosen rows; `None`: of all.
@@ -90,26 +97,30 @@ impl Rows {
         let Some(headers) = &self.headers else {
             return 0;
         };
-        let (names, values) = (headers.names.offsets(), headers.values.offsets());
-        let between = |ends: &[i32], from: i32, to: i32| ends[to as usize] - ends[from as usize];
-        let entries = |from: i32, to: i32| {
-            let bytes = between(names, from, to) as u64 + between(values, from, to) as u64;
-            bytes + (to - from) as u64 * 8
-        };
         let Some(rows) = rows else {
-            return entries(headers.rows[0], headers.rows[self.len()]);
+            return headers.bytes(0, self.len());
         };
-        let one = |row: &u32| match headers.rows.get(*row as usize..*row as usize + 2) {
-            Some([from, to]) => entries(*from, *to),
-            _ => 0,
-        };
-        rows.iter().map(one).sum()
+        let there = rows
+            .iter()
+            .map(|row| *row as usize)
+            .filter(|row| *row < self.len());
+        there.map(|row| headers.bytes(row, row + 1)).sum()
     }
 
     /// Bytes of keys and values of all rows.
     pub fn payload_bytes(&self) -> usize {
         let columns = self.columns.as_ref().map_or(0, |columns| columns.bytes());
         data_bytes(&self.keys) + data_bytes(&self.values) + columns
+    }
+}
+
+impl Headers {
+    /// Bytes of the headers of neighbours, their names included, from one row to before another.
+    fn bytes(&self, from: usize, to: usize) -> u64 {
+        let entries = self.rows[from] as usize..=self.rows[to] as usize;
+        let count = (entries.end() - entries.start()) as u64;
+        let names = span(&self.names.offsets()[entries.clone()]) as u64;
+        names + span(&self.values.offsets()[entries]) as u64 + count * 8
     }
 }
 

@@ -33,32 +33,26 @@ impl Module for Boundary {
     }
 
     fn process(&mut self, batch: &Batch, out: &mut Outbox) -> Result<(), Failure> {
-        self.rows.clear();
-        let all = 0..batch.len() as u32;
         match self.work {
-            Work::Forward => {
-                self.rows.extend(all);
-                out.forward(0, &self.rows);
-            }
+            Work::Forward => out.forward(0, batch.all_rows()),
             Work::Filter => {
                 let values = batch.values();
-                let kept = all.filter(|row| {
+                let kept = (0..batch.len() as u32).filter(|row| {
                     values.get(*row as usize).is_some_and(|value| value[value.len() - 2] & 1 == 0)
                 });
+                self.rows.clear();
                 self.rows.extend(kept);
                 out.forward(0, &self.rows);
             }
             Work::Copy => {
-                self.rows.extend(all);
                 let (keys, values) = (batch.keys().clone(), batch.values().clone());
-                out.emit(0, &self.rows, &keys, &values);
+                out.emit(0, batch.all_rows(), &keys, &values);
             }
             Work::Lookup => {
                 let Some(users) = &self.users else {
                     return Err(Failure::new("lookup", "the node declares no table `users`"));
                 };
-                self.rows.extend(all);
-                out.emit(0, &self.rows, batch.keys(), &users.get_all(batch.keys()));
+                out.emit(0, batch.all_rows(), batch.keys(), &users.get_all(batch.keys()));
             }
         }
         Ok(())
