@@ -232,18 +232,12 @@ pub(super) fn large_record(rows: &Rows) -> Option<(usize, usize)> {
     let (keys, values) = (rows.keys.value_offsets(), rows.values.value_offsets());
     let bytes = |row: usize| {
         let own = (keys[row + 1] - keys[row]) as usize + (values[row + 1] - values[row]) as usize;
-        let headers = rows.headers.as_ref().map_or(0, |h| header_bytes(h, row));
+        let headers = rows.headers.as_ref();
+        let headers = headers.map_or(0, |headers| headers.bytes(row..row + 1));
         own + headers + typed.as_ref().map_or(0, |typed| typed(row))
     };
     let mut all = (0..rows.len()).map(|row| (row, bytes(row)));
     all.find(|(_, bytes)| *bytes > RECORD_BYTES_MAX)
-}
-
-/// Bytes of names and values of the headers of one row.
-pub(super) fn header_bytes(headers: &Headers, row: usize) -> usize {
-    let (from, to) = (headers.rows[row] as usize, headers.rows[row + 1] as usize);
-    let span = |offsets: &[i32]| (offsets[to] - offsets[from]) as usize;
-    span(headers.names.value_offsets()) + span(headers.values.value_offsets())
 }
 
 /// The first row with too many headers, and how many.

@@ -4,6 +4,8 @@
 //! neighbours in the choice are copied with one `memcpy`; a choice that is one run shares the
 //! buffers. Refuses a row that is not there and a column beyond `i32::MAX` bytes before copying.
 
+use std::ops::Range;
+
 use arrow::array::{Array, BinaryArray, GenericByteArray, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::ByteArrayType;
@@ -83,7 +85,7 @@ impl Rows {
     fn run_bytes(&self, from: usize, len: usize) -> u64 {
         let cells = |array: &BinaryArray| span(&array.value_offsets()[from..=from + len]) as u64;
         let headers = self.headers.as_ref();
-        let headers = headers.map_or(0, |headers| headers.bytes(from, from + len));
+        let headers = headers.map_or(0, |headers| headers.cost(from..from + len));
         cells(&self.keys) + cells(&self.values) + headers
     }
 
@@ -98,13 +100,13 @@ impl Rows {
             return 0;
         };
         let Some(rows) = rows else {
-            return headers.bytes(0, self.len());
+            return headers.cost(0..self.len());
         };
         let there = rows
             .iter()
             .map(|row| *row as usize)
             .filter(|row| *row < self.len());
-        there.map(|row| headers.bytes(row, row + 1)).sum()
+        there.map(|row| headers.cost(row..row + 1)).sum()
     }
 
     /// Bytes of keys and values of all rows.
@@ -115,12 +117,17 @@ impl Rows {
 }
 
 impl Headers {
-    /// Bytes of the headers of neighbours, their names included, from one row to before another.
-    fn bytes(&self, from: usize, to: usize) -> u64 {
-        let entries = self.rows[from] as usize..=self.rows[to] as usize;
-        let count = (entries.end() - entries.start()) as u64;
-        let names = span(&self.names.offsets()[entries.clone()]) as u64;
-        names + span(&self.values.offsets()[entries]) as u64 + count * 8
+    /// Bytes of the names and values of the headers of neighbours.
+    pub(crate) fn bytes(&self, rows: Range<usize>) -> usize {
+        let entries = self.rows[rows.start] as usize..=self.rows[rows.end] as usize;
+        let names = span(&self.names.offsets()[entries.clone()]);
+        names + span(&self.values.offsets()[entries])
+    }
+
+    /// The same, and what each header costs a budget beside them.
+    fn cost(&self, rows: Range<usize>) -> u64 {
+        let entries = self.rows[rows.end] - self.rows[rows.start];
+        (self.bytes(rows) + entries as usize * 8) as u64
     }
 }
 
