@@ -240,6 +240,29 @@ fn a_module_of_whole_columns() {
     assert_eq!(out.texts("out"), [r#"{"x":2.0}"#, r#"{"x":5.0}"#]);
 }
 
+/// All of its rows, twice.
+struct Passes;
+
+impl Module for Passes {
+    fn open(_: &Context) -> Result<Passes, Failure> {
+        Ok(Passes)
+    }
+
+    fn process(&mut self, rows: &Batch, out: &mut Outbox) -> Result<(), Failure> {
+        out.forward(0, rows.all_rows());
+        out.emit(0, rows.all_rows(), rows.keys(), rows.values());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_module_passes_all_rows_on() {
+    // more than the numbers of a block
+    let texts: Vec<String> = (0..37).map(|n| n.to_string()).collect();
+    let out = run::<Passes>(texts.iter().map(String::as_str));
+    assert_eq!(out.texts("out"), [&texts[..], &texts[..]].concat());
+}
+
 /// The same level with rows as structs of columns.
 struct Speeds;
 
