@@ -23,6 +23,10 @@ use crate::limits::Limits;
 use grant::{Grant, Rule};
 use rate::Rate;
 
+/// What a request and a header take beside their text.
+const REQUEST_BYTES: usize = size_of::<Request>();
+const HEADER_BYTES: usize = size_of::<(String, String)>();
+
 /// A request as the module made it: nothing of it is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -31,6 +35,16 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     pub body: Option<Vec<u8>>,
     pub timeout_ms: Option<u32>,
+}
+
+impl Request {
+    /// About what the host holds of it.
+    pub(crate) fn bytes(&self) -> usize {
+        let header = |(name, value): &(String, String)| name.len() + value.len() + HEADER_BYTES;
+        let headers: usize = self.headers.iter().map(header).sum();
+        let body = self.body.as_ref().map_or(0, Vec::len);
+        REQUEST_BYTES + self.method.len() + self.url.len() + headers + body
+    }
 }
 
 /// An answer, of any status.
@@ -191,10 +205,15 @@ impl Http {
         Ok(())
     }
 
+    /// Why no request is made, whatever it is.
+    pub(crate) fn denies(&self) -> Option<Failed> {
+        let granted = self.egress.is_some() && self.access.is_some();
+        (!granted).then(|| Failed::new(Trouble::Denied, "the node grants no requests"))
+    }
+
     pub(crate) fn send(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Stopped> {
         let (Some(egress), Some(access)) = (&self.egress, &self.access) else {
-            let denied = || Err(Failed::new(Trouble::Denied, "the node grants no requests"));
-            return Ok(requests.iter().map(|_| denied()).collect());
+            return Ok(Vec::new());
         };
         let since = Instant::now();
         let answers = egress.send(&Sending {

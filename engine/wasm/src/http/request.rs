@@ -66,7 +66,13 @@ pub fn check(request: Request, limits: &Limits) -> Result<Checked, Failed> {
         body,
         timeout_ms,
     } = request;
-    if method.len() > HTTP_METHOD_BYTES_MAX || !is_token(&method) {
+    if method.len() > HTTP_METHOD_BYTES_MAX {
+        let bytes = method.len();
+        return invalid(format!(
+            "a method of {bytes} bytes, of at most {HTTP_METHOD_BYTES_MAX}"
+        ));
+    }
+    if !is_token(&method) {
         return invalid(format!("{method:?} is not a method such as GET"));
     }
     let url = parsed(&url)?;

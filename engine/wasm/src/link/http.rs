@@ -111,14 +111,37 @@ pub(super) fn http(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         }
         let taken = cx.data_mut().http.take(list.len());
         taken.map_err(Error::new)?;
-        let listed: Vec<RequestIn> = list.iter(&mut cx)?.collect::<Result<_>>()?;
-        let mut requests = Vec::with_capacity(listed.len());
-        for request in &listed {
-            requests.push(read(&mut cx, request)?);
+        if let Some(denied) = cx.data().http.denies() {
+            let denied = (0..list.len()).map(|_| told(Err(denied.clone())));
+            return Ok((denied.collect::<Vec<_>>(),));
         }
+        let requests = read_all(&mut cx, &list)?;
         let answers = waited(cx.data_mut(), &requests)?;
         Ok((answers.into_iter().map(told).collect::<Vec<_>>(),))
     })
+}
+
+/// Copies the requests out of the guest. Its lists may overlap: what the host would hold of them is counted,
+/// and of each list of headers before it is looked at, because wasmtime counts each of them anew.
+fn read_all(cx: &mut Cx<'_>, list: &WasmList<RequestIn>) -> Result<Vec<Request>> {
+    let most = cx.hostcall_fuel();
+    let listed: Vec<RequestIn> = list.iter(&mut *cx)?.collect::<Result<_>>()?;
+    let mut left = most;
+    let mut requests = Vec::with_capacity(listed.len());
+    for request in &listed {
+        cx.set_hostcall_fuel(left);
+        let read = read(cx, request);
+        cx.set_hostcall_fuel(most);
+        let read = read?;
+        left = left.checked_sub(read.bytes()).ok_or_else(|| {
+            Error::new(Fault::Limit {
+                what: "bytes of requests in one call",
+                limit: most as u64,
+            })
+        })?;
+        requests.push(read);
+    }
+    Ok(requests)
 }
 
 /// The guest stands still meanwhile: neither time is its own.

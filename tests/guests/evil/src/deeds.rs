@@ -220,3 +220,21 @@ pub fn http_flood(hands: &mut Hands<'_>) {
     let text = format!("{} answers", http::send(&requests).len());
     hands.say(&text);
 }
+
+/// Lists that overlap: little memory of the guest's, and a hundred times the host's if it copied them all.
+pub fn http_overlap(hands: &mut Hands<'_>) {
+    #[link(wasm_import_module = "rustmq:etl/http@0.1.5")]
+    unsafe extern "C" {
+        #[link_name = "send"]
+        fn send(requests: *const [usize; 11], len: usize, answers: *mut [usize; 2]);
+    }
+    let text = "x".repeat(100 << 10);
+    let (text, len) = (text.as_ptr() as usize, text.len());
+    let headers = [[text, len, text, len]; 64];
+    let request = [text, 3, text, 9, headers.as_ptr() as usize, headers.len(), 0, 0, 0, 0, 0];
+    let requests = vec![request; 1000];
+    let mut answers = [0; 2];
+    // SAFETY: records of the contract's `request`, in memory that lives through the call
+    unsafe { send(requests.as_ptr(), requests.len(), &mut answers) };
+    hands.say(&format!("{} answers", answers[1]));
+}

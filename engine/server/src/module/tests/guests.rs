@@ -486,6 +486,7 @@ mod ends {
     pub const http_stuck: Ends = lives("emit 0 0 key=timeout\n");
     pub const http_split: Ends = lives("emit 0 0 key=invalid\n");
     pub const http_flood: Ends = dies("requests for one batch");
+    pub const http_overlap: Ends = dies("too much data is being copied");
 }
 
 macro_rules! deeds {
