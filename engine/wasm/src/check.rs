@@ -251,8 +251,8 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(invalid)? {
             Payload::ImportSection(section) => {
-                for import in section.into_imports().take(NAMES_MAX) {
-                    imports.insert(import.map_err(invalid)?.module.to_owned());
+                for import in section.into_imports() {
+                    note(&mut imports, "imports", import.map_err(invalid)?.module)?;
                 }
             }
             Payload::ExportSection(section) => {
@@ -303,6 +303,16 @@ struct Outside {
     describe: Option<Description>,
 }
 
+/// Adds a name. No list is cut: what is not in it would be neither shown nor refused.
+fn note(names: &mut BTreeSet<String>, what: &'static str, name: &str) -> Result<(), InspectError> {
+    if names.len() >= NAMES_MAX && !names.contains(name) {
+        let most = NAMES_MAX;
+        return Err(InspectError::Names { what, most });
+    }
+    names.insert(name.to_owned());
+    Ok(())
+}
+
 fn outside(component: &[u8]) -> Result<Outside, InspectError> {
     let invalid = |e: wasmparser::BinaryReaderError| InspectError::Invalid(e.to_string());
     let (mut found, mut depth) = (Outside::default(), 0usize);
@@ -318,15 +328,15 @@ fn outside(component: &[u8]) -> Result<Outside, InspectError> {
                 }
             }
             Payload::ComponentImportSection(section) if depth == 0 => {
-                for import in section.into_iter().take(NAMES_MAX) {
-                    let name = import.map_err(invalid)?.name.name.to_owned();
-                    found.imports.insert(name);
+                for import in section {
+                    let name = import.map_err(invalid)?.name.name;
+                    note(&mut found.imports, "imports", name)?;
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
-                for export in section.into_iter().take(NAMES_MAX) {
-                    let name = export.map_err(invalid)?.name.name.to_owned();
-                    found.exports.insert(name);
+                for export in section {
+                    let name = export.map_err(invalid)?.name.name;
+                    note(&mut found.exports, "exports", name)?;
                 }
             }
             _ => {}

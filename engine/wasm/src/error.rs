@@ -26,6 +26,8 @@ pub enum InspectError {
          version"
     )]
     Describe(String),
+    #[error("the module {what} more than {most} names; link fewer into one")]
+    Names { what: &'static str, most: usize },
     #[error("the module's signature is wrong: {0}; get the file again from who signed it")]
     Signature(String),
 }

@@ -48,6 +48,24 @@ fn not_a_module() {
     );
 }
 
+/// Of a list that is cut, the rest would be neither shown nor refused.
+#[test]
+fn names_beyond_what_is_listed_are_refused() {
+    let imports = |count: usize| -> String {
+        let each = |i| format!("(import \"wasi:cli/f{i}\" (func))");
+        (0..count).map(each).collect()
+    };
+    let named = |count| component(&format!("(component {})", imports(count)));
+    let most = limits::NAMES_MAX;
+    let info = Host::inspect(&named(most)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(info.imports.len(), most);
+    let what = "imports";
+    assert_eq!(
+        refused(&named(most + 1)),
+        InspectError::Names { what, most }.to_string()
+    );
+}
+
 #[test]
 fn too_big() {
     let text = refused(&vec![0; limits::COMPONENT_BYTES_MAX + 1]);
