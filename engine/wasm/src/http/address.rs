@@ -70,7 +70,11 @@ const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(192, 0, 0, 192),
     Ipv4Addr::new(168, 63, 129, 16),
 ];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// The same of Google and Oracle; those of AWS (instances, pods, time) are in `fd00:ec2::/32`.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+];
 
 /// The address that packets for this one reach in the end.
 pub fn effective(address: IpAddr) -> IpAddr {
@@ -129,10 +133,11 @@ fn class_v4(v4: Ipv4Addr) -> Class {
 }
 
 fn class_v6(v6: Ipv6Addr) -> Class {
-    if v6 == METADATA_V6 {
+    if METADATA_V6.contains(&v6) {
         return Class::Metadata;
     }
     match v6.segments() {
+        [0xfd00, 0xec2, ..] => Class::Metadata,
         [0, 0, 0, 0, 0, 0, 0, 0] => Class::Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => Class::Loopback,
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Class::Private,
@@ -310,6 +315,7 @@ mod tests {
             (
                 Class::Metadata,
                 "169.254.169.254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe fd00:ec2::254 \
+              fd00:ec2::23 fd20:ce::254 fd00:c1::a9fe:a9fe \
               100.100.100.200 192.0.0.192 168.63.129.16",
             ),
             (
