@@ -368,12 +368,17 @@ impl Keyed {
     }
 
     fn lookup(&self, key: &[u8]) -> Option<&[u8]> {
-        for layer in [&self.call, &self.batch] {
-            if let Some(value) = layer.get(key) {
-                return value.as_deref();
-            }
+        match self.call.get(key) {
+            Some(value) => value.as_deref(),
+            None => self.before_call(key),
         }
-        self.base.get(key).map(|value| &value[..])
+    }
+
+    fn before_call(&self, key: &[u8]) -> Option<&[u8]> {
+        match self.batch.get(key) {
+            Some(value) => value.as_deref(),
+            None => self.base.get(key).map(|value| &value[..]),
+        }
     }
 
     /// A change of the call at work.
@@ -392,10 +397,19 @@ impl Keyed {
             let timers = (total.timers + sums.timers).max(0) as usize;
             limit("timers", timers, self.timers_max)?;
         }
-        let held = |key: &[u8], value: Option<usize>| key.len() + value.unwrap_or_default();
+        let held = |key: &[u8], value: Option<usize>| {
+            key.len() + value.unwrap_or_default() + STATE_ENTRY_BYTES
+        };
         let replaced = self.call.get(key.as_slice());
         let replaced = replaced.map_or(0, |old| held(&key, old.as_ref().map(|v| v.len())));
-        let changed = self.changed - replaced + held(&key, value.map(<[u8]>::len));
+        // what was not there before the call need not be told to be gone
+        let is_undone = value.is_none() && self.before_call(&key).is_none();
+        let kept = if is_undone {
+            0
+        } else {
+            held(&key, value.map(<[u8]>::len))
+        };
+        let changed = self.changed - replaced + kept;
         limit(
             "bytes of state changed in one call",
             changed,
@@ -403,7 +417,10 @@ impl Keyed {
         )?;
         self.changed = changed;
         self.sums[2].add(sums);
-        self.call.insert(key.into(), value.map(Into::into));
+        match is_undone {
+            true => drop(self.call.remove(key.as_slice())),
+            false => drop(self.call.insert(key.into(), value.map(Into::into))),
+        }
         Ok(())
     }
 
