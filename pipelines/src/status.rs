@@ -183,6 +183,15 @@ pub struct Handover {
 }
 
 impl LaneStatus {
+    /// The hand-over that was not taken and why, if the generation before it still works.
+    pub fn rolled_back(&self) -> Option<(&Handover, &str)> {
+        let last = self
+            .handovers
+            .back()
+            .filter(|last| last.to > self.generation)?;
+        Some((last, last.rolled_back.as_deref()?))
+    }
+
     pub(crate) fn handover(&mut self, handover: Handover) {
         if self.handovers.len() >= HANDOVERS_KEPT_MAX {
             self.handovers.pop_front();

@@ -325,12 +325,13 @@ impl Lane {
         from: Offset,
         flight: &mut Flight,
     ) -> Result<Ready, End> {
+        let mut blamed = None;
         loop {
             let Some(chain) = self.chain.take() else {
                 return Err(End::Again("the lane has nothing to run".to_string()));
             };
             let trial = self.fallback.is_some();
-            let to = chain.stage.generation;
+            let stage = chain.stage.clone();
             let result = self.once(chain, input.clone(), from, flight).await?;
             if result.is_err() && self.stop.is_set() {
                 return Err(End::Stop);
@@ -341,13 +342,18 @@ impl Lane {
                 Err(why) => Some(why.clone()),
             };
             match (fault, trial) {
-                (Some(why), true) => self.rolled_back(to, &why),
+                (Some(why), true) => {
+                    self.rolled_back(stage.generation, &why);
+                    blamed = Some(stage);
+                }
                 (Some(why), false) if result.is_err() => return Err(End::Halt(why)),
                 (fault, _) => {
+                    let ready = result.map(|(ready, _)| ready).map_err(End::Halt)?;
                     if let Some(fault) = fault {
                         self.shared.update(|s| s.fault = Some(fault));
+                        self.acquit(blamed, &ready);
                     }
-                    return result.map(|(ready, _)| ready).map_err(End::Halt);
+                    return Ok(ready);
                 }
             }
         }
@@ -476,6 +482,7 @@ impl Lane {
             s.commits += 1;
             s.kept = kept;
             if let Some(old) = &old {
+                s.fault = None;
                 let (from, to) = (old.stage.generation, sent.generation);
                 s.handover(Handover {
                     from,

@@ -2,13 +2,16 @@
 //!
 //! Called by: `lane`. Invariants: a new generation is opened beside the old one, which goes on meanwhile;
 //! they change only between two batches with no commit under way. Until the new one's first commit the
-//! old one is kept, and works on the same batch, with what was kept before, if the new one fails.
+//! old one is kept, and works on the same batch, with what was kept before, if the new one fails. A batch
+//! that both fail on decides nothing: the new one is tried again with the next.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{End, Lane, Order};
+use crate::stage::Stage;
+use crate::stage::commit::Ready;
 use crate::stage::flight::Flight;
 use crate::stage::opening::{Opening, finished};
 use crate::status::{Handover, LaneState};
@@ -23,15 +26,15 @@ impl Lane {
         let opening = self.opening.as_ref().map(|opening| &opening.stage);
         let known = opening.or(self.chain.as_ref().map(|chain| &chain.stage));
         if known.is_none_or(|known| !Arc::ptr_eq(known, &stage)) {
-            let numbers = self.shared.numbers.clone();
-            self.opening = Some(Opening::start(
-                stage,
-                self.partition.index,
-                numbers,
-                self.stop.clone(),
-            ));
+            self.open(stage);
         }
         Ok(())
+    }
+
+    fn open(&mut self, stage: Arc<Stage>) {
+        let (numbers, stop) = (self.shared.numbers.clone(), self.stop.clone());
+        let opening = Opening::start(stage, self.partition.index, numbers, stop);
+        self.opening = Some(opening);
     }
 
     /// Returns when a new generation could take over.
@@ -80,7 +83,8 @@ impl Lane {
                 // that is known to work.
                 let old = self.chain.replace(chain);
                 self.fallback = self.fallback.take().or(old);
-                if self.fallback.is_none() {
+                let alone = self.fallback.is_none();
+                if alone {
                     self.shared.numbers.adopt(to);
                 }
                 self.tried = None;
@@ -91,6 +95,9 @@ impl Lane {
                     s.generation = to;
                     s.modules = stage.modules.clone();
                     s.state = LaneState::Running;
+                    if alone {
+                        s.fault = None;
+                    }
                 });
                 Ok(())
             }
@@ -137,5 +144,18 @@ impl Lane {
             from,
             format!("generation {to} failed before its first commit: {why}"),
         );
+    }
+
+    /// The one that was rolled back is tried again with the next batch, where the one before has lost
+    /// rows of the same batch too: it is the rows, then. Not where it has not got over them, because the
+    /// next batch is the same.
+    pub(super) fn acquit(&mut self, blamed: Option<Arc<Stage>>, ready: &Ready) {
+        let Some(stage) = blamed.filter(|_| ready.cut.is_none() && self.opening.is_none()) else {
+            return;
+        };
+        let (to, from) = (stage.generation, self.generation());
+        let then = "the batch fails in both, the next decides";
+        tracing::warn!(partition = %self.partition, to, from, then, "hand-over tried again");
+        self.open(stage);
     }
 }
