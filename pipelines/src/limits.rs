@@ -51,6 +51,8 @@ pub const LOOKUP_BYTES: u64 = 256 << 20;
 pub const LOOKUP_BYTES_MAX: u64 = 4 << 30;
 /// Good rows that win back one of `BREAKER_ROWS_MAX`.
 pub const BREAKER_ROWS_PER_CREDIT: u32 = 100;
+/// Wait of a lane whose module found no memory to be opened again in, in milliseconds.
+pub const MEMORY_WAIT_MS: u64 = 1_000;
 /// First and longest wait after a log error that says "try again", in milliseconds.
 pub const LOG_BACKOFF_MS: u64 = 20;
 pub const LOG_BACKOFF_MS_MAX: u64 = 5_000;

@@ -8,7 +8,7 @@
 use wasm::http::Stop;
 use wasm::{Host, Keyed, ModuleInfo, Old, ProcessError};
 
-use super::wasm::{Program, Warm};
+use super::program::{Program, Warm};
 
 /// Why a state was not taken over.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +126,9 @@ fn parts(
         let Some(last) = old.last() else { break };
         after = Some(last.to_vec());
         let at = || place(&old);
-        let guest = program.alive(lane, warm).map_err(|why| Some((at(), why)))?;
+        let guest = program
+            .alive(lane, warm)
+            .map_err(|why| Some((at(), why.to_string())))?;
         match guest.migrate(from, &old, keyed) {
             Ok(()) => keyed.keep_migrated(),
             Err(ProcessError::Stopped) => return Err(None),

@@ -5,9 +5,11 @@
 //! node with several inputs sees them merged by origin; a row that fails is reported and left
 //! out, never the rows beside it. No clock, no task, no log in here.
 
+pub(crate) mod breaker;
 pub(crate) mod filter;
 pub(crate) mod map;
 pub(crate) mod migrate;
+pub(crate) mod program;
 mod report;
 pub(crate) mod route;
 pub(crate) mod sink;

@@ -6,7 +6,8 @@
 use model::rows::RowsBuilder;
 use wasm::{Entry, Keyed};
 
-use super::wasm::{Call, Warm};
+use super::program::Warm;
+use super::wasm::Call;
 use super::{Chunk, OperatorError};
 use crate::limits::TIMERS_PER_CALL_MAX;
 
@@ -17,6 +18,15 @@ pub(super) fn entry(input: u16) -> Entry {
     match input {
         TIMERS => Entry::Timers,
         _ => Entry::Process,
+    }
+}
+
+/// Where a batch is cut whose call is tried again. Timers are due by all of its rows, and would be by all
+/// but the last: the whole batch waits.
+pub(super) fn cut_at(input: u16, origin: u32) -> u32 {
+    match entry(input) {
+        Entry::Timers => 0,
+        Entry::Process => origin,
     }
 }
 
@@ -56,5 +66,15 @@ impl Call<'_> {
             self.run(warm, TIMERS, &fired)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_whose_timers_wait_waits_as_a_whole() {
+        assert_eq!((cut_at(TIMERS, 7), cut_at(0, 7)), (0, 7));
     }
 }

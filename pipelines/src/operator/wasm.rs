@@ -13,50 +13,17 @@ use std::sync::Arc;
 
 use arrow::array::BinaryArray;
 use arrow::buffer::ScalarBuffer;
-use arrow::record_batch::RecordBatch;
 use codec::{EncodeError, Format};
 use model::ids::Offset;
 use model::rows::{Rows, RowsError};
-use model::schema::{Field, FieldType, Schema};
-use model::topic::PayloadCodec;
-use wasm::http::Stop;
 use wasm::{
-    Emission, Guest, Input, Keyed, Labels, Limits, Lookups, Metrics, Module, OpenContext, Outcome,
-    ProcessError, Retry, View,
+    Emission, Entry, Guest, Input, Keyed, OpenError, Outcome, ProcessError, Rejection, Retry,
 };
 
-use super::timers::{entry, watermark};
+use super::program::{Program, Warm};
+use super::timers::{cut_at, entry, watermark};
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, presence, sink, unwritten_values};
-use crate::compile::field_type;
-use crate::limits::{BREAKER_ROWS_MAX, BREAKER_ROWS_PER_CREDIT};
-
-/// What a lane needs to open the guest of a node, as often as it dies.
-#[derive(Clone)]
-pub(crate) struct Program {
-    pub module: Module,
-    pub context: OpenContext,
-    pub limits: Limits,
-    /// Tries after the first before the policy's `then`, and the waits between them.
-    pub retry: RetryPolicy,
-}
-
-/// How often and how long; milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RetryPolicy {
-    pub max: u32,
-    pub backoff_ms: u64,
-    pub cap_ms: u64,
-}
-
-impl RetryPolicy {
-    /// The wait after the given number of failed tries.
-    fn wait_ms(&self, failed: u32) -> u64 {
-        let doubled = self
-            .backoff_ms
-            .saturating_mul(1 << failed.saturating_sub(1).min(20));
-        doubled.min(self.cap_ms)
-    }
-}
+use crate::limits::{BREAKER_ROWS_MAX, MEMORY_WAIT_MS};
 
 /// Rows that were tried before: how often the row at this offset failed at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,64 +31,6 @@ pub(crate) struct Tried {
     pub node: usize,
     pub offset: Offset,
     pub failed: u32,
-}
-
-/// The warm guest of one lane, and how much it may still misbehave.
-pub(crate) struct Warm {
-    guest: Option<Guest>,
-    /// By port: how rows emitted as columns are written where the port declares no schema.
-    formats: Vec<Option<Format>>,
-    metrics: Metrics,
-    /// What the batch at work sees of the node's tables.
-    lookups: Lookups,
-    stop: Stop,
-    credits: u32,
-    good_rows: u32,
-}
-
-impl Program {
-    pub fn open(&self, lane: u32, metrics: Metrics, stop: Stop) -> Result<Warm, String> {
-        let lookups = self.context.lookups.another();
-        Ok(Warm {
-            guest: Some(self.guest(lane, (&metrics, &lookups, &stop))?),
-            metrics,
-            lookups,
-            stop,
-            formats: vec![None; self.context.outputs.len()],
-            credits: BREAKER_ROWS_MAX,
-            good_rows: 0,
-        })
-    }
-
-    fn guest(
-        &self,
-        lane: u32,
-        (metrics, lookups, stop): (&Metrics, &Lookups, &Stop),
-    ) -> Result<Guest, String> {
-        let context = OpenContext {
-            partition: lane,
-            labels: Labels {
-                lane,
-                ..self.context.labels.clone()
-            },
-            metrics: metrics.clone(),
-            lookups: lookups.clone(),
-            stop: stop.clone(),
-            ..self.context.clone()
-        };
-        self.module
-            .open(&context, &self.limits)
-            .map_err(|e| e.to_string())
-    }
-
-    /// The lane's guest, opened again if it died or is about to, for want of memory.
-    pub(super) fn alive<'w>(&self, lane: u32, warm: &'w mut Warm) -> Result<&'w mut Guest, String> {
-        let guest = match warm.guest.take().filter(|guest| !guest.is_swollen()) {
-            Some(guest) => guest,
-            None => self.guest(lane, (&warm.metrics, &warm.lookups, &warm.stop))?,
-        };
-        Ok(warm.guest.insert(guest))
-    }
 }
 
 /// What is on one port.
@@ -168,57 +77,29 @@ impl Call<'_> {
             .collect();
         // A stack instead of recursion: the left half is worked first.
         let mut ranges = vec![(0usize, chunk.len())];
+        let (mut deaths, deaths_max) = (0, warm.breaker.deaths_max(chunk.len()));
         while let Some((from, len)) = ranges.pop() {
+            if warm.stop.is_set() {
+                return Err(OperatorError::Stopped);
+            }
             if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
                 continue;
             }
-            let guest = match self.program.alive(self.lane, warm) {
-                Ok(guest) => guest,
-                Err(message) => {
-                    self.report.fault(message.clone());
-                    let message = format!("the module cannot be opened again: {message}");
-                    self.stop(chunk, from, message);
-                    continue;
-                }
-            };
-            let part = chunk.slice(from, len);
-            let given = Input {
-                rows: &part.rows,
-                columns: part.columns.as_ref(),
-                unwritten: part.unwritten.as_ref(),
-                offsets: &offsets.slice(from, len),
-                input,
-                watermark: watermark(self.keyed.as_deref(), input),
-            };
-            let error = match self.asked(guest, given) {
-                Ok(outcome) => {
-                    let given = Given {
-                        input,
-                        chunk: &part,
-                    };
-                    match self.kept(warm, &given, outcome)? {
-                        None => {
-                            self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
-                            warm.earn(len as u32);
-                            continue;
-                        }
-                        Some(too_much) => too_much,
-                    }
-                }
-                Err(ProcessError::Failed { code, message }) => {
-                    self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
-                    self.report.fault(format!("{code}: {message}"));
-                    self.failed(chunk, from, len, code, message);
-                    continue;
-                }
-                // nothing of the batch counts: it is worked again
-                Err(ProcessError::Stopped) => return Err(OperatorError::Stopped),
-                Err(error) => error,
+            let Some(error) = self.part(warm, (input, chunk), (from, len), &offsets)? else {
+                continue;
             };
             warm.guest = None;
             self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
             self.report.fault(error.to_string());
-            if len > 1 {
+            deaths += 1;
+            if deaths > deaths_max {
+                let message = format!(
+                    "the breaker opened: the module died {deaths} times over {} rows, more often than \
+                     rows that kill it explain, the last with: {error}",
+                    chunk.len()
+                );
+                self.stop(chunk, from, message);
+            } else if len > 1 {
                 let half = len / 2;
                 ranges.push((from + half, len - half));
                 ranges.push((from, half));
@@ -227,6 +108,56 @@ impl Call<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Runs the guest over some rows of a chunk. What it died of, if it did: nothing of the call counts then.
+    fn part(
+        &mut self,
+        warm: &mut Warm,
+        (input, chunk): (u16, &Chunk),
+        (from, len): (usize, usize),
+        offsets: &ScalarBuffer<Offset>,
+    ) -> Result<Option<ProcessError>, OperatorError> {
+        let guest = match self.program.alive(self.lane, warm) {
+            Ok(guest) => guest,
+            Err(error) => {
+                self.report.fault(error.to_string());
+                self.not_opened(chunk, from, &error);
+                return Ok(None);
+            }
+        };
+        let part = chunk.slice(from, len);
+        let given = Input {
+            rows: &part.rows,
+            columns: part.columns.as_ref(),
+            unwritten: part.unwritten.as_ref(),
+            offsets: &offsets.slice(from, len),
+            input,
+            watermark: watermark(self.keyed.as_deref(), input),
+        };
+        match self.asked(guest, given) {
+            Ok(outcome) => {
+                let given = Given {
+                    input,
+                    chunk: &part,
+                };
+                let too_much = self.kept(warm, &given, outcome)?;
+                if too_much.is_none() {
+                    self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
+                    warm.breaker.earn(len as u32);
+                }
+                Ok(too_much)
+            }
+            Err(ProcessError::Failed { code, message }) => {
+                self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
+                self.report.fault(format!("{code}: {message}"));
+                self.failed((input, chunk), from, len, code, message);
+                Ok(None)
+            }
+            // nothing of the batch counts: it is worked again
+            Err(ProcessError::Stopped) => Err(OperatorError::Stopped),
+            Err(error) => Ok(Some(error)),
+        }
     }
 
     fn asked(&mut self, guest: &mut Guest, given: Input<'_>) -> Result<Outcome, ProcessError> {
@@ -253,15 +184,35 @@ impl Call<'_> {
         });
     }
 
+    /// Rows cannot be worked without an instance. Where it is only memory that is wanting, which neighbours
+    /// may have and give back, they are worked later.
+    fn not_opened(&mut self, chunk: &Chunk, row: usize, error: &OpenError) {
+        let message = format!("the module cannot be opened again: {error}");
+        let OpenError::Memory { .. } = error else {
+            return self.stop(chunk, row, message);
+        };
+        let rest = chunk.origins[row..].iter().copied();
+        let why = Why::Wait {
+            node: self.node,
+            after_ms: MEMORY_WAIT_MS,
+            message,
+        };
+        self.report.cut(Cut {
+            origin: rest.min().unwrap_or_default(),
+            why,
+        });
+    }
+
     /// One row that kills the guest.
     fn lethal(&mut self, warm: &mut Warm, chunk: &Chunk, row: usize, error: &ProcessError) {
-        if warm.credits == 0 {
+        if !warm.breaker.spend() {
+            let offset = self.offsets[chunk.origins[row] as usize];
             let message = format!(
-                "the breaker opened: {BREAKER_ROWS_MAX} rows killed the module, the last with: {error}"
+                "the breaker opened: {BREAKER_ROWS_MAX} rows killed the module before the one \
+                 at offset {offset} did: {error}"
             );
             return self.stop(chunk, row, message);
         }
-        warm.credits -= 1;
         let code = match error {
             ProcessError::Deadline { .. } => "deadline",
             ProcessError::Limit { .. } => "limit",
@@ -293,9 +244,17 @@ impl Call<'_> {
     }
 
     /// The module said no to a whole call: try again by policy, then give all its rows up.
-    fn failed(&mut self, chunk: &Chunk, from: usize, len: usize, code: String, message: String) {
+    fn failed(
+        &mut self,
+        (input, chunk): (u16, &Chunk),
+        from: usize,
+        len: usize,
+        code: String,
+        message: String,
+    ) {
         let origins = &chunk.origins[from..from + len];
         let first = origins.iter().copied().min().unwrap_or_default();
+        let first = cut_at(input, first);
         let failed = self.failed_before(first) + 1;
         if failed <= self.program.retry.max {
             let after_ms = self.program.retry.wait_ms(failed);
@@ -349,10 +308,36 @@ impl Call<'_> {
     /// Rows that nobody tries again.
     fn give_up(&mut self, origins: &[u32], retry: Retry) {
         let message: Arc<str> = retry.message.into();
-        for row in retry.rows {
+        let mut named = retry.rows;
+        named.sort_unstable();
+        named.dedup();
+        for row in named {
             let (code, message) = (retry.code.clone().into(), message.clone());
             self.reject(origins[row as usize], code, message);
         }
+    }
+
+    /// Tells of each row that was refused once, by the first that says so: of more the host would hold as
+    /// many as there are calls. Returns the rows.
+    fn refused(&mut self, origins: &[u32], rejections: Vec<Rejection>) -> Vec<u32> {
+        let mut told = match rejections.is_empty() {
+            true => Vec::new(),
+            false => vec![false; origins.len()],
+        };
+        let mut bad = Vec::new();
+        for rejection in rejections {
+            let message: Arc<str> = rejection.message.into();
+            let mut named = rejection.rows;
+            named.sort_unstable();
+            for row in named {
+                if !std::mem::replace(&mut told[row as usize], true) {
+                    let (code, message) = (rejection.code.clone().into(), message.clone());
+                    self.reject(origins[row as usize], code, message);
+                    bad.push(row);
+                }
+            }
+        }
+        bad
     }
 
     fn outcome(
@@ -362,18 +347,7 @@ impl Call<'_> {
         outcome: Outcome,
     ) -> Result<(), OperatorError> {
         let origins = &given.chunk.origins;
-        let mut bad: Vec<u32> = Vec::new();
-        for rejection in outcome.rejections {
-            let message: Arc<str> = rejection.message.into();
-            let mut named = rejection.rows;
-            named.sort_unstable();
-            named.dedup();
-            for row in named {
-                let (code, message) = (rejection.code.clone().into(), message.clone());
-                self.reject(origins[row as usize], code, message);
-                bad.push(row);
-            }
-        }
+        let mut bad = self.refused(origins, outcome.rejections);
         for retry in outcome.retries {
             let Some(first) = retry.rows.iter().map(|row| origins[*row as usize]).min() else {
                 continue;
@@ -383,6 +357,7 @@ impl Call<'_> {
                 self.give_up(origins, retry);
                 continue;
             }
+            let first = cut_at(given.input, first);
             let failed = self.failed_before(first) + 1;
             if failed <= self.program.retry.max {
                 let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);
@@ -393,6 +368,10 @@ impl Call<'_> {
                     message,
                 };
                 self.report.cut(Cut { origin: first, why });
+                continue;
+            }
+            if let Entry::Timers = entry(given.input) {
+                self.give_up(origins, retry);
                 continue;
             }
             // Only the first has used up its tries; the next of the others comes first next time.
@@ -584,59 +563,6 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
     }
     let is_bad = |row: &u32| bad.binary_search(&parents[*row as usize]).is_ok();
     (0..parents.len() as u32).filter(is_bad).collect()
-}
-
-impl Warm {
-    /// What the guest sees of its tables from now on.
-    pub fn lend(&self, view: Option<View>) {
-        self.lookups.lend(view);
-    }
-
-    /// The guest's selection of an input's columns.
-    pub fn selected(&self, input: u16) -> &[Field] {
-        self.guest
-            .as_ref()
-            .map_or(&[], |guest| guest.selected(input))
-    }
-
-    /// How rows emitted as columns are written: as the port's schema says, else as JSON of what
-    /// the guest declared.
-    fn format(
-        &mut self,
-        outputs: &[Option<&Format>],
-        port: u16,
-        columns: &RecordBatch,
-    ) -> Result<Format, OperatorError> {
-        let at = usize::from(port);
-        if let Some(Some(format)) = outputs.get(at) {
-            return Ok((*format).clone());
-        }
-        let known = self.formats[at].as_ref();
-        if let Some(format) = known.filter(|f| f.arrow().fields() == columns.schema_ref().fields())
-        {
-            return Ok(format.clone());
-        }
-        let fields = columns.schema_ref().fields().iter().map(|field| {
-            let ty = field_type(field.data_type());
-            Field {
-                name: field.name().clone(),
-                ty: ty.unwrap_or(FieldType::String),
-            }
-        });
-        let schema = Arc::new(Schema {
-            fields: fields.collect(),
-            avro: None,
-        });
-        let format = Format::new(PayloadCodec::Json, schema).ok_or(OperatorError::Format)?;
-        Ok(self.formats[at].insert(format).clone())
-    }
-
-    fn earn(&mut self, rows: u32) {
-        self.good_rows = self.good_rows.saturating_add(rows);
-        let credits = self.good_rows / BREAKER_ROWS_PER_CREDIT;
-        self.good_rows %= BREAKER_ROWS_PER_CREDIT;
-        self.credits = self.credits.saturating_add(credits).min(BREAKER_ROWS_MAX);
-    }
 }
 
 /// What new rows have of their own, instead of their parents'.

@@ -19,7 +19,7 @@ use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
 use crate::limits::LOOKUP_BYTES;
 use crate::lookup::{Lookup, Tables};
-use crate::operator::wasm::{Program as WasmProgram, RetryPolicy};
+use crate::operator::program::{Program as WasmProgram, RetryPolicy};
 use crate::plan::group_name;
 use crate::spec::types::{
     At, BatchPolicy, LookupDef, Millis, ModuleLimits, Node, OnError, Size, Then, Wasm,

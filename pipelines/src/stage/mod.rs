@@ -30,7 +30,7 @@ use model::ids::{Digest, TopicId};
 use model::schema::Field;
 
 use crate::lookup::Lookup;
-use crate::operator::wasm::Program as WasmProgram;
+use crate::operator::program::Program as WasmProgram;
 
 /// Everything that the lanes of a stage run, of one generation.
 pub(crate) struct Stage {

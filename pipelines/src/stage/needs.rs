@@ -9,7 +9,7 @@ use codec::{Format, Projection};
 use expr::Expr;
 
 use super::{Op, Stage, StageNode};
-use crate::operator::wasm::Warm;
+use crate::operator::program::Warm;
 
 /// What is done about the columns of an output.
 pub(crate) enum Typed {

@@ -20,8 +20,10 @@ use super::{Op, Port, Stage, StageNode};
 use crate::canary::Sample;
 use crate::limits::PORT_BYTES_MAX;
 use crate::lookup;
+use crate::operator::breaker::Breaker;
 use crate::operator::migrate::migrate;
-use crate::operator::wasm::{Call, Made, Program as WasmProgram, Tried, Warm};
+use crate::operator::program::{Program as WasmProgram, Warm};
+use crate::operator::wasm::{Call, Made, Tried};
 use crate::operator::{Chunk, Cut, OperatorError, Reject, Report};
 use crate::operator::{filter, map, route, sink};
 use crate::status::Numbers;
@@ -123,6 +125,8 @@ impl Chain {
         let keeps = self.stage.nodes.iter().any(|node| node.kept.is_some());
         // one moment for the whole batch, however often it is worked
         let views = self.views()?;
+        // a row that kills its module is to be paid for once, also where rows are worked again
+        let breakers: Vec<Option<Breaker>> = self.breakers().map(|b| b.map(|b| *b)).collect();
         let mut work = self.attempt(given, &views, states)?;
         while let Some(cut) = work.cut.clone().filter(|_| keeps) {
             let done = cut.origin as usize;
@@ -137,6 +141,11 @@ impl Chain {
                 ..*given
             };
             let fault = work.fault.take();
+            for (now, before) in self.breakers().zip(&breakers) {
+                if let (Some(now), Some(before)) = (now, before) {
+                    *now = *before;
+                }
+            }
             work = self.attempt(&before, &views, states)?;
             work.fault = work.fault.or(fault);
             if work.cut.is_none() {
@@ -145,6 +154,11 @@ impl Chain {
             }
         }
         Ok(work)
+    }
+
+    fn breakers(&mut self) -> impl Iterator<Item = Option<&mut Breaker>> {
+        let guests = self.guests.iter_mut();
+        guests.map(|warm| warm.as_mut().map(|warm| &mut warm.breaker))
     }
 
     fn views(&self) -> Result<Vec<Option<View>>, RunError> {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::operator::wasm::{Call, Made, Program, RetryPolicy};
-use crate::operator::{Chunk, Report};
-use crate::tests::support::guest::{broken, guest, leaking, mended};
+use crate::operator::program::{Program, RetryPolicy};
+use crate::operator::wasm::{Call, Made};
+use crate::operator::{Chunk, OperatorError, Report, Why};
+use crate::tests::support::guest::{broken, guest, insists, leaking, mended, solitary};
 use crate::tests::support::{World, done, text, until};
 use crate::{LaneState, LaneStatus, Runtime};
 
@@ -118,7 +119,9 @@ async fn the_breaker_stops_a_lane_that_only_kills() {
     assert_eq!(lanes[0].position, 32);
     let why = lanes[0].state.to_string();
     assert!(
-        why.starts_with("stopped: the breaker opened: 32 rows killed the module"),
+        why.starts_with(
+            "stopped: the breaker opened: 32 rows killed the module before the one at offset 32 did"
+        ),
         "{why}"
     );
     assert_eq!(world.values("out", 1), ["fine"]);
@@ -162,15 +165,17 @@ fn called_of(
             cap_ms: 1,
         },
     };
+    let stop = wasm::http::Stop::default();
     let mut warm = program
-        .open(0, Default::default(), Default::default())
+        .open(0, Default::default(), stop.clone())
         .expect("it opens");
+    let offsets: Vec<u64> = (0..5000).collect();
     let (mut report, mut ports) = (Report::default(), vec![Made::default()]);
     let mut call = Call {
         node: 0,
         lane: 0,
         program: &program,
-        offsets: &[0, 1, 2, 3],
+        offsets: &offsets,
         tried: None,
         inputs: &[None, None],
         outputs: &[None],
@@ -186,6 +191,9 @@ fn called_of(
     for (at, chunk) in chunks.iter().enumerate() {
         call.run(&mut warm, at as u16 % 2, chunk).expect("it runs");
     }
+    stop.set();
+    let stopped = call.run(&mut warm, 0, &chunk(&["a"]));
+    assert!(matches!(stopped, Err(OperatorError::Stopped)));
     let rows = Chunk::concat(&ports[0].pieces).expect("they fit").rows;
     let values = rows.records().map(|row| text(row.value)).collect();
     (report, values)
@@ -219,6 +227,30 @@ fn of_a_call_that_finds_no_room_nothing_is_kept() {
     made.back_to(before);
     assert_eq!(made.pieces.len(), 1);
     assert!(made.push(rows, piece, 2 * piece).is_ok());
+}
+
+/// Halving goes on only while single rows can be what kills it.
+#[test]
+fn a_guest_that_dies_of_many_rows_is_stopped() {
+    let (report, values) = called_of(&solitary(), &[chunk(&["a"; 8])], usize::MAX, 0);
+    assert_eq!((values.len(), &report.cut), (8, &None));
+    let (report, values) = called_of(&solitary(), &[chunk(&["a"; 4096])], usize::MAX, 0);
+    let cut = report.cut.expect("it is stopped");
+    assert_eq!(values.len(), cut.origin as usize);
+    let Why::Stop { message } = cut.why else {
+        panic!("{cut:?}");
+    };
+    let begin = "the breaker opened: the module died 463 times over 4096 rows, more often than";
+    assert!(message.starts_with(begin), "{message}");
+    assert!(report.rejects.is_empty());
+}
+
+#[test]
+fn a_row_that_is_rejected_twice_is_told_once() {
+    let (report, values) = called_of(&insists(), &[chunk(&["a", "r", "b"])], usize::MAX, 0);
+    assert_eq!(values, ["a", "b"]);
+    let rejected: Vec<u32> = report.rejects.iter().map(|r| r.origin).collect();
+    assert_eq!(rejected, [1]);
 }
 
 #[test]
@@ -308,6 +340,36 @@ async fn a_version_that_fails_at_once_is_rolled_back() {
         .position_of("_pipeline.p.src", world.partition("in", 0))
         .unwrap();
     assert_eq!(position.metadata, "generation=1");
+}
+
+/// A row that kills both versions does not keep the new one out.
+#[tokio::test]
+async fn a_version_is_not_blamed_for_a_row_that_kills_the_one_before_too() {
+    let Setup { world, runtime } = setup().await;
+    world.produce("in", 0, &["a"]);
+    until(&runtime, |l| l[0].position == 1).await;
+    let digest = world.module(guest('-', "nop")).await;
+    world
+        .apply(&runtime, &yaml(""), &[("m", digest)])
+        .await
+        .unwrap();
+    until(&runtime, |l| l.iter().all(|l| l.generation == 2)).await;
+    world.produce("in", 0, &["b", "t", "c"]);
+    let back = |l: &LaneStatus| l.handovers.iter().any(|h| h.rolled_back.is_some());
+    until(&runtime, |l| l[0].position == 4 && back(&l[0])).await;
+    until(&runtime, |l| l[0].generation == 2).await;
+    world.produce("in", 0, &["d"]);
+    let lanes = until(&runtime, |l| l[0].position == 5).await;
+    assert_eq!(world.values("out", 0), ["a", "b", "c", "d"]);
+    assert_eq!(world.log.rows(world.partition("bad", 0)).len(), 1);
+    let last = lanes[0].handovers.back().unwrap();
+    assert_eq!((last.from, last.to, last.offset), (1, 2, 4));
+    assert_eq!((&last.rolled_back, &lanes[0].fault), (&None, &None));
+    let position = world
+        .log
+        .position_of("_pipeline.p.src", world.partition("in", 0))
+        .unwrap();
+    assert_eq!(position.metadata, "generation=2");
 }
 
 #[tokio::test]

@@ -40,6 +40,24 @@ pub(crate) fn leaking() -> Vec<u8> {
     encode(&other.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// A guest that traps wherever it is given more than one row.
+pub(crate) fn solitary() -> Vec<u8> {
+    let counted = "(local.set $n (i32.sub (i32.load (i32.const 260)) (i32.const 1)))";
+    assert!(WAT.contains(counted));
+    let traps = "(if (i32.gt_s (local.get $n) (i32.const 1)) (then unreachable))";
+    let other = WAT.replace(counted, &format!("{counted} {traps}"));
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
+/// A guest that rejects a row twice, in two calls.
+pub(crate) fn insists() -> Vec<u8> {
+    let call = "(call $reject (local.get $out) (i32.const 512) (i32.const 1)
+                (i32.const 128) (i32.const 4) (i32.const 132) (i32.const 7))";
+    assert!(WAT.contains(call));
+    let other = WAT.replace(call, &format!("{call} {call}"));
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
 /// A guest that sends everything to the second output.
 pub(crate) fn elsewhere() -> Vec<u8> {
     let second = "(call $forward (local.get $out) (i32.const 1)";
