@@ -142,6 +142,11 @@ pub enum LogError {
         partition: PartitionId,
         detail: String,
     },
+    #[error(
+        "no module with this digest is stored here; apply a pipeline that names its folder or its \
+         .wasm file first"
+    )]
+    NoModule,
     #[error("the log is closed")]
     Closed,
     #[error("not available now: {0}")]
@@ -155,7 +160,8 @@ impl LogError {
             LogError::NotFound { .. }
             | LogError::OutOfRange { .. }
             | LogError::TooLarge { .. }
-            | LogError::Invalid { .. } => Advice::Fix,
+            | LogError::Invalid { .. }
+            | LogError::NoModule => Advice::Fix,
             LogError::Fenced { .. } | LogError::OutOfOrder { .. } => Advice::Fenced,
             LogError::DiskFull | LogError::Closed | LogError::Unavailable(_) => Advice::Retry,
             LogError::Unknown(_) | LogError::Corrupt { .. } => Advice::Bug,
@@ -165,7 +171,7 @@ impl LogError {
     /// A short stable name for logs and the wire.
     pub fn code(&self) -> &'static str {
         match self {
-            LogError::NotFound { .. } => "not-found",
+            LogError::NotFound { .. } | LogError::NoModule => "not-found",
             LogError::OutOfRange { .. } => "out-of-range",
             LogError::Fenced { .. } => "fenced",
             LogError::OutOfOrder { .. } => "out-of-order",

@@ -192,10 +192,13 @@ fn module_path(digest: Digest) -> Path {
 impl Tier {
     pub(crate) async fn module_get(&self, digest: Digest) -> Result<Bytes, LogError> {
         let path = module_path(digest);
-        let bytes = self
-            .get("read module", path.as_ref())
-            .await
-            .map_err(TierError::into_log)?;
+        let bytes = match self.get("read module", path.as_ref()).await {
+            Err(TierError::Store {
+                source: object_store::Error::NotFound { .. },
+                ..
+            }) => return Err(LogError::NoModule),
+            read => read.map_err(TierError::into_log)?,
+        };
         if Digest::of(&bytes) == digest {
             return Ok(bytes);
         }
