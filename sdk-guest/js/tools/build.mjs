@@ -1,16 +1,19 @@
 /**
  * Bundles a module with the SDK and makes a component of it.
  *
- * `node build.mjs MODULE SDK WIT OUT`: `rustmq module build` puts this file beside the tools it needs
- * and calls it. Prints one line of JSON, what the module says of itself; errors go to standard error.
+ * `node build.mjs MODULE SDK WIT [OUT]`: `rustmq module build` puts this file beside the tools it needs
+ * and calls it. Prints one line of JSON, what the module says of itself and the digest of its bundle; errors
+ * go to standard error. Without OUT no component is made.
  */
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 const [main, sdk, wit, out] = process.argv.slice(2);
+const NO_MODULE = `${main} exports no module: write \`export default map((value) => …)\``;
 
 try {
   const work = await mkdtemp(join(tmpdir(), 'rustmq-js-'));
@@ -19,8 +22,9 @@ try {
     let imports = await bundle(bundled, false); // first, since its errors show the line
     const described = await describe();
     if (described.state_schema != null) imports = await bundle(bundled, true);
-    await componentize(bundled, worldOf(described, imports));
-    console.log(JSON.stringify(described));
+    if (out != null) await componentize(bundled, worldOf(described, imports));
+    const digest = createHash('sha256').update(await readFile(bundled)).digest('hex');
+    console.log(JSON.stringify({ ...described, bundle: digest }));
   } finally {
     await rm(work, { recursive: true });
   }
@@ -49,9 +53,7 @@ async function describe() {
   } catch (error) {
     throw new Error(error?.stack ?? String(error));
   }
-  if (!(loaded.default instanceof Module)) {
-    throw new Error(`${main} exports no module: write \`export default map((value) => …)\``);
-  }
+  if (!(loaded.default instanceof Module)) throw new Error(NO_MODULE);
   return loaded.default.described;
 }
 
@@ -71,7 +73,12 @@ async function bundle(bundled, keepsState) {
       mainFields: ['module', 'main'],
     },
   });
-  const { output } = await made.write({ file: bundled, format: 'esm' });
+  const { output } = await made.write({ file: bundled, format: 'esm' }).catch((error) => {
+    // the SDK's own import of what the module does not export
+    const errors = error?.errors ?? [];
+    const missing = errors.some((e) => e.code === 'MISSING_EXPORT' && e.message.includes('rustmq-module'));
+    throw missing ? new Error(NO_MODULE) : error;
+  });
   return output.flatMap((chunk) => chunk.imports ?? []);
 }
 

@@ -76,8 +76,10 @@ async fn uploaded(server: &Server, path: &Path) -> Result<Digest, Failure> {
     let progress = Progress::steps();
     let built = module::build(path, &mut |step| progress.line(step)).await;
     drop(progress);
-    let built = built
-        .map_err(|error| Failure::failed(format!("{} does not build: {error}", path.display())))?;
+    let built = built.map_err(|error| {
+        let (name, error) = (path.display(), error.in_short());
+        Failure::failed(format!("{name} does not build: {error}"))
+    })?;
     send(server, &built).await
 }
 
@@ -143,10 +145,10 @@ fn text(report: &CanaryReport) -> String {
     if report.reordered > 0 {
         fields.push(("reordered", format!("{} batches", report.reordered)));
     }
-    if let Some(fault) = &report.fault {
-        fields.push(("last fault", fault.clone()));
-    }
     let mut text = output::fields(&fields);
+    if let Some(fault) = &report.fault {
+        text.push_str(&format!("last fault: {}\n", output::lines(fault)));
+    }
     let rows: Vec<Vec<String>> = Difference::ALL
         .iter()
         .filter_map(|kind| {

@@ -43,7 +43,7 @@ async fn build(dir: &Path, session: &Session) -> Result<(), Failure> {
     let progress = Progress::steps();
     let built = module::build(dir, &mut |step| progress.line(step)).await;
     drop(progress);
-    let path = built.map_err(Failure::failed)?;
+    let path = built.map_err(|error| Failure::failed(error.in_short()))?;
     if session.json() {
         return written(output::print(&output::json(
             &serde_json::json!({ "path": path }),
@@ -56,7 +56,7 @@ async fn test(dir: &Path, session: &Session) -> Result<(), Failure> {
     let progress = Progress::steps();
     let tried = module::test(dir, &mut |step| progress.line(step)).await;
     drop(progress);
-    let tried = tried.map_err(Failure::failed)?;
+    let tried = tried.map_err(|error| Failure::failed(error.in_short()))?;
     let failed = tried.iter().filter(|case| !case.diff.is_empty());
     let count = failed.clone().count();
     if session.json() {
@@ -89,7 +89,7 @@ async fn bench(dir: &Path, session: &Session) -> Result<(), Failure> {
     let progress = Progress::steps();
     let timed = module::bench(dir, &mut |step| progress.line(step)).await;
     drop(progress);
-    let timed = timed.map_err(Failure::failed)?;
+    let timed = timed.map_err(|error| Failure::failed(error.in_short()))?;
     if session.json() {
         let cases = timed.iter().map(|case| {
             serde_json::json!({ "case": case.number, "rows": case.rows,

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 pub enum Lang {
     Rust,
     Python,
+    #[value(alias = "javascript")]
     Js,
 }
 

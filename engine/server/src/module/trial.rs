@@ -47,6 +47,16 @@ pub enum TrialError {
     Cases(String),
 }
 
+impl TrialError {
+    /// As [`BuildError::in_short`].
+    pub fn in_short(&self) -> String {
+        match self {
+            TrialError::Build(error) => error.in_short(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// A case and how it went.
 pub struct Tried {
     /// From 1, in the order in which the native tests wrote.

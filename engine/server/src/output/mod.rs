@@ -47,6 +47,11 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(line).collect()
 }
 
+/// Text that may go on for lines, as a module's panic does.
+pub fn lines(text: &str) -> String {
+    text.lines().map(visible).collect::<Vec<_>>().join("\n")
+}
+
 /// Terminal control sequences inside data must not reach the terminal.
 fn visible(text: &str) -> String {
     text.chars()

@@ -429,6 +429,12 @@ fn new_test_build(lang: &str, test: (&str, &[&str]), broken: (&str, &str), says:
         "{}",
         built.err
     );
+    // the tools would make another component of the same source
+    let component = || fs::read(world.path("tidy/build/tidy.wasm")).unwrap();
+    let first = component();
+    let again = build(&world, "tidy").ok().err;
+    assert!(again.contains("is made of the same already"), "{again}");
+    assert!(component() == first, "the same component");
     let info = world
         .run(&["module", "inspect", "tidy/build/tidy.wasm", "--json"])
         .ok()

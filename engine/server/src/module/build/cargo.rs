@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 use super::run::{self, program, run};
-use super::{BuildError, Built, read};
+use super::{BuildError, Built, Made, read};
 
 /// What a guest is compiled for: no operating system, so no imports but ours.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -24,16 +24,17 @@ pub(super) async fn build(
     dir: &Path,
     target_dir: Option<&Path>,
     progress: &mut dyn FnMut(&str),
-) -> Result<Built, BuildError> {
+) -> Result<Made, BuildError> {
     let manifest = super::whole(&dir.join("Cargo.toml"))?;
     need_target(dir, progress).await?;
     progress(&format!("building {} for {TARGET}", dir.display()));
     let (name, core) = cargo(dir, &manifest, target_dir, progress).await?;
-    Ok(Built {
+    Ok(Made::New(Built {
         name,
         bytes: read(&core)?,
         description: None,
-    })
+        kept: None,
+    }))
 }
 
 /// Sees to it that the target's standard library is there.

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use model::ids::Digest;
 use serde::Deserialize;
 
+use super::kept::{Kept, content};
 use super::run::{command, program, run};
 use super::tools::Place;
-use super::{BuildError, Built, Described, file, put, read, whole};
+use super::{BuildError, Described, Made, file, place, put, read, whole};
 
 /// What the tools' folder is made of.
 const PACKAGE: &[u8] = include_bytes!("../../../../../sdk-guest/js/tools/package.json");
@@ -45,9 +46,16 @@ struct Rustmq {
     sdk: PathBuf,
 }
 
-pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Made, BuildError> {
+    let given = dir;
     let dir = whole(dir)?;
     let manifest = manifest(&dir)?;
+    let main = dir.join(&manifest.main);
+    if !main.is_file() {
+        let why = format!("`main` is {}, which is not there", manifest.main.display());
+        let path = dir.join("package.json");
+        return Err(BuildError::Manifest { path, why });
+    }
     let sdk = whole(&dir.join(&manifest.rustmq.sdk))?;
     let tools = tools(&dir, progress).await?;
     if !manifest.dependencies.is_empty() && !dir.join("node_modules").is_dir() {
@@ -55,24 +63,49 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
         progress(&format!("installing {what} into node_modules"));
         npm(&dir, what, &["install", "--omit=dev"], progress).await?;
     }
-    progress(&format!("building {} with {TOOL}", dir.display()));
-    let work = tempfile::tempdir().map_err(|error| file("make a folder beside", &dir, error))?;
-    let component = work.path().join("component.wasm");
-    let mut building = command(&program("NODE", "node"), &tools);
-    building
-        .arg(script(&tools)?)
-        .arg(dir.join(&manifest.main))
-        .arg(&sdk)
-        .arg(sdk.join("../../wit"))
-        .arg(&component);
-    let ran = run(building, NEEDS, progress).await?;
+    let wit = sdk.join("../../wit");
+    let script = script(&tools)?;
+    let building = || {
+        let mut building = command(&program("NODE", "node"), &tools);
+        building.arg(&script).arg(&main).arg(&sdk).arg(&wit);
+        building
+    };
+    let ran = run(building(), NEEDS, progress).await?;
     let ran = ran.succeeded(TOOL, &dir)?;
     let last = ran
         .answer
         .split(|b| *b == b'\n')
         .rfind(|line| !line.is_empty());
     let described = Described::read(last.unwrap_or_default(), "build.mjs", TOOL, &dir)?;
-    Ok(described.built(manifest.name, manifest.version, read(&component)?))
+    let kept = kept(given, &manifest, &wit, &described)?;
+    if let Some(there) = kept.as_ref().filter(|kept| kept.is_there()) {
+        return Ok(Made::Kept(there.path().to_owned()));
+    }
+    progress(&format!("building {} with {TOOL}", dir.display()));
+    let work = tempfile::tempdir().map_err(|error| file("make a folder beside", &dir, error))?;
+    let component = work.path().join("component.wasm");
+    let mut building = building();
+    building.arg(&component);
+    let ran = run(building, NEEDS, progress).await?;
+    ran.succeeded(TOOL, &dir)?;
+    let bytes = read(&component)?;
+    Ok(described.built(manifest.name, manifest.version, bytes, kept))
+}
+
+/// What the component is made of: the bundle has all the source, wherever it is.
+fn kept(
+    dir: &Path,
+    manifest: &Manifest,
+    wit: &Path,
+    described: &Described,
+) -> Result<Option<Kept>, BuildError> {
+    let Some(wit) = content(&[wit]).map_err(|error| file("read", wit, error))? else {
+        return Ok(None);
+    };
+    let tools = Digest::of(&[PACKAGE, LOCK, SCRIPT].concat());
+    let (name, version, bundle) = (&manifest.name, &manifest.version, &described.bundle);
+    let made_of = format!("{name} {version} {tools} {wit} {bundle}");
+    Ok(Some(Kept::new(place(dir, name), made_of)))
 }
 
 fn manifest(dir: &Path) -> Result<Manifest, BuildError> {

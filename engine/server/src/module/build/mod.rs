@@ -1,7 +1,8 @@
 //! `rustmq module build`: a folder with a module's source becomes a component.
 //!
-//! - `cargo` Rust, `python` and `js` the others, with tools that `tools` installs; `run` a program
-//!   whose lines are passed on; `native` runs a module's own tests
+//! - `cargo` Rust, `python` and `js` the others, with tools that `tools` installs, unless what is there was
+//!   made of the same, which `kept` knows; `run` a program whose lines are passed on; `native` runs a
+//!   module's own tests
 //!
 //! Called by: `cli::module`, `cli::pipeline`, the demo, tests, benches.
 //! Invariants: the language is told by the one manifest in the folder; what a program writes passes
@@ -10,6 +11,7 @@
 
 mod cargo;
 mod js;
+mod kept;
 mod native;
 mod python;
 mod run;
@@ -24,6 +26,7 @@ use wasm::{Description, Grants, Host, Kind};
 
 use super::lang::Lang;
 use super::new::is_name;
+use kept::Kept;
 
 pub use cargo::TARGET;
 pub(super) use native::{Native, native_tests};
@@ -77,6 +80,12 @@ pub enum BuildError {
         dir: PathBuf,
         output: String,
     },
+    #[error("{program} could not build {}: {why}", .dir.display())]
+    Answer {
+        program: &'static str,
+        dir: PathBuf,
+        why: String,
+    },
     #[error("{program} fails in {}:\n{output}", .dir.display())]
     Tests {
         program: &'static str,
@@ -98,6 +107,31 @@ pub enum BuildError {
     },
 }
 
+impl BuildError {
+    /// For somebody to whom `progress` has passed on what the program wrote.
+    pub fn in_short(&self) -> String {
+        match self {
+            BuildError::Failed { program, dir, .. } => {
+                format!(
+                    "{program} could not build {}, as it says above",
+                    dir.display()
+                )
+            }
+            BuildError::Tests { program, dir, .. } => {
+                format!("{program} fails in {}, as it says above", dir.display())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+/// What comes of a module's source.
+enum Made {
+    New(Built),
+    /// It is there already.
+    Kept(PathBuf),
+}
+
 /// What a language's tools made.
 struct Built {
     /// The module's name, as its manifest says.
@@ -106,6 +140,8 @@ struct Built {
     bytes: Vec<u8>,
     /// What it says of itself, where the language's tools cannot put it into the file.
     description: Option<Description>,
+    /// What it was made of, where the tools do not make the same of the same.
+    kept: Option<Kept>,
 }
 
 /// What a module in another language than Rust says of itself: its SDK's script prints it.
@@ -118,6 +154,9 @@ struct Described {
     http: bool,
     state_schema: Option<u32>,
     migrates: Option<Vec<u32>>,
+    /// The digest of all its source, where a tool bundles it.
+    #[serde(default)]
+    bundle: String,
 }
 
 impl Described {
@@ -128,10 +167,10 @@ impl Described {
         program: &'static str,
         dir: &Path,
     ) -> Result<Described, BuildError> {
-        serde_json::from_slice(answer).map_err(|error| BuildError::Failed {
+        serde_json::from_slice(answer).map_err(|error| BuildError::Answer {
             program,
             dir: dir.into(),
-            output: format!("{script} did not answer: {error}"),
+            why: format!("{script} did not answer: {error}"),
         })
     }
 
@@ -147,7 +186,7 @@ impl Described {
         }
     }
 
-    fn built(self, name: String, version: String, bytes: Vec<u8>) -> Built {
+    fn built(self, name: String, version: String, bytes: Vec<u8>, kept: Option<Kept>) -> Made {
         let description = Description {
             name: name.clone(),
             version,
@@ -157,11 +196,12 @@ impl Described {
             migrates: self.migrates,
             module: None,
         };
-        Built {
+        Made::New(Built {
             name,
             bytes,
             description: Some(description),
-        }
+            kept,
+        })
     }
 }
 
@@ -186,10 +226,17 @@ async fn run(
     target_dir: Option<&Path>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf, BuildError> {
-    let built = match language(dir)? {
+    let made = match language(dir)? {
         Lang::Rust => cargo::build(dir, target_dir, progress).await?,
         Lang::Python => python::build(dir, progress).await?,
         Lang::Js => js::build(dir, progress).await?,
+    };
+    let built = match made {
+        Made::New(built) => built,
+        Made::Kept(path) => {
+            progress(&format!("{} is made of the same already", path.display()));
+            return Ok(path);
+        }
     };
     if !is_name(&built.name) {
         let name = built.name;
@@ -202,8 +249,11 @@ async fn run(
         description.append_to(&mut component);
         Host::check(&component, &Grants::http())?;
     }
-    let path = dir.join("build").join(format!("{}.wasm", built.name));
+    let path = place(dir, &built.name);
     put(&path, &component)?;
+    if let Some(kept) = built.kept {
+        kept.put(&component)?;
+    }
     progress(&format!(
         "wrote {} ({} KiB)",
         path.display(),
@@ -212,13 +262,21 @@ async fn run(
     Ok(path)
 }
 
+/// Where a module's component is.
+fn place(dir: &Path, name: &str) -> PathBuf {
+    dir.join("build").join(format!("{name}.wasm"))
+}
+
 /// What a module's folder is written in, told by its manifest.
 pub fn language(dir: &Path) -> Result<Lang, BuildError> {
     let mut found = Lang::ALL
         .into_iter()
         .filter(|lang| dir.join(lang.manifest()).is_file());
     match (found.next(), found.next()) {
-        (None, _) => Err(BuildError::NoManifest { dir: dir.into() }),
+        (None, _) => {
+            whole(dir)?;
+            Err(BuildError::NoManifest { dir: dir.into() })
+        }
         (Some(lang), None) => Ok(lang),
         (Some(first), Some(second)) => Err(BuildError::TwoManifests {
             dir: dir.into(),

@@ -12,9 +12,10 @@ use model::ids::Digest;
 use tokio::process::Command;
 use toml::de::{DeTable, DeValue};
 
+use super::kept::{Kept, content};
 use super::run::{command, program, run};
 use super::tools::Place;
-use super::{BuildError, Built, Described, file, read, whole};
+use super::{BuildError, Described, Made, file, place, read, whole};
 
 /// The tool, from PyPI.
 const TOOL: &str = "componentize-py";
@@ -35,15 +36,27 @@ struct Manifest {
     sdk: PathBuf,
 }
 
-pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Made, BuildError> {
+    let given = dir;
     let dir = whole(dir)?;
     let manifest = manifest(&dir)?;
+    let here = |name: &str| dir.join(name).is_file();
+    if !here("module.py") && !here("module/__init__.py") {
+        let path = dir.join("module.py");
+        let why = "it is not there, and is what a module in Python begins with".to_owned();
+        return Err(BuildError::Manifest { path, why });
+    }
     let sdk = whole(&dir.join(&manifest.sdk))?;
     let tools = componentize(&dir, progress).await?;
     let packages = packages(&dir, &manifest.dependencies, progress).await?;
     let mut paths = vec![dir.clone(), sdk.clone()];
     paths.extend(packages);
+    let wit = sdk.join("../../wit");
     let described = describe(&dir, &sdk, &paths, progress).await?;
+    let kept = kept(place(given, &manifest.name), &[&dir, &sdk, &wit])?;
+    if let Some(there) = kept.as_ref().filter(|kept| kept.is_there()) {
+        return Ok(Made::Kept(there.path().to_owned()));
+    }
     progress(&format!(
         "building {} with {TOOL} {TOOL_VERSION}",
         dir.display()
@@ -53,7 +66,7 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     let mut building = python(&dir, std::slice::from_ref(&tools));
     building
         .args(["-c", "from componentize_py import script; script()", "-d"])
-        .arg(sdk.join("../../wit"))
+        .arg(&wit)
         .args(["-w", described.world(), "componentize", "component"])
         .args(["--stub-wasi", "-o"])
         .arg(&component);
@@ -62,7 +75,15 @@ pub(super) async fn build(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     }
     let ran = run(building, NEEDS, progress).await?;
     ran.succeeded(TOOL, &dir)?;
-    Ok(described.built(manifest.name, manifest.version, read(&component)?))
+    let bytes = read(&component)?;
+    Ok(described.built(manifest.name, manifest.version, bytes, kept))
+}
+
+/// What the component is made of: nothing else can be imported when it is made.
+fn kept(component: PathBuf, roots: &[&Path]) -> Result<Option<Kept>, BuildError> {
+    let content = content(roots).map_err(|error| file("read", roots[0], error))?;
+    let made_of = |content| format!("{TOOL} {TOOL_VERSION} {content}");
+    Ok(content.map(|content| Kept::new(component, made_of(content))))
 }
 
 fn manifest(dir: &Path) -> Result<Manifest, BuildError> {
