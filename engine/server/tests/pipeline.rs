@@ -90,6 +90,9 @@ fn only_modules_that_a_trusted_key_signed_are_applied() {
     let server = world.serve_with(&["--config", &config]);
     let apply = || world.run(&["pipeline", "apply", &file]);
     apply().fails(1, "is not signed");
+    let planned = world.run(&["pipeline", "plan", &file]);
+    assert!(planned.err.contains("is not signed"), "{}", planned.err);
+    planned.fails(1, "an apply of it is refused");
     let sign = |key: &str| world.run(&["module", "sign", "module.wasm", "--key", key]);
     sign("theirs.key").ok();
     apply().fails(1, &format!("signed by {theirs} only"));
@@ -121,6 +124,10 @@ fn only_modules_that_a_trusted_key_signed_are_applied() {
     world
         .run(&["serve", "--config", &config, "--data-dir", "other"])
         .fails(1, "node.toml:2:9: error: `nobody` is no public key");
+    let config = world.write("node.toml", "[modules]\nrequire_signed = true\n");
+    world
+        .run(&["serve", "--config", &config, "--data-dir", "other"])
+        .fails(1, "modules.trust names no key");
 }
 
 const ASKING: &str = "\
@@ -365,7 +372,20 @@ fn a_refused_pipeline_has_no_effect() {
         &["absent.yaml:12:", "m.wasm", "is not there"],
     );
     world.write("m.wasm", b"not wasm at all");
+    let unknown = format!("sha256:{}", "0".repeat(64));
+    check(
+        "digest.yaml",
+        module.replace("./m.wasm", &unknown),
+        &[
+            "digest.yaml:12:",
+            "no module with this digest is stored here",
+        ],
+    );
     check("module.yaml", module, &["not a module"]);
+    let key = world.path("key.yaml").display().to_string();
+    let told = world.run(&["pipeline", "apply", &key, "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.out).expect("as `lint` says it");
+    assert_eq!(told[0]["line"], 9);
     assert!(server.is_running());
     server.stop();
 }

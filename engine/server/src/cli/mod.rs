@@ -13,6 +13,7 @@ pub(crate) mod connect;
 mod consume;
 mod exit;
 mod group;
+mod lanes;
 mod module;
 pub(crate) mod pipeline;
 mod produce;

@@ -1,4 +1,5 @@
-//! `rustmq pipeline lint|plan|apply|list|describe|delete|schema`; `canary` stands in its own file.
+//! `rustmq pipeline lint|plan|apply|list|describe|delete|schema`; `canary` stands in its own file, what
+//! `describe` shows of lanes in `lanes`.
 //!
 //! Called by: `cli::run`. Calls: `pipelines` (reading files), `module` (building folders), the
 //! server.
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use model::{Diagnostic, Digest};
 use pipelines::spec::Surroundings;
 use pipelines::spec::types::ModuleSource;
-use pipelines::{LookupStatus, Metric, PipelineStatus, Spec};
+use pipelines::{PipelineStatus, Spec};
 use protocol::{
     ModuleHas, ModulePut, PipelineApplied, PipelineApply, PipelineDelete, PipelineDescribe,
     PipelineFile, PipelineList, PipelinePlan,
@@ -24,6 +25,7 @@ use super::args::Pipeline;
 use super::canary;
 use super::connect::{Server, Session};
 use super::exit::{Failure, written};
+use super::lanes::lanes;
 use crate::module;
 use crate::output::{self, progress::Progress};
 
@@ -142,6 +144,21 @@ fn warn(diagnostics: &[Diagnostic]) {
     }
 }
 
+/// As [`read_or_fail`]; a program gets what is wrong as `lint` says it.
+fn read_for(path: &Path, session: &Session) -> Result<Local, Failure> {
+    if !session.json() {
+        return read_or_fail(path);
+    }
+    read(path)?.map_err(|diagnostics| {
+        let told = written(output::print(&output::json(&diagnostics)));
+        let said = Failure {
+            code: 1,
+            message: String::new(),
+        };
+        told.err().unwrap_or(said)
+    })
+}
+
 fn read_or_fail(path: &Path) -> Result<Local, Failure> {
     let local = read(path)?.map_err(|diagnostics| {
         let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
@@ -152,20 +169,34 @@ fn read_or_fail(path: &Path) -> Result<Local, Failure> {
 }
 
 async fn plan(path: &Path, session: &Session) -> Result<(), Failure> {
-    let local = read_or_fail(path)?;
+    let local = read_for(path, session)?;
     let server = session.server().await?;
     let file = upload(server, local).await?;
     let planned = server.call(PipelinePlan { file }).await?;
-    if session.json() {
-        return written(output::print(&output::json(&planned.plan)));
-    }
+    let refused = planned.diagnostics.iter().any(Diagnostic::is_error);
+    let text = match session.json() {
+        true => output::json(&with_diagnostics(planned.plan, &planned.diagnostics)),
+        false => ended(planned.text),
+    };
+    written(output::print(&text))?;
     warn(&planned.diagnostics);
-    written(output::print(&ended(planned.text)))
+    if refused {
+        return Err(Failure::failed("an apply of it is refused, as said above"));
+    }
+    Ok(())
+}
+
+/// A plan for a program, beside what is wrong with the file.
+fn with_diagnostics(mut plan: serde_json::Value, diagnostics: &[Diagnostic]) -> serde_json::Value {
+    if let Some(plan) = plan.as_object_mut() {
+        plan.insert("diagnostics".into(), serde_json::json!(diagnostics));
+    }
+    plan
 }
 
 async fn apply(path: &Path, session: &Session) -> Result<(), Failure> {
     // what is wrong with the file is said before a server is looked for
-    let local = read_or_fail(path)?;
+    let local = read_for(path, session)?;
     let server = session.server().await?;
     let applied = send_apply(server, local).await?;
     if session.json() {
@@ -221,6 +252,7 @@ async fn upload(server: &Server, local: Local) -> Result<PipelineFile, Failure> 
                 let built = module::build(&dir, &mut |step| progress.line(step)).await;
                 drop(progress);
                 let built = built.map_err(|error| {
+                    let error = error.in_short();
                     here(format!("module `{}` does not build: {error}", alias.value))
                 })?;
                 send(server, &built).await?
@@ -308,142 +340,4 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
         None => text.push_str("\nit does not run: the server's log says why\n"),
     }
     written(output::print(&text))
-}
-
-/// The lanes, a line each, and what went wrong in them.
-fn lanes(status: &PipelineStatus) -> String {
-    let rows: Vec<Vec<String>> = status
-        .lanes
-        .iter()
-        .map(|lane| {
-            let counts = [
-                lane.position,
-                lane.end,
-                lane.rows_in,
-                lane.rows_out,
-                lane.rejected,
-            ];
-            let mut row = vec![lane.stage.clone(), lane.partition.to_string()];
-            row.extend(counts.iter().map(u64::to_string));
-            row.extend([lane.generation.to_string(), lane.state.to_string()]);
-            row
-        })
-        .collect();
-    let columns = [
-        "STAGE",
-        ">PARTITION",
-        ">POSITION",
-        ">END",
-        ">IN",
-        ">OUT",
-        ">REJECTED",
-        ">GENERATION",
-        "STATE",
-    ];
-    let mut text = output::table(&columns, &rows);
-    for lane in &status.lanes {
-        if let Some(fault) = &lane.fault {
-            let (stage, partition) = (&lane.stage, lane.partition);
-            text.push_str(&format!(
-                "last fault of {stage}, partition {partition}: {fault}\n"
-            ));
-        }
-    }
-    text.push_str(&kept(status));
-    text.push_str(&lookups(status));
-    text.push_str(&metrics(status));
-    text
-}
-
-/// What the modules keep, a line a lane.
-fn kept(status: &PipelineStatus) -> String {
-    let mut rows = Vec::new();
-    for lane in &status.lanes {
-        for (node, kept) in &lane.kept {
-            let watermark = kept
-                .watermark
-                .map_or("-".to_string(), output::time::rfc3339_us);
-            rows.push(vec![
-                node.clone(),
-                lane.partition.to_string(),
-                kept.schema.to_string(),
-                kept.entries.to_string(),
-                output::bytes(kept.bytes),
-                watermark,
-            ]);
-        }
-    }
-    let columns = [
-        "NODE",
-        ">PARTITION",
-        ">SCHEMA",
-        ">ENTRIES",
-        ">BYTES",
-        "WATERMARK",
-    ];
-    match rows.is_empty() {
-        true => String::new(),
-        false => format!("\n{}", output::table(&columns, &rows)),
-    }
-}
-
-/// The tables that modules look into, a line each, and what goes wrong with them.
-fn lookups(status: &PipelineStatus) -> String {
-    let row = |lookup: &LookupStatus| {
-        let read = match lookup.read >= lookup.end {
-            true => "all".to_string(),
-            false => format!("{} of {}", lookup.read, lookup.end),
-        };
-        vec![
-            lookup.node.clone(),
-            lookup.table.clone(),
-            lookup.topic.clone(),
-            lookup.entries.to_string(),
-            output::bytes(lookup.bytes),
-            output::bytes(lookup.bytes_max),
-            read,
-        ]
-    };
-    let rows: Vec<Vec<String>> = status.lookups.iter().map(row).collect();
-    if rows.is_empty() {
-        return String::new();
-    }
-    let columns = [
-        "NODE", "TABLE", "TOPIC", ">ENTRIES", ">BYTES", ">LIMIT", "READ",
-    ];
-    let mut text = format!("\n{}", output::table(&columns, &rows));
-    for lookup in &status.lookups {
-        let (node, table) = (&lookup.node, &lookup.table);
-        if let Some(fault) = &lookup.fault {
-            text.push_str(&format!("last fault of table {table} of {node}: {fault}\n"));
-        }
-        if lookup.without_key > 0 {
-            let count = lookup.without_key;
-            text.push_str(&format!(
-                "table {table} of {node}: {count} records without a key left out\n"
-            ));
-        }
-    }
-    text
-}
-
-/// What the modules count, a line each.
-fn metrics(status: &PipelineStatus) -> String {
-    let mut rows = Vec::new();
-    for (node, metrics) in &status.metrics {
-        for (name, metric) in metrics {
-            let told = match metric {
-                Metric::Counter { value } => value.to_string(),
-                Metric::Histogram { count: 0, .. } => "no values".to_string(),
-                Metric::Histogram { count, sum, .. } => {
-                    format!("{count} values, mean {:.3}", sum / *count as f64)
-                }
-            };
-            rows.push(vec![node.clone(), name.clone(), told]);
-        }
-    }
-    match rows.is_empty() {
-        true => String::new(),
-        false => format!("\n{}", output::table(&["NODE", "METRIC", "VALUE"], &rows)),
-    }
 }

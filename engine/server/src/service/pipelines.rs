@@ -33,9 +33,14 @@ impl Rooms {
         &self,
         file: &PipelineFile,
     ) -> Result<PipelinePlanned, WireError> {
-        let (spec, diagnostics) = self.read(file)?;
+        let (spec, mut diagnostics) = self.read(file)?;
         self.check_topics(&spec)?;
         let (text, plan) = self.planned(&spec, file).await?;
+        // what an apply would refuse is said beside what it would change
+        let record = self.record(&spec, file.clone());
+        if let Err(refused) = self.pipelines.prepare(&record).await {
+            diagnostics.extend(refused);
+        }
         Ok(PipelinePlanned {
             text,
             plan,
@@ -133,26 +138,8 @@ impl Rooms {
         let (spec, diagnostics) = self.read(&file)?;
         self.check_topics(&spec)?;
         let (text, _) = self.planned(&spec, &file).await?;
-        let name = spec.name().to_string();
-        let generation = self
-            .catalog()
-            .pipeline(&name)
-            .map_or(0, |record| record.generation)
-            + 1;
-        let PipelineFile {
-            file,
-            yaml,
-            modules,
-        } = file;
-        let topics = topic_names(&spec);
-        let record = PipelineRecord {
-            name: name.clone(),
-            generation,
-            yaml,
-            file,
-            modules,
-            topics,
-        };
+        let record = self.record(&spec, file);
+        let (name, generation) = (record.name.clone(), record.generation);
         // no effect so far; what fails from here on leaves the old pipeline running
         let prepared = self.pipelines.prepare(&record).await.map_err(refused)?;
         let missing = spec
@@ -176,6 +163,20 @@ impl Rooms {
             text,
             diagnostics,
         })
+    }
+
+    /// What the catalog would have of it.
+    fn record(&self, spec: &Spec, file: PipelineFile) -> PipelineRecord {
+        let name = spec.name().to_string();
+        let before = self.catalog().pipeline(&name).map(|r| r.generation);
+        PipelineRecord {
+            generation: before.unwrap_or(0) + 1,
+            yaml: file.yaml,
+            file: file.file,
+            modules: file.modules,
+            topics: topic_names(spec),
+            name,
+        }
     }
 
     /// Changes the catalog, then the lanes; returns the generation. If they do not start, the catalog
@@ -354,6 +355,9 @@ fn state_word(status: &::pipelines::PipelineStatus) -> &'static str {
         .any(|lane| matches!(lane.state, Retrying { .. }))
     {
         return "retrying";
+    }
+    if status.lanes.iter().any(|lane| lane.rolled_back().is_some()) {
+        return "rolled back";
     }
     "running"
 }

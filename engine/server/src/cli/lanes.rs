@@ -1,0 +1,166 @@
+//! What `pipeline describe` shows of a pipeline that runs.
+//!
+//! Called by: `pipeline`. Invariants: what modules said is shown without what a terminal would obey.
+
+use pipelines::{Handover, LaneStatus, LookupStatus, Metric, PipelineStatus};
+
+use crate::output;
+
+/// The lanes, a line each, what went wrong in them, and what their modules keep and count.
+pub(super) fn lanes(status: &PipelineStatus) -> String {
+    let rows: Vec<Vec<String>> = status
+        .lanes
+        .iter()
+        .map(|lane| {
+            let counts = [
+                lane.position,
+                lane.end,
+                lane.rows_in,
+                lane.rows_out,
+                lane.rejected,
+            ];
+            let mut row = vec![lane.stage.clone(), lane.partition.to_string()];
+            row.extend(counts.iter().map(u64::to_string));
+            let state = lane.state.to_string();
+            // a fault may go on for lines: it follows below the table
+            let state = state.lines().next().unwrap_or_default().to_string();
+            row.extend([lane.generation.to_string(), state]);
+            row
+        })
+        .collect();
+    let columns = [
+        "STAGE",
+        ">PARTITION",
+        ">POSITION",
+        ">END",
+        ">IN",
+        ">OUT",
+        ">REJECTED",
+        ">GENERATION",
+        "STATE",
+    ];
+    let mut text = output::table(&columns, &rows);
+    text.extend(status.lanes.iter().map(faults));
+    text.push_str(&kept(status));
+    text.push_str(&lookups(status));
+    text.push_str(&metrics(status));
+    text
+}
+
+/// Why a lane works with the generation before, and what went wrong in it last.
+fn faults(lane: &LaneStatus) -> String {
+    let (stage, partition) = (&lane.stage, lane.partition);
+    let refused = lane.rolled_back();
+    let mut text = String::new();
+    if let Some((Handover { from, offset, .. }, why)) = refused {
+        let (place, why) = (
+            format!("{stage}, partition {partition}"),
+            output::lines(why),
+        );
+        text.push_str(&format!(
+            "rolled back in {place}, at offset {offset}; generation {from} goes on: {why}\n"
+        ));
+    }
+    let said = |fault: &&String| refused.is_none_or(|(_, why)| why != fault.as_str());
+    if let Some(fault) = lane.fault.as_ref().filter(said) {
+        let fault = output::lines(fault);
+        text.push_str(&format!(
+            "last fault of {stage}, partition {partition}: {fault}\n"
+        ));
+    }
+    text
+}
+
+/// What the modules keep, a line a lane.
+fn kept(status: &PipelineStatus) -> String {
+    let mut rows = Vec::new();
+    for lane in &status.lanes {
+        for (node, kept) in &lane.kept {
+            let watermark = kept
+                .watermark
+                .map_or("-".to_string(), output::time::rfc3339_us);
+            rows.push(vec![
+                node.clone(),
+                lane.partition.to_string(),
+                kept.schema.to_string(),
+                kept.entries.to_string(),
+                output::bytes(kept.bytes),
+                watermark,
+            ]);
+        }
+    }
+    let columns = [
+        "NODE",
+        ">PARTITION",
+        ">SCHEMA",
+        ">ENTRIES",
+        ">BYTES",
+        "WATERMARK",
+    ];
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", output::table(&columns, &rows)),
+    }
+}
+
+/// The tables that modules look into, a line each, and what goes wrong with them.
+fn lookups(status: &PipelineStatus) -> String {
+    let row = |lookup: &LookupStatus| {
+        let read = match lookup.read >= lookup.end {
+            true => "all".to_string(),
+            false => format!("{} of {}", lookup.read, lookup.end),
+        };
+        vec![
+            lookup.node.clone(),
+            lookup.table.clone(),
+            lookup.topic.clone(),
+            lookup.entries.to_string(),
+            output::bytes(lookup.bytes),
+            output::bytes(lookup.bytes_max),
+            read,
+        ]
+    };
+    let rows: Vec<Vec<String>> = status.lookups.iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        "NODE", "TABLE", "TOPIC", ">ENTRIES", ">BYTES", ">LIMIT", "READ",
+    ];
+    let mut text = format!("\n{}", output::table(&columns, &rows));
+    for lookup in &status.lookups {
+        let (node, table) = (&lookup.node, &lookup.table);
+        if let Some(fault) = &lookup.fault {
+            let fault = output::lines(fault);
+            text.push_str(&format!("last fault of table {table} of {node}: {fault}\n"));
+        }
+        if lookup.without_key > 0 {
+            let count = lookup.without_key;
+            text.push_str(&format!(
+                "table {table} of {node}: {count} records without a key left out\n"
+            ));
+        }
+    }
+    text
+}
+
+/// What the modules count, a line each.
+fn metrics(status: &PipelineStatus) -> String {
+    let mut rows = Vec::new();
+    for (node, metrics) in &status.metrics {
+        for (name, metric) in metrics {
+            let told = match metric {
+                Metric::Counter { value } => value.to_string(),
+                Metric::Histogram { count: 0, .. } => "no values".to_string(),
+                Metric::Histogram { count, sum, .. } => {
+                    format!("{count} values, mean {:.3}", sum / *count as f64)
+                }
+            };
+            rows.push(vec![node.clone(), name.clone(), told]);
+        }
+    }
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", output::table(&["NODE", "METRIC", "VALUE"], &rows)),
+    }
+}
