@@ -218,6 +218,14 @@ fn resolve(
             lines.push(format!("{flag}: {why}"));
         }
     }
+    let trust = file.modules.trust();
+    if trust.required && trust.keys.is_empty() {
+        lines.push(
+            "modules.require_signed is true and modules.trust names no key, so every module would be \
+             refused: add the public keys of `rustmq module keygen`"
+                .to_string(),
+        );
+    }
     // a path that is not Unicode is as good as any other
     let data_dir = overrides.data_dir.clone().or(file.data_dir);
     let data_dir = data_dir.or_else(|| data_dir_default(env));
