@@ -54,8 +54,14 @@ macro_rules! schemas {
 
 schemas! {
     r#"{"type":"boolean"}"#: bool;
-    r#"{"type":"integer"}"#: i8, i16, i32, i64, isize;
-    r#"{"type":"integer","minimum":0}"#: u8, u16, u32, u64, usize;
+    r#"{"type":"integer","minimum":-128,"maximum":127}"#: i8;
+    r#"{"type":"integer","minimum":-32768,"maximum":32767}"#: i16;
+    r#"{"type":"integer","minimum":-2147483648,"maximum":2147483647}"#: i32, isize;
+    r#"{"type":"integer"}"#: i64;
+    r#"{"type":"integer","minimum":0,"maximum":255}"#: u8;
+    r#"{"type":"integer","minimum":0,"maximum":65535}"#: u16;
+    r#"{"type":"integer","minimum":0,"maximum":4294967295}"#: u32, usize;
+    r#"{"type":"integer","minimum":0}"#: u64;
     r#"{"type":"number"}"#: f32, f64;
     r#"{"type":"string"}"#: String, Cow<'_, str>;
     "{}": serde_json::Value;

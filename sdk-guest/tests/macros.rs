@@ -156,7 +156,7 @@ fn modules_describe_themselves() {
     );
     assert_eq!(said!(marked), ended(&object(suffix, ""), "null"));
     let parts = concat!(
-        r#""per-row":{"type":"integer","minimum":0},"#,
+        r#""per-row":{"type":"integer","minimum":0,"maximum":4294967295},"#,
         r#""as":{"anyOf":[{"type":"array","items":{"type":"number"}},{"type":"null"}]},"#,
         r#""mode":{"enum":["fast","veryslow"]},"#,
         r#""rest":{"type":"object","additionalProperties":{"type":"boolean"}}"#
