@@ -29,12 +29,12 @@ pub(super) async fn build(
     need_target(dir, progress).await?;
     progress(&format!("building {} for {TARGET}", dir.display()));
     let (name, core) = cargo(dir, &manifest, target_dir, progress).await?;
-    Ok(Made::New(Built {
+    Ok(Made::New(Box::new(Built {
         name,
         bytes: read(&core)?,
         description: None,
         kept: None,
-    }))
+    })))
 }
 
 /// Sees to it that the target's standard library is there.

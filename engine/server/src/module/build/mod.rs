@@ -127,7 +127,7 @@ impl BuildError {
 
 /// What comes of a module's source.
 enum Made {
-    New(Built),
+    New(Box<Built>),
     /// It is there already.
     Kept(PathBuf),
 }
@@ -196,12 +196,12 @@ impl Described {
             migrates: self.migrates,
             module: None,
         };
-        Made::New(Built {
+        Made::New(Box::new(Built {
             name,
             bytes,
             description: Some(description),
             kept,
-        })
+        }))
     }
 }
 
