@@ -404,10 +404,9 @@ impl Keyed {
         let replaced = replaced.map_or(0, |old| held(&key, old.as_ref().map(|v| v.len())));
         // what was not there before the call need not be told to be gone
         let is_undone = value.is_none() && self.before_call(&key).is_none();
-        let kept = if is_undone {
-            0
-        } else {
-            held(&key, value.map(<[u8]>::len))
+        let kept = match is_undone {
+            true => 0,
+            false => held(&key, value.map(<[u8]>::len)),
         };
         let changed = self.changed - replaced + kept;
         limit(

@@ -305,16 +305,11 @@ impl Call<'_> {
         Ok(Some(limit))
     }
 
-    /// Rows that nobody tries again.
-    fn give_up(&mut self, origins: &[u32], retry: Retry) {
-        let message: Arc<str> = retry.message.into();
-        let mut named = retry.rows;
-        named.sort_unstable();
-        named.dedup();
-        for row in named {
-            let (code, message) = (retry.code.clone().into(), message.clone());
-            self.reject(origins[row as usize], code, message);
-        }
+    /// Whether no call of this input is tried again: never, or not any more.
+    fn gives_up(&self, input: u16) -> bool {
+        let max = self.program.retry.max;
+        let waits = entry(input) == Entry::Timers;
+        max == 0 || waits && self.failed_before(cut_at(input, 0)) >= max
     }
 
     /// Tells of each row that was refused once, by the first that says so: of more the host would hold as
@@ -347,16 +342,16 @@ impl Call<'_> {
         outcome: Outcome,
     ) -> Result<(), OperatorError> {
         let origins = &given.chunk.origins;
-        let mut bad = self.refused(origins, outcome.rejections);
-        for retry in outcome.retries {
+        let (mut rejections, mut retries) = (outcome.rejections, outcome.retries);
+        if self.gives_up(given.input) {
+            rejections.extend(retries.drain(..).map(given_up));
+        }
+        let mut bad = self.refused(origins, rejections);
+        for retry in retries {
             let Some(first) = retry.rows.iter().map(|row| origins[*row as usize]).min() else {
                 continue;
             };
             bad.extend(&retry.rows);
-            if self.program.retry.max == 0 {
-                self.give_up(origins, retry);
-                continue;
-            }
             let first = cut_at(given.input, first);
             let failed = self.failed_before(first) + 1;
             if failed <= self.program.retry.max {
@@ -368,10 +363,6 @@ impl Call<'_> {
                     message,
                 };
                 self.report.cut(Cut { origin: first, why });
-                continue;
-            }
-            if let Entry::Timers = entry(given.input) {
-                self.give_up(origins, retry);
                 continue;
             }
             // Only the first has used up its tries; the next of the others comes first next time.
@@ -563,6 +554,15 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
     }
     let is_bad = |row: &u32| bad.binary_search(&parents[*row as usize]).is_ok();
     (0..parents.len() as u32).filter(is_bad).collect()
+}
+
+/// Rows that nobody tries again.
+fn given_up(retry: Retry) -> Rejection {
+    Rejection {
+        rows: retry.rows,
+        code: retry.code,
+        message: retry.message,
+    }
 }
 
 /// What new rows have of their own, instead of their parents'.

@@ -49,14 +49,11 @@ pub(super) fn lanes(status: &PipelineStatus) -> String {
 
 /// Why a lane works with the generation before, and what went wrong in it last.
 fn faults(lane: &LaneStatus) -> String {
-    let (stage, partition) = (&lane.stage, lane.partition);
+    let place = format!("{}, partition {}", lane.stage, lane.partition);
     let refused = lane.rolled_back();
     let mut text = String::new();
     if let Some((Handover { from, offset, .. }, why)) = refused {
-        let (place, why) = (
-            format!("{stage}, partition {partition}"),
-            output::lines(why),
-        );
+        let why = output::lines(why);
         text.push_str(&format!(
             "rolled back in {place}, at offset {offset}; generation {from} goes on: {why}\n"
         ));
@@ -64,9 +61,7 @@ fn faults(lane: &LaneStatus) -> String {
     let said = |fault: &&String| refused.is_none_or(|(_, why)| why != fault.as_str());
     if let Some(fault) = lane.fault.as_ref().filter(said) {
         let fault = output::lines(fault);
-        text.push_str(&format!(
-            "last fault of {stage}, partition {partition}: {fault}\n"
-        ));
+        text.push_str(&format!("last fault of {place}: {fault}\n"));
     }
     text
 }

@@ -205,15 +205,18 @@ impl Http {
         Ok(())
     }
 
-    /// Why no request is made, whatever it is.
-    pub(crate) fn denies(&self) -> Option<Failed> {
-        let granted = self.egress.is_some() && self.access.is_some();
-        (!granted).then(|| Failed::new(Trouble::Denied, "the node grants no requests"))
+    /// Who makes the requests, and what they may be; or why none is made, whatever it is.
+    pub(crate) fn granted(&self) -> Result<(&dyn Egress, &Access), Failed> {
+        match (&self.egress, &self.access) {
+            (Some(egress), Some(access)) => Ok((&**egress, access)),
+            _ => Err(Failed::new(Trouble::Denied, "the node grants no requests")),
+        }
     }
 
     pub(crate) fn send(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Stopped> {
-        let (Some(egress), Some(access)) = (&self.egress, &self.access) else {
-            return Ok(Vec::new());
+        let (egress, access) = match self.granted() {
+            Ok(granted) => granted,
+            Err(denied) => return Ok(requests.iter().map(|_| Err(denied.clone())).collect()),
         };
         let since = Instant::now();
         let answers = egress.send(&Sending {

@@ -111,7 +111,7 @@ pub(super) fn http(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         }
         let taken = cx.data_mut().http.take(list.len());
         taken.map_err(Error::new)?;
-        if let Some(denied) = cx.data().http.denies() {
+        if let Err(denied) = cx.data().http.granted() {
             let denied = (0..list.len()).map(|_| told(Err(denied.clone())));
             return Ok((denied.collect::<Vec<_>>(),));
         }
