@@ -42,7 +42,7 @@ use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use tokio::runtime::Runtime;
 use wasm::{
-    Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Limits, Lookups, Module,
+    Batch, Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Limits, Lookups, Module,
     OpenContext, Table,
 };
 
@@ -130,11 +130,10 @@ fn from_language(
     }
     if options.wants(&first) {
         let mut line = Case::new("boundary", first, Unit::Milliseconds);
-        let rows = rows(1000);
-        let offsets: ScalarBuffer<u64> = (0..1000).collect();
+        let batch = batch(1000);
         let millis = |module: &Module| -> Result<f64> {
             let begun = Instant::now();
-            black_box(open(module, "forward")?.process(input(&rows, &offsets))?);
+            black_box(open(module, "forward")?.process(input(&batch))?);
             Ok(begun.elapsed().as_secs_f64() * 1000.0)
         };
         for _ in 0..options.amount(100, 3) {
@@ -146,15 +145,17 @@ fn from_language(
     Ok(())
 }
 
-fn input<'a>(rows: &'a Rows, offsets: &'a ScalarBuffer<u64>) -> Input<'a> {
+fn input(batch: &Arc<Batch>) -> Input {
     Input {
-        rows,
-        columns: None,
-        unwritten: None,
-        offsets,
+        batch: batch.clone(),
         input: 0,
         watermark: 0,
     }
+}
+
+/// Without columns.
+fn batch(size: usize) -> Arc<Batch> {
+    Arc::new(Batch::new(rows(size), (0..size as u64).collect()))
 }
 
 fn module(host: &Host, runtime: &Runtime, name: &str) -> Result<Module> {
@@ -289,9 +290,12 @@ fn measure(
     open: &dyn Fn() -> Result<Guest>,
     options: &Options,
 ) -> Result<()> {
-    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let columns = numbers(rows.len())?;
     let made = scores().to_arrow();
+    let batch = Arc::new(Batch {
+        columns: Some(columns.clone()),
+        ..Batch::new(rows.clone(), (0..rows.len() as u64).collect())
+    });
     let mut guest = open()?;
     let users: HashMap<Vec<u8>, Vec<u8>> = (0..USERS).map(user).collect();
     let mut ours = || -> Result<()> {
@@ -299,15 +303,7 @@ fn measure(
         if guest.is_swollen() {
             guest = open()?;
         }
-        let input = Input {
-            rows,
-            columns: Some(&columns),
-            unwritten: None,
-            offsets: &offsets,
-            input: 0,
-            watermark: 0,
-        };
-        black_box(guest.process(black_box(input))?);
+        black_box(guest.process(input(black_box(&batch)))?);
         Ok(())
     };
     let mut native = || -> Result<()> {
@@ -347,8 +343,7 @@ fn in_turns(
 
 /// Counts by key in a module that keeps state, batch after batch.
 fn keep(case: String, module: &Module, options: &Options) -> Result<()> {
-    let rows = rows(1000);
-    let offsets: ScalarBuffer<u64> = (0..1000).collect();
+    let batch = batch(1000);
     let mut guest = open_with(module, "{}".into())?;
     let mut keyed = module.keyed(&Limits::default(), 1);
     let mut ours = || -> Result<()> {
@@ -356,7 +351,7 @@ fn keep(case: String, module: &Module, options: &Options) -> Result<()> {
             guest = open_with(module, "{}".into())?;
         }
         keyed.begin();
-        black_box(guest.process_with(input(&rows, &offsets), Entry::Process, &mut keyed)?);
+        black_box(guest.process_with(input(&batch), Entry::Process, &mut keyed)?);
         keyed.keep_call();
         black_box(keyed.changes());
         keyed.keep();
@@ -364,12 +359,12 @@ fn keep(case: String, module: &Module, options: &Options) -> Result<()> {
     };
     let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut native = || -> Result<()> {
-        for key in rows.keys.iter().flatten() {
+        for key in batch.rows.keys.iter().flatten() {
             *counts.entry(key.to_vec()).or_default() += 1;
         }
         Ok(())
     };
-    in_turns(case, rows.len(), options, &mut ours, &mut native)
+    in_turns(case, batch.rows.len(), options, &mut ours, &mut native)
 }
 
 /// What a stage does with a batch between its topics: JSON to columns, the guest, columns to JSON.
@@ -381,14 +376,11 @@ fn stage(case: String, rows: &Rows, guest: &mut Guest, options: &Options) -> Res
     let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let mut ours = || -> Result<()> {
         let decoded = given.decode(black_box(&rows.values), &all);
-        let outcome = guest.process(Input {
-            rows,
-            columns: Some(&decoded.columns),
-            unwritten: None,
-            offsets: &offsets,
-            input: 0,
-            watermark: 0,
-        })?;
+        let batch = Arc::new(Batch {
+            columns: Some(decoded.columns),
+            ..Batch::new(rows.clone(), offsets.clone())
+        });
+        let outcome = guest.process(input(&batch))?;
         let [Emission::Columns { columns, .. }] = &outcome.emissions[..] else {
             return Err("the guest makes one batch of columns".into());
         };
@@ -405,10 +397,10 @@ fn stage(case: String, rows: &Rows, guest: &mut Guest, options: &Options) -> Res
 /// Loads a module whose code is cached, opens it and gives it a batch of one row.
 fn cold_start(component: &[u8], options: &Options) -> Result<()> {
     let folder = rig::folder()?;
-    let rows = rows(1);
+    let batch = batch(1);
     let once = |host: &Host| -> Result<()> {
         let module = host.load(component, &Grants::default())?;
-        black_box(open(&module, "forward")?.process(input(&rows, &vec![0].into()))?);
+        black_box(open(&module, "forward")?.process(input(&batch))?);
         Ok(())
     };
     // a host of its own for each turn, as it remembers what it has loaded

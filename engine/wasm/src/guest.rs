@@ -30,7 +30,7 @@ use crate::limits::{
 };
 use crate::link::{BatchHandle, ContextHandle, Entries, Lent, OutboxHandle, State};
 use crate::lookup::Lookups;
-use crate::outbox::{Batch, Outbox, Outcome, cut};
+use crate::outbox::{Outbox, Outcome, cut};
 use crate::state::{Keyed, Old};
 use crate::telemetry::{Labels, Metrics, Telemetry};
 use crate::world::{MIGRATION, MODULE, TIMED};
@@ -72,16 +72,22 @@ impl From<&str> for Edge {
     }
 }
 
-/// What one call works on.
-#[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
-    pub rows: &'a Rows,
-    /// Typed columns of the rows: at least those that the module selected of this input.
-    pub columns: Option<&'a RecordBatch>,
+/// Rows that calls work on. Shared, as the host keeps them while a call runs.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub rows: Rows,
+    /// In the stage's source topic, one a row.
+    pub offsets: ScalarBuffer<Offset>,
+    /// Typed columns of the rows: at least those that the module selected of the input.
+    pub columns: Option<RecordBatch>,
     /// The columns alone hold the values, and all of them do: so they are written when asked for.
-    pub unwritten: Option<&'a Format>,
-    /// Offsets in the stage's source topic, one a row.
-    pub offsets: &'a ScalarBuffer<Offset>,
+    pub unwritten: Option<Format>,
+}
+
+/// What one call works on.
+#[derive(Debug, Clone)]
+pub struct Input {
+    pub batch: Arc<Batch>,
     /// Index into the context's inputs.
     pub input: u16,
     /// Microseconds since the epoch, UTC.
@@ -128,6 +134,18 @@ struct Functions {
     process: ProcessFunc,
     timed: Option<ProcessFunc>,
     migrate: Option<MigrateFunc>,
+}
+
+impl Batch {
+    /// Rows that have no columns.
+    pub fn new(rows: Rows, offsets: ScalarBuffer<Offset>) -> Batch {
+        Batch {
+            rows,
+            offsets,
+            columns: None,
+            unwritten: None,
+        }
+    }
 }
 
 impl Module {
@@ -324,7 +342,7 @@ struct Live {
 
 impl Guest {
     /// Calls the guest with a batch. After anything but `Failed` the guest is dead.
-    pub fn process(&mut self, input: Input<'_>) -> Result<Outcome, ProcessError> {
+    pub fn process(&mut self, input: Input) -> Result<Outcome, ProcessError> {
         self.called(input, Entry::Process).0
     }
 
@@ -332,7 +350,7 @@ impl Guest {
     /// is the state's call: the caller keeps it or drops it.
     pub fn process_with(
         &mut self,
-        input: Input<'_>,
+        input: Input,
         entry: Entry,
         keyed: &mut Keyed,
     ) -> Result<Outcome, ProcessError> {
@@ -363,13 +381,13 @@ impl Guest {
     /// The state comes back whatever happened, also of an instance that is gone.
     fn called(
         &mut self,
-        input: Input<'_>,
+        input: Input,
         entry: Entry,
     ) -> (Result<Outcome, ProcessError>, Option<Keyed>) {
         let Some(mut live) = self.live.take() else {
             return (Err(ProcessError::Dead), None);
         };
-        let answer = self.lend(&mut live, &input).and_then(|()| {
+        let answer = self.lend(&mut live, input).and_then(|()| {
             let answer = live.enter(entry);
             live.store.data_mut().lent = None;
             answer
@@ -396,28 +414,25 @@ impl Guest {
     }
 
     /// Makes ready what the call works on.
-    fn lend(&mut self, live: &mut Live, input: &Input<'_>) -> Result<(), ProcessError> {
-        let store = &mut live.store;
-        let state = store.data_mut();
-        let rows = input.rows;
-        let selected = state.fields.selected(input.input);
-        let columns = match self.places.get_mut(usize::from(input.input)) {
-            Some(places) if !selected.is_empty() => pick(places, selected, input.columns)?,
+    fn lend(&mut self, live: &mut Live, input: Input) -> Result<(), ProcessError> {
+        let Input {
+            batch,
+            input,
+            watermark,
+        } = input;
+        let state = live.store.data_mut();
+        let selected = state.fields.selected(input);
+        let columns = match self.places.get_mut(usize::from(input)) {
+            Some(places) if !selected.is_empty() => pick(places, selected, batch.columns.as_ref())?,
             _ => Arc::default(),
         };
-        let batch = Arc::new(Batch {
-            rows: rows.clone(),
-            columns: input.columns.cloned(),
-        });
         state.outbox.begin(batch.clone(), self.ports, &self.limits);
         state.lent = Some(Lent {
             batch,
-            unwritten: input.unwritten.cloned(),
             written: None,
             columns,
-            offsets: input.offsets.clone(),
-            input: input.input,
-            watermark: input.watermark,
+            input,
+            watermark,
         });
         self.begin(live);
         Ok(())

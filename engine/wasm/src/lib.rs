@@ -43,7 +43,7 @@ pub mod world;
 pub use check::{Grants, Kind, ModuleInfo};
 pub use describe::Description;
 pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
-pub use guest::{Edge, Entry, Guest, Input, Module, OpenContext};
+pub use guest::{Batch, Edge, Entry, Guest, Input, Module, OpenContext};
 pub use host::{Host, HostConfig};
 pub use limits::{COMPILE_CPU_S, COMPILE_MEMORY_BYTES, Limits};
 pub use lookup::{Lookups, Pinned, Reading, Table, TableFull, View};

@@ -13,11 +13,11 @@ use arrow::array::{Array, ArrayRef, BinaryArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, ToByteSlice};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use model::rows::Rows;
 use wasmtime::{Error, Result};
 
 use crate::error::{Fault, bad};
 use crate::fields::{Declared, Place};
+use crate::guest::Batch;
 use crate::limits::{
     CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits,
     MESSAGE_BYTES_MAX, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
@@ -100,17 +100,11 @@ struct Building {
     parents: Option<Vec<u32>>,
     rows: usize,
     declared: Arc<Declared>,
+    /// In the order of the output's schema.
     arrays: Vec<Option<ArrayRef>>,
     keys: Option<BinaryArray>,
     event_times: Option<Vec<i64>>,
     headers: Vec<(String, BinaryArray)>,
-}
-
-/// What a call was given.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) rows: Rows,
-    pub(crate) columns: Option<RecordBatch>,
 }
 
 /// The outbox resource while a call runs.
@@ -131,7 +125,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn begin(&mut self, batch: Arc<Batch>, ports: usize, limits: &Limits) {
-        let Batch { rows, columns } = &*batch;
+        let Batch { rows, columns, .. } = &*batch;
         let written = columns
             .as_ref()
             .map_or(0, |columns| written_bytes(columns, None));
@@ -258,7 +252,7 @@ impl Outbox {
             port,
             rows: parents.as_ref().map_or(self.rows, Vec::len),
             parents,
-            arrays: vec![None; declared.fields.len()],
+            arrays: vec![None; declared.schema.fields().len()],
             declared,
             keys: None,
             event_times: None,
@@ -282,24 +276,28 @@ impl Outbox {
     /// The field that `call` sets, and the rows it must have.
     pub(crate) fn column(&self, call: &str, column: u16) -> Result<(&Place, usize)> {
         let building = self.building(call)?;
-        let at = usize::from(column);
-        match (building.declared.fields.get(at), building.arrays.get(at)) {
-            (Some(place), Some(None)) => Ok((place, building.rows)),
-            (Some(place), _) => bad(format!("{call}: field `{}` was set already", place.name)),
-            _ => bad(format!(
+        let declared = &building.declared.fields;
+        match declared.get(usize::from(column)) {
+            Some(place) if building.arrays[place.at].is_none() => Ok((place, building.rows)),
+            Some(place) => bad(format!("{call}: field `{}` was set already", place.name)),
+            None => bad(format!(
                 "{call}: column {column}, but {} were declared for port {}",
-                building.arrays.len(),
+                declared.len(),
                 building.port
             )),
         }
     }
 
-    pub(crate) fn set_column(&mut self, column: u16, array: ArrayRef) {
+    pub(crate) fn set_column(&mut self, column: u16, array: ArrayRef) -> Result<()> {
         if let Last::Columns(building) = &mut self.last
-            && let Some(place) = building.arrays.get_mut(usize::from(column))
+            && let Some(place) = building.declared.fields.get(usize::from(column))
         {
-            *place = Some(array);
+            building.arrays[place.at] = Some(match place.given == place.wanted {
+                true => array,
+                false => cast(&array, &place.wanted.to_arrow())?,
+            });
         }
+        Ok(())
     }
 
     pub(crate) fn set_keys(&mut self, keys: BinaryArray) {
@@ -394,19 +392,11 @@ impl Building {
         self.rows.saturating_mul(row)
     }
 
-    /// The columns in the order of the output's schema; what was not set is null.
+    /// What was not set is null.
     fn finish(self) -> Result<Emission> {
         let schema = self.declared.schema.clone();
-        let mut columns: Vec<Option<ArrayRef>> = vec![None; schema.fields().len()];
-        for (place, array) in self.declared.fields.iter().zip(self.arrays) {
-            columns[place.at] = match array {
-                Some(array) if place.given != place.wanted => {
-                    Some(cast(&array, &place.wanted.to_arrow())?)
-                }
-                other => other,
-            };
-        }
-        let columns = columns
+        let columns = self
+            .arrays
             .into_iter()
             .zip(schema.fields())
             .map(|(array, field)| {

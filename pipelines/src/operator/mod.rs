@@ -116,22 +116,6 @@ impl Chunk {
         self.origins.is_empty()
     }
 
-    /// Rows `from..from + len`, sharing what they hold.
-    pub fn slice(&self, from: usize, len: usize) -> Chunk {
-        if from == 0 && len == self.len() {
-            return self.clone();
-        }
-        Chunk {
-            rows: self.rows.slice(from, len),
-            origins: self.origins[from..from + len].to_vec(),
-            columns: self
-                .columns
-                .as_ref()
-                .map(|columns| columns.slice(from, len)),
-            unwritten: self.unwritten.clone(),
-        }
-    }
-
     /// The chosen rows, in that order.
     pub fn take(&self, rows: &[u32]) -> Result<Chunk, OperatorError> {
         let in_order = || rows.iter().enumerate().all(|(i, row)| i as u32 == *row);

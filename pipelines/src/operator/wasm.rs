@@ -17,7 +17,7 @@ use codec::{EncodeError, Format};
 use model::ids::Offset;
 use model::rows::{Rows, RowsError};
 use wasm::{
-    Emission, Entry, Guest, Input, Keyed, OpenError, Outcome, ProcessError, Rejection, Retry,
+    Batch, Emission, Entry, Guest, Input, Keyed, OpenError, Outcome, ProcessError, Rejection, Retry,
 };
 
 use super::program::{Program, Warm};
@@ -64,7 +64,8 @@ pub(crate) struct Call<'a> {
 /// The rows of one call of the guest.
 struct Given<'a> {
     input: u16,
-    chunk: &'a Chunk,
+    batch: Arc<Batch>,
+    origins: &'a [u32],
 }
 
 impl Call<'_> {
@@ -126,21 +127,13 @@ impl Call<'_> {
                 return Ok(None);
             }
         };
-        let part = chunk.slice(from, len);
-        let given = Input {
-            rows: &part.rows,
-            columns: part.columns.as_ref(),
-            unwritten: part.unwritten.as_ref(),
-            offsets: &offsets.slice(from, len),
+        let given = Given {
             input,
-            watermark: watermark(self.keyed.as_deref(), input),
+            batch: Arc::new(some(chunk, (from, len), offsets)),
+            origins: &chunk.origins[from..from + len],
         };
-        match self.asked(guest, given) {
+        match self.asked(guest, &given) {
             Ok(outcome) => {
-                let given = Given {
-                    input,
-                    chunk: &part,
-                };
                 let too_much = self.kept(warm, &given, outcome)?;
                 if too_much.is_none() {
                     self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
@@ -160,10 +153,15 @@ impl Call<'_> {
         }
     }
 
-    fn asked(&mut self, guest: &mut Guest, given: Input<'_>) -> Result<Outcome, ProcessError> {
+    fn asked(&mut self, guest: &mut Guest, given: &Given<'_>) -> Result<Outcome, ProcessError> {
+        let input = Input {
+            batch: given.batch.clone(),
+            input: given.input,
+            watermark: watermark(self.keyed.as_deref(), given.input),
+        };
         match &mut self.keyed {
-            Some(keyed) => guest.process_with(given, entry(given.input), keyed),
-            None => guest.process(given),
+            Some(keyed) => guest.process_with(input, entry(given.input), keyed),
+            None => guest.process(input),
         }
     }
 
@@ -341,7 +339,7 @@ impl Call<'_> {
         given: &Given<'_>,
         outcome: Outcome,
     ) -> Result<(), OperatorError> {
-        let origins = &given.chunk.origins;
+        let origins = given.origins;
         let (mut rejections, mut retries) = (outcome.rejections, outcome.retries);
         if self.gives_up(given.input) {
             rejections.extend(retries.drain(..).map(given_up));
@@ -435,7 +433,6 @@ impl Call<'_> {
         emission: Emission,
         bad: &[u32],
     ) -> Result<(u16, Chunk), OperatorError> {
-        let chunk = given.chunk;
         Ok(match emission {
             Emission::Forward {
                 port,
@@ -459,7 +456,7 @@ impl Call<'_> {
                     event_times,
                     headers: &headers,
                 };
-                let made = made(chunk, Some(&parents), values, own)?;
+                let made = made(given, Some(&parents), values, own)?;
                 (port, made.without(&children(&parents, bad))?)
             }
             Emission::Columns {
@@ -480,7 +477,7 @@ impl Call<'_> {
                     true => presence(None, columns.num_rows()),
                     false => unwritten_values(columns.num_rows()),
                 };
-                let mut made = made(chunk, parents.as_deref(), values, own)?;
+                let mut made = made(given, parents.as_deref(), values, own)?;
                 made.unwritten = Some(format);
                 made.columns = Some(columns);
                 let bad = match &parents {
@@ -497,14 +494,37 @@ impl Call<'_> {
         let from = self.inputs.get(usize::from(given.input)).copied().flatten();
         let to = self.outputs.get(usize::from(port)).copied().flatten();
         let same = from.is_some() && from == to;
-        let chunk = given.chunk.clone();
-        match same || chunk.unwritten.is_some() {
-            true => chunk,
-            false => Chunk {
-                columns: None,
-                ..chunk
-            },
+        let Batch {
+            rows,
+            columns,
+            unwritten,
+            ..
+        } = &*given.batch;
+        let columns = columns.as_ref().filter(|_| same || unwritten.is_some());
+        Chunk {
+            rows: rows.clone(),
+            origins: given.origins.to_vec(),
+            columns: columns.cloned(),
+            unwritten: unwritten.clone(),
         }
+    }
+}
+
+/// Rows `from..from + len` of a chunk, sharing what they hold.
+fn some(chunk: &Chunk, (from, len): (usize, usize), offsets: &ScalarBuffer<Offset>) -> Batch {
+    let all = Batch {
+        columns: chunk.columns.clone(),
+        unwritten: chunk.unwritten.clone(),
+        ..Batch::new(chunk.rows.clone(), offsets.clone())
+    };
+    if len == chunk.len() {
+        return all;
+    }
+    Batch {
+        rows: all.rows.slice(from, len),
+        offsets: all.offsets.slice(from, len),
+        columns: all.columns.map(|columns| columns.slice(from, len)),
+        unwritten: all.unwritten,
     }
 }
 
@@ -572,21 +592,22 @@ struct Own<'a> {
     headers: &'a [(String, BinaryArray)],
 }
 
-/// New rows with what they do not have themselves from their parents; `None`: each row of the
-/// chunk gives one, in order.
+/// New rows with what they do not have themselves from their parents; `None`: each row that was
+/// given makes one, in order.
 fn made(
-    chunk: &Chunk,
+    given: &Given<'_>,
     parents: Option<&[u32]>,
     values: BinaryArray,
     own: Own<'_>,
 ) -> Result<Chunk, OperatorError> {
+    let rows = &given.batch.rows;
     let bare = Rows {
-        values: unwritten_values(chunk.len()),
+        values: unwritten_values(rows.len()),
         keys: match own.keys {
-            Some(_) => unwritten_values(chunk.len()),
-            None => chunk.rows.keys.clone(),
+            Some(_) => unwritten_values(rows.len()),
+            None => rows.keys.clone(),
         },
-        ..chunk.rows.clone()
+        ..rows.clone()
     };
     let inherited = match parents {
         None => bare,
@@ -598,14 +619,14 @@ fn made(
     };
     let keys = own.keys.unwrap_or(inherited.keys);
     let rows = Rows::new(timestamps, keys, values, inherited.headers)?;
-    let origin = |row: &u32| chunk.origins[*row as usize];
+    let origin = |row: &u32| given.origins[*row as usize];
     Ok(Chunk {
         rows: match own.headers.is_empty() {
             true => rows,
             false => rows.with_headers(own.headers)?,
         },
         origins: match parents {
-            None => chunk.origins.clone(),
+            None => given.origins.to_vec(),
             Some(parents) => parents.iter().map(origin).collect(),
         },
         columns: None,

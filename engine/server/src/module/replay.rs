@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, BinaryArray};
-use arrow::buffer::ScalarBuffer;
-use arrow::record_batch::RecordBatch;
 use codec::Format;
-use model::rows::{Rows, RowsBuilder};
+use model::rows::RowsBuilder;
 use model::schema::{Field, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Edge, Emission, Entry, Guest, Input, Keyed, Limits, Lookups, Module, OpenContext, Outcome,
+    Batch, Edge, Emission, Entry, Guest, Input, Keyed, Limits, Lookups, Module, OpenContext,
+    Outcome,
 };
 
 use super::cases::{
@@ -191,7 +190,7 @@ impl<'a> Replay<'a> {
             outcome.map_err(|error| error.to_string())?;
             calls += 1;
         }
-        let rows = given.rows.len().max(1) as f64;
+        let rows = given.batch.rows.len().max(1) as f64;
         Ok(took.as_nanos() as f64 / f64::from(calls) / rows)
     }
 
@@ -244,7 +243,7 @@ impl<'a> Replay<'a> {
         let first = places.copied().min().unwrap_or(u32::MAX);
         let mut lines = Lines::new();
         for emission in outcome.emissions {
-            let made = Made::of(emission, given.rows.len())?;
+            let made = Made::of(emission, given.batch.rows.len())?;
             let port = self.case.outputs.get(usize::from(made.port));
             let port = port.map_or("?", String::as_str);
             let parents = made.parents.iter().enumerate();
@@ -317,12 +316,10 @@ fn schema(fields: Option<&[CaseField]>) -> Result<Option<Arc<Schema>>, String> {
 /// A batch of a case.
 struct Given<'a> {
     all: Vec<&'a CaseRow>,
-    rows: Rows,
+    batch: Arc<Batch>,
     /// Numbers of the rows in the case, and their places among `all`.
     numbers: Vec<usize>,
     places: Vec<usize>,
-    columns: Option<RecordBatch>,
-    offsets: ScalarBuffer<u64>,
     watermark: i64,
     /// Rows that do not fit the schema.
     refused: BTreeSet<usize>,
@@ -337,11 +334,12 @@ impl<'a> Given<'a> {
         };
         let format = Format::new(PayloadCodec::Json, schema).ok_or("no JSON")?;
         let whole = format.project(|_| true);
-        let errors = format.decode(&given.rows.values, &whole).errors;
+        let errors = format.decode(&given.batch.rows.values, &whole).errors;
         let bad: BTreeSet<usize> = errors.iter().map(|(row, _)| *row as usize).collect();
         let fits = (0..given.all.len()).filter(|row| !bad.contains(row));
         let mut given = Given::some(given.all, fits.collect());
-        given.columns = Some(format.decode(&given.rows.values, &whole).columns);
+        let columns = format.decode(&given.batch.rows.values, &whole).columns;
+        Arc::make_mut(&mut given.batch).columns = Some(columns);
         given.refused = bad;
         Ok(given)
     }
@@ -366,10 +364,9 @@ impl<'a> Given<'a> {
             builder.push(row.event_time, key.as_deref(), value.as_deref(), &headers);
         }
         let times = places.iter().map(|place| all[*place].event_time);
+        let offsets = (0..places.len() as u64).collect();
         Given {
-            rows: builder.finish(),
-            columns: None,
-            offsets: (0..places.len() as u64).collect(),
+            batch: Arc::new(Batch::new(builder.finish(), offsets)),
             watermark: times.min().unwrap_or_default(),
             refused: BTreeSet::new(),
             numbers: places.clone(),
@@ -378,12 +375,9 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn input(&self, entry: Entry) -> Input<'_> {
+    fn input(&self, entry: Entry) -> Input {
         Input {
-            rows: &self.rows,
-            columns: self.columns.as_ref(),
-            unwritten: None,
-            offsets: &self.offsets,
+            batch: self.batch.clone(),
             input: match entry {
                 Entry::Process => 0,
                 Entry::Timers => NO_INPUT,

@@ -17,8 +17,8 @@ use arrow::record_batch::RecordBatch;
 use model::rows::{Rows, RowsBuilder};
 use model::schema::Schema;
 use rustmq_wasm::{
-    Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Keyed, Limits, Lookups, Metric,
-    Module, OpenContext, Outcome, Pinned, ProcessError, Table, world,
+    Batch, Edge, Emission, Entry, Grants, Guest, Host, HostConfig, Input, Keyed, Limits, Lookups,
+    Metric, Module, OpenContext, Outcome, Pinned, ProcessError, Table, world,
 };
 
 /// Bytes of one call in the script.
@@ -241,12 +241,12 @@ impl World {
 
     /// One call, and what must be so after it.
     fn call(&mut self, guest: &mut Guest, rows: &Rows, entry: Entry) {
-        let columns = columns(rows.len());
+        let batch = Batch {
+            columns: Some(columns(rows.len())),
+            ..Batch::new(rows.clone(), vec![1, 2, 3].into())
+        };
         let input = Input {
-            rows,
-            columns: Some(&columns),
-            unwritten: None,
-            offsets: &vec![1, 2, 3].into(),
+            batch: Arc::new(batch),
             input: 0,
             watermark: 1,
         };

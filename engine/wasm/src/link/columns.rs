@@ -294,8 +294,7 @@ pub(super) fn set_numbers(
         return bad(format!("{what} was declared as {}", place.given));
     };
     let array = take(values, cx, what, width, rows)?;
-    outbox_of(cx)?.set_column(column, array);
-    Ok(())
+    outbox_of(cx)?.set_column(column, array)
 }
 
 pub(super) fn set_bytes(cx: &mut Cx<'_>, column: u16, values: &impl GuestColumn) -> Result<()> {
@@ -307,8 +306,7 @@ pub(super) fn set_bytes(cx: &mut Cx<'_>, column: u16, values: &impl GuestColumn)
         FieldType::Bytes => std::sync::Arc::new(values.take(cx, what, rows)?),
         given => return bad(format!("{what} was declared as {given}")),
     };
-    outbox_of(cx)?.set_column(column, array);
-    Ok(())
+    outbox_of(cx)?.set_column(column, array)
 }
 
 /// A call and the field it sets, put into words only where something is wrong.

@@ -26,7 +26,6 @@ pub(crate) use state::Entries;
 
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::ScalarBuffer;
-use codec::Format;
 use model::schema::Field;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, WasmStr};
@@ -36,10 +35,10 @@ use crate::column::ColumnOut;
 use crate::deadline::Clock;
 use crate::error::bad;
 use crate::fields::Fields;
-use crate::guest::{Edge, OpenContext};
+use crate::guest::{Batch, Edge, OpenContext};
 use crate::http::Http;
 use crate::limits::Limiter;
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::Outbox;
 use crate::state::Keyed;
 use crate::telemetry::Telemetry;
 use crate::world::{
@@ -54,14 +53,10 @@ pub(crate) enum OutboxHandle {}
 /// The batch that a call works on.
 pub(crate) struct Lent {
     pub(crate) batch: Arc<Batch>,
-    /// How the values are written when they are asked for, while only columns hold them.
-    pub(crate) unwritten: Option<Format>,
-    /// The values, once they are written.
+    /// The values of a batch that came without, once they were asked for.
     pub(crate) written: Option<BinaryArray>,
     /// Where in the batch the columns are that the module selected, in its order.
     pub(crate) columns: Arc<[usize]>,
-    /// Offsets of the rows.
-    pub(crate) offsets: ScalarBuffer<u64>,
     pub(crate) input: u16,
     pub(crate) watermark: i64,
 }
@@ -146,18 +141,23 @@ fn values<'a>(cx: &'a mut Cx<'_>) -> Result<&'a BinaryArray> {
     let Some(lent) = &mut cx.data_mut().lent else {
         return bad("the batch is used outside `process`".into());
     };
-    let Batch { rows, columns } = &*lent.batch;
-    if let (Some(format), Some(columns)) = (lent.unwritten.take(), columns) {
-        let written = format
-            .values(columns, &rows.values)
-            .or_else(|e| bad(format!("the values cannot be written: {e}")))?;
-        lent.written = Some(written);
+    let values = &lent.batch.rows.values;
+    match (
+        &lent.batch.unwritten,
+        &lent.batch.columns,
+        &mut lent.written,
+    ) {
+        (Some(format), Some(columns), written @ None) => {
+            let made = format.values(columns, values);
+            let made = made.or_else(|e| bad(format!("the values cannot be written: {e}")))?;
+            Ok(written.insert(made))
+        }
+        (.., written) => Ok(written.as_ref().unwrap_or(values)),
     }
-    Ok(lent.written.as_ref().unwrap_or(&rows.values))
 }
 
 fn offsets(cx: &Cx<'_>) -> Result<ScalarBuffer<u64>> {
-    Ok(lent(cx)?.offsets.clone())
+    Ok(lent(cx)?.batch.offsets.clone())
 }
 
 fn header(cx: &Cx<'_>, name: &WasmStr) -> Result<ColumnOut> {

@@ -1,7 +1,5 @@
 //! Typed columns: what comes in goes out, and what no guest can do with them.
 
-use std::sync::Arc;
-
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
     TimestampMicrosecondArray,
@@ -201,14 +199,10 @@ fn plain_rows(count: usize) -> Rows {
 fn run_on(guest: &mut Guest, columns: &RecordBatch) -> Result<Outcome, ProcessError> {
     let rows = plain_rows(columns.num_rows());
     let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
-    guest.process(Input {
-        rows: &rows,
-        columns: Some(columns),
-        unwritten: None,
-        offsets: &offsets,
-        input: 0,
-        watermark: 0,
-    })
+    guest.process(input(Batch {
+        columns: Some(columns.clone()),
+        ..Batch::new(rows, offsets)
+    }))
 }
 
 fn opened(process: &str) -> Guest {
@@ -296,23 +290,18 @@ fn values_that_only_columns_hold_are_written_when_asked_for() {
           (i32.const 0) (i32.const 0)
           (call $at (i32.const 0)) (i32.const 3) (call $at (i32.const 2)) (call $at (i32.const 3))
           (i32.const 0) (i32.const 0))";
-    let columns = batch(2);
-    let rows = plain_rows(2);
-    let input = Input {
-        rows: &rows,
-        columns: Some(&columns),
-        unwritten: Some(&format),
-        offsets: &vec![0, 1].into(),
-        input: 0,
-        watermark: 0,
+    let given = Batch {
+        columns: Some(batch(2)),
+        unwritten: Some(format.clone()),
+        ..Batch::new(plain_rows(2), vec![0, 1].into())
     };
     let outcome = opened(process)
-        .process(input)
+        .process(input(given))
         .unwrap_or_else(|e| panic!("{e}"));
     let [Emission::Emit { keys, values, .. }] = &outcome.emissions[..] else {
         panic!("one emit: {outcome:?}");
     };
-    assert_eq!(values, &format.encode(&columns).expect("they are few"));
+    assert_eq!(values, &format.encode(&batch(2)).expect("they are few"));
     assert_eq!(keys, values);
 }
 
@@ -429,16 +418,11 @@ fn what_the_host_makes_of_columns_counts() {
         });
         let (rows, columns) = (builder.finish(), batch(300));
         let offsets: ScalarBuffer<u64> = (0..300).collect();
-        let run = |times: usize| {
-            opened(&call.repeat(times)).process(Input {
-                rows: &rows,
-                columns: Some(&columns),
-                unwritten: None,
-                offsets: &offsets,
-                input: 0,
-                watermark: 0,
-            })
+        let given = Batch {
+            columns: Some(columns),
+            ..Batch::new(rows, offsets)
         };
+        let run = |times: usize| opened(&call.repeat(times)).process(input(given.clone()));
         run(5).unwrap_or_else(|e| panic!("{e}"));
         let text = run(times).expect_err("it is too much").to_string();
         assert!(text.contains("output bytes in one call"), "{call}: {text}");

@@ -1,6 +1,6 @@
 //! Requests of a guest, answered by a double: what it says, what it hears, and where it ends.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use super::*;
 use crate::Metric;
@@ -79,16 +79,8 @@ fn tell(guest: &mut Guest, rows: &[&str]) -> Result<String, ProcessError> {
     for row in rows {
         builder.push(5, Some(b"k"), Some(row.as_bytes()), &[]);
     }
-    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
-    let input = Input {
-        rows: &builder.finish(),
-        columns: None,
-        unwritten: None,
-        offsets: &offsets,
-        input: 0,
-        watermark: 1,
-    };
-    guest.process(input).map(|outcome| text(&outcome))
+    let batch = Batch::new(builder.finish(), (0..rows.len() as u64).collect());
+    guest.process(input(batch)).map(|outcome| text(&outcome))
 }
 
 #[test]

@@ -19,14 +19,14 @@ mod state;
 mod telemetry;
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::Array;
 use arrow::buffer::ScalarBuffer;
 use model::rows::{Rows, RowsBuilder};
 
 use crate::{
-    Emission, Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext, Outcome,
+    Batch, Emission, Grants, Guest, Host, HostConfig, Input, Limits, Module, OpenContext, Outcome,
     ProcessError, world,
 };
 
@@ -187,14 +187,15 @@ fn rows() -> Rows {
 
 fn run(guest: &mut Guest, rows: &Rows) -> Result<Outcome, ProcessError> {
     let offsets: ScalarBuffer<u64> = (100..100 + rows.len() as u64).collect();
-    guest.process(Input {
-        rows,
-        columns: None,
-        unwritten: None,
-        offsets: &offsets,
+    guest.process(input(Batch::new(rows.clone(), offsets)))
+}
+
+fn input(batch: Batch) -> Input {
+    Input {
+        batch: Arc::new(batch),
         input: 0,
         watermark: 1,
-    })
+    }
 }
 
 fn process(body: &str) -> Result<Outcome, ProcessError> {

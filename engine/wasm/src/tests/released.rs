@@ -4,7 +4,6 @@
 
 use super::columns::{batch, edges};
 use super::*;
-use std::sync::Arc;
 
 use crate::{Lookups, Metric, Metrics, Table};
 
@@ -39,14 +38,10 @@ const RELEASED: [(&str, &[u8]); 6] = [
 fn tell(guest: &mut Guest, work: &str) -> Result<Outcome, ProcessError> {
     let mut builder = RowsBuilder::new();
     builder.push(5, Some(b"k"), Some(work.as_bytes()), &[("h", Some(b"x"))]);
-    guest.process(Input {
-        rows: &builder.finish(),
-        columns: Some(&batch(1)),
-        unwritten: None,
-        offsets: &vec![100].into(),
-        input: 0,
-        watermark: 1,
-    })
+    guest.process(input(Batch {
+        columns: Some(batch(1)),
+        ..Batch::new(builder.finish(), vec![100].into())
+    }))
 }
 
 fn check(guest: &mut Guest, version: &str, work: &str, expected: &str) {

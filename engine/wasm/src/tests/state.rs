@@ -42,12 +42,8 @@ fn fire(guest: &mut Guest, keyed: &mut Keyed) -> Result<String, String> {
 fn enter(guest: &mut Guest, keyed: &mut Keyed, rows: Rows, entry: Entry) -> Result<String, String> {
     let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
     let input = Input {
-        rows: &rows,
-        columns: None,
-        unwritten: None,
-        offsets: &offsets,
-        input: 0,
         watermark: keyed.moved(),
+        ..input(Batch::new(rows, offsets))
     };
     let outcome = guest.process_with(input, entry, keyed).map_err(|error| {
         keyed.drop_call();

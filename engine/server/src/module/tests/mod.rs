@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::{Int64Array, RecordBatch};
-use arrow::buffer::ScalarBuffer;
 use model::rows::RowsBuilder;
 use model::schema::{Field, FieldType, Schema};
 use model::topic::PayloadCodec;
 use wasm::{
-    Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, Module,
+    Batch, Edge, Emission, Grants, Guest, Host, HostConfig, Input, Kind, Limits, Metric, Module,
     OpenContext,
 };
 
@@ -149,23 +148,23 @@ fn open(path: &Path, params: &str, outputs: &[&str]) -> Guest {
     module.open(&context, &Limits::default()).unwrap()
 }
 
+fn input(batch: Batch) -> Input {
+    Input {
+        batch: Arc::new(batch),
+        input: 0,
+        watermark: 0,
+    }
+}
+
 /// Runs rows through a guest: emitted values, forwarded rows and rejections as text.
 fn run(guest: &mut Guest, values: &[&str]) -> String {
     let mut builder = RowsBuilder::new();
     for (i, value) in values.iter().enumerate() {
         builder.push(i as i64, Some(b"k"), Some(value.as_bytes()), &[]);
     }
-    let rows = builder.finish();
-    let offsets: ScalarBuffer<u64> = (0..rows.len() as u64).collect();
-    let input = Input {
-        rows: &rows,
-        columns: None,
-        unwritten: None,
-        offsets: &offsets,
-        input: 0,
-        watermark: 0,
-    };
-    let outcome = match guest.process(input) {
+    let offsets = (0..values.len() as u64).collect();
+    let batch = Batch::new(builder.finish(), offsets);
+    let outcome = match guest.process(input(batch)) {
         Ok(outcome) => outcome,
         Err(error) => return error.to_string(),
     };
@@ -263,14 +262,10 @@ fn blocks_through(module: &Module) {
         let columns = RecordBatch::try_new(schema.clone(), vec![column]).unwrap();
         let mut rows = RowsBuilder::new();
         numbers.for_each(|_| rows.push(0, None, None, &[]));
-        guest.process(Input {
-            rows: &rows.finish(),
-            columns: Some(&columns),
-            unwritten: None,
-            offsets: &(0..20).collect(),
-            input: 0,
-            watermark: 0,
-        })
+        guest.process(input(Batch {
+            columns: Some(columns),
+            ..Batch::new(rows.finish(), (0..20).collect())
+        }))
     };
     let made = call(20..40).unwrap_or_else(|e| panic!("{e}"));
     let [
@@ -333,14 +328,10 @@ fn columns_through(module: &Module) {
     let columns = format
         .decode(&rows.values, &format.project(|_| true))
         .columns;
-    let outcome = guest.process(Input {
-        rows: &rows,
-        columns: Some(&columns),
-        unwritten: None,
-        offsets: &(0..5).collect(),
-        input: 0,
-        watermark: 0,
-    });
+    let outcome = guest.process(input(Batch {
+        columns: Some(columns),
+        ..Batch::new(rows, (0..5).collect())
+    }));
     let outcome = outcome.unwrap_or_else(|e| panic!("{e}"));
     let [
         Emission::Columns {
