@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::catalog::Catalog;
 use model::diagnostic::Diagnostic;
+use model::topic::TopicSpec;
 
 use crate::compile::{Found, Topics, compile};
 use crate::graph::{Complaints, Graph};
@@ -93,12 +94,17 @@ fn policies(spec: &Spec) -> impl Iterator<Item = (Option<&At<String>>, &OnError)
 fn dead_letters(spec: &Spec, topics: &Topics<'_>, out: &mut Complaints<'_>) {
     for (_, policy) in policies(spec) {
         if let Some(Then::DeadLetter(topic)) = &policy.then {
-            must_keep_bytes(
-                topic,
-                "a dead letter has the bytes of its record",
-                topics,
-                out,
-            );
+            let why = "a dead letter has the bytes of its record";
+            must_keep_bytes(topic, why, topics, out);
+            if let Found::Topic(TopicSpec { compact: true, .. }) = topics.find(topic) {
+                let message = format!(
+                    "topic `{}` is compacted: of the dead letters of one key it would keep the last, and \
+                     none without a key",
+                    topic.value
+                );
+                let advice = "use a topic that is not compacted".to_owned();
+                out.error(topic.at, message, Some(advice));
+            }
         }
     }
 }

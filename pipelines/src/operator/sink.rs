@@ -4,8 +4,8 @@
 //! to one partition, by murmur2 as Kafka does it; rows without a key go to the partition of the
 //! lane's number modulo the count, so a replay puts them where they were; order is kept in each
 //! partition; no batch is over the limits; values are written again where the topic has another
-//! codec than the edge. A record over the limit is reported (`too-large`), and one that the topic's
-//! schema has no form for (`schema`).
+//! codec than the edge. A record over the limits is reported (`too-large`), one that the topic's
+//! schema has no form for (`schema`), and one without a key for a compacted topic (`no-key`).
 
 use arrow::array::{Array, ArrayRef, new_null_array};
 use arrow::compute::cast;
@@ -16,9 +16,9 @@ use expr::Expr;
 use model::batch::{Batch, Codec, EncodeError};
 use model::hash::partition_for_key;
 use model::ids::{PartitionId, TopicId};
-use model::limits::{BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
+use model::limits::{BATCH_RECORDS_MAX, HEADERS_MAX, RECORD_BYTES_MAX};
 use model::port::Append;
-use model::rows::{Rows, TypedColumns};
+use model::rows::{Headers, Rows, TypedColumns};
 
 use super::map::{evaluate, text_form};
 use super::{Chunk, OperatorError, Report, presence};
@@ -29,7 +29,7 @@ const PAYLOAD_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX / 2;
 /// The rows as the topic gets them.
 pub(crate) fn sink(
     node: usize,
-    (key, format): (Option<&Expr>, Option<&Format>),
+    (key, format, is_compacted): (Option<&Expr>, Option<&Format>, bool),
     chunk: Chunk,
     report: &mut Report,
 ) -> Result<Chunk, OperatorError> {
@@ -46,6 +46,10 @@ pub(crate) fn sink(
                 ..chunk
             }
         }
+    };
+    let chunk = match is_compacted {
+        true => without_key(node, chunk, report)?,
+        false => chunk,
     };
     let chunk = match format {
         None => chunk.written()?,
@@ -192,21 +196,50 @@ fn kept(chunk: Chunk) -> Result<Chunk, OperatorError> {
 }
 
 fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {
-    if chunk.rows.bytes() <= RECORD_BYTES_MAX / 2 {
+    let rows = &chunk.rows;
+    // Headers are counted for all rows together: only outliers are looked for here.
+    let some_bytes = rows.bytes() > RECORD_BYTES_MAX / 2;
+    let some_headers = |headers: &Headers| headers.rows.lengths().any(|n| n > HEADERS_MAX);
+    if !some_bytes && !rows.headers.as_ref().is_some_and(some_headers) {
         return Ok(chunk);
     }
-    // Headers are counted for all rows together: only outliers are looked for here.
-    let mut bad = Vec::new();
-    for row in 0..chunk.len() {
-        let bytes = chunk.rows.slice(row, 1).bytes();
-        if bytes > RECORD_BYTES_MAX {
-            let message =
-                format!("the record has {bytes} bytes, more than the {RECORD_BYTES_MAX} allowed");
-            bad.push((row as u32, message));
-        }
+    let too_much = |row: usize| {
+        let (bytes, headers) = (rows.slice(row, 1).bytes(), rows.record(row).headers.count());
+        let (has, allowed) = match (bytes > RECORD_BYTES_MAX, headers > HEADERS_MAX) {
+            (true, _) => (format!("{bytes} bytes"), RECORD_BYTES_MAX),
+            (_, true) => (format!("{headers} headers"), HEADERS_MAX),
+            _ => return None,
+        };
+        let message = format!("the record has {has}, more than the {allowed} allowed");
+        Some((row as u32, message))
+    };
+    let bad: Vec<_> = (0..chunk.len()).filter_map(too_much).collect();
+    refuse(node, chunk, "too-large", bad, report)
+}
+
+/// A compacted topic keeps the newest record of each key: one without a key cannot be in it.
+fn without_key(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, OperatorError> {
+    let keys = &chunk.rows.keys;
+    if keys.null_count() == 0 {
+        return Ok(chunk);
     }
+    let message =
+        "the record has no key, and the topic is compacted: give it one with the sink's `key`";
+    let bad = (0..chunk.len()).filter(|row| keys.is_null(*row));
+    let bad = bad.map(|row| (row as u32, message.to_owned())).collect();
+    refuse(node, chunk, "no-key", bad, report)
+}
+
+/// Reports rows; the others go on.
+fn refuse(
+    node: usize,
+    chunk: Chunk,
+    code: &'static str,
+    bad: Vec<(u32, String)>,
+    report: &mut Report,
+) -> Result<Chunk, OperatorError> {
     let rows: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
-    report.failed(node, &chunk, "too-large", bad);
+    report.failed(node, &chunk, code, bad);
     chunk.without(&rows)
 }
 

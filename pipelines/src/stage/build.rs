@@ -134,6 +134,7 @@ fn node_of(
             Op::Sink {
                 topic: topic.id,
                 partitions: topic.spec.partitions,
+                is_compacted: topic.spec.compact,
                 key: key.clone(),
                 format: format.clone(),
             }

@@ -4,11 +4,13 @@
 //! Called by: `run` (stop) and `commit` (dead letters). Pure. Invariants: a dead letter has the
 //! key, value, time and headers of the record of the source topic that it came from, so that it
 //! can be produced again as it was; its own headers are named `rustmq.…` and replace older ones,
-//! so that the letter of a replayed record tells of the last time.
+//! so that the letter of a replayed record tells of the last time. Where both do not fit into one
+//! record, the letter says what of the original was cut; the source topic still has it whole.
 
 use codec::Format;
 use model::batch::EncodeError;
 use model::ids::{Offset, PartitionId, TopicId};
+use model::limits::{HEADERS_MAX, RECORD_BYTES_MAX};
 use model::port::Append;
 use model::rows::{Rows, RowsBuilder, RowsError};
 
@@ -17,11 +19,23 @@ use crate::limits::MESSAGE_BYTES_MAX;
 use crate::operator::{Cut, Reject, Report, Why, sink};
 
 const PREFIX: &str = "rustmq.";
+/// Which parts of the original are not whole.
+const CUT: &str = "rustmq.cut";
+/// What a letter has beside its key, value and headers, and the header that says what was cut.
+const LETTER_BYTES: usize = 256;
+/// What a header takes beside its name and value.
+const HEADER_BYTES: usize = 8;
 
-/// A rejected row whose node says `stop` ends the batch before it.
+/// A rejected row whose node says `stop` ends the batch before it; timers the whole batch, as all of its
+/// rows made them due.
 pub(crate) fn stop_where_told(stage: &Stage, report: &mut Report) {
     let stops = |reject: &&Reject| stage.nodes[reject.node].then == Disposal::Stop;
-    let Some(first) = report.rejects.iter().filter(stops).min_by_key(|r| r.origin) else {
+    let Some(first) = report
+        .rejects
+        .iter()
+        .filter(stops)
+        .min_by_key(|r| r.stops_at)
+    else {
         return;
     };
     let message = format!(
@@ -29,7 +43,7 @@ pub(crate) fn stop_where_told(stage: &Stage, report: &mut Report) {
         stage.nodes[first.node].name, first.code, first.message
     );
     let cut = Cut {
-        origin: first.origin,
+        origin: first.stops_at,
         why: Why::Stop { message },
     };
     report.cut(cut);
@@ -118,15 +132,72 @@ fn letter(
         ("rustmq.offset", Some(&offset)),
         ("rustmq.module", Some(module.as_deref().unwrap_or_default())),
     ];
-    let kept = record
-        .headers
-        .clone()
-        .filter(|(name, _)| !name.starts_with(PREFIX));
-    let added = own
-        .iter()
-        .map(|(name, value)| (*name, value.map(str::as_bytes)));
-    let headers: Vec<(&str, Option<&[u8]>)> = kept.chain(added).collect();
-    out.push(record.timestamp, record.key, record.value, &headers);
+    let kept = record.headers.clone();
+    let kept = kept.filter(|(name, _)| !name.starts_with(PREFIX));
+    let added = own.iter();
+    let added: Vec<Header<'_>> = added.map(|(n, v)| (*n, v.map(str::as_bytes))).collect();
+    let mut fitting = Fitting {
+        key: record.key,
+        value: record.value,
+        headers: kept.collect(),
+    };
+    let lost = fitting.fit(&added);
+    let said = lost.join(", ");
+    fitting.headers.extend(added);
+    if !lost.is_empty() {
+        fitting.headers.push((CUT, Some(said.as_bytes())));
+    }
+    let Fitting {
+        key,
+        value,
+        headers,
+    } = fitting;
+    out.push(record.timestamp, key, value, &headers);
+}
+
+type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+/// What of the original goes into its letter.
+struct Fitting<'a> {
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: Vec<Header<'a>>,
+}
+
+impl Fitting<'_> {
+    /// Makes room for the letter's own headers; what was cut, in words.
+    fn fit(&mut self, own: &[Header<'_>]) -> Vec<&'static str> {
+        let room = RECORD_BYTES_MAX - LETTER_BYTES - bytes_of(own);
+        let len = |cell: Option<&[u8]>| cell.map_or(0, <[u8]>::len);
+        let mut lost = Vec::new();
+        // one more for what was cut
+        if self.headers.len() + own.len() >= HEADERS_MAX {
+            self.headers.truncate(HEADERS_MAX - own.len() - 1);
+            lost.push("headers");
+        }
+        if len(self.key) + len(self.value) + bytes_of(&self.headers) <= room {
+            return lost;
+        }
+        if !self.headers.is_empty() {
+            self.headers.clear();
+            lost = vec!["headers"];
+        }
+        let mut shorten = |what, cell: &mut Option<&[u8]>, room: usize| {
+            if len(*cell) > room {
+                *cell = cell.map(|bytes| &bytes[..room]);
+                lost.push(what);
+            }
+        };
+        shorten("key", &mut self.key, room / 2);
+        shorten("value", &mut self.value, room - len(self.key));
+        lost
+    }
+}
+
+fn bytes_of(headers: &[Header<'_>]) -> usize {
+    let header =
+        |(name, value): &Header<'_>| HEADER_BYTES + name.len() + value.map_or(0, <[u8]>::len);
+    headers.iter().map(header).sum()
 }
 
 /// At most `max` bytes, cut between characters.

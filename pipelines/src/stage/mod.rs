@@ -90,6 +90,8 @@ pub(crate) enum Op {
     Sink {
         topic: TopicId,
         partitions: u32,
+        /// Each record must have a key then.
+        is_compacted: bool,
         key: Option<Expr>,
         /// How values are written again, where they must be.
         format: Option<Format>,
