@@ -553,7 +553,7 @@ impl Runtime {
         }
         let open = move || {
             let opened = program.open(0, Metrics::default(), Stop::default());
-            opened.map(|_| ())
+            opened.map(|_| ()).map_err(|e| e.to_string())
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let opened = opened.unwrap_or_else(|_| Err("opening it panicked".to_string()));

@@ -297,6 +297,11 @@ impl Keyed {
         due
     }
 
+    /// Whether a timer is set.
+    pub fn has(&self, timer: &Timer) -> bool {
+        self.lookup(&timer_key(timer.time, &timer.key)).is_some()
+    }
+
     /// They fire now, whatever becomes of it: part of the batch.
     pub fn fire(&mut self, timers: &[Timer]) {
         for timer in timers {

@@ -221,7 +221,8 @@ impl Shadow {
             let message = "modules use more than half of the server's memory for them";
             return Err(format!("{message}: none is left for a canary"));
         }
-        let warm = program.open(lane, Metrics::default(), self.ledger.stop.clone())?;
+        let warm = program.open(lane, Metrics::default(), self.ledger.stop.clone());
+        let warm = warm.map_err(|e| e.to_string())?;
         Ok(Lane {
             program,
             warm,
@@ -287,7 +288,7 @@ impl Question<'_> {
             lane: self.lane,
             program,
             offsets: self.offsets,
-            tried: None,
+            tried: &[],
             inputs: &edges,
             outputs: &outputs,
             report: &mut report,

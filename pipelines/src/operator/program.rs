@@ -57,13 +57,10 @@ pub(crate) struct Warm {
 }
 
 impl Program {
-    pub fn open(&self, lane: u32, metrics: Metrics, stop: Stop) -> Result<Warm, String> {
+    pub fn open(&self, lane: u32, metrics: Metrics, stop: Stop) -> Result<Warm, OpenError> {
         let lookups = self.context.lookups.another();
         Ok(Warm {
-            guest: Some(
-                self.guest(lane, (&metrics, &lookups, &stop))
-                    .map_err(|e| e.to_string())?,
-            ),
+            guest: Some(self.guest(lane, (&metrics, &lookups, &stop))?),
             metrics,
             lookups,
             stop,

@@ -1,7 +1,7 @@
 //! What the operators of one run have to say besides rows: rejections, and where the batch ends early.
 //!
 //! Called by: the operators, `stage::run`, `stage::commit`. Invariants: of several cuts the earliest
-//! counts, and of two at one row the one that stops.
+//! counts; of two at one row the one that stops, and a try that failed is not forgotten for a mere wait.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ pub(crate) struct Reject {
     /// The output it was meant for, where that is known.
     pub port: Option<usize>,
     pub origin: u32,
+    /// Where the batch ends if the node's policy is to stop: before this row.
+    pub stops_at: u32,
     pub code: Cow<'static, str>,
     pub message: Arc<str>,
     /// How often the row was tried, this time included.
@@ -25,12 +27,15 @@ pub(crate) struct Reject {
 /// Why the batch ends before its end.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Why {
-    /// Present the rows again after a while.
-    Wait {
-        node: usize,
+    /// A try at the row failed: it is presented again, after a while.
+    Retry {
+        /// Where it failed.
+        nodes: Vec<usize>,
         after_ms: u64,
         message: String,
     },
+    /// The rows were not tried: they come again after a while, or at once where that is 0.
+    Wait { after_ms: u64, message: String },
     /// The lane must not go on.
     Stop { message: String },
 }
@@ -38,7 +43,35 @@ pub(crate) enum Why {
 impl Why {
     pub fn message(&self) -> &str {
         match self {
-            Why::Wait { message, .. } | Why::Stop { message } => message,
+            Why::Retry { message, .. } | Why::Wait { message, .. } | Why::Stop { message } => {
+                message
+            }
+        }
+    }
+}
+
+impl Why {
+    /// What two cuts at one row come to: each try counts, and the longer wait.
+    fn join(&mut self, other: Why) {
+        match (self, other) {
+            (
+                Why::Retry {
+                    nodes, after_ms, ..
+                },
+                Why::Retry {
+                    nodes: others,
+                    after_ms: then,
+                    ..
+                },
+            ) => {
+                nodes.extend(others);
+                *after_ms = then.max(*after_ms);
+            }
+            (Why::Wait { after_ms, .. }, Why::Wait { after_ms: then, .. }) => {
+                *after_ms = then.max(*after_ms);
+            }
+            (Why::Stop { .. }, _) | (_, Why::Wait { .. }) => {}
+            (known, other) => *known = other,
         }
     }
 }
@@ -60,15 +93,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Keeps the earliest cut; of two at one row, the one that stops.
+    /// Keeps the earliest cut; two at one row are one.
     pub fn cut(&mut self, cut: Cut) {
-        let later = |known: &Cut| match known.origin.cmp(&cut.origin) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Equal => matches!(cut.why, Why::Stop { .. }),
-        };
-        if self.cut.as_ref().is_none_or(later) {
-            self.cut = Some(cut);
+        match &mut self.cut {
+            Some(known) if known.origin < cut.origin => {}
+            Some(known) if known.origin == cut.origin => known.why.join(cut.why),
+            known => *known = Some(cut),
         }
     }
 
@@ -89,6 +119,7 @@ impl Report {
                 node,
                 port: None,
                 origin: chunk.origins[row as usize],
+                stops_at: chunk.origins[row as usize],
                 code: code.into(),
                 message: message.into(),
                 attempt: 1,

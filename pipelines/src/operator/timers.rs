@@ -1,10 +1,11 @@
 //! Timers of a module that keeps state: those that the batch made due, as rows of one more call.
 //!
 //! Called by: `stage::run`, after the rows of the batch; `wasm` asks what a call is for. Invariants: a
-//! timer fires once, in the order of time and key, and is gone whatever becomes of the call.
+//! timer fires once, in the order of time and key, and is gone whatever becomes of the call; one that was
+//! cleared before does not.
 
 use model::rows::RowsBuilder;
-use wasm::{Entry, Keyed};
+use wasm::{Entry, Keyed, Timer};
 
 use super::program::Warm;
 use super::wasm::Call;
@@ -21,8 +22,8 @@ pub(super) fn entry(input: u16) -> Entry {
     }
 }
 
-/// Where a batch is cut whose call is tried again. Timers are due by all of its rows, and would be by all
-/// but the last: the whole batch waits.
+/// Where a batch is cut whose call is tried again or stops the lane. Timers are due by all of its rows, and
+/// would be by all but the last: the whole batch waits.
 pub(super) fn cut_at(input: u16, origin: u32) -> u32 {
     match entry(input) {
         Entry::Timers => 0,
@@ -51,8 +52,15 @@ impl Call<'_> {
             return Ok(());
         };
         for some in due.chunks(TIMERS_PER_CALL_MAX) {
+            let Some(keyed) = self.keyed.as_deref_mut() else {
+                break;
+            };
+            // a call before may have cleared some
+            let is_set = |timer: &&Timer| keyed.has(timer);
+            let some: Vec<Timer> = some.iter().filter(is_set).cloned().collect();
+            keyed.fire(&some);
             let mut rows = RowsBuilder::new();
-            for timer in some {
+            for timer in &some {
                 rows.push(timer.time, Some(&timer.key), None, &[]);
             }
             let fired = Chunk {
@@ -60,9 +68,6 @@ impl Call<'_> {
                 origins: vec![last as u32; some.len()],
                 ..Chunk::empty()
             };
-            if let Some(keyed) = self.keyed.as_deref_mut() {
-                keyed.fire(some);
-            }
             self.run(warm, TIMERS, &fired)?;
         }
         Ok(())

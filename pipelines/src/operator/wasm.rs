@@ -25,7 +25,7 @@ use super::timers::{cut_at, entry, watermark};
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, presence, sink, unwritten_values};
 use crate::limits::{BREAKER_ROWS_MAX, MEMORY_WAIT_MS};
 
-/// Rows that were tried before: how often the row at this offset failed at this node.
+/// A row that was tried before: how often the one at this offset failed at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tried {
     pub node: usize,
@@ -48,7 +48,7 @@ pub(crate) struct Call<'a> {
     pub program: &'a Program,
     /// Offsets of the lane's batch, by origin.
     pub offsets: &'a [Offset],
-    pub tried: Option<Tried>,
+    pub tried: &'a [Tried],
     /// Formats of the inputs and of the ports, where they have one.
     pub inputs: &'a [Option<&'a Format>],
     pub outputs: &'a [Option<&'a Format>],
@@ -99,13 +99,13 @@ impl Call<'_> {
                      rows that kill it explain, the last with: {error}",
                     chunk.len()
                 );
-                self.stop(chunk, from, message);
+                self.stop((input, chunk), from, message);
             } else if len > 1 {
                 let half = len / 2;
                 ranges.push((from + half, len - half));
                 ranges.push((from, half));
             } else {
-                self.lethal(warm, chunk, from, &error);
+                self.lethal(warm, (input, chunk), from, &error);
             }
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Call<'_> {
             Ok(guest) => guest,
             Err(error) => {
                 self.report.fault(error.to_string());
-                self.not_opened(chunk, from, &error);
+                self.not_opened((input, chunk), from, &error);
                 return Ok(None);
             }
         };
@@ -173,59 +173,72 @@ impl Call<'_> {
         cut.is_some_and(|cut| origins.iter().all(|origin| *origin >= cut.origin))
     }
 
-    fn stop(&mut self, chunk: &Chunk, row: usize, message: String) {
+    fn stop(&mut self, (input, chunk): (u16, &Chunk), row: usize, message: String) {
         // the rows behind this one are not worked, and they may have come from earlier ones
-        let rest = chunk.origins[row..].iter().copied();
-        self.report.cut(Cut {
-            origin: rest.min().unwrap_or_default(),
-            why: Why::Stop { message },
-        });
+        let origin = cut_at(input, first_of(&chunk.origins[row..]));
+        let why = Why::Stop { message };
+        self.report.cut(Cut { origin, why });
+    }
+
+    /// A try at a row failed: it is presented again.
+    fn again(&mut self, origin: u32, after_ms: u64, message: String) {
+        let why = Why::Retry {
+            nodes: vec![self.node],
+            after_ms,
+            message,
+        };
+        self.report.cut(Cut { origin, why });
     }
 
     /// Rows cannot be worked without an instance. Where it is only memory that is wanting, which neighbours
     /// may have and give back, they are worked later.
-    fn not_opened(&mut self, chunk: &Chunk, row: usize, error: &OpenError) {
+    fn not_opened(&mut self, (input, chunk): (u16, &Chunk), row: usize, error: &OpenError) {
         let message = format!("the module cannot be opened again: {error}");
         let OpenError::Memory { .. } = error else {
-            return self.stop(chunk, row, message);
+            return self.stop((input, chunk), row, message);
         };
-        let rest = chunk.origins[row..].iter().copied();
         let why = Why::Wait {
-            node: self.node,
             after_ms: MEMORY_WAIT_MS,
             message,
         };
-        self.report.cut(Cut {
-            origin: rest.min().unwrap_or_default(),
-            why,
-        });
+        let origin = cut_at(input, first_of(&chunk.origins[row..]));
+        self.report.cut(Cut { origin, why });
     }
 
     /// One row that kills the guest.
-    fn lethal(&mut self, warm: &mut Warm, chunk: &Chunk, row: usize, error: &ProcessError) {
+    fn lethal(
+        &mut self,
+        warm: &mut Warm,
+        (input, chunk): (u16, &Chunk),
+        row: usize,
+        error: &ProcessError,
+    ) {
         if !warm.breaker.spend() {
             let offset = self.offsets[chunk.origins[row] as usize];
             let message = format!(
                 "the breaker opened: {BREAKER_ROWS_MAX} rows killed the module before the one \
                  at offset {offset} did: {error}"
             );
-            return self.stop(chunk, row, message);
+            return self.stop((input, chunk), row, message);
         }
         let code = match error {
             ProcessError::Deadline { .. } => "deadline",
             ProcessError::Limit { .. } => "limit",
             _ => "trap",
         };
-        self.reject(chunk.origins[row], code.into(), error.to_string().into());
+        let place = (input, chunk.origins[row]);
+        self.reject(place, code.into(), error.to_string().into());
     }
 
-    fn reject(&mut self, origin: u32, code: Cow<'static, str>, message: Arc<str>) {
-        let attempt = 1 + self.failed_before(origin);
+    fn reject(&mut self, (input, origin): (u16, u32), code: Cow<'static, str>, message: Arc<str>) {
+        let stops_at = cut_at(input, origin);
+        let attempt = 1 + self.failed_before(stops_at);
         let node = self.node;
         self.report.rejects.push(Reject {
             node,
             port: None,
             origin,
+            stops_at,
             code,
             message,
             attempt,
@@ -234,11 +247,8 @@ impl Call<'_> {
 
     fn failed_before(&self, origin: u32) -> u32 {
         let offset = self.offsets[origin as usize];
-        let same = |t: &Tried| t.node == self.node && t.offset == offset;
-        self.tried
-            .as_ref()
-            .filter(|t| same(t))
-            .map_or(0, |t| t.failed)
+        let same = |t: &&Tried| t.node == self.node && t.offset == offset;
+        self.tried.iter().find(same).map_or(0, |t| t.failed)
     }
 
     /// The module said no to a whole call: try again by policy, then give all its rows up.
@@ -251,27 +261,21 @@ impl Call<'_> {
         message: String,
     ) {
         let origins = &chunk.origins[from..from + len];
-        let first = origins.iter().copied().min().unwrap_or_default();
-        let first = cut_at(input, first);
+        let first = cut_at(input, first_of(origins));
         let failed = self.failed_before(first) + 1;
         if failed <= self.program.retry.max {
             let after_ms = self.program.retry.wait_ms(failed);
             let message = format!("{code}: {message}");
-            let why = Why::Wait {
-                node: self.node,
-                after_ms,
-                message,
-            };
-            return self.report.cut(Cut { origin: first, why });
+            return self.again(first, after_ms, message);
         }
         let message: Arc<str> = message.into();
         for origin in origins {
-            let node = self.node;
             let (code, message) = (code.clone().into(), message.clone());
             let reject = Reject {
-                node,
+                node: self.node,
                 port: None,
                 origin: *origin,
+                stops_at: cut_at(input, *origin),
                 code,
                 message,
                 attempt: failed,
@@ -312,10 +316,10 @@ impl Call<'_> {
 
     /// Tells of each row that was refused once, by the first that says so: of more the host would hold as
     /// many as there are calls. Returns the rows.
-    fn refused(&mut self, origins: &[u32], rejections: Vec<Rejection>) -> Vec<u32> {
+    fn refused(&mut self, given: &Given<'_>, rejections: Vec<Rejection>) -> Vec<u32> {
         let mut told = match rejections.is_empty() {
             true => Vec::new(),
-            false => vec![false; origins.len()],
+            false => vec![false; given.origins.len()],
         };
         let mut bad = Vec::new();
         for rejection in rejections {
@@ -325,7 +329,7 @@ impl Call<'_> {
             for row in named {
                 if !std::mem::replace(&mut told[row as usize], true) {
                     let (code, message) = (rejection.code.clone().into(), message.clone());
-                    self.reject(origins[row as usize], code, message);
+                    self.reject((given.input, given.origins[row as usize]), code, message);
                     bad.push(row);
                 }
             }
@@ -344,7 +348,7 @@ impl Call<'_> {
         if self.gives_up(given.input) {
             rejections.extend(retries.drain(..).map(given_up));
         }
-        let mut bad = self.refused(origins, rejections);
+        let mut bad = self.refused(given, rejections);
         for retry in retries {
             let Some(first) = retry.rows.iter().map(|row| origins[*row as usize]).min() else {
                 continue;
@@ -355,17 +359,12 @@ impl Call<'_> {
             if failed <= self.program.retry.max {
                 let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);
                 let message = format!("{}: {}", retry.code, retry.message);
-                let why = Why::Wait {
-                    node: self.node,
-                    after_ms,
-                    message,
-                };
-                self.report.cut(Cut { origin: first, why });
+                self.again(first, after_ms, message);
                 continue;
             }
             // Only the first has used up its tries; the next of the others comes first next time.
             self.reject(
-                first,
+                (given.input, first),
                 retry.code.clone().into(),
                 retry.message.clone().into(),
             );
@@ -380,7 +379,6 @@ impl Call<'_> {
                 self.report.cut(Cut {
                     origin,
                     why: Why::Wait {
-                        node: self.node,
                         after_ms: 0,
                         message,
                     },
@@ -574,6 +572,10 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
     }
     let is_bad = |row: &u32| bad.binary_search(&parents[*row as usize]).is_ok();
     (0..parents.len() as u32).filter(is_bad).collect()
+}
+
+fn first_of(origins: &[u32]) -> u32 {
+    origins.iter().copied().min().unwrap_or_default()
 }
 
 /// Rows that nobody tries again.

@@ -78,10 +78,11 @@ pub(crate) struct Lane {
     opening: Option<Opening>,
     /// How long the lane stood still for the last change of generations.
     gap: Duration,
-    tried: Option<Tried>,
+    /// Of the row at the position: where it failed so far, and how often.
+    tried: Vec<Tried>,
     /// What the modules keep; ahead of the log by the commits under way.
     states: States,
-    /// Fewer rows than the policy's, after a commit was too large.
+    /// Fewer rows than the policy's, after a commit was too large; more again with each that was not.
     rows_max: Option<u32>,
     backoff_ms: u64,
 }
@@ -112,7 +113,7 @@ impl Lane {
             fallback: None,
             opening: None,
             gap: Duration::ZERO,
-            tried: None,
+            tried: Vec::new(),
             states: States::default(),
             rows_max: None,
             backoff_ms: LOG_BACKOFF_MS,
@@ -244,19 +245,23 @@ impl Lane {
                 self.states.keep();
                 from = ready.next;
             }
-            match ready.cut.map(|cut| cut.why) {
-                None => self.tried = None,
+            self.tried.retain(|tried| tried.offset >= ready.next);
+            let (after_ms, message) = match ready.cut.map(|cut| cut.why) {
+                None => continue,
                 Some(Why::Stop { message }) => return Err(End::Halt(message)),
-                Some(Why::Wait {
-                    node,
+                Some(Why::Wait { after_ms, message }) => (after_ms, message),
+                Some(Why::Retry {
+                    nodes,
                     after_ms,
                     message,
                 }) => {
-                    reader.seek(ready.next);
-                    self.pause(node, ready.next, after_ms, message, flight)
-                        .await?;
+                    failed_at(&mut self.tried, &nodes, ready.next);
+                    self.shared.update(|s| s.retries += 1);
+                    (after_ms, message)
                 }
-            }
+            };
+            reader.seek(ready.next);
+            self.pause(after_ms, message, flight).await?;
         }
     }
 
@@ -367,7 +372,7 @@ impl Lane {
         from: Offset,
         flight: &mut Flight,
     ) -> Result<Once, End> {
-        let tried = self.tried;
+        let tried = self.tried.clone();
         let watched = self.shared.canary.watches(&chain.stage);
         let lane = (&*chain.stage, self.partition.index, from);
         let copied = watched.is_some_and(|node| self.shared.canary.wants(lane, node, &self.states));
@@ -376,7 +381,7 @@ impl Lane {
             let given = Given {
                 rows: &input.rows,
                 offsets: &input.offsets,
-                tried,
+                tried: &tried,
                 watched,
                 copied,
             };
@@ -406,30 +411,13 @@ impl Lane {
     }
 
     /// Waits as the guest or the policy asked, unless a new generation is open before.
-    async fn pause(
-        &mut self,
-        node: usize,
-        offset: Offset,
-        after_ms: u64,
-        why: String,
-        flight: &mut Flight,
-    ) -> Result<(), End> {
-        let same = self.tried.filter(|t| t.node == node && t.offset == offset);
-        let failed = same.map_or(0, |t| t.failed) + 1;
-        // A wait of nothing only cuts the batch: the rows after it were not tried yet.
-        self.tried = (after_ms > 0 || same.is_some()).then_some(Tried {
-            node,
-            offset,
-            failed,
-        });
+    async fn pause(&mut self, after_ms: u64, why: String, flight: &mut Flight) -> Result<(), End> {
         self.settle_all(flight, 0).await?;
         if after_ms == 0 {
             return Ok(());
         }
-        self.shared.update(|s| {
-            s.retries += 1;
-            s.state = LaneState::Retrying { why };
-        });
+        self.shared
+            .update(|s| s.state = LaneState::Retrying { why });
         let wait = Duration::from_millis(after_ms);
         if let Ok(woken) = tokio::time::timeout(wait, self.next_is_open()).await {
             woken?;
@@ -454,14 +442,28 @@ impl Lane {
                 self.rows_max = Some(sent.rows / 2);
                 return Err(End::Again(error.to_string()));
             }
-            return Err(log_end(error));
+            let end = log_end(error);
+            return Err(self.on_trial(sent.generation, end));
         }
         self.committed(sent);
         Ok(())
     }
 
+    /// What would end a lane rolls a generation back that has not committed yet: the one before works on.
+    fn on_trial(&mut self, generation: u64, end: End) -> End {
+        match end {
+            End::Halt(why) if self.fallback.is_some() && generation == self.generation() => {
+                self.rolled_back(generation, &why);
+                End::Again(why)
+            }
+            end => end,
+        }
+    }
+
     fn committed(&mut self, sent: Sent) {
         self.backoff_ms = LOG_BACKOFF_MS;
+        // slowly, as each commit that is too large costs a start
+        self.rows_max = self.rows_max.map(|rows| rows.saturating_add(rows / 8 + 1));
         if let Some(sample) = sent.sample {
             self.shared.canary.offer(sample);
         }
@@ -493,6 +495,26 @@ impl Lane {
                 });
             }
         });
+    }
+}
+
+/// One more try at a row failed at these nodes.
+fn failed_at(tried: &mut Vec<Tried>, nodes: &[usize], offset: Offset) {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    nodes.dedup();
+    for node in nodes {
+        match tried
+            .iter_mut()
+            .find(|t| t.node == node && t.offset == offset)
+        {
+            Some(known) => known.failed += 1,
+            None => tried.push(Tried {
+                node,
+                offset,
+                failed: 1,
+            }),
+        }
     }
 }
 

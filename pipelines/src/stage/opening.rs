@@ -10,14 +10,14 @@ use futures::future::BoxFuture;
 use wasm::http::Stop;
 
 use super::Stage;
-use super::run::Chain;
+use super::run::{Chain, NotOpen};
 use crate::status::Numbers;
 
 /// A chain that is being opened on a thread of its own.
 pub(crate) struct Opening {
     pub stage: Arc<Stage>,
-    job: BoxFuture<'static, Result<Chain, String>>,
-    pub opened: Option<Result<Chain, String>>,
+    job: BoxFuture<'static, Result<Chain, NotOpen>>,
+    pub opened: Option<Result<Chain, NotOpen>>,
 }
 
 impl Opening {
@@ -27,7 +27,7 @@ impl Opening {
         let tables = stage.clone();
         let job = async move {
             let chain = guests.await;
-            let chain = chain.unwrap_or_else(|_| Err("opening it panicked".to_string()))?;
+            let chain = chain.unwrap_or_else(|_| Err("opening it panicked".to_string().into()))?;
             for node in &tables.nodes {
                 for lookup in &node.lookups {
                     lookup.caught_up().await?;

@@ -12,7 +12,7 @@ use codec::Format;
 use model::ids::Offset;
 use model::rows::Rows;
 use wasm::http::Stop;
-use wasm::{Keyed, View};
+use wasm::{Keyed, OpenError, View};
 
 use super::needs::{Typed, typed};
 use super::state::States;
@@ -37,12 +37,25 @@ pub(crate) struct Chain {
     typed: Vec<Vec<Typed>>,
 }
 
+/// Why a chain does not open.
+pub(crate) struct NotOpen {
+    pub why: String,
+    /// Only memory is wanting, which neighbours may give back.
+    pub passes: bool,
+}
+
+impl From<String> for NotOpen {
+    fn from(why: String) -> NotOpen {
+        NotOpen { why, passes: false }
+    }
+}
+
 /// A batch of a lane.
 #[derive(Clone, Copy)]
 pub(crate) struct Given<'a> {
     pub rows: &'a Rows,
     pub offsets: &'a [Offset],
-    pub tried: Option<Tried>,
+    pub tried: &'a [Tried],
     /// The node that a canary watches, and whether it wants what the node keeps.
     pub watched: Option<usize>,
     pub copied: bool,
@@ -79,12 +92,15 @@ impl Chain {
         lane: u32,
         numbers: &Numbers,
         stop: &Stop,
-    ) -> Result<Chain, String> {
+    ) -> Result<Chain, NotOpen> {
         let open = |node: &StageNode| match &node.op {
             Op::Wasm(program) => program
                 .open(lane, numbers.of(stage.generation, &node.name), stop.clone())
                 .map(Some)
-                .map_err(|e| format!("node `{}`: {e}", node.name)),
+                .map_err(|e| NotOpen {
+                    passes: matches!(e, OpenError::Memory { .. }),
+                    why: format!("node `{}`: {e}", node.name),
+                }),
             _ => Ok(None),
         };
         let guests = stage
@@ -246,7 +262,7 @@ struct Step<'a> {
     typed: &'a [Typed],
     lane: u32,
     offsets: &'a [Offset],
-    tried: Option<Tried>,
+    tried: &'a [Tried],
     view: Option<&'a View>,
 }
 
@@ -293,8 +309,13 @@ impl Step<'_> {
                 &chunk,
                 report,
             )?]),
-            Op::Sink { key, format, .. } => {
-                let how = (key.as_ref(), format.as_ref());
+            Op::Sink {
+                key,
+                format,
+                is_compacted,
+                ..
+            } => {
+                let how = (key.as_ref(), format.as_ref(), *is_compacted);
                 Ok(vec![sink::sink(number, how, chunk, report)?])
             }
             Op::Source | Op::Wasm(_) => Ok(Vec::new()),

@@ -176,7 +176,7 @@ fn called_of(
         lane: 0,
         program: &program,
         offsets: &offsets,
-        tried: None,
+        tried: &[],
         inputs: &[None, None],
         outputs: &[None],
         report: &mut report,

@@ -7,6 +7,7 @@
 //! - `canary` new versions in the shadow of those that run, `canary_state` on copies of what they keep
 //! - `state` modules that keep something from batch to batch, `migration` in another way
 //! - `lookup` modules that look into tables
+//! - `stuck` rows, tries and commits at the limits
 //! - `support` the log in memory and the world around it
 
 mod canary;
@@ -20,4 +21,5 @@ mod lookup;
 mod migration;
 mod property;
 mod state;
+mod stuck;
 pub(crate) mod support;

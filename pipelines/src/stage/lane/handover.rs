@@ -14,6 +14,7 @@ use crate::stage::Stage;
 use crate::stage::commit::Ready;
 use crate::stage::flight::Flight;
 use crate::stage::opening::{Opening, finished};
+use crate::stage::run::NotOpen;
 use crate::status::{Handover, LaneState};
 
 impl Lane {
@@ -87,7 +88,7 @@ impl Lane {
                 if alone {
                     self.shared.numbers.adopt(to);
                 }
-                self.tried = None;
+                self.tried.clear();
                 self.rows_max = None;
                 // the new one takes over what the log has
                 self.states.back();
@@ -101,12 +102,13 @@ impl Lane {
                 });
                 Ok(())
             }
-            Err(why) if self.chain.is_some() => {
+            Err(NotOpen { why, .. }) if self.chain.is_some() => {
                 let why = format!("generation {to} does not open: {why}");
                 self.declined(to, self.generation(), why);
                 Ok(())
             }
-            Err(why) => Err(End::Halt(why)),
+            Err(NotOpen { why, passes: true }) => Err(End::Again(why)),
+            Err(NotOpen { why, .. }) => Err(End::Halt(why)),
         }
     }
 
@@ -132,7 +134,7 @@ impl Lane {
     pub(super) fn rolled_back(&mut self, to: u64, why: &str) {
         self.chain = self.fallback.take();
         self.states.back();
-        self.tried = None;
+        self.tried.clear();
         let from = self.generation();
         let modules = self.chain.as_ref().map(|chain| chain.stage.modules.clone());
         self.shared.update(|s| {

@@ -26,8 +26,11 @@ impl Lane {
             };
             let lane = self.partition.index;
             if !self.states.missing(&chain.stage).is_empty() {
+                let generation = chain.stage.generation;
                 let loaded = self.states.load(self.log.as_ref(), &chain.stage, lane);
-                loaded.await.map_err(load_end)?;
+                if let Err(error) = loaded.await {
+                    return Err(self.on_trial(generation, load_end(error)));
+                }
                 let kept = self.states.status();
                 self.shared.update(|s| s.kept = kept);
             }
@@ -95,6 +98,8 @@ impl Lane {
             };
             flight.push(&self.log, commit, sent);
             self.states.keep();
+            // it moves no position: without it the next one would be taken, too
+            self.settle_all(flight, 0).await?;
         }
         Ok(Ok(()))
     }

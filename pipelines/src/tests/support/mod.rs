@@ -31,6 +31,8 @@ pub(crate) enum Fate {
     Done,
     /// Refused before anything happened.
     Refused,
+    /// The same, and it always will be.
+    Invalid,
     /// It happened, but its caller learns of it late.
     Late,
 }
@@ -130,6 +132,10 @@ impl Stored {
         let fate = self.fates.pop_front().unwrap_or(Fate::Done);
         if fate == Fate::Refused {
             return (fate, Err(LogError::Unavailable("told to refuse".into())));
+        }
+        if let (Fate::Invalid, Some(append)) = (fate, commit.appends.first()) {
+            let (partition, reason) = (append.partition, "told to refuse".into());
+            return (fate, Err(LogError::Invalid { partition, reason }));
         }
         for position in &commit.positions {
             let key = (position.group.clone(), position.partition);
