@@ -4,6 +4,7 @@
  * `host` is `packed` of the component's imports, or what `testing` puts in its place.
  */
 
+import { milliseconds } from './record.js';
 import { Bools, Floats, Ints, bytes, numbers, placeOf, validityOf } from './typed.js';
 
 const NONE = new Uint8Array(0);
@@ -287,10 +288,10 @@ export class Outbox {
   }
 
   reject(rows, code, message) {
-    this.#host.reject(this.#handle, rowNumbers(rows), code, message);
+    this.#host.reject(this.#handle, rowNumbers(rows), String(code), String(message));
   }
 
   retry(rows, afterMs, code, message) {
-    this.#host.retry(this.#handle, rowNumbers(rows), afterMs, code, message);
+    this.#host.retry(this.#handle, rowNumbers(rows), milliseconds(afterMs), String(code), String(message));
   }
 }

@@ -13,7 +13,7 @@
  */
 
 import { send as ask } from '#http-host';
-import { Reject, Retry, asBytes } from './record.js';
+import { Reject, Retry, asBytes, milliseconds } from './record.js';
 
 /** Troubles that may pass. The others: invalid, denied, tls, too-large, redirect. */
 export const PASSING = Object.freeze(['rate', 'resolve', 'connect', 'timeout', 'protocol', 'other']);
@@ -65,7 +65,7 @@ export function send(requests) {
     url,
     headers: Object.entries(headers).map(([name, value]) => ({ name, value: String(value) })),
     body: body === undefined || body === null ? undefined : asBytes(body),
-    timeoutMs,
+    timeoutMs: timeoutMs === undefined || timeoutMs === null ? undefined : milliseconds(timeoutMs),
   }))).map(answered);
 }
 

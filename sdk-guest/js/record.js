@@ -1,5 +1,12 @@
 /** What a function over rows returns and throws. What a record does not say is its parent's. */
 
+const MS_MAX = 2 ** 32 - 1;
+
+/** A time that the contract has room for: what is beyond is its end. */
+export function milliseconds(value) {
+  return Math.ceil(Math.min(Math.max(0, Number(value)), MS_MAX)) || 0;
+}
+
 /** This row will never succeed. `code` is short and stable, `message` is for people. */
 export class Reject extends Error {
   constructor(code, message = '') {
@@ -12,7 +19,7 @@ export class Reject extends Error {
 export class Retry extends Error {
   constructor(afterMs, code, message = '') {
     super(String(message));
-    this.afterMs = afterMs >>> 0;
+    this.afterMs = milliseconds(afterMs);
     this.code = String(code);
   }
 }

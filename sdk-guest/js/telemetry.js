@@ -1,5 +1,8 @@
 /** What a module tells about itself. Numbers are collected during a call and told once, at its end. */
 
+/** The largest number below 2^64. */
+const COUNT_MAX = 2 ** 64 - 2 ** 11;
+
 const metrics = new Map();
 let sink = null;
 
@@ -31,6 +34,9 @@ export class Counter {
   }
 
   add(amount = 1) {
+    if (!Number.isSafeInteger(amount) || amount < 0) {
+      throw new RangeError(`a counter takes whole numbers from 0 on, not ${String(amount)}`);
+    }
     this.told += amount;
   }
 }
@@ -46,6 +52,7 @@ export class Histogram {
   }
 
   observe(value) {
+    if (typeof value !== 'number') throw new TypeError(`a histogram takes numbers, not a ${typeof value}`);
     this.told.push(value);
   }
 }
@@ -69,7 +76,7 @@ export function begin() {
 export function tell() {
   const counters = [...metrics.values()].filter((m) => m instanceof Counter && m.told > 0);
   if (counters.length > 0) {
-    sink.add(counters.map((c) => c.id), counters.map((c) => BigInt(Math.trunc(c.told))));
+    sink.add(counters.map((c) => c.id), counters.map((c) => BigInt(Math.min(c.told, COUNT_MAX))));
   }
   for (const metric of metrics.values()) {
     if (metric instanceof Histogram && metric.told.length > 0) sink.observe(metric.id, metric.told);

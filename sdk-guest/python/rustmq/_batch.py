@@ -7,6 +7,7 @@ place.
 from array import array
 from itertools import accumulate
 
+from ._record import as_name, milliseconds, text
 from ._typed import Bools, Floats, Ints, gathered, spread
 
 assert array("I").itemsize == 4, "this Python has no 32-bit array"
@@ -116,6 +117,7 @@ class Batch:
         return self._once("values", lambda: Column.unpack(self._host.values(self._handle)))
 
     def header(self, name):
+        name = as_name(name)
         fetch = lambda: Column.unpack(self._host.header(self._handle, name))  # noqa: E731
         return self._once(("header", name), fetch)
 
@@ -242,13 +244,14 @@ class Outbox:
 
     def set_header(self, name, values):
         """Of the rows of the last emit."""
-        self._host.set_header(self._handle, name, values.pack(self._host))
+        self._host.set_header(self._handle, as_name(name), values.pack(self._host))
 
     def reject(self, rows, code, message):
-        self._host.reject(self._handle, _numbers(rows), code, message)
+        self._host.reject(self._handle, _numbers(rows), text(code), text(message))
 
     def retry(self, rows, after_ms, code, message):
-        self._host.retry(self._handle, _numbers(rows), after_ms, code, message)
+        after_ms = milliseconds(after_ms)
+        self._host.retry(self._handle, _numbers(rows), after_ms, text(code), text(message))
 
 
 def _place(fields, column, what):

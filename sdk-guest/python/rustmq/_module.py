@@ -12,7 +12,7 @@ from . import _telemetry
 from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps
 from ._keeping import Keeping
-from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, reason
+from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, as_name, reason
 from ._row import of as _row_of
 from ._row import within as _row_within
 from ._state import State
@@ -288,7 +288,7 @@ class _Made:
     def put(self, row, record):
         value = self.way.check(record.value)
         key = record.key if record.key is INHERITED else as_bytes(record.key)
-        headers = {name: as_bytes(value) for name, value in (record.headers or {}).items()}
+        headers = {as_name(name): as_bytes(value) for name, value in (record.headers or {}).items()}
         if key is not INHERITED:
             self.keys = self.keys or {}
             self.keys[len(self.parents)] = key

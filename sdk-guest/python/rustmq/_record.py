@@ -1,6 +1,23 @@
 """What a function over rows returns and raises. What a record does not say is its parent's."""
 
+import math
+import re
 import types
+
+_LONE = re.compile("[\ud800-\udfff]")
+
+MS_MAX = 2**32 - 1
+
+
+def text(value):
+    """Any value as text that crosses the boundary: what UTF-8 cannot hold, half of a surrogate pair, is replaced."""
+    said = str(value)
+    return said if said.isascii() else _LONE.sub("\ufffd", said)
+
+
+def milliseconds(value):
+    """A time that the contract has room for: what is beyond is its end."""
+    return math.ceil(min(max(0, value), MS_MAX))
 
 
 class Reject(Exception):
@@ -8,7 +25,7 @@ class Reject(Exception):
 
     def __init__(self, code, message=""):
         super().__init__(code, message)
-        self.code, self.message = str(code), str(message)
+        self.code, self.message = text(code), text(message)
 
 
 class Failure(Exception):
@@ -16,7 +33,7 @@ class Failure(Exception):
 
     def __init__(self, code, message=""):
         super().__init__(code, message)
-        self.code, self.message = str(code), str(message)
+        self.code, self.message = text(code), text(message)
 
 
 class Retry(Exception):
@@ -24,7 +41,7 @@ class Retry(Exception):
 
     def __init__(self, after_ms, code, message=""):
         super().__init__(after_ms, code, message)
-        self.after_ms, self.code, self.message = int(after_ms), str(code), str(message)
+        self.after_ms, self.code, self.message = milliseconds(after_ms), text(code), text(message)
 
 
 class _Tombstone:
@@ -70,7 +87,7 @@ def reason(error):
 
 def place(error):
     """An exception that nobody caught: what it says, and the innermost line of the author's code."""
-    what = f"{type(error).__name__}: {error}"
+    what = f"{type(error).__name__}: {_said(error)}"
     trace, where = error.__traceback__, ""
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -79,3 +96,17 @@ def place(error):
             where = f" ({file.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {code.co_name})"
         trace = trace.tb_next
     return what + where
+
+
+def _said(error):
+    try:
+        return text(error)
+    except Exception as failed:  # of its own `__str__`
+        return f"(its text fails with {type(failed).__name__})"
+
+
+def as_name(value):
+    """Of a header."""
+    if isinstance(value, str):
+        return text(value)
+    raise TypeError(f"the name of a header is a str, not {type(value).__name__}")

@@ -1,6 +1,12 @@
 """What a module tells about itself. Numbers are collected during a call and told once, at its end."""
 
+import operator
+
+from ._record import text
+
 LEVELS = ("trace", "debug", "info", "warn", "error")
+
+_COUNT_MAX = 2**64 - 1
 
 _metrics = {}
 
@@ -19,8 +25,8 @@ class _Log:
 
     def __call__(self, level, message, **values):
         if self.enabled(level):
-            flat = [str(part) for pair in values.items() for part in pair]
-            _Host.sink.log(level, str(message), flat)
+            flat = [text(part) for pair in values.items() for part in pair]
+            _Host.sink.log(level, text(message), flat)
 
     def trace(self, message, **values):
         self("trace", message, **values)
@@ -49,7 +55,9 @@ class Counter:
         _metrics[name] = self
 
     def add(self, amount=1):
-        self._told += amount
+        if operator.index(amount) < 0:
+            raise ValueError(f"a counter only grows: it cannot take {amount}")
+        self._told = min(self._told + amount, _COUNT_MAX)
 
 
 class Histogram:

@@ -12,9 +12,9 @@ this module by name: that is how the build knows that the module makes requests.
 """
 
 import json as _json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ._record import Reject, Retry, as_bytes
+from ._record import Reject, Retry, as_bytes, milliseconds, text
 
 PASSING = ("rate", "resolve", "connect", "timeout", "protocol", "other")
 """Troubles that may pass. The others: invalid, denied, tls, too-large, redirect."""
@@ -60,7 +60,8 @@ class Response:
         if self.status != 429 and self.status < 500:
             raise Reject(code, message)
         after = self.headers.get("retry-after", "")
-        raise Retry(int(after) * 1000 if after.isdigit() else RETRY_MS, code, message)
+        seconds = int(after[:12]) if after.isascii() and after.isdigit() else None
+        raise Retry(RETRY_MS if seconds is None else seconds * 1000, code, message)
 
 
 class Error(Exception):
@@ -97,7 +98,19 @@ def send(requests):
     """Makes many requests, several at a time: a `Response` or an `Error` for each, in their order."""
     if _Host.send is None:
         raise RuntimeError("nobody answers requests here: a test says who does with rustmq.testing.http")
-    return _Host.send([request if isinstance(request, Request) else Request(*request) for request in requests])
+    return _Host.send([_fitting(request if isinstance(request, Request) else Request(*request))
+                       for request in requests])
+
+
+def _fitting(request):
+    """The same as the contract can hold it; raises where the body is neither bytes nor text."""
+    as_bytes(request.body)
+    wait = request.timeout_ms
+    return replace(
+        request, method=text(request.method), url=text(request.url),
+        headers={text(name): text(value) for name, value in request.headers.items()},
+        timeout_ms=None if wait is None else milliseconds(wait),
+    )
 
 
 def request(method, url, headers=None, body=None, json=None, timeout_ms=None):

@@ -20,7 +20,7 @@ pub fn python_sdk() {
 
 pub fn js_sdk() {
     let sdk = repository().join("sdk-guest/js");
-    let tests = ["rows", "sdk", "state"].map(|name| format!("test/{name}.test.js"));
+    let tests = ["limits", "rows", "sdk", "state"].map(|name| format!("test/{name}.test.js"));
     let words: Vec<&str> = tests.iter().map(String::as_str).collect();
     run("node", &[&["--test"], &words[..]].concat(), &sdk);
     let example = repository().join("examples/languages/modules/alerts");

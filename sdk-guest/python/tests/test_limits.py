@@ -1,0 +1,109 @@
+"""What the contract cannot hold refuses its row, or is cut to what it can: natively as in the component."""
+
+import unittest
+
+import rustmq
+from rustmq import http, testing
+from rustmq.testing import Row, run
+
+LONE = "\ud800"
+
+
+def refusals(out):
+    return [(refused.row, refused.code, refused.message) for refused in out.rejects + out.retries]
+
+
+def raising(error):
+    @rustmq.map
+    def raises(value):
+        raise error
+    return raises
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("nothing to say")
+
+
+class Texts(unittest.TestCase):
+    def test_what_utf8_cannot_hold_is_replaced(self):
+        for error, code, message in (
+            (rustmq.Reject("city", f"no {LONE}"), "city", "no \ufffd"),
+            (rustmq.Reject(f"{LONE}", "a\U0001f600b"), "\ufffd", "a\U0001f600b"),
+            (rustmq.Retry(1, LONE, LONE), "\ufffd", "\ufffd"),
+            (ValueError(LONE), "error", "ValueError: \ufffd (test_limits.py, line"),
+            (Unspeakable(), "error", "Unspeakable: (its text fails with RuntimeError) (test_limits"),
+        ):
+            (_, said, why), = refusals(run(raising(error), [1]))
+            self.assertEqual((said, why[:len(message)]), (code, message))
+        failure = rustmq.Failure(LONE, LONE)
+        self.assertEqual((failure.code, failure.message), ("\ufffd", "\ufffd"))
+
+    def test_in_the_log_and_in_a_batch(self):
+        @rustmq.map
+        def logs(value):
+            rustmq.log.info(value["city"], **{value["city"]: value["city"]})
+
+        out = run(logs, ['{"city":"\\ud800"}'])
+        self.assertEqual((out.rejects, out.log), ([], [("info", "\ufffd \ufffd=\ufffd")]))
+
+        @rustmq.batch
+        def refuses(rows, out):
+            out.reject([0], LONE, LONE)
+            out.retry([1], 2**40, LONE, LONE)
+            out.emit(0, [2], rows.keys().gather([2]), rows.values().gather([2]))
+            out.set_header("h" + LONE, rustmq.Column.of([b"x"]))
+
+        out = run(refuses, [1, 2, 3])
+        self.assertEqual(refusals(out), [(0, "\ufffd", "\ufffd"), (1, "\ufffd", "\ufffd")])
+
+    def test_names_of_headers(self):
+        @rustmq.map
+        def named(value):
+            return rustmq.Record(1, headers={LONE if value else 5: "x"})
+
+        out = run(named, [1, 0])
+        self.assertEqual([row.headers for row in out.rows], [{"\ufffd": b"x"}])
+        self.assertRegex(out.rejects[0].message, "the name of a header is a str, not int")
+
+    def test_requests(self):
+        asked = []
+
+        def answer(request):
+            asked.append(request)
+            return http.Response(200)
+
+        testing.http(answer)
+        for timeout, fits in ((0.5, 1), (-3, 0), (2**40, 2**32 - 1), (float("inf"), 2**32 - 1), (None, None)):
+            http.get(f"https://a.example/{LONE}", headers={LONE: 7}, timeout_ms=timeout)
+            made = asked[-1]
+            self.assertEqual((made.url, made.headers), ("https://a.example/\ufffd", {"\ufffd": "7"}))
+            self.assertEqual((made.timeout_ms, type(made.timeout_ms)), (fits, type(fits)))
+        with self.assertRaises(TypeError):
+            http.post("https://a.example/", body=5)
+
+
+class Numbers(unittest.TestCase):
+    def test_times_to_wait(self):
+        for after, fits in ((-1, 0), (0.5, 1), (7, 7), (2**40, 2**32 - 1), (float("inf"), 2**32 - 1)):
+            self.assertEqual(rustmq.Retry(after, "later").after_ms, fits)
+        for after, fits in (("7", 7000), ("9" * 5000, 2**32 - 1), ("²", 1000), ("soon", 1000)):
+            with self.assertRaises(rustmq.Retry) as later:
+                http.Response(429, headers={"retry-after": after}).ok()
+            self.assertEqual(later.exception.after_ms, fits)
+
+    def test_a_counter_takes_whole_numbers_that_do_not_shrink_it(self):
+        seen = rustmq.Counter("seen_amounts")
+
+        @rustmq.map
+        def counts(value):
+            seen.add({"huge": 2**70, "true": True}.get(value, value))
+
+        out = run(counts, [3, -1, 0.5, Row('"x"'), 4])
+        self.assertEqual([(refused.row, refused.code) for refused in out.rejects], [(i, "error") for i in (1, 2, 3)])
+        self.assertEqual(out.counters, {"seen_amounts": 7})
+        self.assertEqual(run(counts, [Row('"huge"')]).counters, {"seen_amounts": 2**64 - 1})
+
+
+if __name__ == "__main__":
+    unittest.main()
