@@ -4,7 +4,7 @@
  * `host` is `packed` of the component's imports, or what `testing` puts in its place.
  */
 
-import { milliseconds } from './record.js';
+import { micros, milliseconds } from './record.js';
 import { Bools, Floats, Ints, bytes, numbers, placeOf, validityOf } from './typed.js';
 
 const NONE = new Uint8Array(0);
@@ -279,7 +279,7 @@ export class Outbox {
 
   /** Of the rows of the last emit; BigInts. */
   setEventTimes(times) {
-    this.#host.setEventTimes(this.#handle, bytes(BigInt64Array.from(times)));
+    this.#host.setEventTimes(this.#handle, bytes(BigInt64Array.from(times, micros)));
   }
 
   /** Of the rows of the last emit. */

@@ -1,11 +1,12 @@
 /** Values as JSON, strictly. */
 
-import { Reject } from './record.js';
+import { Reject, settled } from './record.js';
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** A value as JSON; refuses what cannot be written. */
 export function written(value) {
+  settled(value);
   let json;
   try {
     json = JSON.stringify(value);

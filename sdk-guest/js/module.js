@@ -8,7 +8,7 @@
 
 import { Batch, Column, Meta, Outbox } from './batch.js';
 import { written } from './json.js';
-import { Record, Reject, Retry, TOMBSTONE, asBytes } from './record.js';
+import { Record, Reject, Retry, TOMBSTONE, asBytes, micros, refuseAsync, settled } from './record.js';
 import { checkedRow, setRows, takeRows } from './row.js';
 import { State } from './state.js';
 import * as telemetry from './telemetry.js';
@@ -95,7 +95,7 @@ export class Module {
     if (value !== undefined && select !== undefined) {
       throw new TypeError('select says how the value is read: leave out value');
     }
-    this.#each = each;
+    this.#each = refuseAsync(each);
     this.#take = wayOfValue(value);
     /** What is called when timers fire. */
     this.onTimer = onTimer;
@@ -211,7 +211,7 @@ export class Module {
     const refusals = new Refusals(out);
     for (let row = 0; row < rows.length; row++) {
       try {
-        use(each(row), row);
+        use(settled(each(row)), row);
       } catch (error) {
         this.state?.undoRow();
         if (refusals.add(row, error)) break;
@@ -238,6 +238,7 @@ function checkKept(stateSchema, onTimer, migrate) {
   if (onTimer !== undefined && typeof onTimer !== 'function') {
     throw new TypeError('what is called for timers is a function');
   }
+  refuseAsync(onTimer);
 }
 
 function isSchema(number) {
@@ -250,7 +251,7 @@ function migrationOf(stateSchema, [schema, said]) {
   const from = Number(schema);
   if (!isSchema(from) || from === stateSchema) throw new TypeError(`migrate is from older schemas, not from ${schema}`);
   if (typeof each !== 'function') throw new TypeError(`what takes over from schema ${schema} is no function`);
-  return [from, { each, take: wayOfValue(value) }];
+  return [from, { each: refuseAsync(each), take: wayOfValue(value) }];
 }
 
 const WAYS = {
@@ -382,9 +383,10 @@ class Made {
     const [value, at] = [this.way.check(record.value), this.parents.length];
     const key = record.key === undefined ? undefined : asBytes(record.key);
     const headers = Object.entries(record.headers ?? {}).map(([name, v]) => [name, asBytes(v)]);
+    const time = record.eventTime === undefined ? undefined : micros(record.eventTime);
     if (key !== undefined) (this.keys ??= new Map()).set(at, key);
-    if (record.eventTime !== undefined) {
-      (this.times ??= new Map()).set(at, BigInt(record.eventTime));
+    if (time !== undefined) {
+      (this.times ??= new Map()).set(at, time);
     }
     for (const [name, header] of headers) {
       this.headers ??= new Map();
@@ -450,6 +452,15 @@ class Route extends Module {
   }
 }
 
+/** What is thrown as a refusal is of no row here, but of the batch. */
+function wholly(work) {
+  try {
+    settled(work());
+  } catch (error) {
+    throw error instanceof Reject ? new Failure(error.code, error.message) : error;
+  }
+}
+
 class Whole extends Module {
   #byOutput = null;
 
@@ -467,11 +478,11 @@ class Whole extends Module {
   }
 
   process(rows, out) {
-    this.function(rows, out, ...this.given);
+    wholly(() => this.function(rows, out, ...this.given));
   }
 
   timers(fired, out) {
-    this.onTimer?.(fired, out, ...this.given);
+    wholly(() => this.onTimer?.(fired, out, ...this.given));
   }
 }
 
@@ -500,7 +511,7 @@ export function migrate(module, kept, schema, [keys, values]) {
   for (let row = 0; row < keys.length; row++) {
     const key = keys.get(row);
     try {
-      each(key, value(row), state);
+      settled(each(key, value(row), state));
     } catch (error) {
       const { code, message } = reasonOf(error);
       throw new Failure(code, `key "${shown.decode(key)}": ${message}`);

@@ -7,6 +7,27 @@ export function milliseconds(value) {
   return Math.ceil(Math.min(Math.max(0, Number(value)), MS_MAX)) || 0;
 }
 
+const TIMES = 2n ** 63n;
+
+/** A time in microseconds, of those that a record can have. */
+export function micros(value) {
+  const time = BigInt(value);
+  if (time >= -TIMES && time < TIMES) return time;
+  throw new Reject('encode', `a time of ${String(time).length} digits does not fit 64 bits of microseconds`);
+}
+
+/** Of a module: what it returned would be lost, since nobody awaits it. */
+export function refuseAsync(each) {
+  if (!/^\[object Async/.test(Object.prototype.toString.call(each))) return each;
+  throw new TypeError('functions of a module are not `async`: nobody awaits what they return');
+}
+
+/** What a function returned, which must not be a promise. */
+export function settled(value) {
+  if (typeof value !== 'object' || value === null || typeof value.then !== 'function') return value;
+  throw new Reject('encode', 'a promise was returned, and nobody awaits it');
+}
+
 /** This row will never succeed. `code` is short and stable, `message` is for people. */
 export class Reject extends Error {
   constructor(code, message = '') {

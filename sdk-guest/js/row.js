@@ -6,7 +6,7 @@
  */
 
 import { Column } from './batch.js';
-import { Reject } from './record.js';
+import { Reject, settled } from './record.js';
 import { Bools, Floats, Ints } from './typed.js';
 
 /** A function of a row's number that gives the row as an object, or refuses it. */
@@ -94,6 +94,7 @@ export function checkedRow(fields, value) {
   if (typeof value !== 'object' || value === null || value instanceof Uint8Array) {
     throw new Reject('encode', `the module declares rows, but returned ${shown(value)}`);
   }
+  settled(value);
   let known = 0;
   for (const { name, kind, optional } of fields) {
     const cell = value[name];

@@ -8,7 +8,7 @@
 
 import { Column } from './batch.js';
 import { read, written } from './json.js';
-import { Reject, asBytes } from './record.js';
+import { Reject, asBytes, micros } from './record.js';
 
 /** Entries that one call of the host is asked for, at most. */
 const SCAN_ENTRIES = 1000;
@@ -147,7 +147,7 @@ export class State {
   }
 
   #timer(key, time, on) {
-    const timer = { name: nameOf(key), time: BigInt(time), on };
+    const timer = { name: nameOf(key), time: micros(time), on };
     this.#change(this.#timers, `${timer.time} ${timer.name}`, timer);
   }
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from json import encoder as _encoder
 
-from ._record import TOMBSTONE, Reject
+from ._record import TOMBSTONE, Reject, settled
 
 
 def _constant(name):
@@ -43,6 +43,7 @@ def read(value, code, what):
 def _default(value):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
+    settled(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 

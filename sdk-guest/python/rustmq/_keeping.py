@@ -5,7 +5,7 @@ what an older version kept.
 import inspect
 
 from . import _telemetry
-from ._record import Failure, reason
+from ._record import Failure, reason, refuse_async, settled
 from ._row import within as _row_within
 from ._state import State
 from ._take import annotations, known_extras, take
@@ -26,7 +26,7 @@ class Keeping:
         return self._set_timers(function, ["key", "time"])
 
     def _set_timers(self, function, first):
-        self._must_keep(function)
+        self._must_keep(refuse_async(function))
         wanted = list(inspect.signature(function).parameters)
         if len(wanted) < len(first):
             raise TypeError(f"{function.__name__}: the first parameters are `{'` and `'.join(first)}`")
@@ -53,7 +53,7 @@ class Keeping:
             raise TypeError("say from which `state_schema`: @spent.migrate(1)")
 
         def taken(function):
-            self._must_keep(function)
+            self._must_keep(refuse_async(function))
             wanted = list(inspect.signature(function).parameters)
             if len(wanted) != 3:
                 raise TypeError(f"{function.__name__}: the parameters are `key`, `value` and `state`")
@@ -90,7 +90,7 @@ def migrate(module, kept, schema, keys, values):
     value = taking(values)
     for row, key in enumerate(keys):
         try:
-            function(key, value(row), state)
+            settled(function(key, value(row), state))
         except Exception as error:
             code, message = reason(error)
             raise Failure(code, f'key "{key.decode(errors="replace")}": {message}') from error

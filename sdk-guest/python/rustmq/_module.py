@@ -12,7 +12,7 @@ from . import _telemetry
 from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps
 from ._keeping import Keeping
-from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, as_name, reason
+from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, as_name, micros, reason, refuse_async, settled
 from ._row import of as _row_of
 from ._row import within as _row_within
 from ._state import State
@@ -70,7 +70,7 @@ class Module(Keeping):
     many = False
 
     def __init__(self, function, params=None, state_schema=None, ports=None):
-        self.function, self.params_schema, self.ports_named = function, params, ports
+        self.function, self.params_schema, self.ports_named = refuse_async(function), params, ports
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self._params, self._ports = {}, ["out"]
         # version of how it keeps state, and by older version what takes over from it; the state of a call
@@ -190,6 +190,8 @@ class Module(Keeping):
                 returned = each(row)
                 if returned is None:
                     continue
+                if many and not hasattr(returned, "__iter__"):
+                    settled(returned)
                 for value in returned if many else (returned,):
                     if isinstance(value, Record):
                         port = 0 if value.port is None else self._port(value.port)
@@ -289,12 +291,13 @@ class _Made:
         value = self.way.check(record.value)
         key = record.key if record.key is INHERITED else as_bytes(record.key)
         headers = {as_name(name): as_bytes(value) for name, value in (record.headers or {}).items()}
+        time = None if record.event_time is None else micros(record.event_time)
         if key is not INHERITED:
             self.keys = self.keys or {}
             self.keys[len(self.parents)] = key
-        if record.event_time is not None:
+        if time is not None:
             self.times = self.times or {}
-            self.times[len(self.parents)] = int(record.event_time)
+            self.times[len(self.parents)] = time
         for name, header in headers.items():
             self.headers = self.headers or {}
             self.headers.setdefault(name, {})[len(self.parents)] = header
@@ -340,7 +343,8 @@ class _Filter(Module):
         refusals, kept, each = _Refusals(out, self.state), [], self._each(rows)
         for row in range(len(rows)):
             try:
-                if each(row):
+                keep = each(row)
+                if keep is True or (keep is not False and settled(keep)):
                     kept.append(row)
             except Exception as error:
                 if refusals.add(row, error):
@@ -355,7 +359,7 @@ class _Route(Module):
         refusals, sent, each = _Refusals(out, self.state), [[] for _ in self._ports], self._each(rows)
         for row in range(len(rows)):
             try:
-                sent[self._port(each(row))].append(row)
+                sent[self._port(settled(each(row)))].append(row)
             except Exception as error:
                 if refusals.add(row, error):
                     break
@@ -397,7 +401,10 @@ class _Batch(Module):
             self._work(*self._timer, fired, out)
 
     def _work(self, function, extras, rows, out):
-        function(rows, out, *self._given(extras))
+        try:
+            settled(function(rows, out, *self._given(extras)))
+        except Reject as reject:  # of no row
+            raise Failure(reject.code, reject.message) from reject
 
     def on_timer(self, function):
         raise TypeError(f"{function.__name__}: a `batch` is given all timers at once, with `on_timers`")

@@ -1,5 +1,6 @@
 """What a function over rows returns and raises. What a record does not say is its parent's."""
 
+import inspect
 import math
 import re
 import types
@@ -103,6 +104,29 @@ def _said(error):
         return text(error)
     except Exception as failed:  # of its own `__str__`
         return f"(its text fails with {type(failed).__name__})"
+
+
+def refuse_async(function):
+    """Of a module: what it returned would be lost, since nobody awaits it."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__name__}: functions of a module are not `async`: nobody awaits what they return")
+    return function
+
+
+def settled(value):
+    """What a function returned, which must not be something to await."""
+    if inspect.isawaitable(value) or inspect.isasyncgen(value):
+        getattr(value, "close", int)()  # or Python would warn
+        raise Reject("encode", f"a {type(value).__name__} was returned, and nobody awaits it")
+    return value
+
+
+def micros(value):
+    """A time in microseconds, of those that a record can have."""
+    time = int(value)
+    if not -2**63 <= time < 2**63:
+        raise Reject("encode", f"a time of {len(str(abs(time)))} digits does not fit 64 bits of microseconds")
+    return time
 
 
 def as_name(value):

@@ -9,7 +9,7 @@ from collections import deque
 
 from ._batch import Column
 from ._json import dumps, read
-from ._record import Reject, as_bytes
+from ._record import Reject, as_bytes, micros
 
 SCAN_ENTRIES = 1000
 """Entries that one call of the host is asked for, at most."""
@@ -97,10 +97,10 @@ class State:
     def set_timer(self, key, time):
         """A timer of a key, which fires once the watermark has passed `time`: microseconds since the epoch, UTC. A
         key may have several; one that was set already is not set twice."""
-        self._change(self._timers, (_key(key), int(time)), True)
+        self._change(self._timers, (_key(key), micros(time)), True)
 
     def clear_timer(self, key, time):
-        self._change(self._timers, (_key(key), int(time)), False)
+        self._change(self._timers, (_key(key), micros(time)), False)
 
     def _look(self, keys):
         self._found.update(zip(keys, self._host.get(Column.of(keys))))

@@ -104,6 +104,66 @@ class Numbers(unittest.TestCase):
         self.assertEqual(out.counters, {"seen_amounts": 7})
         self.assertEqual(run(counts, [Row('"huge"')]).counters, {"seen_amounts": 2**64 - 1})
 
+    def test_a_time_beyond_64_bits_refuses_its_row_alone(self):
+        @rustmq.map
+        def timed(value):
+            return rustmq.Record(value, event_time=value)
+
+        @rustmq.map
+        def sets(value, meta, state):
+            state.set_timer("k", value)
+            state.clear_timer("j", value)
+
+        for module in (timed, sets):
+            out = run(module, [2**63 - 1, 2**63, -2**63, -2**63 - 1, 5])
+            self.assertEqual([(refused.row, refused.code) for refused in out.rejects], [(1, "encode"), (3, "encode")])
+        self.assertEqual([row.event_time for row in run(timed, [-2**63, 2**64, 7]).rows], [-2**63, 7])
+
+
+class Async(unittest.TestCase):
+    def test_async_functions_are_no_modules(self):
+        async def one(value):
+            return value
+
+        async def many(value):
+            yield value
+
+        async def work(rows, out):
+            pass
+
+        async def over(key, time):
+            pass
+
+        async def old(key, value, state):
+            pass
+
+        keeping = rustmq.map(state_schema=2)(lambda value, state: value)
+        for wrong in (
+            lambda: rustmq.map(one), lambda: rustmq.filter(one), lambda: rustmq.flat_map(many),
+            lambda: rustmq.route("a")(one), lambda: rustmq.batch(work), lambda: keeping.on_timer(over),
+            lambda: keeping.migrate(1)(old),
+        ):
+            with self.assertRaisesRegex(TypeError, "not `async`"):
+                wrong()
+
+    def test_what_nobody_awaits_is_refused(self):
+        for module in (rustmq.map(hidden_row), rustmq.filter(hidden_row), rustmq.flat_map(hidden_row),
+                       rustmq.route("out")(hidden_row)):
+            self.assertEqual([refused.code for refused in run(module, [1]).rejects], ["encode"])
+        with self.assertRaisesRegex(rustmq.Failure, "nobody awaits"):
+            run(rustmq.batch(lambda rows, out: hidden_row(rows)), [1])
+        keeping = rustmq.map(state_schema=2)(lambda value, state: value)
+        keeping.migrate(1)(lambda key, value, state: hidden_row(value))
+        with self.assertRaisesRegex(rustmq.Failure, "nobody awaits"):
+            testing.Lane(keeping).migrate(1, {"a": 1})
+
+
+def hidden_row(value):
+    async def later():
+        return True
+
+    return later()
+
 
 if __name__ == "__main__":
     unittest.main()
