@@ -5,6 +5,7 @@ import { table } from 'rustmq:etl/lookup@0.1.5';
 import * as packed from 'rustmq:etl/packed@0.1.5';
 import * as telemetry from 'rustmq:etl/telemetry@0.1.5';
 import { kept } from '#state-host';
+import './console.js';
 import theModule from 'rustmq-module';
 import { register as registerLookups } from './lookup.js';
 import { Failure, migrate, run } from './module.js';

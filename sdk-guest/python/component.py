@@ -8,6 +8,10 @@ import sys
 from array import array
 from types import SimpleNamespace
 
+from rustmq import _sandbox
+
+_sandbox.streams()
+
 import module
 import rustmq
 from componentize_py_types import Err
@@ -16,6 +20,7 @@ from rustmq._record import place
 from wit_world.imports import columns, lookup, packed, telemetry
 from wit_world.imports import types
 
+_sandbox.load()
 _the_module = _module.find(vars(module))
 _import = builtins.__import__
 
@@ -136,6 +141,8 @@ def _guarded(work):
         raise Err(types.Failure(failure.code, failure.message)) from None
     except Exception as error:
         raise Err(types.Failure("error", place(error))) from None
+    finally:
+        _sandbox.end_lines()
 
 
 class Module:

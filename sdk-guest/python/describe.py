@@ -3,6 +3,8 @@
 import json
 import sys
 
+answer, sys.stdout = sys.stdout, sys.stderr  # what the module prints is no part of the answer
+
 import module
 from rustmq import _module
 
@@ -11,4 +13,4 @@ http = "rustmq.http" in sys.modules
 print(json.dumps({
     "params": found.params_schema, "ports": found.ports_named, "http": http,
     "state_schema": found.state_schema, "migrates": sorted(found.migrations) or None,
-}))
+}), file=answer)

@@ -67,3 +67,27 @@ test('what nobody awaits is refused', () => {
   const keeping = map(() => null, { stateSchema: 2, migrate: { 1: later } });
   assert.throws(() => new Lane(keeping).migrate(1, { a: 1 }), /nobody awaits/);
 });
+
+test('console tells the log of a component', async () => {
+  const own = globalThis.console;
+  try {
+    const { console } = await import('../console.js');
+    const circle = {};
+    circle.circle = circle;
+    const says = map(() => {
+      console.log('a', 1, { b: [null] }, undefined, 5n);
+      console.warn(new TypeError('x'), circle);
+      console.debug(`b\n\n${'c'.repeat(5000)}`);
+      console.assert(false, 'odd');
+      console.groupEnd();
+    });
+    const { log, rejects } = run(says, [1]);
+    assert.deepEqual(rejects, []);
+    assert.deepEqual(log, [
+      ['info', 'a 1 {"b":[null]} undefined 5'], ['warn', 'TypeError: x [object Object]'],
+      ['debug', 'b'], ['debug', 'c'.repeat(1024)], ['error', 'Assertion failed: odd'],
+    ]);
+  } finally {
+    globalThis.console = own;
+  }
+});

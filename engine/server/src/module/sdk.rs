@@ -62,7 +62,7 @@ const RUST: [(&str, &[u8]); 44] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 19] = files![
+const PYTHON: [(&str, &[u8]); 20] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
@@ -75,6 +75,7 @@ const PYTHON: [(&str, &[u8]); 19] = files![
     "sdk-guest/python/rustmq/_native.py",
     "sdk-guest/python/rustmq/_record.py",
     "sdk-guest/python/rustmq/_row.py",
+    "sdk-guest/python/rustmq/_sandbox.py",
     "sdk-guest/python/rustmq/_state.py",
     "sdk-guest/python/rustmq/_take.py",
     "sdk-guest/python/rustmq/_telemetry.py",
@@ -85,10 +86,11 @@ const PYTHON: [(&str, &[u8]); 19] = files![
 ];
 
 /// Without `tools/`, which the build carries itself.
-const JS: [(&str, &[u8]); 21] = files![
+const JS: [(&str, &[u8]); 22] = files![
     "sdk-guest/js/batch.js",
     "sdk-guest/js/cases.js",
     "sdk-guest/js/component.js",
+    "sdk-guest/js/console.js",
     "sdk-guest/js/http.js",
     "sdk-guest/js/http_component.js",
     "sdk-guest/js/http_host.js",
