@@ -6,11 +6,10 @@ import sys
 answer, sys.stdout = sys.stdout, sys.stderr  # what the module prints is no part of the answer
 
 import module
-from rustmq import _module
+from rustmq import _asking, _module
 
 found = _module.find(vars(module))
-http = "rustmq.http" in sys.modules
 print(json.dumps({
-    "params": found.params_schema, "ports": found.ports_named, "http": http,
+    "params": found.params_schema, "ports": found.ports_named, "http": _asking.asks(module),
     "state_schema": found.state_schema, "migrates": sorted(found.migrations) or None,
 }), file=answer)

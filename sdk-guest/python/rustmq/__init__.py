@@ -21,7 +21,7 @@
 - a function with a `state` keeps values by key: `@count.on_timer` above another one is for the timers that it
   sets, `@count.migrate(1)` for what it kept with an older `state_schema`
 - `Lookup` is a table that the node declares: the newest value of every key of a topic
-- `from rustmq import http` makes requests to other services, where the node grants it
+- `rustmq.http` makes requests to other services, where the node grants it
 - `batch` is the level below: whole batches, columns as arrays
 - `rustmq.testing` runs a module natively, with neither broker nor WebAssembly
 
@@ -43,3 +43,11 @@ __all__ = [
     "Meta", "Module", "Outbox", "Record", "Reject", "Retry", "State", "Timestamp", "batch", "filter", "flat_map",
     "log", "map", "route", "row",
 ]
+
+
+def __getattr__(name):
+    """`rustmq.http` without an import of its own: only who makes requests has it."""
+    if name != "http":
+        raise AttributeError(f"module 'rustmq' has no attribute {name!r}")
+    import rustmq.http
+    return rustmq.http

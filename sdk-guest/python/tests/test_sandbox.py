@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import json
 import linecache
 import logging
 import os
@@ -76,6 +77,20 @@ class Described(unittest.TestCase):
         said = self.described("import rustmq\nprint('loaded')\n\n@rustmq.map\ndef m(value):\n    return value\n")
         self.assertRegex(said.stdout, r"^\{.*\}\n$")
         self.assertEqual(said.stderr, "loaded\n")
+
+    def test_a_module_makes_requests_where_its_code_names_them(self):
+        def asks(source):
+            module = f"{source}\n\n@rustmq.map\ndef m(value):\n    return get(value)\n"
+            return json.loads(self.described(module).stdout)["http"]
+
+        for source in (
+            "import rustmq\nget = lambda url: rustmq.http.get(url).ok().text",
+            "import rustmq as r\nimport rustmq\nget = lambda url: [r.http.get(u) for u in url]",
+            "import rustmq\ndef get(url):\n    def deep():\n        import rustmq\n        return rustmq.http\n    return deep",
+            "import rustmq\nfrom rustmq.http import get",
+        ):
+            self.assertTrue(asks(source), source)
+        self.assertFalse(asks("import rustmq, types\nget = lambda url: types.SimpleNamespace(http=1).http"))
 
 
 if __name__ == "__main__":

@@ -62,10 +62,11 @@ const RUST: [(&str, &[u8]); 44] = files![
     "sdk-guest/stateful-type.bin",
 ];
 
-const PYTHON: [(&str, &[u8]); 20] = files![
+const PYTHON: [(&str, &[u8]); 21] = files![
     "sdk-guest/python/component.py",
     "sdk-guest/python/describe.py",
     "sdk-guest/python/rustmq/__init__.py",
+    "sdk-guest/python/rustmq/_asking.py",
     "sdk-guest/python/rustmq/_batch.py",
     "sdk-guest/python/rustmq/_cases.py",
     "sdk-guest/python/rustmq/_json.py",
