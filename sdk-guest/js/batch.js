@@ -16,6 +16,12 @@ function rowNumbers(rows) {
   return bytes(rows instanceof Uint32Array ? rows : Uint32Array.from(rows));
 }
 
+function lengthOf(value) {
+  if (value === null || value === undefined) return 0;
+  if (value.BYTES_PER_ELEMENT === 1) return value.length;
+  throw new TypeError(`a column is made of bytes, of text by Column.ofTexts, not of a ${typeof value}`);
+}
+
 /** Row i is `data.subarray(offsets[i], offsets[i + 1])`, or nothing. */
 export class Column {
   constructor(offsets, data, validity = NONE) {
@@ -27,7 +33,7 @@ export class Column {
   /** Of byte arrays and `null`s. */
   static of(values) {
     const offsets = new Uint32Array(values.length + 1);
-    for (let i = 0; i < values.length; i++) offsets[i + 1] = offsets[i] + (values[i]?.length ?? 0);
+    for (let i = 0; i < values.length; i++) offsets[i + 1] = offsets[i] + lengthOf(values[i]);
     const data = new Uint8Array(offsets[values.length]);
     for (let i = 0; i < values.length; i++) {
       if (values[i]) data.set(values[i], offsets[i]);

@@ -233,6 +233,7 @@ function timerName(time, key) {
  * module selects.
  */
 export class Host {
+  #ports;
   #rows;
   #cells;
   /** Numbers of the rows among those that were given. */
@@ -244,6 +245,7 @@ export class Host {
 
   constructor(rows, context, watermark) {
     this.#context = context;
+    this.#ports = context.names.length;
     this.#watermark = watermark;
     const cells = [];
     rows.forEach((row, number) => {
@@ -315,15 +317,20 @@ export class Host {
   }
 
   forward(_, port, rows) {
+    this.#port('forward', port);
     this.#calls.push({ kind: 'forward', port, parents: this.#rowNumbers(rows) });
   }
 
   emit(_, port, parents, keys, values) {
+    this.#port('emit', port);
     const call = { kind: 'emit', port, parents: this.#rowNumbers(parents), headers: [] };
-    this.#calls.push({ ...call, keys: Column.unpack(keys), values: Column.unpack(values) });
+    this.#calls.push(call);
+    call.keys = this.#fitting('emit: keys', Column.unpack(keys));
+    call.values = this.#fitting('emit: values', Column.unpack(values));
   }
 
   emitColumns(_, port, given) {
+    this.#port('emit', port);
     const declared = this.#context.declared.get(port);
     if (declared === undefined) throw new Error(`no fields were declared for port ${port} in \`open\``);
     const parents = given === undefined ? [...this.#rows.keys()] : this.#rowNumbers(given);
@@ -331,11 +338,11 @@ export class Host {
   }
 
   setKeys(_, keys) {
-    this.#calls.at(-1).keys = Column.unpack(keys);
+    this.#last('set-keys').keys = this.#fitting('set-keys', Column.unpack(keys));
   }
 
   setBools(_, column, values) {
-    const rows = this.#calls.at(-1).parents.length;
+    const rows = this.#last('set-bools').parents.length;
     if (values.values.length !== (rows + 7) >> 3) throw new Error(`bools for ${rows} rows`);
     this.#set(column, Bools.unpack(values, rows), 'bool');
   }
@@ -353,22 +360,39 @@ export class Host {
   }
 
   #set(column, values, ...kinds) {
-    const { port, parents, columns } = this.#calls.at(-1);
+    const { port, columns } = this.#last('set-column');
+    if (columns === undefined) throw new Error('set-column: there is no emit of columns before it');
     const field = this.#context.declared.get(port)[column];
     if (field === undefined) throw new Error(`column ${column} was not declared`);
     if (!kinds.includes(field.kind)) throw new Error(`field \`${field.name}\` was declared as ${field.kind}`);
     if (columns[column] !== null) throw new Error(`field \`${field.name}\` was set already`);
-    const [has, wants] = [values.length, parents.length];
-    if (has !== wants) throw new Error(`field \`${field.name}\`: ${has} values for ${wants} rows`);
-    columns[column] = values;
+    columns[column] = this.#fitting(`field \`${field.name}\``, values);
+  }
+
+  #port(call, port) {
+    if (Number.isInteger(port) && port >= 0 && port < this.#ports) return;
+    throw new Error(`${call}: port ${port}, but ${this.#ports} outputs`);
+  }
+
+  /** The emit that this call adds to. */
+  #last(call) {
+    const last = this.#calls.at(-1);
+    if (last?.kind === 'emit') return last;
+    throw new Error(`${call}: there is no emit before it`);
+  }
+
+  #fitting(call, values) {
+    const [has, wants] = [values.length, this.#last(call).parents.length];
+    if (has !== wants) throw new Error(`${call}: ${has} values for ${wants} rows`);
+    return values;
   }
 
   setEventTimes(_, times) {
-    this.#calls.at(-1).times = new BigInt64Array(times.slice().buffer);
+    this.#last('set-event-times').times = this.#fitting('set-event-times', new BigInt64Array(times.slice().buffer));
   }
 
   setHeader(_, name, values) {
-    this.#calls.at(-1).headers.push([name, Column.unpack(values)]);
+    this.#last('set-header').headers.push([name, this.#fitting('set-header', Column.unpack(values))]);
   }
 
   reject(_, rows, code, message) {

@@ -117,13 +117,14 @@ export class Ints extends Numbers {
     return new Ints(made, validityOf(given));
   }
 
-  /** A function of a row's number that gives it as a number; NaN where that would not be exact. */
+  /** A function of a row's number that gives it as a number: NaN where that would not be exact, `null` for none. */
   exact() {
     const halves = new Int32Array(this.values.buffer, this.values.byteOffset, 2 * this.values.length);
-    return (row) => {
+    const exact = (row) => {
       const number = halves[2 * row + 1] * WORD + (halves[2 * row] >>> 0);
       return Number.isSafeInteger(number) ? number : NaN;
     };
+    return this.validity.length === 0 ? exact : (row) => (this.has(row) ? exact(row) : null);
   }
 
   static unpack({ values, validity }) {

@@ -32,10 +32,17 @@ function whole(value) {
   return Number.isInteger(value) && Math.abs(value) < 2 ** 63 ? BigInt(value) : undefined;
 }
 
+/** Whether the calendar has it: `Date` takes February 30 for a day in March, and 24:00 for the next day. */
+function isThere(moment) {
+  const there = Date.parse(`${moment}Z`);
+  return !Number.isNaN(there) && new Date(there).toISOString().startsWith(moment);
+}
+
 function time(value) {
   const found = typeof value === 'string' ? TIME.exec(value) : null;
   if (found === null) return whole(value);
   const [, day, clock, fraction = '', zone] = found;
+  if (!isThere(`${day}T${clock}`)) return undefined;
   const millis = Date.parse(`${day}T${clock}${zone.toUpperCase()}`);
   return Number.isNaN(millis) ? undefined : BigInt(millis) * 1000n + BigInt(fraction.padEnd(6, '0').slice(0, 6));
 }

@@ -174,3 +174,43 @@ test('fields that cannot be say why', () => {
   assert.throws(() => map(() => 1, { value: 'text', select: { n: 'int64' } }), /leave out value/);
   assert.throws(() => run(batch((rows) => rows.ints('n')), [1]), /no field n: the module selects none/);
 });
+
+test('what the host traps on fails natively', () => {
+  const one = Column.ofTexts(['x']);
+  const wrong = [
+    [(out) => out.forward(1, [0]), /port 1, but 1 outputs/],
+    [(out) => out.emit(-1, [0], one, one), /port -1/],
+    [(out) => out.emit('out', [0], one, one), /port out/],
+    [(out) => out.emit(0, [2], one, one), /row 2, but the batch has 2 rows/],
+    [(out) => out.emit(0, [0, 1], one, one), /emit: keys: 1 values for 2 rows/],
+    [(out) => out.emit(0, [0], one, Column.of([])), /emit: values: 0 values for 1 rows/],
+    [(out) => out.emitColumns(2), /port 2/],
+    [(out) => [out.emitColumns(0), out.setKeys(one)], /set-keys: 1 values for 2 rows/],
+    [(out) => [out.emitColumns(0), out.setInts('n', [1])], /field `n`: 1 values for 2 rows/],
+    [(out) => [out.emit(0, [0], one, one), out.setInts(1, [1])], /no emit of columns before/],
+    [(out) => [out.emit(0, [0], one, one), out.setEventTimes([1n, 2n])], /2 values for 1 rows/],
+    [(out) => [out.emit(0, [0], one, one), out.setHeader('h', Column.of([]))], /set-header: 0 values/],
+    [(out) => [out.forward(0, [0]), out.setEventTimes([1n])], /no emit before/],
+    [(out) => out.setHeader('h', one), /no emit before/],
+    [(out) => [out.emitColumns(0), out.setBytes('raw', [1, 2])], /made of bytes/],
+    [() => Column.of(['abc']), /Column.ofTexts/],
+  ];
+  for (const [work, why] of wrong) {
+    assert.throws(() => run(batch((rows, out) => void work(out), { declare: some }), [1, 2]), why);
+  }
+});
+
+test('an integer that is not there is no zero', () => {
+  const exact = Ints.of([5, null, 2n ** 60n]).exact();
+  assert.deepEqual([exact(0), exact(1), exact(2)], [5, null, NaN]);
+});
+
+test('times that the calendar lacks', () => {
+  const times = [
+    '2013-02-30T00:00:00Z', '2013-01-01T24:00:00Z', '2013-01-01T23:59:59+25:00', '2012-02-29T23:59:59.5+01:00',
+  ];
+  const kept = map(({ at }) => at, { select: { at: 'timestamp' } });
+  const out = run(kept, times.map((at) => ({ at })));
+  assert.deepEqual(refused(out).map(([row, code]) => [row, code]), [[0, 'schema'], [1, 'schema'], [2, 'schema']]);
+  assert.deepEqual(out.json(), [Date.parse(times[3]) * 1000]);
+});

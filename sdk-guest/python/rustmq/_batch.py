@@ -24,6 +24,7 @@ class Column:
     @staticmethod
     def of(values):
         """Of bytes and `None`s."""
+        values = _listed(values)
         offsets, at, missing = array("I", [0]), 0, False
         for value in values:
             if value is None:
@@ -39,6 +40,7 @@ class Column:
     @staticmethod
     def of_texts(values):
         """Of text and `None`s."""
+        values = _listed(values)
         if None in values:
             return Column.of([None if value is None else value.encode() for value in values])
         text = "".join(values)
@@ -252,6 +254,11 @@ class Outbox:
     def retry(self, rows, after_ms, code, message):
         after_ms = milliseconds(after_ms)
         self._host.retry(self._handle, _numbers(rows), after_ms, text(code), text(message))
+
+
+def _listed(values):
+    """Of what may be gone through once."""
+    return values if isinstance(values, (list, tuple)) else list(values)
 
 
 def _place(fields, column, what):

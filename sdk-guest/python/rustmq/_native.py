@@ -205,6 +205,7 @@ class Host:
 
     def __init__(self, rows, context, watermark=None):
         self.calls, self.context, self.unfit, self.given = [], context, [], watermark
+        self.ports = len(context.ports)
         fields = context.selected or ()
         self.numbers, cells = [], []
         for number, row in enumerate(rows):
@@ -234,6 +235,7 @@ class Host:
         return _packed([row.value for row in self.rows])
 
     def header(self, _, name):
+        _text(name)
         return _packed([row.headers.get(name) for row in self.rows])
 
     def event_times(self, _):
@@ -257,29 +259,33 @@ class Host:
 
     def _selected(self, column, *kinds):
         fields = self.context.selected or ()
-        assert column < len(fields), f"column {column}, but the module selects {len(fields)}"
+        assert column in range(len(fields)), f"column {column!r}, but the module selects {len(fields)}"
         field = fields[column]
         assert field.kind in kinds, f"field `{field.name}` was selected as {field.kind}"
         return self.cells[column]
 
     def forward(self, _, port, rows):
+        self._port("forward", port)
         self.calls.append(_Call("forward", port, self._numbers(rows)))
 
     def emit(self, _, port, parents, keys, values):
+        self._port("emit", port)
         emitted = _Call("emit", port, self._numbers(parents))
-        emitted.keys, emitted.values = _cells(keys), _cells(values)
+        rows = len(emitted.parents)
+        emitted.keys, emitted.values = _fits("emit: keys", _cells(keys), rows), _fits("emit: values", _cells(values), rows)
         self.calls.append(emitted)
 
     def emit_columns(self, _, port, parents):
+        self._port("emit", port)
         assert port in self.context.declared, f"no fields were declared for port {port} in `open`"
         parents = list(range(len(self.rows))) if parents is None else self._numbers(parents)
         self.calls.append(_Call("emit", port, parents, columns={}))
 
     def set_keys(self, _, keys):
-        self.calls[-1].keys = _cells(keys)
+        self._last("set-keys").keys = self._fitting("set-keys", _cells(keys))
 
     def set_bools(self, _, column, values):
-        rows = len(self.calls[-1].parents)
+        rows = len(self._last("set-bools").parents)
         assert len(values.values) == (rows + 7) // 8, f"bools for {rows} rows"
         self._set(column, list(Bools.unpack(values, rows)), "bool")
 
@@ -293,21 +299,21 @@ class Host:
         self._set(column, _cells(values), "string", "bytes")
 
     def _set(self, column, cells, *kinds):
-        emitted = self.calls[-1]
+        emitted = self._last("set-column")
+        assert emitted.columns is not None, "set-column: there is no emit of columns before it"
         fields = self.context.declared[emitted.port]
-        assert column < len(fields), f"column {column}, but the module declares {len(fields)}"
+        assert column in range(len(fields)), f"column {column!r}, but the module declares {len(fields)}"
         field = fields[column]
         assert field.kind in kinds, f"field `{field.name}` was declared as {field.kind}"
         assert column not in emitted.columns, f"field `{field.name}` was set already"
-        rows = len(emitted.parents)
-        assert len(cells) == rows, f"field `{field.name}`: {len(cells)} values for {rows} rows"
-        emitted.columns[column] = cells
+        emitted.columns[column] = _fits(f"field `{field.name}`", cells, len(emitted.parents))
 
     def set_event_times(self, _, times):
-        self.calls[-1].times = list(array("q", times))
+        self._last("set-event-times").times = self._fitting("set-event-times", list(array("q", times)))
 
     def set_header(self, _, name, values):
-        self.calls[-1].headers.append((name, _cells(values)))
+        headers = self._last("set-header").headers
+        headers.append((_text(name), self._fitting("set-header", _cells(values))))
 
     def reject(self, _, rows, code, message):
         self._refuse("reject", rows, code, message)
@@ -316,7 +322,7 @@ class Host:
         self._refuse("retry", rows, code, message)
 
     def _refuse(self, kind, rows, code, message):
-        refused = [Refused(row, code, message) for row in self._numbers(rows)]
+        refused = [Refused(row, _text(code), _text(message)) for row in self._numbers(rows)]
         self.calls.append(_Call(kind, refused=refused))
 
     def _numbers(self, packed):
@@ -324,6 +330,17 @@ class Host:
         for row in rows:
             assert row < len(self.rows), f"row {row}, but the batch has {len(self.rows)} rows"
         return rows
+
+    def _port(self, call, port):
+        assert port in range(self.ports), f"{call}: port {port!r}, but {self.ports} outputs"
+
+    def _last(self, call):
+        """The emit that this call adds to."""
+        assert self.calls and self.calls[-1].kind == "emit", f"{call}: there is no emit before it"
+        return self.calls[-1]
+
+    def _fitting(self, call, cells):
+        return _fits(call, cells, len(self._last(call).parents))
 
     def settle(self, ports):
         """Puts the calls together as the host does."""
@@ -376,6 +393,17 @@ class _Call:
     times: object = None
     headers: list = field(default_factory=list)
     refused: list = field(default_factory=list)
+
+
+def _fits(what, cells, rows):
+    assert len(cells) == rows, f"{what}: {len(cells)} values for {rows} rows"
+    return cells
+
+
+def _text(value):
+    """What the contract takes as a string."""
+    value.encode()
+    return value
 
 
 def _packed(values):

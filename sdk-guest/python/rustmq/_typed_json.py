@@ -66,6 +66,8 @@ def _time(value):
     if found is None:
         return None
     day, time, fraction, zone = found.groups()
+    if time.startswith("24"):  # newer versions of Python take it for the next day
+        return None
     moment = datetime.fromisoformat(f"{day}T{time}{zone or '+00:00'}")
     return (moment - _EPOCH) // timedelta(microseconds=1) + int((fraction or "").ljust(6, "0")[:6])
 

@@ -223,6 +223,40 @@ class Columns(unittest.TestCase):
         self.assertEqual([row["x"] for row in out.json("rest")], [1.0, None])
         self.assertEqual(out.json("rest")[0]["text"], None)
 
+    def test_what_the_host_traps_on_fails_natively(self):
+        column, one = rustmq.Column, rustmq.Column.of([b"x"])
+        for work, why in (
+            (lambda rows, out: out.forward(1, [0]), "port 1, but 1 outputs"),
+            (lambda rows, out: out.emit(-1, [0], one, one), "port -1"),
+            (lambda rows, out: out.emit("out", [0], one, one), "port 'out'"),
+            (lambda rows, out: out.emit(0, [2], one, one), "row 2, but the batch has 2 rows"),
+            (lambda rows, out: out.emit(0, [0, 1], one, one), "emit: keys: 1 values for 2 rows"),
+            (lambda rows, out: out.emit(0, [0], one, column.of([])), "emit: values: 0 values for 1 rows"),
+            (lambda rows, out: out.emit_columns(2), "port 2"),
+            (lambda rows, out: (out.emit_columns(0), out.set_keys(one)), "set-keys: 1 values for 2 rows"),
+            (lambda rows, out: (out.emit_columns(0), out.set_ints("n", [1])), "field `n`: 1 values for 2 rows"),
+            (lambda rows, out: (out.emit_columns(0), out.set_ints(9, [1, 2])), "column 9, but the module declares 6"),
+            (lambda rows, out: (out.emit(0, [0], one, one), out.set_ints(1, [1])), "no emit of columns before"),
+            (lambda rows, out: (out.emit(0, [0], one, one), out.set_event_times([1, 2])), "2 values for 1 rows"),
+            (lambda rows, out: (out.emit(0, [0], one, one), out.set_header("h", column.of([]))), "set-header: 0 values"),
+            (lambda rows, out: (out.forward(0, [0]), out.set_event_times([1])), "no emit before"),
+            (lambda rows, out: out.set_header("h", one), "no emit before"),
+        ):
+            with self.assertRaisesRegex(AssertionError, why):
+                run(rustmq.batch(work, declare=Some), [1, 2])
+
+    def test_columns_are_made_of_what_is_gone_through_once(self):
+        for made in (rustmq.Column.of(each for each in (b"a", None, b"bc")),
+                     rustmq.Column.of_texts(each for each in ("a", None, "bc"))):
+            self.assertEqual(list(made), [b"a", None, b"bc"])
+        self.assertEqual(list(rustmq.Column.of(iter([b"a", b"b"]))), [b"a", b"b"])
+
+    def test_times_that_the_calendar_lacks(self):
+        rows = [f'{{"at":"{at}"}}' for at in (
+            "2013-02-30T00:00:00Z", "2013-01-01T24:00:00Z", "2013-01-01T23:59:59+25:00", "2012-02-29T23:59:59Z")]
+        kept = rustmq.batch(lambda rows, out: out.forward(0, range(len(rows))), select=Some)
+        self.assertEqual([(row.row, row.code) for row in run(kept, rows).rejects], [(i, "schema") for i in range(3)])
+
     def test_classes_that_are_no_rows_say_why(self):
         def said(make):
             with self.assertRaises(TypeError) as caught:
