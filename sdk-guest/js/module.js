@@ -28,7 +28,8 @@ export class Failure extends Error {
 /**
  * One row to one: what is returned is the new value; `null` or `undefined` drops the row.
  *
- * `value` says how the value is read: `'json'` (the default), `'text'`, `'bytes'`; or `select` says which
+ * `value` says how the value is read: `'json'` (the default), `'text'`, `'bytes'`, with a `?` behind the last two
+ * `null` where a record has none; or `select` says which
  * fields of typed columns it has, as `{ carrier: 'string', delay: 'float64?' }`, and `declare` those of what
  * is returned; `params` is the JSON Schema of the node's params, if you want them checked. A field is bool,
  * int64, float64, string, bytes or timestamp (microseconds since the epoch, UTC), with a `?` where it may
@@ -254,7 +255,17 @@ function migrationOf(stateSchema, [schema, said]) {
   return [from, { each: refuseAsync(each), take: wayOfValue(value) }];
 }
 
+/** The same way, and `null` where a record has no value. */
+function orNull(way) {
+  return (column) => {
+    const value = way(column);
+    return (row) => (column.has(row) ? value(row) : null);
+  };
+}
+
 const WAYS = {
+  'bytes?': orNull((column) => (row) => column.get(row)),
+  'text?': orNull((column) => text(column, 'utf-8')),
   bytes: (column) => (row) => column.get(row) ?? noValue(),
   text: (column) => text(column, 'utf-8'),
   json: (column) => {
@@ -272,7 +283,7 @@ const WAYS = {
 
 function wayOfValue(value = 'json') {
   if (Object.hasOwn(WAYS, value)) return WAYS[value];
-  throw new TypeError(`value is 'json', 'text' or 'bytes', not ${JSON.stringify(value)}`);
+  throw new TypeError(`value is 'json', 'text' or 'bytes', the last two with a ? where there may be none; not ${JSON.stringify(value)}`);
 }
 
 function noValue() {

@@ -445,6 +445,7 @@ enum Ways {
     Text,
     /// Bytes, or that there is no value.
     BytesOrNone,
+    TextOrNone,
     /// JSON, or that there is no value.
     JsonOrNone,
     /// Typed columns or JSON: the type decides.
@@ -457,6 +458,7 @@ impl Taken {
             Bare::Bytes => Ways::Bytes,
             Bare::Text => Ways::Text,
             Bare::Option(inner) if matches!(bare(inner), Bare::Bytes) => Ways::BytesOrNone,
+            Bare::Option(inner) if matches!(bare(inner), Bare::Text) => Ways::TextOrNone,
             Bare::Option(_) => Ways::JsonOrNone,
             Bare::Other => Ways::Typed,
         };
@@ -484,6 +486,7 @@ impl Taken {
             Ways::Bytes => hygienic!(::rustmq::rt::bytes(#read)?),
             Ways::Text => hygienic!(::rustmq::rt::text(#read)?),
             Ways::BytesOrNone => read,
+            Ways::TextOrNone => hygienic!(::rustmq::rt::text_or_none(#read)?),
             Ways::JsonOrNone => quote_spanned!(at(self.span)=> take.read_option(view, row, full)?),
             Ways::Typed => hygienic!(#read?),
         };

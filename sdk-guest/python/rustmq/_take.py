@@ -1,6 +1,7 @@
 """What a function says it takes: its annotations, its parameters, and how a value comes from a column of bytes."""
 
 import inspect
+import types
 import typing
 
 from ._json import loads
@@ -15,9 +16,32 @@ def annotations(function):
 
 
 def take(annotation):
-    """How a value is taken from a column of bytes."""
-    name = str(getattr(annotation, "__name__", annotation)).strip("'\"")
-    return {"bytes": _take_bytes, "str": _take_text}.get(name, _take_json)
+    """How a value is taken from a column of bytes; `bytes | None` and `str | None` take its absence as well."""
+    parts = _parts(annotation)
+    names = [_name(part) for part in parts if _name(part) not in ("None", "NoneType")]
+    way = {"bytes": _take_bytes, "str": _take_text}.get(names[0], _take_json) if len(names) == 1 else _take_json
+    return _or_nothing(way) if len(parts) > 1 and way is not _take_json else way
+
+
+def _parts(annotation):
+    if isinstance(annotation, str):
+        return [part.strip() for part in annotation.split("|")]
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _name(annotation):
+    return str(getattr(annotation, "__name__", annotation)).strip("'\"")
+
+
+def _or_nothing(way):
+    def taken(column):
+        value = way(column)
+        if not column.validity:
+            return value
+        present = column.present()
+        return lambda row: value(row) if present[row] else None
+    return taken
 
 
 def _no_value():

@@ -26,7 +26,9 @@ use crate::record::{Failure, PortName, Reject};
 use crate::state::{Entries, State};
 
 pub use make::{AsBytes, AsColumns, Given, MakeBytes, MakeColumns, Making, Place, Way, not_sure};
-pub use take::{JsonTake, RawTake, RowTake, TakeColumns, TakeJson, Taking, bytes, text};
+pub use take::{
+    JsonTake, RawTake, RowTake, TakeColumns, TakeJson, Taking, bytes, text, text_or_none,
+};
 
 pub use crate::row::{cell, room};
 #[cfg(target_family = "wasm")]

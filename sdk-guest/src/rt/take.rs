@@ -154,6 +154,11 @@ pub fn bytes(value: Option<&[u8]>) -> Result<&[u8], Reject> {
     value.ok_or_else(|| Reject::new("no-value", "the record has no value"))
 }
 
+/// Takes a value as text, or that there is none.
+pub fn text_or_none(value: Option<&[u8]>) -> Result<Option<&str>, Reject> {
+    value.map(|value| text(Some(value))).transpose()
+}
+
 /// Takes a value as text.
 pub fn text(value: Option<&[u8]>) -> Result<&str, Reject> {
     std::str::from_utf8(bytes(value)?)
