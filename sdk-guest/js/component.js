@@ -66,7 +66,7 @@ class Context {
 export const module = {
   open(ctx) {
     guarded(() => {
-      register(telemetry);
+      register(telemetry, asked);
       registerLookups(packed, (name) => asked(() => table(name)));
       theModule.open(new Context(ctx));
     });

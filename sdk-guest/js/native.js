@@ -6,6 +6,7 @@
  */
 
 import { Column } from './batch.js';
+import { Failure } from './module.js';
 import { asBytes } from './record.js';
 import { bytesOf, nameOf } from './state.js';
 import { decode, encode } from './typed_json.js';
@@ -49,6 +50,8 @@ export class Outcome {
 }
 
 const decoder = new TextDecoder();
+const METRIC = /^[a-z][a-z0-9_]{0,63}$/;
+
 /** Stands for the host's `telemetry`. */
 export class Sink {
   lines = [];
@@ -67,6 +70,9 @@ export class Sink {
   }
 
   counter(name) {
+    if (!METRIC.test(name)) {
+      throw new Failure('metric', `a metric's name is \`[a-z][a-z0-9_]*\` of at most 64 bytes, not "${name}"`);
+    }
     return this.#names.push(name) - 1;
   }
 

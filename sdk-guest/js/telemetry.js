@@ -3,7 +3,7 @@
 /** The largest number below 2^64. */
 const COUNT_MAX = 2 ** 64 - 2 ** 11;
 
-const metrics = new Map();
+const metrics = [];
 let sink = null;
 
 function line(level) {
@@ -30,7 +30,7 @@ export class Counter {
 
   constructor(name) {
     this.name = name;
-    metrics.set(name, this);
+    metrics.push(this);
   }
 
   add(amount = 1) {
@@ -48,7 +48,7 @@ export class Histogram {
   constructor(name, bounds) {
     this.name = name;
     this.bounds = bounds;
-    metrics.set(name, this);
+    metrics.push(this);
   }
 
   observe(value) {
@@ -57,28 +57,28 @@ export class Histogram {
   }
 }
 
-/** At `open`: asks for an id for each metric. */
-export function register(host) {
+/** At `open`: asks for an id for each metric; `asked` makes what the host says against one a failure. */
+export function register(host, asked = (ask) => ask()) {
   sink = host;
-  for (const metric of metrics.values()) {
-    metric.id = metric instanceof Counter
+  for (const metric of metrics) {
+    metric.id = asked(() => (metric instanceof Counter
       ? sink.counter(metric.name)
-      : sink.histogram(metric.name, metric.bounds);
+      : sink.histogram(metric.name, metric.bounds)));
   }
   begin();
 }
 
 /** What a call that failed left behind does not count. */
 export function begin() {
-  for (const metric of metrics.values()) metric.told = metric instanceof Counter ? 0 : [];
+  for (const metric of metrics) metric.told = metric instanceof Counter ? 0 : [];
 }
 
 export function tell() {
-  const counters = [...metrics.values()].filter((m) => m instanceof Counter && m.told > 0);
+  const counters = metrics.filter((m) => m instanceof Counter && m.told > 0);
   if (counters.length > 0) {
     sink.add(counters.map((c) => c.id), counters.map((c) => BigInt(Math.min(c.told, COUNT_MAX))));
   }
-  for (const metric of metrics.values()) {
+  for (const metric of metrics) {
     if (metric instanceof Histogram && metric.told.length > 0) sink.observe(metric.id, metric.told);
   }
   begin();

@@ -10,6 +10,8 @@ import {
   Counter, Failure, Histogram, Lookup, Record, Reject, Retry, TOMBSTONE, batch, filter, flatMap, log, map, route,
 } from '../index.js';
 import { Response, get, post, send, trouble } from '../http.js';
+import { Sink } from '../native.js';
+import { register } from '../telemetry.js';
 import { Row, http, run } from '../testing.js';
 
 const words = flatMap(
@@ -81,6 +83,14 @@ test('what cannot be written is refused', () => {
   assert.deepEqual(out.rejects.map(({ code }) => code), ['encode', 'encode']);
 });
 
+test('bytes and text may be nothing', () => {
+  const rows = ['null', null, Uint8Array.of(255)];
+  const seen = (value) => run(map((found) => String(found), { value }), rows);
+  assert.deepEqual(seen('bytes?').json(), ['110,117,108,108', 'null', '255']);
+  assert.deepEqual([seen('text?').json(), seen('text?').rejects[0].code], [['null', 'null'], 'utf-8']);
+  assert.throws(() => map(() => 1, { value: 'json?' }), /not "json\?"/);
+});
+
 test('bytes go as they are', () => {
   const raw = map((bytes) => (bytes.length === 4 ? TOMBSTONE : bytes), { value: 'bytes' });
   const values = run(raw, [new Uint8Array([255, 0]), 'gone', 'x']).rows.map(({ value }) => value);
@@ -118,6 +128,23 @@ test('numbers and lines are told', () => {
   assert.deepEqual(out.log, [['info', 'a row value=1'], ['info', 'a row value=2']]);
 });
 
+test('metrics of one name are one, and odd names none', () => {
+  const [first, second] = [new Counter('twice'), new Counter('twice')];
+  const telling = filter(() => {
+    first.add();
+    second.add(10);
+    return true;
+  });
+  assert.deepEqual(run(telling, ['1', '2']).counters, { twice: 22 });
+  for (const name of ['Odd', '1st', 'a-b', '', 'a'.repeat(65), 'a\n']) {
+    assert.throws(() => new Sink().counter(name), { code: 'metric' });
+  }
+  const counter = () => {
+    throw { code: 'metric', message: 'no' };
+  };
+  assert.throws(() => register({ counter, histogram: counter }, () => { throw new Failure('metric', 'no'); }), Failure);
+});
+
 test('what is told while a case is timed does not count', () => {
   const seen = new Counter('seen');
   const telling = filter(() => {
@@ -139,7 +166,7 @@ test('what is told while a case is timed does not count', () => {
 test('functions that cannot be modules', () => {
   assert.throws(() => map('no function'), TypeError);
   assert.throws(() => map(() => 1, { valeu: 'text' }), /option valeu/);
-  assert.throws(() => map(() => 1, { value: 'xml' }), /not "xml"/);
+  assert.throws(() => map(() => 1, { value: 'xml' }), /; not "xml"/);
   assert.throws(() => route([], () => 'a'), /name the outputs/);
   assert.throws(() => run(same, [], { outputs: [] }), Failure);
 });

@@ -5,13 +5,17 @@
 """
 
 import json
+import re
 from array import array
 from dataclasses import dataclass, field
 
 from ._batch import Column
-from ._record import as_bytes
+from ._record import Failure, as_bytes
 from ._typed import Bools, Floats, Ints
 from ._typed_json import decode, encode
+
+
+_METRIC = re.compile("[a-z][a-z0-9_]{0,63}")
 
 
 @dataclass
@@ -99,6 +103,8 @@ class Sink:
         self.lines.append((level, message + "".join(pairs)))
 
     def counter(self, name):
+        if _METRIC.fullmatch(name) is None:
+            raise Failure("metric", f"a metric's name is `[a-z][a-z0-9_]*` of at most 64 bytes, not {name!r}")
         self.names.append(name)
         return len(self.names) - 1
 

@@ -8,7 +8,7 @@ LEVELS = ("trace", "debug", "info", "warn", "error")
 
 _COUNT_MAX = 2**64 - 1
 
-_metrics = {}
+_metrics = []
 
 
 class _Host:
@@ -23,24 +23,24 @@ class _Log:
     def enabled(self, level):
         return _Host.sink is not None and _Host.sink.enabled(level)
 
-    def __call__(self, level, message, **values):
+    def __call__(self, level, message, /, **values):
         if self.enabled(level):
             flat = [text(part) for pair in values.items() for part in pair]
             _Host.sink.log(level, text(message), flat)
 
-    def trace(self, message, **values):
+    def trace(self, message, /, **values):
         self("trace", message, **values)
 
-    def debug(self, message, **values):
+    def debug(self, message, /, **values):
         self("debug", message, **values)
 
-    def info(self, message, **values):
+    def info(self, message, /, **values):
         self("info", message, **values)
 
-    def warn(self, message, **values):
+    def warn(self, message, /, **values):
         self("warn", message, **values)
 
-    def error(self, message, **values):
+    def error(self, message, /, **values):
         self("error", message, **values)
 
 
@@ -51,8 +51,8 @@ class Counter:
     """A number that only grows, summed up over all lanes. Made at the top of `module.py`."""
 
     def __init__(self, name):
-        self.name, self._id, self._told = name, None, 0
-        _metrics[name] = self
+        self.name, self._id, self._told = text(name), None, 0
+        _metrics.append(self)
 
     def add(self, amount=1):
         if operator.index(amount) < 0:
@@ -64,8 +64,8 @@ class Histogram:
     """The spread of many values. `bounds` are the buckets' upper ones, ascending."""
 
     def __init__(self, name, bounds):
-        self.name, self.bounds, self._id, self._told = name, [float(b) for b in bounds], None, []
-        _metrics[name] = self
+        self.name, self.bounds, self._id, self._told = text(name), [float(b) for b in bounds], None, []
+        _metrics.append(self)
 
     def observe(self, value):
         self._told.append(float(value))
@@ -74,7 +74,7 @@ class Histogram:
 def register(sink):
     """At `open`: asks for an id for each metric."""
     _Host.sink = sink
-    for metric in _metrics.values():
+    for metric in _metrics:
         if isinstance(metric, Counter):
             metric._id, metric._told = sink.counter(metric.name), 0
         else:
@@ -83,15 +83,15 @@ def register(sink):
 
 def begin():
     """What a call that failed left behind does not count."""
-    for metric in _metrics.values():
+    for metric in _metrics:
         metric._told = 0 if isinstance(metric, Counter) else []
 
 
 def tell():
-    counters = [m for m in _metrics.values() if isinstance(m, Counter) and m._told]
+    counters = [m for m in _metrics if isinstance(m, Counter) and m._told]
     if counters:
         _Host.sink.add([c._id for c in counters], [c._told for c in counters])
-    for metric in _metrics.values():
+    for metric in _metrics:
         if isinstance(metric, Histogram) and metric._told:
             _Host.sink.observe(metric._id, metric._told)
     begin()

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import types
 import unittest
+from typing import Optional
 from unittest import mock
 
 import rustmq
@@ -104,6 +105,23 @@ class Loops(unittest.TestCase):
         out = run(raw, [b"\xff\x00", "gone", "x"])
         self.assertEqual([row.value for row in out.rows], [b"\xff\x00", None, b"x"])
 
+    def test_bytes_and_text_may_be_nothing(self):
+        def made(annotation):
+            def same(value):
+                return repr(value)
+
+            same.__annotations__ = {"value": annotation}
+            return rustmq.map(same)
+
+        rows = ["null", None, b"\xff"]
+        for annotation in (bytes | None, Optional[bytes], "bytes | None"):
+            self.assertEqual(run(made(annotation), rows).json(), ["b'null'", "None", "b'\\xff'"])
+        for annotation in (str | None, Optional[str], "None | str"):
+            out = run(made(annotation), rows)
+            self.assertEqual((out.json(), out.rejects[0].code), (["'null'", "None"], "utf-8"))
+            self.assertEqual(run(made(annotation), ["x"]).json(), ["'x'"])
+        self.assertEqual(run(made(dict | None), rows[:1]).json(), ["None"])
+
     def test_an_exception_nobody_caught_says_where(self):
         @rustmq.filter
         def broken(value):
@@ -139,6 +157,24 @@ class Loops(unittest.TestCase):
         out = run(telling, ["1", "2"])
         self.assertEqual((out.counters, out.histograms), ({"seen": 2}, {"size": [1.0, 2.0]}))
         self.assertEqual(out.log, [("info", "a row value=1"), ("info", "a row value=2")])
+
+    def test_metrics_of_one_name_are_one_and_odd_names_none(self):
+        first, second = rustmq.Counter("twice"), rustmq.Counter("twice")
+
+        @rustmq.filter
+        def telling(value):
+            first.add()
+            second.add(10)
+            rustmq.log.info("read", level=3, self=4, message=5)
+            return True
+
+        out = run(telling, ["1", "2"])
+        self.assertEqual((out.counters, out.log[0]), ({"twice": 22}, ("info", "read level=3 self=4 message=5")))
+        for name in ("Odd", "1st", "a-b", "", "a" * 65, "a\n", 5):
+            with mock.patch.object(rustmq._telemetry, "_metrics", []), self.assertRaises(rustmq.Failure) as failed:
+                rustmq.Counter(name)
+                run(telling, [])
+            self.assertEqual(failed.exception.code, "metric")
 
     def test_what_is_told_while_a_case_is_timed_does_not_count(self):
         seen = rustmq.Counter("seen")
