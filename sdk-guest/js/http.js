@@ -34,8 +34,13 @@ export class Response {
     return decoder.decode(this.body);
   }
 
+  /** The body read from JSON; what is none refuses the row, with the code `http-json`. */
   json() {
-    return JSON.parse(this.text());
+    try {
+      return JSON.parse(this.text());
+    } catch (error) {
+      throw new Reject('http-json', `the answer is not as expected: ${error.message}`);
+    }
   }
 
   /** Itself, if its status is 2xx; 429 and 5xx ask for the row again later, all else refuses it. */

@@ -251,4 +251,10 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+/// With `?`. It is no `std::error::Error`: as one it would become a rejection with the code `error`, and rows
+/// whose trouble passes would be given up.
+impl From<Error> for Reject {
+    fn from(error: Error) -> Reject {
+        error.reject()
+    }
+}

@@ -190,6 +190,7 @@ test('what comes of an answer to a request', () => {
   assert.deepEqual(retries, [{ row: 2, code: 'http-timeout', message: 'no answer' }]);
   assert.equal(run(named, ['"busy"']).retries[0].code, 'http-503');
   assert.throws(() => new Response(429, '', { headers: { 'retry-after': '7' } }).ok(), { afterMs: 7000 });
+  assert.throws(() => new Response(200, '<html>').json(), { code: 'http-json' });
   const [tea, none] = send([{ url: url(1), body: 'b', method: 'POST' }, { url: url('denied') }]);
   assert.deepEqual([tea.status, tea.url, none.trouble], [200, url(1), 'denied']);
   post(url(1), { json: { a: 1 } });

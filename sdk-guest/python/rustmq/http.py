@@ -7,8 +7,8 @@
         product = http.get(f"https://products.example/v1/{order['sku']}").ok().json()
         return {"sku": order["sku"], "name": product["name"]}
 
-`send` makes those of a batch together. A batch may be worked again, and makes its requests again. Import
-this module by name: that is how the build knows that the module makes requests.
+`send` makes those of a batch together. A batch may be worked again, and makes its requests again. The build
+finds that a module makes requests by this import, or by the words `rustmq.http` in its code.
 """
 
 import json as _json
@@ -50,7 +50,11 @@ class Response:
         return self.body.decode(errors="replace")
 
     def json(self):
-        return _json.loads(self.body)
+        """The body read from JSON; what is none refuses the row, with the code `http-json`."""
+        try:
+            return _json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise Unreadable("http-json", f"the answer is not as expected: {error}") from None
 
     def ok(self):
         """Itself, if its status is 2xx; 429 and 5xx ask for the row again later, all else refuses it."""
@@ -62,6 +66,10 @@ class Response:
         after = self.headers.get("retry-after", "")
         seconds = int(after[:12]) if after.isascii() and after.isdigit() else None
         raise Retry(RETRY_MS if seconds is None else seconds * 1000, code, message)
+
+
+class Unreadable(Reject, ValueError):
+    """An answer that is no JSON."""
 
 
 class Error(Exception):

@@ -252,6 +252,13 @@ class Requests(unittest.TestCase):
         self.assertEqual(later.exception.after_ms, 7000)
         self.assertEqual(str(http.Error.of("denied", "not granted")), "denied: not granted")
 
+    def test_an_answer_that_is_no_json(self):
+        unreadable = rustmq.map(lambda body: http.Response(200, body).json())
+        out = run(unreadable, ['"<html>"', '"1"'])
+        self.assertEqual(([r.code for r in out.rejects], out.json()), (["http-json"], [1]))
+        with self.assertRaises(ValueError):
+            http.Response(200, b"\xff").json()
+
     def test_a_batch_at_once(self):
         out = run(all_named, ["a", "b"])
         self.assertEqual(out.texts(), ["a", "b"])
