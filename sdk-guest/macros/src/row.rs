@@ -3,7 +3,7 @@
 //! Called by: `lib`.
 //! Invariants: the columns' struct holds one column a field and no lifetime, so that what is read
 //! may borrow from it.
-//! Refuses: enums, tuples, generics, more than one lifetime, two fields of one name.
+//! Refuses: enums, tuples, generics, more than one lifetime, two fields of one name, `#[row]` above the struct.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
@@ -25,6 +25,7 @@ struct Field {
 }
 
 pub(crate) fn derive(item: &DeriveInput) -> Result<TokenStream> {
+    nothing_above(item)?;
     let row = Row {
         name: &item.ident,
         columns: format_ident!("{}Columns", item.ident),
@@ -202,6 +203,17 @@ impl Row<'_> {
     }
 }
 
+/// What stands above the struct would do nothing.
+fn nothing_above(item: &DeriveInput) -> Result<()> {
+    match item.attrs.iter().find(|a| a.path().is_ident("row")) {
+        Some(attribute) => Err(Error::new(
+            attribute.span(),
+            "`row` stands above a field: `#[row(rename = \"…\")]`",
+        )),
+        None => Ok(()),
+    }
+}
+
 fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
     let wrong = || Error::new(item.span(), "a row is a struct with named fields");
     let Data::Struct(data) = &item.data else {
@@ -284,4 +296,48 @@ pub(crate) fn without_lifetimes(tokens: TokenStream) -> TokenStream {
         other => other,
     });
     replaced.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::{DeriveInput, parse_quote};
+
+    use super::derive;
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        let refused: [(DeriveInput, &str); 3] = [
+            (
+                parse_quote!(
+                    #[row(rename_all = "camelCase")]
+                    struct Late {
+                        dep_delay: f64,
+                    }
+                ),
+                "stands above a field",
+            ),
+            (
+                parse_quote!(
+                    #[row(rename = "late")]
+                    struct Late {
+                        hours: f64,
+                    }
+                ),
+                "stands above a field",
+            ),
+            (
+                parse_quote!(
+                    struct Late {
+                        #[row(default)]
+                        hours: f64,
+                    }
+                ),
+                "only `rename",
+            ),
+        ];
+        for (item, why) in refused {
+            let error = derive(&item).map(|made| made.to_string()).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
 }
