@@ -163,7 +163,6 @@ export class Module {
   each(rows) {
     const [each, [first, second]] = [this.#each, this.given];
     const take = this.selected.length > 0 ? takeRows(this.selected, rows) : this.#take(rows.values());
-    if (each.length < 2) return this.#kept(rows, (row) => each(take(row), undefined, first, second));
     return this.#kept(rows, (row) => each(take(row), new Meta(rows, row), first, second));
   }
 

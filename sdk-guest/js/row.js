@@ -89,6 +89,11 @@ const CELLS = {
   },
 };
 
+/** What a row says of a field: not what every object has, as `constructor`. */
+function cellOf(row, name) {
+  return name in Object.prototype && !Object.hasOwn(row, name) ? undefined : row[name];
+}
+
 /** A row on its way out, if it is one: an object whose fields fit, and no other. */
 export function checkedRow(fields, value) {
   if (typeof value !== 'object' || value === null || value instanceof Uint8Array) {
@@ -97,7 +102,7 @@ export function checkedRow(fields, value) {
   settled(value);
   let known = 0;
   for (const { name, kind, optional } of fields) {
-    const cell = value[name];
+    const cell = cellOf(value, name);
     if (cell !== undefined) known += 1;
     if (cell === null || cell === undefined) {
       if (optional) continue;
@@ -106,7 +111,7 @@ export function checkedRow(fields, value) {
     if (!CELLS[kind].fits(cell)) throw new Reject('encode', `field \`${name}\`: ${kind} cannot be ${shown(cell)}`);
   }
   if (Object.keys(value).length <= known) return value;
-  const more = Object.keys(value).find((key) => value[key] !== undefined && !fields.some(({ name }) => name === key));
+  const more = Object.keys(value).find((key) => cellOf(value, key) !== undefined && !fields.some(({ name }) => name === key));
   if (more !== undefined) throw new Reject('encode', `no field \`${more}\` is declared`);
   return value;
 }
@@ -114,7 +119,7 @@ export function checkedRow(fields, value) {
 /** Sets the columns of rows that were checked. */
 export function setRows(fields, rows, out) {
   fields.forEach(({ name, kind }, place) => {
-    CELLS[kind].set(out, place, rows.map((row) => row[name] ?? null));
+    CELLS[kind].set(out, place, rows.map((row) => cellOf(row, name) ?? null));
   });
 }
 

@@ -214,3 +214,17 @@ test('times that the calendar lacks', () => {
   assert.deepEqual(refused(out).map(([row, code]) => [row, code]), [[0, 'schema'], [1, 'schema'], [2, 'schema']]);
   assert.deepEqual(out.json(), [Date.parse(times[3]) * 1000]);
 });
+
+test('a field may be named as what every object has', () => {
+  const declare = { constructor: 'string?', toString: 'string?', n: 'int64' };
+  class Made {
+    get n() {
+      return 2;
+    }
+  }
+  const rows = [{ n: 1 }, new Made(), { n: 3, constructor: 'c', toString: 't' }];
+  const out = run(map((i) => rows[i], { declare }), [0, 1, 2]);
+  assert.deepEqual(out.texts().map((text) => text.replaceAll('"', '')), [
+    '{constructor:null,toString:null,n:1}', '{constructor:null,toString:null,n:2}', '{constructor:c,toString:t,n:3}',
+  ]);
+});

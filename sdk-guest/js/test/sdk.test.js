@@ -196,3 +196,9 @@ test('what comes of an answer to a request', () => {
   post(url(1), { json: { a: 1 } });
   assert.equal(text(asked.at(-1).body), '{"a":1}');
 });
+
+test('meta is given, however the function says its parameters', () => {
+  const key = (value, meta) => meta.key?.length ?? null;
+  const functions = [key, (value, meta = {}) => key(value, meta), (...all) => key(...all), (value, { key: k } = {}) => k?.length];
+  for (const each of functions) assert.deepEqual(run(map(each), [new Row(1, { key: 'abc' })]).json(), [3]);
+});
