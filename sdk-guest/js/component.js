@@ -9,6 +9,7 @@ import './console.js';
 import theModule from 'rustmq-module';
 import { register as registerLookups } from './lookup.js';
 import { Failure, migrate, run } from './module.js';
+import { said } from './place.js';
 import { register } from './telemetry.js';
 
 /** What is thrown here must be the contract's `failure`. */
@@ -17,7 +18,7 @@ function guarded(work) {
     work();
   } catch (error) {
     if (error instanceof Failure) throw { code: error.code, message: error.message };
-    throw { code: 'error', message: String(error) };
+    throw { code: 'error', message: said(error) };
   }
 }
 

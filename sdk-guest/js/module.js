@@ -8,6 +8,7 @@
 
 import { Batch, Column, Meta, Outbox } from './batch.js';
 import { written } from './json.js';
+import { said } from './place.js';
 import { Record, Reject, Retry, TOMBSTONE, asBytes, micros, refuseAsync, settled } from './record.js';
 import { checkedRow, setRows, takeRows } from './row.js';
 import { State } from './state.js';
@@ -312,7 +313,7 @@ function payload(value) {
 /** Code and message of what was thrown. */
 function reasonOf(error) {
   if (error instanceof Reject) return error;
-  return { code: 'error', message: String(error) };
+  return { code: 'error', message: said(error) };
 }
 
 /** Refused rows on their way. */

@@ -11,6 +11,7 @@ import {
 } from '../index.js';
 import { Response, get, post, send, trouble } from '../http.js';
 import { Sink } from '../native.js';
+import { said } from '../place.js';
 import { register } from '../telemetry.js';
 import { Row, http, run } from '../testing.js';
 
@@ -101,7 +102,12 @@ test('what is thrown and not caught refuses the row', () => {
   const out = run(filter((value) => value.n.length > 1), ['{"n":"ab"}', '{}']);
   assert.deepEqual(out.texts(), ['{"n":"ab"}']);
   assert.equal(out.rejects[0].code, 'error');
-  assert.match(out.rejects[0].message, /^TypeError: /);
+  assert.match(out.rejects[0].message, /^TypeError: .* \(sdk\.test\.js, line \d+/);
+  const deep = () => JSON.parse('{');
+  const thrown = [() => deep(), () => { throw 'text'; }, () => { throw Object.create(null); }];
+  const [json, text, none] = run(map((i) => thrown[i]()), [0, 1, 2]).rejects.map(({ message }) => message);
+  assert.match(json, /^SyntaxError: .* \(sdk\.test\.js, line \d+, in deep\)$/);
+  assert.deepEqual([text, none], ['text', 'what was thrown cannot be said']);
 });
 
 test('routes and batches', () => {
@@ -201,4 +207,21 @@ test('meta is given, however the function says its parameters', () => {
   const key = (value, meta) => meta.key?.length ?? null;
   const functions = [key, (value, meta = {}) => key(value, meta), (...all) => key(...all), (value, { key: k } = {}) => k?.length];
   for (const each of functions) assert.deepEqual(run(map(each), [new Row(1, { key: 'abc' })]).json(), [3]);
+});
+
+test('in a bundle the line is found', () => {
+  globalThis.rustmqLines = [[10, 3, 'helper.js', 4], [20, 1, 'module.js', 7]];
+  try {
+    const error = new TypeError('x');
+    for (const [stack, place] of [
+      ['read@module.js:5:1\ndeep/<@module.js:12:7\n', ' (helper.js, line 6)'],
+      ['deep@module.js:20:7\n', ' (module.js, line 7, in deep)'],
+      ['run@module.js:21:7\n@x.js:1:1', ''],
+    ]) {
+      error.stack = stack;
+      assert.equal(said(error), `TypeError: x${place}`);
+    }
+  } finally {
+    delete globalThis.rustmqLines;
+  }
 });

@@ -257,7 +257,7 @@ test('a function takes over what it kept before', () => {
 
 test('what cannot be taken over is named and nothing changes', () => {
   const lane = new Lane(total).migrate(1, { ann: 5 });
-  const failed = { code: 'error', message: 'key "bob": TypeError: no cents' };
+  const failed = { code: 'error', message: /^key "bob": TypeError: no cents \(state\.test\.js, line \d+/ };
   assert.throws(() => lane.migrate(2, { ann: '6', bob: 'seven' }), failed);
   assert.throws(() => lane.migrate(1, { ann: '{' }), { code: 'json' });
   assert.deepEqual([lane.get('ann'), lane.keys], [500, ['ann']]);

@@ -7,12 +7,13 @@
  */
 
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join, resolve, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 const [main, sdk, wit, out] = process.argv.slice(2);
+const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const NO_MODULE = `${main} exports no module: write \`export default map((value) => …)\``;
 
 try {
@@ -73,13 +74,55 @@ async function bundle(bundled, keepsState) {
       mainFields: ['module', 'main'],
     },
   });
-  const { output } = await made.write({ file: bundled, format: 'esm' }).catch((error) => {
+  const { output } = await made.write({ file: bundled, format: 'esm', sourcemap: 'hidden' }).catch((error) => {
     // the SDK's own import of what the module does not export
     const errors = error?.errors ?? [];
     const missing = errors.some((e) => e.code === 'MISSING_EXPORT' && e.message.includes('rustmq-module'));
     throw missing ? new Error(NO_MODULE) : error;
   });
+  const { map } = output.find(({ type }) => type === 'chunk');
+  await appendFile(bundled, `\nglobalThis.rustmqLines = ${JSON.stringify(linesOf(map, dirname(bundled)))};\n`);
   return output.flatMap((chunk) => chunk.imports ?? []);
+}
+
+/**
+ * Which lines of the bundle are of which file, but for the SDK's: the first one, how many, the file's name, the line
+ * of the first there. `place.js` looks errors up in it.
+ */
+function linesOf({ sources, mappings }, from) {
+  const files = sources.map((source) => resolve(from, source));
+  const isOwn = files.map((file) => file.startsWith(resolve(sdk) + sep));
+  const parts = [];
+  let [source, line] = [0, 0];
+  mappings.split(';').forEach((segments, at) => {
+    let first = null;
+    for (const [, file = 0, down = 0] of segments.split(',').filter(Boolean).map(numbersOf)) {
+      source += file;
+      line += down;
+      first ??= [source, line];
+    }
+    if (first === null || isOwn[first[0]]) return;
+    const [name, there, last] = [basename(files[first[0]]), first[1] + 1, parts.at(-1)];
+    const goesOn = last?.[2] === name && last[0] + last[1] === at + 1 && last[3] + last[1] === there;
+    if (goesOn) last[1] += 1;
+    else parts.push([at + 1, 1, name, there]);
+  });
+  return parts;
+}
+
+/** The numbers of a segment of a source map: base 64, five bits a digit, the lowest bit of each number its sign. */
+function numbersOf(segment) {
+  const numbers = [];
+  let [number, shift] = [0, 0];
+  for (const letter of segment) {
+    const digit = DIGITS.indexOf(letter);
+    number += (digit & 31) << shift;
+    shift += 5;
+    if (digit >= 32) continue;
+    numbers.push(number & 1 ? -(number >> 1) : number >> 1);
+    [number, shift] = [0, 0];
+  }
+  return numbers;
 }
 
 async function componentize(bundled, worldName) {

@@ -2,9 +2,16 @@
 
 import inspect
 import math
+import os
 import re
 import types
 
+
+def _folder(function):
+    return os.path.join(os.path.dirname(function.__code__.co_filename), "")
+
+
+_HERE, _STDLIB = _folder(_folder), _folder(inspect.signature)
 _LONE = re.compile("[\ud800-\udfff]")
 
 MS_MAX = 2**32 - 1
@@ -89,14 +96,16 @@ def reason(error):
 def place(error):
     """An exception that nobody caught: what it says, and the innermost line of the author's code."""
     what = f"{type(error).__name__}: {_said(error)}"
-    trace, where = error.__traceback__, ""
+    trace, where, innermost = error.__traceback__, "", ""
     while trace is not None:
         code = trace.tb_frame.f_code
-        file = code.co_filename.replace("\\", "/")
-        if "/rustmq/_" not in file and not file.startswith("<"):
-            where = f" ({file.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {code.co_name})"
+        file = code.co_filename
+        if not file.startswith((_HERE, "<")):
+            innermost = f" ({os.path.basename(file)}, line {trace.tb_lineno}, in {code.co_name})"
+            if not file.startswith(_STDLIB) or "-packages" in file:
+                where = innermost
         trace = trace.tb_next
-    return what + where
+    return what + (where or innermost)
 
 
 def _said(error):

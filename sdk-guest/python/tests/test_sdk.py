@@ -132,6 +132,13 @@ class Loops(unittest.TestCase):
         self.assertEqual(out.rejects[0].code, "error")
         self.assertRegex(out.rejects[0].message, r"^KeyError: 'n' \(test_sdk.py, line \d+, in broken\)$")
 
+        @rustmq.map
+        def parses(value):
+            return json.loads(value)
+
+        said = run(parses, ['"{"', '5']).rejects
+        self.assertRegex(said[0].message, r"^JSONDecodeError: .* \(test_sdk.py, line \d+, in parses\)$")
+
     def test_routes_and_batches(self):
         out = run(rustmq.route("small", "big")(lambda n: "big" if n > 9 else "small"), ["1", "10"],
                   outputs=["small", "big"])

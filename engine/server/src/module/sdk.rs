@@ -87,7 +87,7 @@ const PYTHON: [(&str, &[u8]); 21] = files![
 ];
 
 /// Without `tools/`, which the build carries itself.
-const JS: [(&str, &[u8]); 22] = files![
+const JS: [(&str, &[u8]); 23] = files![
     "sdk-guest/js/batch.js",
     "sdk-guest/js/cases.js",
     "sdk-guest/js/component.js",
@@ -101,6 +101,7 @@ const JS: [(&str, &[u8]); 22] = files![
     "sdk-guest/js/module.js",
     "sdk-guest/js/native.js",
     "sdk-guest/js/package.json",
+    "sdk-guest/js/place.js",
     "sdk-guest/js/record.js",
     "sdk-guest/js/row.js",
     "sdk-guest/js/state.js",
