@@ -3,7 +3,8 @@
 //! Called by: `lib`.
 //! Invariants: the columns' struct holds one column a field and no lifetime, so that what is read
 //! may borrow from it.
-//! Refuses: enums, tuples, generics, more than one lifetime, two fields of one name, `#[row]` above the struct.
+//! Refuses: enums, tuples, generics, more than one lifetime, two fields of one name, `#[row]` above the
+//! struct.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};

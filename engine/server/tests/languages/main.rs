@@ -4,6 +4,7 @@
 //! - `modules` one language at a time, and cases of Rust
 //! - `asking` modules that make requests
 //! - `keeping` modules that keep state
+//! - `system` what they expect of a system
 //! - `pipeline` all three in `examples/languages`
 //!
 //! Called by: `cargo test -p rustmq --test languages`, after `.ci/run` or a first build by hand has put
@@ -19,6 +20,7 @@ mod modules;
 mod pipeline;
 #[path = "../support/mod.rs"]
 mod support;
+mod system;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 20] = [
+    let cases: [(&str, &[Needs], Run); 22] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
@@ -82,6 +84,8 @@ fn main() -> ExitCode {
         ("python::new_test_build", &[PYTHON], modules::python),
         ("js::new_test_build", &[JS], modules::js),
         ("js::bytes", &[JS], modules::js_bytes),
+        ("python::system", &[PYTHON], system::python),
+        ("js::system", &[JS], system::js),
         ("python::rows", &[PYTHON], modules::python_rows),
         ("js::rows", &[JS], modules::js_rows),
         (
