@@ -25,6 +25,7 @@ def text(value):
 
 def milliseconds(value):
     """A time that the contract has room for: what is beyond is its end."""
+    value = int(value) if isinstance(value, str) else value
     return math.ceil(min(max(0, value), MS_MAX))
 
 

@@ -85,7 +85,7 @@ class Texts(unittest.TestCase):
 
 class Numbers(unittest.TestCase):
     def test_times_to_wait(self):
-        for after, fits in ((-1, 0), (0.5, 1), (7, 7), (2**40, 2**32 - 1), (float("inf"), 2**32 - 1)):
+        for after, fits in ((-1, 0), (0.5, 1), (7, 7), ("7", 7), (float("nan"), 0), (2**40, 2**32 - 1), (float("inf"), 2**32 - 1)):
             self.assertEqual(rustmq.Retry(after, "later").after_ms, fits)
         for after, fits in (("7", 7000), ("9" * 5000, 2**32 - 1), ("²", 1000), ("soon", 1000)):
             with self.assertRaises(rustmq.Retry) as later:
