@@ -13,7 +13,7 @@ use codec::Format;
 use expr::{Expr, Predicate, base_schema};
 use model::catalog::Catalog;
 use model::schema::{Field, FieldType, Schema};
-use model::topic::{PayloadCodec, TopicSpec};
+use model::topic::{Misfits, PayloadCodec, TopicSpec};
 
 use crate::graph::{Complaints, Graph, Link};
 use crate::spec::types::{At, Expression, Map, Node, OutputSchema, Route, Sink};
@@ -83,7 +83,10 @@ impl Topics<'_> {
         match (self.spec.topics.get(name), existing, self.catalog) {
             // What the file leaves out of an existing topic is as it is.
             (Some(def), Some(existing), _) if def.value.is_none() => Found::Topic(existing.clone()),
-            (Some(def), _, _) => Found::Topic(def.to_spec()),
+            (Some(def), existing, _) => Found::Topic(TopicSpec {
+                misfits: def.misfits(existing),
+                ..def.to_spec()
+            }),
             (None, Some(existing), _) => Found::Topic(existing.clone()),
             (None, None, None) => Found::Maybe,
             (None, None, Some(_)) => Found::No,
@@ -121,8 +124,9 @@ impl Found {
             Found::Topic(TopicSpec {
                 codec,
                 schema: Some(schema),
+                misfits,
                 ..
-            }) => known(*codec, schema.clone()),
+            }) => known(*codec, schema.clone(), *misfits),
             Found::Topic(_) => Fields::Base,
             Found::Maybe | Found::No => Fields::Unknown,
         }
@@ -130,8 +134,11 @@ impl Found {
 }
 
 /// Fields of values in a codec; none where it has no columns.
-fn known(codec: PayloadCodec, schema: Schema) -> Fields {
-    Format::new(codec, Arc::new(schema)).map_or(Fields::Base, Fields::Known)
+fn known(codec: PayloadCodec, schema: Schema, misfits: Misfits) -> Fields {
+    match Format::new(codec, Arc::new(schema)) {
+        Some(format) => Fields::Known(format.with_misfits(misfits)),
+        None => Fields::Base,
+    }
 }
 
 /// Compiles every node of the graph that has its inputs.
@@ -217,6 +224,7 @@ fn output_fields(
                 avro: None,
                 ..schema.clone()
             },
+            Misfits::DeadLetter,
         ),
         OutputSchema::Topic(name) => {
             let topic = At {
@@ -258,7 +266,7 @@ fn check_alike(at: Pos, edges: &[Fields], out: &mut Complaints<'_>) {
 fn reads(wanted: &Format, given: &Format) -> bool {
     match wanted.names_fields() {
         true => given.codec() == wanted.codec(),
-        false => given == wanted,
+        false => given.writes_like(wanted),
     }
 }
 
@@ -271,20 +279,25 @@ fn together(edges: &[Fields]) -> Fields {
     for edge in &edges[1..] {
         all = match (all, edge) {
             (Fields::Unknown, _) | (_, Fields::Unknown) => Fields::Unknown,
-            (Fields::Known(a), Fields::Known(b)) if a == *b => Fields::Known(a),
-            (Fields::Known(a), Fields::Known(b)) => {
-                let same = |f: &&Field| b.schema().field(&f.name) == Some(*f);
-                let fields: Vec<Field> = a.schema().fields.iter().filter(same).cloned().collect();
-                if fields.is_empty() {
-                    Fields::Base
-                } else {
-                    known(PayloadCodec::Json, Schema { fields, avro: None })
-                }
-            }
+            (Fields::Known(a), Fields::Known(b)) => both(a, b),
             _ => Fields::Base,
         };
     }
     all
+}
+
+/// The fields that values of both formats have. Nulls of misfits are among them if either says so.
+fn both(a: Format, b: &Format) -> Fields {
+    let misfits = a.misfits().max(b.misfits());
+    if a.writes_like(b) {
+        return Fields::Known(a.with_misfits(misfits));
+    }
+    let same = |f: &&Field| b.schema().field(&f.name) == Some(*f);
+    let fields: Vec<Field> = a.schema().fields.iter().filter(same).cloned().collect();
+    match fields.is_empty() {
+        true => Fields::Base,
+        false => known(PayloadCodec::Json, Schema { fields, avro: None }, misfits),
+    }
 }
 
 /// The type under which a column of this Arrow type goes on.
@@ -412,7 +425,8 @@ impl Scope<'_, '_> {
             return (None, vec![Fields::Unknown]);
         }
         let fields = select.iter().map(|(field, _)| field.clone()).collect();
-        let Fields::Known(format) = known(PayloadCodec::Json, Schema { fields, avro: None }) else {
+        let schema = Schema { fields, avro: None };
+        let Fields::Known(format) = known(PayloadCodec::Json, schema, Misfits::DeadLetter) else {
             return (None, vec![Fields::Unknown]);
         };
         let ports = vec![Fields::Known(format.clone())];
@@ -441,7 +455,7 @@ impl Scope<'_, '_> {
         let Found::Topic(spec) = found else {
             return None;
         };
-        let wanted = Format::new(spec.codec, Arc::new(spec.schema.clone()?))?;
+        let wanted = Format::of(spec)?;
         let must = match self.fields {
             _ if wanted.keeps_columns() => true,
             Fields::Known(given) => !reads(&wanted, given),

@@ -1,11 +1,14 @@
-//! What the values of a topic are: a codec and a schema, as one thing that reads and writes.
+//! What the values of a topic are: a codec and a schema, as one thing that reads and writes, and
+//! what the topic says of values that do not fit.
 //!
 //! Called by pipelines (typed edges, sinks), wasm (values that a guest asks for while only
 //! columns hold them), storage (typed columns of the tier) and sql (hot rows). One per edge, cheap
 //! to clone, shared between threads.
 //! Invariants: what `encode` writes, `decode` reads back to the same columns (floats are finite, see
 //! [`finite`]; Avro has types that are coarser than their column); decoding keeps the row count,
-//! and whether a row is good does not depend on the columns asked for.
+//! and whether a row is good does not depend on the columns asked for. A row that is not good is null in
+//! all columns: what the topic says of misfits does not change what is decoded, only what its reader
+//! does about the errors.
 //! Refuses: raw values, which have no columns.
 
 use std::sync::Arc;
@@ -16,26 +19,27 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use model::rows::Rows;
 use model::schema::Schema;
-use model::topic::PayloadCodec;
+use model::topic::{Misfits, PayloadCodec, TopicSpec};
 
 use crate::avro::{AvroDecoder, AvroEncoder};
 use crate::column::Decoded;
 use crate::csv::{CsvDecoder, encode_csv};
 use crate::json::{EncodeError, JsonDecoder, encode_json};
 
-/// Reads and writes the values of one codec and schema.
+/// Reads and writes the values of one codec and schema. Equal are those that also say the same of
+/// misfits; see [`Format::writes_like`].
 #[derive(Debug, Clone)]
 pub struct Format {
     codec: PayloadCodec,
     schema: Arc<Schema>,
     arrow: SchemaRef,
+    misfits: Misfits,
     inner: Inner,
 }
 
 impl PartialEq for Format {
     fn eq(&self, other: &Format) -> bool {
-        self.codec == other.codec
-            && (Arc::ptr_eq(&self.schema, &other.schema) || self.schema == other.schema)
+        self.misfits == other.misfits && self.writes_like(other)
     }
 }
 
@@ -86,8 +90,30 @@ impl Format {
             codec,
             arrow: schema.to_arrow(),
             schema,
+            misfits: Misfits::default(),
             inner,
         })
+    }
+
+    /// Of a topic's values.
+    pub fn of(topic: &TopicSpec) -> Option<Format> {
+        let schema = topic.schema.clone()?;
+        Format::new(topic.codec, Arc::new(schema)).map(|format| format.with_misfits(topic.misfits))
+    }
+
+    pub fn with_misfits(self, misfits: Misfits) -> Format {
+        Format { misfits, ..self }
+    }
+
+    /// What a reader does about values that do not fit.
+    pub fn misfits(&self) -> Misfits {
+        self.misfits
+    }
+
+    /// Whether values and columns of one are those of the other.
+    pub fn writes_like(&self, other: &Format) -> bool {
+        self.codec == other.codec
+            && (Arc::ptr_eq(&self.schema, &other.schema) || self.schema == other.schema)
     }
 
     pub fn codec(&self) -> PayloadCodec {

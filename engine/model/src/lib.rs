@@ -40,4 +40,4 @@ pub use port::{
 };
 pub use rows::{Headers, RecordRef, Rows, RowsBuilder, RowsError};
 pub use schema::{Field, FieldType, Schema, SchemaError};
-pub use topic::{Durability, PayloadCodec, SpecError, Topic, TopicSpec};
+pub use topic::{Durability, Misfits, PayloadCodec, SpecError, Topic, TopicSpec};

@@ -36,6 +36,30 @@ impl fmt::Display for PayloadCodec {
     }
 }
 
+/// What becomes, where typed columns are read, of a value that does not fit the topic's schema.
+///
+/// Ordered: what may have nulls of misfits is more than what has none.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Misfits {
+    /// A pipeline that needs the columns gives the record up.
+    #[default]
+    DeadLetter,
+    /// Its columns are null, as SQL and the tier have them.
+    Nulls,
+}
+
+impl fmt::Display for Misfits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Misfits::DeadLetter => "dead-letter",
+            Misfits::Nulls => "nulls",
+        })
+    }
+}
+
 /// When an append is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -63,6 +87,9 @@ pub struct TopicSpec {
     pub partitions: u32,
     pub codec: PayloadCodec,
     pub schema: Option<Schema>,
+    /// Absent where it is the default, so that catalogs without it stay as they were.
+    #[serde(skip_serializing_if = "is_default")]
+    pub misfits: Misfits,
     pub durability: Durability,
     /// Records older than this many milliseconds (by append time) may be dropped.
     pub retention_ms: Option<u64>,
@@ -82,12 +109,17 @@ pub struct TopicSpec {
     pub tier: bool,
 }
 
+fn is_default(misfits: &Misfits) -> bool {
+    *misfits == Misfits::default()
+}
+
 impl Default for TopicSpec {
     fn default() -> TopicSpec {
         TopicSpec {
             partitions: 1,
             codec: PayloadCodec::Raw,
             schema: None,
+            misfits: Misfits::DeadLetter,
             durability: Durability::Fsync,
             retention_ms: None,
             retention_bytes: None,
@@ -112,6 +144,13 @@ pub enum SpecError {
     WithoutSchema { codec: PayloadCodec },
     #[error("an Avro schema needs value codec `avro`, not `{codec}`")]
     AvroSchemaWithout { codec: PayloadCodec },
+    #[error("misfits as `nulls` need a schema: without one there are no columns to be null")]
+    MisfitsWithout,
+    #[error(
+        "value codec `columns` has no misfits to be `nulls`: a record that does not fit is refused \
+         when it is produced"
+    )]
+    MisfitsOfColumns,
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("retention of {ms} ms is too short; the least is {RETENTION_MS_MIN} ms")]
@@ -141,6 +180,12 @@ impl TopicSpec {
         if let Some(schema) = &self.schema {
             self.schema_check(schema)?;
         }
+        match (self.misfits, self.codec) {
+            (Misfits::DeadLetter, _) => {}
+            (Misfits::Nulls, PayloadCodec::Columns) => return Err(SpecError::MisfitsOfColumns),
+            (Misfits::Nulls, _) if self.schema.is_none() => return Err(SpecError::MisfitsWithout),
+            (Misfits::Nulls, _) => {}
+        }
         match self.retention_ms {
             Some(ms) if ms < RETENTION_MS_MIN => return Err(SpecError::RetentionTime { ms }),
             _ => {}
@@ -156,6 +201,11 @@ impl TopicSpec {
             Some((what, _)) if !self.compact => Err(SpecError::CompactWithout { what }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a value may be there that does not fit the schema.
+    pub fn has_misfits(&self) -> bool {
+        self.schema.is_some() && self.codec != PayloadCodec::Columns
     }
 
     fn schema_check(&self, schema: &Schema) -> Result<(), SpecError> {
@@ -183,13 +233,14 @@ impl TopicSpec {
     }
 
     /// Name and value of each property, in words.
-    fn properties(&self) -> [(&'static str, String); 10] {
+    fn properties(&self) -> [(&'static str, String); 11] {
         let bound = |bound: Option<u64>| bound.map_or("unlimited".to_owned(), |v| v.to_string());
         let ms = |ms: Option<u64>| ms.map_or("the default".to_owned(), |ms| format!("{ms} ms"));
         [
             ("partitions", self.partitions.to_string()),
             ("value codec", self.codec.to_string()),
             ("schema", schema_text(&self.schema)),
+            ("misfits", self.misfits.to_string()),
             ("durability", self.durability.to_string()),
             ("retention ms", bound(self.retention_ms)),
             ("retention bytes", bound(self.retention_bytes)),
@@ -348,6 +399,45 @@ mod tests {
             },
             "tombstone retention is for compacted topics: ask for `compact` too, or leave it out",
         );
+    }
+
+    #[test]
+    fn nulls_of_misfits_need_columns_that_are_read() {
+        let schema = Schema::from_json(&serde_json::json!({"a": "int"})).unwrap();
+        let of = |codec, schema: Option<&Schema>| TopicSpec {
+            codec,
+            schema: schema.cloned(),
+            misfits: Misfits::Nulls,
+            ..TopicSpec::default()
+        };
+        for codec in [PayloadCodec::Json, PayloadCodec::Csv, PayloadCodec::Avro] {
+            check(of(codec, Some(&schema)), "ok");
+        }
+        let needed =
+            "misfits as `nulls` need a schema: without one there are no columns to be null";
+        check(of(PayloadCodec::Json, None), needed);
+        check(of(PayloadCodec::Raw, None), needed);
+        check(
+            of(PayloadCodec::Columns, Some(&schema)),
+            "value codec `columns` has no misfits to be `nulls`: a record that does not fit is \
+             refused when it is produced",
+        );
+        let have = of(PayloadCodec::Json, Some(&schema));
+        let want = TopicSpec {
+            misfits: Misfits::DeadLetter,
+            ..have.clone()
+        };
+        let difference = have.difference(&want);
+        assert_eq!(
+            difference.as_deref(),
+            Some("misfits is nulls, not dead-letter")
+        );
+        let json = serde_json::to_string(&have).unwrap();
+        assert!(json.contains(r#""misfits":"nulls","durability""#), "{json}");
+        assert_eq!(serde_json::from_str::<TopicSpec>(&json).unwrap(), have);
+        let old = serde_json::to_string(&want).unwrap();
+        assert!(!old.contains("misfits"), "{old}");
+        assert_eq!(serde_json::from_str::<TopicSpec>(&old).unwrap(), want);
     }
 
     #[test]

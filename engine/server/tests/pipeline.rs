@@ -39,6 +39,81 @@ fn wait_for(world: &World, topic: &str, records: u64) {
     });
 }
 
+/// The same rows from a topic with dead letters and from one with nulls.
+const MISFITS: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: both }
+topics:
+  strict: { value: { codec: json, schema: { id: int64 } } }
+  one: { value: json }
+  two: { value: json }
+  bad: {}
+policy:
+  on-error: { then: { dead-letter: bad } }
+nodes:
+  strict: { kind: source, topic: strict, start: earliest }
+  lenient: { kind: source, topic: lenient, start: earliest }
+  f: { kind: filter, inputs: [strict], where: \"id is null or id > 0\" }
+  g: { kind: filter, inputs: [lenient], where: \"id is null or id > 0\" }
+  one: { kind: sink, inputs: [f], topic: one }
+  two: { kind: sink, inputs: [g], topic: two }
+";
+
+#[test]
+fn misfits_are_what_their_topic_says_and_sql_agrees() {
+    let world = World::new();
+    let server = world.serve();
+    let schema = world.write("schema.json", "{\"id\": \"int64\"}");
+    let nulls = ["--schema", &schema, "--misfits", "nulls"];
+    let create = [&["topic", "create", "lenient"], &nulls[..]].concat();
+    world.run(&create).ok();
+    let file = world.write("both.yaml", MISFITS);
+    world.run(&["pipeline", "apply", &file]).ok();
+    let described = |topic: &str, misfits: &str| {
+        let text = world.run(&["topic", "describe", topic]).ok().out;
+        assert!(
+            text.lines()
+                .any(|line| line.split_whitespace().eq(["misfits:", misfits])),
+            "{text}"
+        );
+        let json = world.run(&["topic", "describe", topic, "--json"]).ok().out;
+        let found: serde_json::Value = serde_json::from_str(&json).expect("JSON was asked for");
+        assert_eq!(found["misfits"], misfits);
+    };
+    described("strict", "dead-letter");
+    described("lenient", "nulls");
+    let other = "lenient: { value: { codec: json, schema: { id: int64 }, misfits: dead-letter } }";
+    let other = world.write(
+        "other.yaml",
+        MISFITS.replace("bad: {}", &format!("bad: {{}}\n  {other}")),
+    );
+    world.run(&["pipeline", "plan", &other]).fails(
+        1,
+        "topic `lenient` exists already and differs: misfits is nulls, not dead-letter",
+    );
+    let rows = world.write("rows.jsonl", "{\"id\":1}\n{\"id\":\"x\"}\n{\"id\":0}\n");
+    for topic in ["strict", "lenient"] {
+        world.run(&["produce", topic, &rows]).ok();
+    }
+    wait_for(&world, "two", 2);
+    wait_for(&world, "one", 1);
+    wait_for(&world, "bad", 1);
+    let values = |topic: &str| world.run(&["consume", topic, "--format", "raw"]).ok().out;
+    assert_eq!(values("one"), "{\"id\":1}\n");
+    assert_eq!(values("two"), "{\"id\":1}\n{\"id\":\"x\"}\n");
+    assert_eq!(values("bad"), "{\"id\":\"x\"}\n");
+    for topic in ["strict", "lenient"] {
+        let query =
+            format!("select _offset, id from {topic} where id is null or id > 0 order by 1");
+        assert_eq!(
+            world.run(&["sql", &query]).ok().out,
+            "_offset,id\n0,1\n1,\n"
+        );
+    }
+    server.stop();
+}
+
 const SIGNED: &str = "\
 apiVersion: rustmq/v1alpha1
 kind: Pipeline

@@ -156,6 +156,24 @@ fn wrong_files_are_named_with_their_place() {
 }
 
 #[test]
+fn misfits_are_refused_where_there_are_none() {
+    let world = World::new();
+    let schema = world.write("schema.json", "{\"a\": \"int64\"}");
+    let create = |more: &[&str]| world.run(&[&["topic", "create", "x"][..], more].concat());
+    create(&["--schema", &schema, "--misfits", "nul"]).fails(2, "a similar value exists: 'nulls'");
+    create(&["--value", "json", "--misfits", "nulls"]).fails(1, "misfits as `nulls` need a schema");
+    create(&[
+        "--value",
+        "columns",
+        "--schema",
+        &schema,
+        "--misfits",
+        "nulls",
+    ])
+    .fails(1, "value codec `columns` has no misfits to be `nulls`");
+}
+
+#[test]
 fn lint_says_every_error_with_line_and_column() {
     let world = World::new();
     let file = world.write(

@@ -17,6 +17,7 @@ use codec::{Format, Projection};
 use expr::Expr;
 use model::rows::Rows;
 use model::schema::Field;
+use model::topic::Misfits;
 
 use super::{Chunk, OperatorError, Report, unwritten_values};
 
@@ -120,7 +121,7 @@ pub(crate) fn project(chunk: Chunk, needs: &[String]) -> Result<Chunk, OperatorE
 }
 
 /// Decodes the columns needed, unless they are there; rows that do not fit are reported with code
-/// `schema`.
+/// `schema`, or go on with columns that are null, as the format says.
 pub(crate) fn decode(
     (node, port): (usize, usize),
     format: &Format,
@@ -128,7 +129,11 @@ pub(crate) fn decode(
     chunk: Chunk,
     report: &mut Report,
 ) -> Result<Chunk, OperatorError> {
-    if chunk.unwritten.as_ref() == Some(format) {
+    if chunk
+        .unwritten
+        .as_ref()
+        .is_some_and(|f| f.writes_like(format))
+    {
         return Ok(chunk);
     }
     // what comes here with columns of these types was decoded as this format before, or says the same
@@ -148,7 +153,7 @@ pub(crate) fn decode(
         columns: Some(decoded.columns),
         ..chunk
     };
-    if decoded.errors.is_empty() {
+    if decoded.errors.is_empty() || format.misfits() == Misfits::Nulls {
         return Ok(chunk);
     }
     let bad: Vec<u32> = decoded.errors.iter().map(|(row, _)| *row).collect();

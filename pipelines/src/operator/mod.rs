@@ -73,7 +73,7 @@ impl Chunk {
     }
 
     /// Rows as the node of this number, a source, read them from a topic whose values have this
-    /// format.
+    /// format. A format that keeps columns says nothing of misfits: they were refused at the door.
     pub fn read(
         node: usize,
         rows: &Rows,
@@ -249,7 +249,11 @@ impl Chunk {
             return Ok(one.clone());
         }
         let unwritten = chunks.first().and_then(|chunk| chunk.unwritten.clone());
-        if chunks.iter().any(|chunk| chunk.unwritten != unwritten) {
+        let same = |chunk: &Chunk| match (&chunk.unwritten, &unwritten) {
+            (Some(one), Some(first)) => one.writes_like(first),
+            (one, first) => one.is_none() && first.is_none(),
+        };
+        if !chunks.iter().all(same) {
             let written: Result<Vec<Chunk>, _> = chunks.iter().map(Chunk::written).collect();
             return Chunk::concat(&written?);
         }

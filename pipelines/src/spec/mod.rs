@@ -18,7 +18,7 @@ pub mod types;
 pub mod yaml;
 
 use model::diagnostic::Diagnostic;
-use model::topic::{PayloadCodec, TopicSpec};
+use model::topic::{Misfits, PayloadCodec, TopicSpec};
 
 pub use freeze::freeze;
 pub use nearest::hint;
@@ -88,6 +88,7 @@ impl TopicDef {
                 .as_ref()
                 .and_then(|v| v.schema.as_ref())
                 .map(|s| s.value.clone()),
+            misfits: self.misfits(None),
             durability: self.durability.unwrap_or(default.durability),
             retention_ms: self.retention.map(|r| r.0),
             retention_bytes: self.retention_bytes.map(|r| r.0),
@@ -96,6 +97,13 @@ impl TopicDef {
             min_compaction_lag_ms: self.min_compaction_lag.map(|r| r.0),
             tier: self.tier.unwrap_or(default.tier),
         }
+    }
+
+    /// What becomes of misfits: what the file leaves out is as it is.
+    pub fn misfits(&self, existing: Option<&TopicSpec>) -> Misfits {
+        let said = self.value.as_ref().and_then(|value| value.misfits);
+        said.or(existing.map(|topic| topic.misfits))
+            .unwrap_or_default()
     }
 
     /// In what an existing topic differs from what the file says about it.
@@ -128,6 +136,7 @@ impl TopicDef {
             Some(value) => TopicSpec {
                 codec: value.codec.value,
                 schema: value.schema.as_ref().map(|s| s.value.clone()),
+                misfits: self.misfits(Some(existing)),
                 ..wanted
             },
         };

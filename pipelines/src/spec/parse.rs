@@ -6,7 +6,7 @@
 
 use model::ids::{Digest, pipeline_name_check, topic_name_check};
 use model::schema::Schema as FieldSchema;
-use model::topic::{Durability, PayloadCodec};
+use model::topic::{Durability, Misfits, PayloadCodec};
 use serde_json::Value as Json;
 use wasm::Limits;
 
@@ -61,7 +61,7 @@ const TOPIC_KEYS: &[&str] = &[
     "min-compaction-lag",
     "tier",
 ];
-const VALUE_KEYS: &[&str] = &["codec", "schema"];
+pub(super) const VALUE_KEYS: &[&str] = &["codec", "schema", "misfits"];
 const MODULE_KEYS: &[&str] = &["source", "grants", "limits"];
 const LIMIT_KEYS: &[&str] = &[
     "memory",
@@ -315,19 +315,38 @@ impl Parser<'_> {
                     at: node.at,
                 },
                 schema: None,
+                misfits: None,
             });
         }
         let fields = self.reader.fields(node, &what, node.at, VALUE_KEYS)?;
         let codec = self.reader.required(&fields, "codec")?;
         let value = self.choice(codec, &format!("`codec` of {what}"), CODECS)?;
         let schema = fields.get("schema").and_then(|n| self.schema(n));
+        let misfits = fields.get("misfits").and_then(|n| self.misfits(n, &what));
         Some(Value {
             codec: At {
                 value,
                 at: codec.at,
             },
             schema,
+            misfits,
         })
+    }
+
+    fn misfits(&mut self, node: &Node, what: &str) -> Option<Misfits> {
+        const CHOICES: &[(&str, Misfits)] = &[
+            ("dead-letter", Misfits::DeadLetter),
+            ("nulls", Misfits::Nulls),
+        ];
+        let what = format!("`misfits` of {what}");
+        if node.is_null() {
+            // `null` is YAML's, not a word
+            let message = format!("{what} is one of `dead-letter` and `nulls`, not null");
+            let hint = "did you mean `nulls`?".to_string();
+            self.reader.error_hint(node.at, message, Some(hint));
+            return None;
+        }
+        self.choice(node, &what, CHOICES)
     }
 
     /// A schema in the file itself, or the name of a JSON file that holds one.

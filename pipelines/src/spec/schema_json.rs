@@ -21,7 +21,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::nodes::KINDS;
-    use super::super::parse::KEYS;
+    use super::super::parse::{KEYS, VALUE_KEYS};
     use super::*;
 
     fn keys(schema: &Value) -> BTreeSet<&str> {
@@ -42,6 +42,8 @@ mod tests {
             assert!(schema.is_object(), "{name} is in the schema:\n{root:#}");
             assert_eq!(keys(schema), allowed.iter().copied().collect(), "{name}");
         }
+        let value = &root["$defs"]["Value"]["anyOf"][1];
+        assert_eq!(keys(value), VALUE_KEYS.iter().copied().collect());
         let nodes = root["$defs"]["Node"]["oneOf"]
             .as_array()
             .expect("one schema per kind");

@@ -133,6 +133,59 @@ fn topics_say_how_long_and_what_is_kept() {
 }
 
 #[test]
+fn misfits_stand_beside_the_schema() {
+    let from = "timestamp}}}";
+    let nulls = FLIGHTS.replacen(from, "timestamp}, misfits: nulls }}", 1);
+    check(&nulls, "");
+    let spec = parse("p.yaml", &nulls, &env).unwrap();
+    assert_eq!(spec.topics()[1].1.misfits, Misfits::Nulls);
+    let with = |misfits: &str, said: &str| {
+        let to = format!("timestamp}}, misfits: {misfits} }}}}");
+        let expected = match said {
+            "" => String::new(),
+            said => format!("p.yaml:6:120: error: `misfits` of `value` of topic `clean` is {said}"),
+        };
+        check_with(from, &to, &expected);
+    };
+    with("dead-letter", "");
+    let one = "one of `dead-letter` and `nulls`, not";
+    with("nul", &format!("{one} `nul`"));
+    with("nuls", &format!("{one} `nuls` (did you mean `nulls`?)"));
+    with("null", &format!("{one} null (did you mean `nulls`?)"));
+    with("drop", &format!("{one} `drop`"));
+    check_with(
+        "hours: { partitions: 4, value: json }",
+        "hours: { partitions: 4, value: { codec: json, misfits: nulls } }",
+        "\
+p.yaml:7:3: error: topic `hours`: misfits as `nulls` need a schema: without one there are no \
+columns to be null",
+    );
+    check_with(
+        "codec: json, schema: {carrier: string, dep_delay: float64, ts: timestamp}",
+        "codec: columns, schema: {carrier: string, dep_delay: float64, ts: timestamp}, misfits: nulls",
+        "\
+p.yaml:6:3: error: topic `clean`: value codec `columns` has no misfits to be `nulls`: a record that does not \
+fit is refused when it is produced",
+    );
+    let def = |text: &str| {
+        parse("p.yaml", text, &env)
+            .unwrap()
+            .topics
+            .get("clean")
+            .cloned()
+    };
+    let (said, unsaid) = (def(&nulls).unwrap(), def(FLIGHTS).unwrap());
+    let existing = said.to_spec();
+    assert_eq!(unsaid.difference(&existing), None);
+    let strict = unsaid.to_spec();
+    let difference = said.difference(&strict);
+    assert_eq!(
+        difference.as_deref(),
+        Some("misfits is dead-letter, not nulls")
+    );
+}
+
+#[test]
 fn keys_and_types() {
     check_with(
         "kind: source, topic",

@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use model::schema::Schema as FieldSchema;
-use model::topic::{Durability, PayloadCodec};
+use model::topic::{Durability, Misfits, PayloadCodec};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 pub use super::grants::Grants;
@@ -252,11 +252,12 @@ pub struct TopicDef {
     pub tier: Option<bool>,
 }
 
-/// How the values of a topic are encoded, and which fields they have.
+/// How the values of a topic are encoded, which fields they have, and what misfits are, if it says so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     pub codec: At<PayloadCodec>,
     pub schema: Option<At<FieldSchema>>,
+    pub misfits: Option<Misfits>,
 }
 
 impl JsonSchema for Value {
@@ -266,12 +267,13 @@ impl JsonSchema for Value {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let codec = generator.subschema_for::<CodecDoc>();
         let schema = generator.subschema_for::<SchemaDoc>();
+        let misfits = generator.subschema_for::<MisfitsDoc>();
         json_schema!({
             "anyOf": [
                 { "enum": ["raw", "json"] },
                 {
                     "type": "object",
-                    "properties": { "codec": codec, "schema": schema },
+                    "properties": { "codec": codec, "schema": schema, "misfits": misfits },
                     "required": ["codec"],
                     "additionalProperties": false
                 }
@@ -290,6 +292,16 @@ enum CodecDoc {
     Csv,
     Avro,
     Columns,
+}
+
+/// What a value is that does not fit the schema: by default a dead letter.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Misfits")]
+#[allow(dead_code, reason = "only its JSON Schema is used")]
+enum MisfitsDoc {
+    DeadLetter,
+    Nulls,
 }
 
 #[derive(JsonSchema)]

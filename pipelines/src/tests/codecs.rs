@@ -89,6 +89,94 @@ async fn a_sink_writes_in_the_codec_of_its_topic() {
     .await;
 }
 
+fn lenient(value: &str) -> String {
+    value.replacen("codec:", "misfits: nulls, codec:", 1)
+}
+
+#[tokio::test]
+async fn misfits_are_nulls_where_the_topic_says_so() {
+    let json = [
+        r#"{"a":1,"b":"x"}"#,
+        r#"{"a":"1","b":"y"}"#,
+        "{",
+        r#"{"a":2}"#,
+    ];
+    let letters = [
+        "{\"a\":\"1\",\"b\":\"y\"} | field `a` (int64): expected an integer, found string \"1\"",
+        "{ | not JSON: the text ends too early at byte 1",
+    ];
+    let kept = "  f: { kind: filter, inputs: [src], where: \"a is null or a = 1\" }\n  \
+                o: { kind: sink, inputs: [f], topic: out }\n";
+    check(&pipeline(JSON, JSON, kept), &json, &json[..1], &letters).await;
+    check(
+        &pipeline(&lenient(JSON), JSON, kept),
+        &json,
+        &json[..3],
+        &[],
+    )
+    .await;
+    // what is written anew is written from the columns; in what a field says, the bytes are whole
+    let made = "  m: { kind: map, inputs: [src], select: { a: a, b: \"_value_text\" } }\n  \
+                o: { kind: sink, inputs: [m], topic: out }\n";
+    let mapped = [
+        r#"{"a":1,"b":"{\"a\":1,\"b\":\"x\"}"}"#,
+        r#"{"a":null,"b":"{\"a\":\"1\",\"b\":\"y\"}"}"#,
+        r#"{"a":null,"b":"{"}"#,
+        r#"{"a":2,"b":"{\"a\":2}"}"#,
+    ];
+    check(&pipeline(&lenient(JSON), JSON, made), &json, &mapped, &[]).await;
+    let csv = ["1,x", ",", ",", "2,"];
+    check(&pipeline(&lenient(JSON), CSV, STRAIGHT), &json, &csv, &[]).await;
+    let rows = ["1,x", "one,y", "2"];
+    let again = [
+        r#"{"a":1,"b":"x"}"#,
+        r#"{"a":null,"b":null}"#,
+        r#"{"a":null,"b":null}"#,
+    ];
+    check(&pipeline(&lenient(CSV), JSON, STRAIGHT), &rows, &again, &[]).await;
+    let datums = ["\x02\x02\x02x", "\x02\x02\x02"];
+    check(
+        &pipeline(&lenient(AVRO), JSON, STRAIGHT),
+        &datums,
+        &again[..2],
+        &[],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_sink_cannot_write_is_a_dead_letter_whatever_its_topic_says() {
+    let json = [r#"{"b":"x","a":1}"#, r#"{"a":1}"#, "{"];
+    let message = "field `b` (Avro string): it is null, and the schema has no null there";
+    let letters = [
+        format!("{{\"a\":1}} | {message}"),
+        format!("{{ | {message}"),
+    ];
+    let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+    let yaml = pipeline(&lenient(JSON), &lenient(AVRO), STRAIGHT);
+    check(&yaml, &json, &["\x02\x02\x02x"], &letters).await;
+}
+
+#[tokio::test]
+async fn each_input_has_the_misfits_of_its_own_topic() {
+    let nodes = "  also: { kind: source, topic: more, start: earliest }\n  \
+                 f: { kind: filter, inputs: [src, also], where: \"a is null\" }\n  \
+                 o: { kind: sink, inputs: [f], topic: out }\n";
+    let yaml = pipeline(CSV, CSV, nodes).replace(
+        "  bad: {}",
+        &format!("  more: {{ value: {} }}\n  bad: {{}}", lenient(CSV)),
+    );
+    let world = World::new();
+    let runtime = world.runtime();
+    let applied = world.apply(&runtime, &yaml, &[]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    world.produce("in", 0, &["one,x"]);
+    world.produce("more", 0, &["two,y"]);
+    until(&runtime, done).await;
+    assert_eq!(world.values("out", 0), ["two,y"]);
+    assert_eq!(found_letters(&world).len(), 1);
+}
+
 #[tokio::test]
 async fn values_of_different_codecs_do_not_meet() {
     let nodes = "  m: { kind: map, inputs: [src], select: { a: a, b: b } }\n  \

@@ -96,6 +96,39 @@ async fn rows_go_in_and_out_as_columns() {
     .await;
 }
 
+/// The rows on `out` and `rest`, and the dead letters, for an input and a port that says a topic.
+async fn check_misfits(input: &str, out: &str, nodes: &str, made: [&[&str]; 3]) {
+    let before = format!("  out: {{ value: {SCHEMA} }}");
+    let yaml = yaml(input, nodes).replace(&before, &format!("  out: {{ value: {out} }}"));
+    let world = World::new();
+    let runtime = apply(&world, &yaml).await.unwrap_or_else(|e| panic!("{e}"));
+    world.produce("in", 0, &ROWS[..3]);
+    until(&runtime, done).await;
+    let found = ["out", "rest", "bad"].map(|topic| world.values(topic, 0));
+    assert_eq!(found, made, "{input} {out}");
+}
+
+#[tokio::test]
+async fn a_module_gets_nulls_of_misfits_where_the_topic_says_so() {
+    let lenient = SCHEMA.replacen("codec:", "misfits: nulls, codec:", 1);
+    let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \
+                 outputs: { out: { schema: out }, pass: { schema: out } } }\n  \
+                 f: { kind: filter, inputs: [w.pass], where: \"n is null or n > 1\" }\n  \
+                 o: { kind: sink, inputs: [w], topic: out }\n  \
+                 r: { kind: sink, inputs: [f], topic: rest }\n";
+    let (one, two) = (r#"{"n":1,"s":"one"}"#, r#"{"n":2,"s":null}"#);
+    let (misfit, none) = (ROWS[2], r#"{"n":null,"s":null}"#);
+    let strict: [&[&str]; 3] = [&[one, two], &[ROWS[1]], &[misfit]];
+    check_misfits(SCHEMA, SCHEMA, nodes, strict).await;
+    // the input's topic decides about the input, whatever the port's says
+    check_misfits(SCHEMA, &lenient, nodes, strict).await;
+    let nulls: [&[&str]; 3] = [&[one, two, none], &[ROWS[1], misfit], &[]];
+    check_misfits(&lenient, &lenient, nodes, nulls).await;
+    // the port's topic decides about what is passed on to it, and its record is given up there
+    let port: [&[&str]; 3] = [&[one, two, none], &[ROWS[1]], &[misfit]];
+    check_misfits(&lenient, SCHEMA, nodes, port).await;
+}
+
 #[tokio::test]
 async fn topics_of_columns_are_neither_decoded_nor_encoded() {
     let nodes = "  w: { kind: wasm, module: m, inputs: [src],\n      \

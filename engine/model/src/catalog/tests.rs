@@ -6,7 +6,7 @@ mod random;
 use super::*;
 use crate::ids::BrokerLife;
 use crate::limits::PRODUCER_BLOCK_MAX;
-use crate::topic::{Durability, PayloadCodec};
+use crate::topic::{Durability, Misfits, PayloadCodec};
 
 fn create(name: &str) -> Command {
     let spec = TopicSpec::default();

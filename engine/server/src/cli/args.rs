@@ -259,6 +259,7 @@ pub struct TopicTrim {
 #[command(after_long_help = "\
 Examples:
   rustmq topic create orders --partitions 4
+  rustmq topic create orders --schema orders.json --misfits nulls
   rustmq topic create clicks --retention 7d --retention-bytes 10GiB
   rustmq topic create balances --compact --tombstone-retention 7d")]
 pub struct TopicCreate {
@@ -273,6 +274,9 @@ pub struct TopicCreate {
     /// bool, int64, float64, string, bytes, timestamp), or an Avro schema (.avsc)
     #[arg(long, value_name = "FILE")]
     pub schema: Option<PathBuf>,
+    /// What a pipeline makes of a value that does not fit the schema
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = MisfitsArg::DeadLetter)]
+    pub misfits: MisfitsArg,
     /// When a produce is acknowledged: after the sync, or after the write
     #[arg(long, value_enum, default_value_t = DurabilityArg::Fsync)]
     pub durability: DurabilityArg,
@@ -310,6 +314,14 @@ pub enum ValueCodec {
     Avro,
     /// Typed columns of the schema, at rest and between modules; JSON for everyone else
     Columns,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MisfitsArg {
+    /// A dead letter of code `schema`, where the columns are needed
+    DeadLetter,
+    /// A row whose columns are null, as SQL shows it
+    Nulls,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

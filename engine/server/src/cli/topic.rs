@@ -6,13 +6,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use model::{Durability, PayloadCodec, Schema, Topic as ModelTopic, TopicChange, TopicSpec};
+use model::{
+    Durability, Misfits, PayloadCodec, Schema, Topic as ModelTopic, TopicChange, TopicSpec,
+};
 use protocol::{
     PartitionTrimmed, TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicDescription,
     TopicInfo, TopicList, TopicTrim, TrimBefore,
 };
 
-use super::args::{self, DurabilityArg, Topic, ValueCodec};
+use super::args::{self, DurabilityArg, MisfitsArg, Topic, ValueCodec};
 use super::connect::Session;
 use super::exit::{Failure, written};
 use crate::output;
@@ -51,6 +53,10 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         partitions: create.partitions,
         codec,
         schema,
+        misfits: match create.misfits {
+            MisfitsArg::DeadLetter => Misfits::DeadLetter,
+            MisfitsArg::Nulls => Misfits::Nulls,
+        },
         durability,
         retention_ms: create.retention.and_then(|limit| limit.0),
         retention_bytes: create.retention_bytes.and_then(|limit| limit.0),
@@ -255,6 +261,9 @@ fn settings(topic: &ModelTopic) -> Vec<(&'static str, String)> {
         ("tier", spec.tier.to_string()),
         ("compact", spec.compact.to_string()),
     ];
+    if spec.has_misfits() {
+        settings.push(("misfits", spec.misfits.to_string()));
+    }
     if let (PayloadCodec::Avro, Some(schema)) = (spec.codec, schema) {
         settings.push(("avro schema", schema.avro_text()));
     }
@@ -278,6 +287,10 @@ pub fn topic_json(topic: &ModelTopic) -> serde_json::Map<String, serde_json::Val
     object.insert("schema_version".into(), topic.schema_version.into());
     if let serde_json::Value::Object(spec) = spec {
         object.extend(spec);
+    }
+    if topic.spec.has_misfits() {
+        // said even where it is the default, which the spec leaves out
+        object.insert("misfits".into(), topic.spec.misfits.to_string().into());
     }
     object
 }

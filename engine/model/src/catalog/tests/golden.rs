@@ -40,6 +40,28 @@ fn topic_commands() {
             r#""if_absent":false,"internal":false}"#
         ),
     );
+    let schema = || Schema::from_json(&serde_json::json!({"n": "int64"})).unwrap();
+    let spec = TopicSpec {
+        codec: PayloadCodec::Json,
+        schema: Some(schema()),
+        misfits: Misfits::Nulls,
+        ..TopicSpec::default()
+    };
+    check_command(
+        &Command::TopicCreate {
+            name: "a".to_owned(),
+            spec,
+            if_absent: true,
+            internal: false,
+        },
+        concat!(
+            r#"{"command":"topic-create","name":"a","spec":{"partitions":1,"codec":"json","#,
+            r#""schema":{"fields":[{"name":"n","type":"int64"}]},"misfits":"nulls","#,
+            r#""durability":"fsync","retention_ms":null,"#,
+            r#""retention_bytes":null,"compact":false,"tier":true},"#,
+            r#""if_absent":true,"internal":false}"#
+        ),
+    );
     let change = TopicChange {
         durability: Some(Durability::Memory),
         retention_ms: Some(None),
@@ -56,11 +78,10 @@ fn topic_commands() {
     );
     let nothing = r#"{"command":"topic-alter","name":"a","change":{}}"#;
     check_command(&alter("a", TopicChange::default()), nothing);
-    let schema = Schema::from_json(&serde_json::json!({"n": "int64"})).unwrap();
     check_command(
         &Command::TopicSchema {
             name: "a".to_owned(),
-            schema,
+            schema: schema(),
         },
         concat!(
             r#"{"command":"topic-schema","name":"a","#,

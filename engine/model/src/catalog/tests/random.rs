@@ -251,12 +251,17 @@ fn topic_command() -> impl Strategy<Value = Command> {
         PayloadCodec::Csv,
     ]);
     let schema = prop::option::of(schema_any());
-    let spec = (0u32..3, codec, schema).prop_map(|(partitions, codec, schema)| TopicSpec {
-        partitions,
-        codec,
-        schema,
-        ..TopicSpec::default()
-    });
+    let misfits = prop::sample::select(vec![Misfits::DeadLetter, Misfits::Nulls]);
+    let spec =
+        (0u32..3, codec, schema, misfits).prop_map(|(partitions, codec, schema, misfits)| {
+            TopicSpec {
+                partitions,
+                codec,
+                schema,
+                misfits,
+                ..TopicSpec::default()
+            }
+        });
     let bound = || prop::option::of(prop::option::of(prop::sample::select(vec![0u64, 1, 5_000])));
     let change = (bound(), bound(), prop::option::of(any::<bool>())).prop_map(
         |(retention_ms, retention_bytes, tier)| TopicChange {
