@@ -17,7 +17,7 @@ use model::schema::{Field, Schema};
 use wasmtime::component::{
     ComponentExportIndex, ComponentType, InstancePre, Lift, Lower, Resource, TypedFunc,
 };
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{ResourceLimiter, Store, Trap, WasmBacktrace};
 
 use crate::check::ModuleInfo;
 use crate::deadline::Clock;
@@ -606,6 +606,10 @@ fn end_of(error: &wasmtime::Error, store: &mut Store<State>) -> ProcessError {
     }
     let said = state.outbox.last_words.take();
     let root = error.root_cause().to_string();
+    if let Some((what, limit)) = counted(&root, store) {
+        let limit = limit as u64;
+        return ProcessError::Limit { what, limit };
+    }
     let cause = match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => said.unwrap_or_else(|| {
             "the code reached `unreachable` (in Rust: a panic or an abort)".into()
@@ -620,6 +624,27 @@ fn end_of(error: &wasmtime::Error, store: &mut Store<State>) -> ProcessError {
         },
     };
     trap(cut(&cause, MESSAGE_BYTES_MAX))
+}
+
+/// The limit that wasmtime counts by itself and that an error of it is about: it says so in words only.
+fn counted(root: &str, store: &Store<State>) -> Option<(&'static str, usize)> {
+    if root.ends_with(": store handle limit exceeded") {
+        return Some(("live handles", store.max_component_handles()));
+    }
+    if root.ends_with(": fuel allocated for hostcalls has been exhausted") {
+        let what = "bytes that cross the boundary in one call";
+        return Some((what, store.hostcall_fuel()));
+    }
+    let (many, _) = root
+        .strip_prefix("resource limit exceeded: ")?
+        .split_once(" count too high")?;
+    let limiter = &store.data().limiter;
+    match many {
+        "instance" => Some(("core instances", limiter.instances())),
+        "memory" => Some(("memories", limiter.memories())),
+        "table" => Some(("tables", limiter.tables())),
+        _ => None,
+    }
 }
 
 /// Names of the guest's functions, innermost first, without what only tells how Rust panics.

@@ -5,9 +5,11 @@
 //! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
 //! - `released` components of released versions; `state` what modules keep, `migration` how it changes;
 //!   `lookup` tables
+//! - `floods` what wasmtime counts, and what is said with too many bytes
 
 mod columns;
 mod evil;
+mod floods;
 mod good;
 mod http;
 mod load;
