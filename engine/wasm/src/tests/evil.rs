@@ -209,7 +209,7 @@ fn lists_outside_memory() {
 }
 
 /// An emit of two rows with these values: offsets (at, count), data length, validity length.
-fn emit(offsets: &str, data: usize, validity: usize) -> String {
+pub(super) fn emit(offsets: &str, data: usize, validity: usize) -> String {
     format!(
         "(call $emit (local.get $out) (i32.const 0) (i32.const 128) (i32.const 2)
            (i32.const 160) (i32.const 3) (i32.const 176) (i32.const 3)
@@ -349,33 +349,4 @@ fn allocating_outside_memory() {
         .expect_err("it lies about memory")
         .to_string();
     assert!(text.contains("realloc"), "{text}");
-}
-
-#[test]
-fn more_than_the_caps() {
-    let caps = Limits::CAPS;
-    assert_eq!(Limits::default().above_cap(), None);
-    assert_eq!(caps.above_cap(), None);
-    let module = load(&guest("", ""));
-    let refused = |limits: Limits| match module.open(&context(), &limits) {
-        Ok(_) => String::new(),
-        Err(error) => error.to_string(),
-    };
-    assert_eq!(refused(caps.clone()), "");
-    let memory_bytes = caps.memory_bytes + 1;
-    assert_eq!(
-        refused(Limits {
-            memory_bytes,
-            ..caps.clone()
-        }),
-        "a module cannot be given 1073741825 memory bytes: at most 1073741824"
-    );
-    let deadline_ms = caps.deadline_ms + 1;
-    assert_eq!(
-        refused(Limits {
-            deadline_ms,
-            ..caps
-        }),
-        "a module cannot be given 60001 milliseconds for one call: at most 60000"
-    );
 }

@@ -14,7 +14,7 @@ const ASKS: &[u8] = include_bytes!("../../../../tests/guests/conformance/release
 
 /// Answers by the last word of the URL, and keeps what it was asked.
 #[derive(Debug, Default)]
-struct Echo(Mutex<Vec<Request>>);
+pub(super) struct Echo(pub(super) Mutex<Vec<Request>>);
 
 impl Egress for Echo {
     fn refuses(&self, _: &Rule) -> Option<String> {
@@ -56,7 +56,7 @@ fn asks(egress: Option<Arc<dyn Egress>>) -> Module {
     host.load(ASKS, &Grants::http()).expect("it loads")
 }
 
-fn granted() -> OpenContext {
+pub(super) fn granted() -> OpenContext {
     let rule = Rule::new(Named::parse("a.example").expect("a host"));
     let grant = Grant { rules: vec![rule] };
     OpenContext {

@@ -5,8 +5,9 @@
 //! - `columns` typed columns, good and evil; `packed` numbers as bytes; `telemetry` log and metrics
 //! - `released` components of released versions; `state` what modules keep, `migration` how it changes;
 //!   `lookup` tables
-//! - `floods` what wasmtime counts, and what is said with too many bytes
+//! - `floods` what wasmtime counts, and what is said with too many bytes; `bounds` every other limit by name
 
+mod bounds;
 mod columns;
 mod evil;
 mod floods;
