@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::ids::Digest;
 
 use super::{Change, Held, KeptSchema, Previous, Reload, short, start_text};
-use crate::spec::Spec;
+use crate::graph::{Complaints, Graph};
 use crate::spec::types::{At, InputRef, ModuleSource, Node, OnError, Table};
+use crate::spec::{Broken, Spec};
 
 pub(super) fn changes(
     previous: Previous<'_>,
@@ -84,6 +85,7 @@ fn kept(
         };
         previous.kept.get(digest?)
     };
+    let (came, come) = (origins(previous.spec), origins(spec));
     for (name, old) in previous.spec.nodes.iter() {
         let new = spec.nodes.get(name);
         let before = schema(previous.spec, previous.modules, old);
@@ -100,13 +102,47 @@ fn kept(
             }
             (Some(before), Some(after)) => {
                 schemas(&name.value, (before, after), previous.held, out);
+                let node = name.value.as_str();
+                let (came, come) = (came.get(node), come.get(node));
                 if new.is_some_and(|new| new.inputs() != old.inputs()) {
                     let what = format!("node {}: inputs of a node that keeps state", name.value);
+                    out.add(what, Reload::Reset);
+                } else if came != come {
+                    let (came, come) = (listed(came), listed(come));
+                    let what = format!("node {node}: keeps state of {came}, not of {come}");
                     out.add(what, Reload::Reset);
                 }
             }
         }
     }
+}
+
+/// The sources, with their topics, whose records come to a node, by its name.
+type Origins<'a> = BTreeMap<&'a str, BTreeSet<(&'a str, &'a str)>>;
+
+fn origins(spec: &Spec) -> Origins<'_> {
+    let mut unheard = Complaints {
+        spec,
+        list: Vec::new(),
+    };
+    let graph = Graph::new(spec, &Broken::default(), &mut unheard);
+    let mut origins = Origins::new();
+    for number in graph.sources() {
+        let (name, Node::Source(source)) = graph.node(number) else {
+            continue;
+        };
+        let origin = (name.value.as_str(), source.topic.value.as_str());
+        for node in graph.reached(number) {
+            origins.entry(graph.name(node)).or_default().insert(origin);
+        }
+    }
+    origins
+}
+
+fn listed(origins: Option<&BTreeSet<(&str, &str)>>) -> String {
+    let one = |(source, topic): &(&str, &str)| format!("source {source} (topic {topic})");
+    let all: Vec<String> = origins.into_iter().flatten().map(one).collect();
+    all.join(" and ")
 }
 
 /// What to do where nothing is taken over.

@@ -163,6 +163,55 @@ fn what_would_lose_state_is_reset() {
 }
 
 #[test]
+fn a_node_that_keeps_state_gets_the_records_of_the_same_sources_or_is_reset() {
+    let text = "apiVersion: rustmq/v1alpha1\nkind: Pipeline\nmetadata: { name: p }\n\
+         topics:\n  raw: { partitions: 2 }\n  more: { partitions: 2 }\n  out: { partitions: 2 }\n\
+         modules:\n  tidy: { source: ./m }\n\
+         nodes:\n  src: { kind: source, topic: raw, start: earliest }\n  \
+         other: { kind: source, topic: more, start: earliest }\n  \
+         f: { kind: filter, inputs: [src], where: \"true\" }\n  \
+         w: { kind: wasm, module: tidy, inputs: [f] }\n  \
+         o: { kind: sink, inputs: [w, other], topic: out }\n";
+    let schema = KeptSchema {
+        version: 1,
+        migrates: vec![],
+    };
+    let kept = Kept::from([(Digest::of(b"abc"), schema)]);
+    let (old, modules) = (spec(text), digests("abc"));
+    let check = |from: &str, to: &str, kept: &Kept, expected: &str| {
+        assert!(text.contains(from), "{from}");
+        let previous = Previous {
+            spec: &old,
+            modules: &modules,
+            kept,
+            held: &Held::new(),
+        };
+        let plan = plan(
+            &spec(&text.replace(from, to)),
+            &modules,
+            Some(previous),
+            None,
+        );
+        let about = plan.changes.iter().filter(|c| c.what.starts_with("node w"));
+        let changes: Vec<String> = about.map(|c| format!("{} {}", c.class, c.what)).collect();
+        assert_eq!(changes.join("; "), expected);
+    };
+    check("\"true\"", "\"1 < 2\"", &kept, "");
+    check("[w, other]", "[w]", &kept, "");
+    let raw = "reset node w: keeps state of source src (topic raw), not of";
+    let to_from = format!("{raw} source from (topic raw)");
+    check("src", "from", &kept, &to_from);
+    let to_other = format!("{raw} source other (topic more)");
+    check("inputs: [src]", "inputs: [other]", &kept, &to_other);
+    let both = format!("{raw} source other (topic more) and source src (topic raw)");
+    check("inputs: [src]", "inputs: [src, other]", &kept, &both);
+    let inputs = "drain node w: inputs; reset node w: inputs of a node that keeps state";
+    check("inputs: [f]", "inputs: [src]", &kept, inputs);
+    // of nodes that keep nothing nobody asks
+    check("inputs: [src]", "inputs: [other]", &Kept::new(), "");
+}
+
+#[test]
 fn what_the_new_version_takes_over_is_migrated() {
     let (old, before) = (spec(FLIGHTS), digests("abc"));
     let schema = |version, migrates: &[u32]| {
