@@ -77,9 +77,11 @@ pub enum CanaryError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum RemoveError {
-    #[error("no pipeline `{0}` runs")]
-    Unknown(String),
-    #[error("pipeline `{pipeline}` was stopped, but its positions are still there: {error}")]
-    Positions { pipeline: String, error: LogError },
+#[error(
+    "pipeline `{pipeline}` was stopped, but its positions are still there: {error}; delete it again, so \
+     that nothing of it stays"
+)]
+pub struct RemoveError {
+    pub pipeline: String,
+    pub error: LogError,
 }

@@ -7,7 +7,7 @@
 //! - `lookup` topics as tables in memory, for modules that look into them
 //! - `stage` one source and what is fused behind it: lanes, commits, dead letters
 //! - `canary` a new version of a module in the shadow of the one that runs
-//! - `prepare`, `runtime` starting, changing and removing pipelines; `status` what they do
+//! - `prepare`, `runtime`, `positions` starting, changing and removing pipelines; `status` what they do
 //!
 //! Called by: server (service, command line). Invariants: a stage commits its input position
 //! together with everything it wrote; guests run on worker threads, never in an async task;
@@ -22,6 +22,7 @@ pub mod lint;
 mod lookup;
 mod operator;
 pub mod plan;
+mod positions;
 mod prepare;
 mod runtime;
 pub mod spec;

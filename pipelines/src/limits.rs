@@ -56,6 +56,8 @@ pub const MEMORY_WAIT_MS: u64 = 1_000;
 /// First and longest wait after a log error that says "try again", in milliseconds.
 pub const LOG_BACKOFF_MS: u64 = 20;
 pub const LOG_BACKOFF_MS_MAX: u64 = 5_000;
+/// Positions that are forgotten in one commit.
+pub const POSITIONS_FORGOTTEN_AT_ONCE: usize = 1_000;
 /// Hand-overs a lane remembers for its status.
 pub const HANDOVERS_KEPT_MAX: usize = 16;
 /// Batches that wait for a canary, and the bytes they hold on to; beyond that they are left out.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::catalog::PipelineRecord;
 use model::diagnostic::Diagnostic;
 use model::ids::{Digest, PartitionId};
-use model::port::{CatalogView, Commit, LogError, Lookup, Modules, Position, TopicLog};
+use model::port::{CatalogView, Modules, TopicLog};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use wasm::http::{Access, Stop};
@@ -24,12 +24,13 @@ use crate::error::{CanaryError, RemoveError, StartError};
 use crate::lookup::Tables;
 use crate::operator::migrate::{room, takes_over};
 use crate::plan::{Held, Kept, Previous, Reload, plan};
+use crate::positions;
 use crate::prepare::{Prepared, prepare};
 use crate::spec::Spec;
-use crate::spec::types::{ModuleSource, Node, Start};
+use crate::spec::types::{ModuleSource, Node};
 use crate::stage::Stage;
 use crate::stage::build::{Parts, stages};
-use crate::stage::lane::{FORGOTTEN, Lane, Order, Shared};
+use crate::stage::lane::{Lane, Order, Shared};
 use crate::status::{LaneState, LaneStatus, LookupStatus, Numbers, PipelineStatus};
 
 /// What a runtime works with.
@@ -285,68 +286,38 @@ impl Runtime {
             generation: prepared.record.generation,
         };
         let stages = stages(&parts, &catalog)?;
-        self.positions(&prepared.spec, &stages).await?;
+        let added = self.added(&pipeline, &stages);
+        let log = self.inner.deps.log.as_ref();
+        positions::begin(log, &prepared.spec, &stages, &added).await?;
         let gone = self.swap(prepared, stages);
-        for stage in gone {
-            stage.stop().await;
-        }
+        self.retire(gone).await;
         self.inner.changed.send_modify(|version| *version += 1);
         Ok(())
     }
 
-    /// Writes the positions of stages that have none: where their sources start.
-    async fn positions(&self, spec: &Spec, stages: &[Arc<Stage>]) -> Result<(), StartError> {
-        let log = &self.inner.deps.log;
-        for stage in stages {
-            let Some(Node::Source(source)) = spec.nodes.get(&stage.name) else {
-                continue;
-            };
-            let at = match source.start.value {
-                Start::Earliest => Lookup::Earliest,
-                Start::Latest => Lookup::Latest,
-                Start::Time(micros) => Lookup::Timestamp(micros),
-            };
-            let mut positions = Vec::new();
-            for index in 0..stage.partitions {
-                let partition = PartitionId::new(stage.topic, index);
-                let known = log.position(&stage.group, partition);
-                if known.is_some_and(|offset| offset != FORGOTTEN) {
-                    continue;
-                }
-                let offset =
-                    log.lookup(partition, at)
-                        .await
-                        .map_err(|error| StartError::Start {
-                            source_name: stage.name.clone(),
-                            error,
-                        })?;
-                positions.push(Position {
-                    group: stage.group.clone(),
-                    partition,
-                    offset,
-                    expected: known,
-                    metadata: "start".to_string(),
-                });
-            }
-            self.write(positions)
-                .await
-                .map_err(|error| StartError::Positions {
-                    pipeline: stage.pipeline.clone(),
-                    error,
-                })?;
-        }
-        Ok(())
+    /// Stages that a pipeline, which runs, has not had until now.
+    fn added(&self, pipeline: &str, stages: &[Arc<Stage>]) -> BTreeSet<String> {
+        let running = self.running();
+        let Some(old) = running.get(pipeline) else {
+            return BTreeSet::new();
+        };
+        let names = stages.iter().map(|stage| stage.name.clone());
+        names
+            .filter(|name| !old.stages.contains_key(name))
+            .collect()
     }
 
-    async fn write(&self, positions: Vec<Position>) -> Result<(), LogError> {
-        if positions.is_empty() {
-            return Ok(());
+    /// Ends the stages that were taken out of a pipeline. If their positions cannot be forgotten now, they
+    /// are when a source of that name is added, and when the pipeline is deleted.
+    async fn retire(&self, gone: Vec<RunningStage>) {
+        let log = self.inner.deps.log.as_ref();
+        for stage in gone {
+            let held = stage.held(log);
+            stage.stop().await;
+            if let Err(error) = positions::forget(log, &held).await {
+                tracing::warn!("positions of a source that was taken out stay for now: {error}");
+            }
         }
-        let commit = Commit {
-            appends: Vec::new(),
-            positions,
-        };
-        self.inner.deps.log.commit(commit).await.map(|_| ())
     }
 
     /// Gives new orders to the lanes that stay, starts those that are new, and returns the
@@ -437,36 +408,32 @@ impl Runtime {
         }
     }
 
-    /// Stops a pipeline and forgets how far it came.
+    /// Stops a pipeline, if it runs, and forgets how far it came, whether it runs or not.
     ///
     /// # Errors
-    /// There is none of that name, or its positions cannot be written.
+    /// Its positions cannot be written; the same again goes on from there.
     pub async fn remove(&self, name: &str) -> Result<(), RemoveError> {
         let _gate = self.inner.gate.lock().await;
         let removed = self.running().remove(name);
-        let Some(removed) = removed else {
-            return Err(RemoveError::Unknown(name.to_string()));
-        };
-        let mut positions = Vec::new();
-        removed.canary.take();
-        for stage in removed.stages.into_values() {
-            let forget = stage.lanes.iter().map(|lane| Position {
-                group: stage.group.clone(),
-                partition: lane.partition,
-                offset: FORGOTTEN,
-                expected: None,
-                metadata: "deleted".to_string(),
-            });
-            positions.extend(forget);
-            stage.stop().await;
+        if let Some(removed) = removed {
+            removed.canary.take();
+            for stage in removed.stages.into_values() {
+                stage.stop().await;
+            }
+            self.inner.changed.send_modify(|version| *version += 1);
         }
-        self.inner.changed.send_modify(|version| *version += 1);
-        self.write(positions)
-            .await
-            .map_err(|error| RemoveError::Positions {
-                pipeline: name.to_string(),
-                error,
-            })
+        let log = self.inner.deps.log.as_ref();
+        let forgotten = positions::forget(log, &positions::held(log, name)).await;
+        forgotten.map_err(|error| RemoveError {
+            pipeline: name.to_string(),
+            error,
+        })
+    }
+
+    /// Whether a pipeline runs, or has a position anywhere.
+    pub fn remains(&self, name: &str) -> bool {
+        let log = self.inner.deps.log.as_ref();
+        self.running().contains_key(name) || !positions::held(log, name).is_empty()
     }
 
     /// Stops all lanes after the batch they are at; their positions stay.
@@ -628,6 +595,15 @@ fn writes(access: &Access) -> Option<String> {
 }
 
 impl RunningStage {
+    /// Where it has positions; none in a topic that was deleted.
+    fn held(&self, log: &dyn TopicLog) -> Vec<(String, PartitionId)> {
+        let lanes = self.lanes.iter().map(|lane| lane.partition);
+        let known = lanes.filter(|partition| log.position(&self.group, *partition).is_some());
+        known
+            .map(|partition| (self.group.clone(), partition))
+            .collect()
+    }
+
     /// What its lanes run, or shall run.
     fn newest(&self) -> Option<Arc<Stage>> {
         match &*self.lanes.first()?.orders.borrow() {

@@ -312,6 +312,12 @@ impl TopicLog for Broker {
         Some(shard.positions.visible(group, p)?.offset)
     }
 
+    fn held(&self, prefix: &str) -> Vec<(String, PartitionId)> {
+        let mut shard = self.inner.shard();
+        self.inner.settle(&mut shard);
+        shard.positions.held(prefix)
+    }
+
     fn lookup(&self, p: PartitionId, at: Lookup) -> BoxFuture<'_, Result<Offset, LogError>> {
         Box::pin(self.inner.store.lookup(p, at))
     }

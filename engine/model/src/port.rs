@@ -222,6 +222,9 @@ pub trait TopicLog: Send + Sync {
     /// The committed position of `group` in `p`.
     fn position(&self, group: &str, p: PartitionId) -> Option<Offset>;
 
+    /// Where groups whose names begin with `prefix` have a position, also one that is on its way.
+    fn held(&self, prefix: &str) -> Vec<(String, PartitionId)>;
+
     /// The offset of a place.
     fn lookup(&self, p: PartitionId, at: Lookup) -> BoxFuture<'_, Result<Offset, LogError>>;
 }

@@ -385,6 +385,71 @@ fn records_are_split_once_over_a_crash_and_a_change() {
     server.stop();
 }
 
+/// A module that counts by key.
+const KEEPS: &[u8] =
+    include_bytes!("../../../tests/guests/conformance/released/0.1.2-stateful.wasm");
+
+const COUNTED: &str = "\
+apiVersion: rustmq/v1alpha1
+kind: Pipeline
+metadata: { name: counted }
+topics:
+  in: { partitions: 1, value: json }
+  out: { partitions: 1, value: raw }
+modules:
+  m: { source: ./keeps.wasm }
+nodes:
+  in: { kind: source, topic: in, start: earliest }
+  count: { kind: wasm, module: m, inputs: [in] }
+  out: { kind: sink, inputs: [count], topic: out }
+";
+
+/// Neither positions nor state stay of one that does not run any more, nor does one of them without the other.
+#[test]
+fn a_pipeline_that_did_not_start_again_is_deleted_wholly() {
+    let world = World::new();
+    world.write("keeps.wasm", KEEPS);
+    let file = world.write("counted.yaml", COUNTED);
+    let key = world.run(&["module", "keygen", "a.key"]).ok().out;
+    let config = format!("[modules]\ntrust = [\"{}\"]\n", key.trim());
+    let config = world.write("node.toml", config);
+    let server = world.serve();
+    world.run(&["pipeline", "apply", &file]).ok();
+    let lines = "{\"k\":\"a\"}\n".repeat(3);
+    let produced = world.run_with_input(&["produce", "in", "--key", "k"], lines.as_bytes());
+    produced.ok();
+    wait_for(&world, "out", 3);
+    server.stop();
+
+    // nobody signed its module
+    let server = world.serve_with(&["--config", &config]);
+    let list = world.run(&["pipeline", "list"]).ok().out;
+    assert!(list.contains("stopped"), "{list}");
+    world.run(&["pipeline", "delete", "counted"]).ok();
+    world
+        .run(&["pipeline", "delete", "counted"])
+        .fails(1, "does not exist");
+    server.stop();
+
+    let server = world.serve();
+    world.run(&["pipeline", "apply", &file]).ok();
+    wait_for(&world, "out", 6);
+    let values: Vec<String> = world
+        .run(&["consume", "out"])
+        .ok()
+        .out
+        .lines()
+        .map(value)
+        .collect();
+    assert_eq!(values, ["1", "2", "3", "1", "2", "3"]);
+    server.stop();
+}
+
+fn value(line: &str) -> String {
+    let record: serde_json::Value = serde_json::from_str(line).expect("a record is JSON");
+    record["value"].as_str().unwrap_or("-").to_owned()
+}
+
 #[test]
 fn a_refused_pipeline_has_no_effect() {
     let world = World::new();

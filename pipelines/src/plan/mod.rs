@@ -142,7 +142,12 @@ impl KeptSchema {
 
 /// The group whose positions say how far a stage has come.
 pub fn group_name(pipeline: &str, stage: &str) -> String {
-    format!("_pipeline.{pipeline}.{stage}")
+    format!("{}{stage}", group_prefix(pipeline))
+}
+
+/// What the names of a pipeline's groups begin with, and those of no other: no pipeline has a dot in its name.
+pub(crate) fn group_prefix(pipeline: &str) -> String {
+    format!("_pipeline.{pipeline}.")
 }
 
 /// Plans a pipeline that `lint` has no errors for.

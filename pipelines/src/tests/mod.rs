@@ -3,6 +3,7 @@
 //! - `property` random pipelines, failures and restarts against a plain model
 //! - `codecs` topics of CSV; `columns` modules over typed columns
 //! - `lanes` dead letters, policies, retention, restarts; `guests` modules that misbehave, swaps
+//! - `positions` what is forgotten of pipelines and sources that go
 //! - `http` modules that ask other services
 //! - `canary` new versions in the shadow of those that run, `canary_state` on copies of what they keep
 //! - `state` modules that keep something from batch to batch, `migration` in another way
@@ -19,6 +20,7 @@ mod http;
 mod lanes;
 mod lookup;
 mod migration;
+mod positions;
 mod property;
 mod state;
 mod stuck;

@@ -1,6 +1,7 @@
 //! Committed positions of all groups: what was admitted, and what of it may be seen.
 //!
-//! Owned by: `shard`. Called by: `shard` (admission), `open` (rebuild), `group` (describe, lag).
+//! Owned by: `shard`. Called by: `shard` (admission), `open` (rebuild), `group` (describe, lag), `broker`
+//! (for pipelines).
 //! A position is admitted when its entry was handed to the WAL, and visible when that entry is
 //! durable. Visibility follows the high watermark of `_offsets` and not the task that waits for
 //! the commit: a caller that goes away changes nothing, and a failed sync, which never moves a
@@ -10,6 +11,7 @@
 //! ordered by offset in `_offsets`; what is visible was admitted.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use model::{Offset, PartitionId, TopicId};
@@ -68,6 +70,16 @@ impl Positions {
         held.filter(|(_, held)| held.values().any(|held| held.visible.is_some()))
             .map(|(group, _)| group.to_string())
             .collect()
+    }
+
+    /// Where groups whose names begin so have a position, durable or on its way, also one that is about
+    /// to be forgotten.
+    pub(crate) fn held(&self, prefix: &str) -> Vec<(String, PartitionId)> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let groups = self.groups.range::<str, _>(from);
+        let ours = groups.take_while(|(group, _)| group.starts_with(prefix));
+        let all = ours.flat_map(|(group, held)| held.keys().map(|at| (group.to_string(), *at)));
+        all.collect()
     }
 
     /// Takes records that stand in `_offsets` from `base` on, one offset each.
@@ -196,6 +208,33 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn groups_are_found_by_how_their_names_begin_even_before_they_are_durable() {
+        let mut positions = Positions::default();
+        let at = PartitionId::new(TopicId(7), 0);
+        let record = |group: &str, offset: Option<Offset>| Record {
+            group: group.to_string(),
+            partition: at,
+            saved: offset.map(|offset| Saved {
+                offset,
+                metadata: String::new(),
+            }),
+        };
+        let groups = ["_p.a", "_p.a-b.x", "_p.a.x", "_p.a.y", "_p.b.x"];
+        let records = groups.map(|group| record(group, Some(1)));
+        positions.admit(0, records.to_vec());
+        let found = |positions: &Positions| -> Vec<String> {
+            let held = positions.held("_p.a.").into_iter();
+            held.map(|(group, _)| group).collect()
+        };
+        assert_eq!(found(&positions), ["_p.a.x", "_p.a.y"]);
+        positions.settle(5);
+        positions.admit(5, vec![record("_p.a.x", None)]);
+        assert_eq!(found(&positions), ["_p.a.x", "_p.a.y"]);
+        positions.settle(6);
+        assert_eq!(found(&positions), ["_p.a.y"]);
+    }
 
     #[derive(Clone, Debug)]
     enum Step {

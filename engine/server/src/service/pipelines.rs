@@ -4,14 +4,15 @@
 //! metadata, `topics` (apply creates what is missing).
 //! Invariants: an apply has no effect until everything that can be checked was checked: file,
 //! graph, expressions, modules (loaded and opened once), topics; the catalog is changed before
-//! the lanes are, so that a crash in between starts what was applied.
+//! the lanes are, so that a crash in between starts what was applied; what a deletion that was cut short
+//! left is deleted by the next deletion or apply of that name.
 //! Refuses: a topic that is there with other settings, naming both.
 
 use std::collections::BTreeSet;
 
 use ::pipelines::plan::Previous;
 use ::pipelines::spec::types::{Node, OnError, Then};
-use ::pipelines::{Kept, KeptSchema, RemoveError, Spec, state_prefix};
+use ::pipelines::{Kept, KeptSchema, Spec, state_prefix};
 use model::{Command, Diagnostic, Digest, Modules, Outcome, PipelineRecord};
 use protocol::{
     PipelineApplied, PipelineDelete, PipelineDeleted, PipelineDescription, PipelineFile,
@@ -151,7 +152,7 @@ impl Rooms {
         }
         if generation == 1 {
             // of a pipeline of this name that was deleted, but not wholly
-            self.state_delete(&name).await?;
+            self.rest_delete(&name).await?;
         }
         for (topic, wanted) in prepared.state_topics(&self.catalog()) {
             self.topic_internal(topic, wanted).await?;
@@ -224,31 +225,40 @@ impl Rooms {
         ask: PipelineDelete,
     ) -> Result<PipelineDeleted, WireError> {
         let _alone = self.changing.lock().await;
-        let command = Command::PipelineDelete {
-            name: ask.name.clone(),
-        };
-        self.metadata
-            .propose(command)
-            .await
-            .map_err(reply::propose)?;
-        match self.pipelines.remove(&ask.name).await {
-            // one that did not start has nothing to stop
-            Ok(()) | Err(RemoveError::Unknown(_)) => {}
-            Err(error) => return Err(WireError::retry(code::UNAVAILABLE, error.to_string())),
+        let name = ask.name;
+        // one that failed on its way is finished by the next
+        if self.catalog().pipeline(&name).is_some() || !self.rest_is_there(&name) {
+            let command = Command::PipelineDelete { name: name.clone() };
+            let gone = self.metadata.propose(command).await;
+            gone.map_err(reply::propose)?;
         }
-        self.state_delete(&ask.name).await?;
+        self.rest_delete(&name).await?;
         Ok(PipelineDeleted {})
     }
 
-    /// Deletes what the modules of a pipeline kept.
-    async fn state_delete(&self, pipeline: &str) -> Result<(), WireError> {
-        let prefix = state_prefix(pipeline);
-        let catalog = self.catalog();
-        let topics = catalog.topics().filter(|t| t.name.starts_with(&prefix));
-        for topic in topics {
-            self.topic_remove(topic.name.clone()).await?;
+    /// Whether there is something left of a pipeline that the catalog does not name.
+    fn rest_is_there(&self, pipeline: &str) -> bool {
+        self.pipelines.remains(pipeline) || !self.state_topics(pipeline).is_empty()
+    }
+
+    /// Stops what runs of a pipeline that the catalog does not name any more, and deletes how far it came
+    /// and what its modules kept. What a failure leaves is deleted by the next one.
+    async fn rest_delete(&self, pipeline: &str) -> Result<(), WireError> {
+        let removed = self.pipelines.remove(pipeline).await;
+        removed.map_err(|error| WireError::retry(code::UNAVAILABLE, error.to_string()))?;
+        for topic in self.state_topics(pipeline) {
+            self.topic_remove(topic).await?;
         }
         Ok(())
+    }
+
+    /// The topics that hold what modules of a pipeline kept.
+    fn state_topics(&self, pipeline: &str) -> Vec<String> {
+        let prefix = state_prefix(pipeline);
+        let catalog = self.catalog();
+        let topics = catalog.topics().map(|topic| topic.name.as_str());
+        let ours = topics.filter(|name| name.starts_with(&prefix));
+        ours.map(str::to_string).collect()
     }
 
     pub(crate) fn pipeline_list(&self) -> Pipelines {

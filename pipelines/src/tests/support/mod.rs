@@ -170,8 +170,11 @@ impl Stored {
         let appends = commit.appends.into_iter();
         let base_offsets = appends.map(|a| self.append(a.partition, a.batch)).collect();
         for position in commit.positions {
-            self.positions
-                .insert((position.group.clone(), position.partition), position);
+            let key = (position.group.clone(), position.partition);
+            match position.offset {
+                Position::FORGET => self.positions.remove(&key),
+                _ => self.positions.insert(key, position),
+            };
         }
         (fate, Ok(Committed { base_offsets }))
     }
@@ -237,6 +240,15 @@ impl TopicLog for FakeLog {
 
     fn position(&self, group: &str, p: PartitionId) -> Option<Offset> {
         self.position_of(group, p).map(|position| position.offset)
+    }
+
+    fn held(&self, prefix: &str) -> Vec<(String, PartitionId)> {
+        let stored = self.stored.lock().unwrap();
+        let groups = stored.positions.keys();
+        groups
+            .filter(|(group, _)| group.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     fn lookup(&self, p: PartitionId, at: Lookup) -> BoxFuture<'_, Result<Offset, LogError>> {
