@@ -404,7 +404,7 @@ nodes:
   out: { kind: sink, inputs: [count], topic: out }
 ";
 
-/// Neither positions nor state stay of one that does not run any more, nor does one of them without the other.
+/// Neither positions nor state stay of one that does not run any more, nor one of them without the other.
 #[test]
 fn a_pipeline_that_did_not_start_again_is_deleted_wholly() {
     let world = World::new();

@@ -145,7 +145,8 @@ pub fn group_name(pipeline: &str, stage: &str) -> String {
     format!("{}{stage}", group_prefix(pipeline))
 }
 
-/// What the names of a pipeline's groups begin with, and those of no other: no pipeline has a dot in its name.
+/// What the names of a pipeline's groups begin with, and those of no other: no pipeline has a dot in its
+/// name.
 pub(crate) fn group_prefix(pipeline: &str) -> String {
     format!("_pipeline.{pipeline}.")
 }
