@@ -18,6 +18,7 @@ use wit_component::ComponentEncoder;
 use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
+use crate::link::wasi;
 use crate::sign::{self, PublicKey, Trust};
 use crate::world::{
     GRANTED, HTTP, MIGRATING, MIGRATING_GRANTED, MIGRATION, MODULE, PACKAGE, PACKED_STATE, STATE,
@@ -79,6 +80,8 @@ pub struct ModuleInfo {
     pub exports: Vec<String>,
     /// Interfaces of ours, and functions and types inside them, that this host does not have.
     pub unknown: Vec<String>,
+    /// Clocks and randomness of WASI: those of the batch, unless the machine's are granted.
+    pub ambient: Vec<String>,
     /// Imports that are linked to deny-everything stubs.
     pub stubbed: Vec<String>,
     /// Imports that would have to be granted.
@@ -234,8 +237,13 @@ fn ours(name: &str, wanted: &str) -> bool {
     }
 }
 
+/// Of ours, or of what is had of WASI.
+fn is_known(name: &str) -> bool {
+    of_package(name).is_some() || wasi::provides(name) || is_stubbed(name)
+}
+
 fn is_stubbed(name: &str) -> bool {
-    STUBBED.iter().any(|prefix| name.starts_with(prefix))
+    !wasi::provides(name) && STUBBED.iter().any(|prefix| name.starts_with(prefix))
 }
 
 enum Core {
@@ -266,12 +274,11 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             _ => {}
         }
     }
-    let known = |name: &String| {
-        of_package(name).is_some() || is_stubbed(name) || name.starts_with("[export]")
-    };
+    let known = |name: &String| is_known(name) || name.starts_with("[export]");
     let grants_needed: Vec<String> = imports.iter().filter(|n| !known(n)).cloned().collect();
     if !grants_needed.is_empty() {
-        let stubbed = imports.iter().filter(|n| is_stubbed(n)).cloned().collect();
+        let pick = |of: fn(&str) -> bool| imports.iter().filter(|n| of(n)).cloned().collect();
+        let (ambient, stubbed) = (pick(wasi::provides), pick(is_stubbed));
         return Ok(Core::Refused(Box::new(ModuleInfo {
             digest: Digest::of(bytes),
             size: bytes.len(),
@@ -283,6 +290,7 @@ fn core_info(bytes: &[u8]) -> Result<Core, InspectError> {
             imports: imports.into_iter().collect(),
             exports: exports.into_iter().collect(),
             unknown: Vec::new(),
+            ambient,
             stubbed,
             grants_needed,
             signers: Vec::new(),
@@ -402,8 +410,9 @@ fn component_info(file: &[u8], kind: Kind, component: &[u8]) -> Result<ModuleInf
             world.to_owned()
         }),
         stateful,
+        ambient: pick(&|n| wasi::provides(n)),
         stubbed: pick(&|n| is_stubbed(n)),
-        grants_needed: pick(&|n| ours(n, HTTP) || (of_package(n).is_none() && !is_stubbed(n))),
+        grants_needed: pick(&|n| ours(n, HTTP) || !is_known(n)),
         imports: imports.into_iter().collect(),
         exports: exports.into_iter().collect(),
         unknown,

@@ -19,6 +19,7 @@ use wasmtime::component::{
 };
 use wasmtime::{ResourceLimiter, Store, Trap, WasmBacktrace};
 
+use crate::ambient::{Ambient, Surroundings};
 use crate::check::ModuleInfo;
 use crate::deadline::Clock;
 use crate::error::{Fault, OpenError, ProcessError};
@@ -52,6 +53,8 @@ pub struct OpenContext {
     pub lookups: Lookups,
     /// What it may ask of other services, where its node grants it.
     pub http: Option<Arc<Access>>,
+    /// What it has of the machine's time and chance.
+    pub ambient: Ambient,
     /// Ends its waiting.
     pub stop: Stop,
 }
@@ -279,6 +282,7 @@ impl Module {
         let state = State {
             limiter: Limiter::new(limits, Arc::clone(&self.shared.memory)),
             clock: Clock::default(),
+            surroundings: Surroundings::new(context.ambient, context.partition),
             context: context.clone(),
             opening: true,
             telemetry: Telemetry::new(context.labels.clone(), context.metrics.clone(), limits),
@@ -443,6 +447,7 @@ impl Guest {
         let state = live.store.data_mut();
         state.limiter.denied = None;
         state.http.begin();
+        state.surroundings.begin();
         state.clock.begin(self.limits.deadline_ms);
         live.store.set_epoch_deadline(1);
     }

@@ -194,11 +194,14 @@ impl Host {
         let shared = &self.shared;
         let component = self.compile(&seen.info, &seen.component)?;
         let link = |e: wasmtime::Error| LoadError::Link(text(&e));
-        let pre = if seen.info.stubbed.is_empty() {
+        let pre = if seen.info.stubbed.is_empty() && seen.info.ambient.is_empty() {
             shared.linker.instantiate_pre(&component).map_err(link)?
         } else {
-            // `admit` left nothing unknown but the deny-everything namespaces of WASI
+            // `admit` left nothing unknown but what of WASI is provided here, and what is denied
             let mut linker = shared.linker.clone();
+            for name in &seen.info.ambient {
+                link::wasi::provide(&mut linker, name).map_err(link)?;
+            }
             linker
                 .define_unknown_imports_as_traps(&component)
                 .map_err(link)?;

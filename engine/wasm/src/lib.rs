@@ -9,13 +9,15 @@
 //! - `link` the functions of `wit/`, one file an interface; `list`, `column`, `number` how columns
 //!   cross, `wide` in which loops; `fields` which of them; `outbox` what a call emits, validated;
 //!   `telemetry` what it tells; `state` what it keeps; `lookup` the tables it looks into; [`http`] what it
-//!   asks of others
+//!   asks of others; [`Ambient`] what it has of the machine's clocks and randomness
 //!
 //! Called by: pipelines (lanes), server (`module inspect`, `module build`), benches.
 //! Invariants: nothing is granted by default; a guest's values are never trusted; what a call
 //! emitted counts only if it returned ok; after a trap the instance is gone.
-//! Refuses: imports that were not granted, plain core modules, WASI beyond deny-everything stubs.
+//! Refuses: imports that were not granted, plain core modules, WASI beyond clocks, randomness and
+//! deny-everything stubs.
 
+mod ambient;
 mod cache;
 pub mod check;
 mod column;
@@ -40,6 +42,7 @@ mod telemetry;
 mod wide;
 pub mod world;
 
+pub use ambient::Ambient;
 pub use check::{Grants, Kind, ModuleInfo};
 pub use describe::Description;
 pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};

@@ -18,7 +18,7 @@ use super::types::At;
 use super::yaml::{Key, Kind, Node as Yaml};
 use crate::limits::HTTP_RULES_MAX;
 
-pub(super) const GRANT_KEYS: &[&str] = &["http"];
+pub(super) const GRANT_KEYS: &[&str] = &["http", "clock", "random"];
 pub(super) const HTTP_KEYS: &[&str] = &[
     "host", "port", "scheme", "methods", "private", "networks", "headers",
 ];
@@ -36,9 +36,23 @@ pub struct Grants {
     #[serde(default)]
     #[schemars(with = "Option<Vec<HttpGrant>>")]
     pub http: Option<Vec<At<Rule>>>,
+    /// The machine's clocks, instead of those of the batch: its latest event time.
+    #[serde(default)]
+    pub clock: bool,
+    /// The system's randomness, instead of the same numbers for the same batch.
+    #[serde(default)]
+    pub random: bool,
 }
 
 impl Grants {
+    /// What of it is the machine's time and chance.
+    pub fn ambient(&self) -> wasm::Ambient {
+        wasm::Ambient {
+            clock: self.clock,
+            random: self.random,
+        }
+    }
+
     /// What of it the module's imports are checked against.
     pub fn names(&self) -> wasm::Grants {
         match self.http {
@@ -119,7 +133,15 @@ pub(super) fn grants(p: &mut Parser<'_>, node: &Yaml, what: &str) -> Option<Gran
         Some(node) => Some(rules(p, node, what)?),
         None => None,
     };
-    Some(Grants { http })
+    let mut flag = |name: &str| match fields.get(name) {
+        Some(node) => p.reader.boolean(node, &format!("`{name}`")),
+        None => Some(false),
+    };
+    Some(Grants {
+        clock: flag("clock")?,
+        random: flag("random")?,
+        http,
+    })
 }
 
 fn rules(p: &mut Parser<'_>, node: &Yaml, what: &str) -> Option<Vec<At<Rule>>> {

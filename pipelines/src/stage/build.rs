@@ -271,6 +271,7 @@ pub(crate) fn program(
                 lane: 0,
             },
             http,
+            ambient: def.map(|m| m.grants.ambient()).unwrap_or_default(),
             ..OpenContext::default()
         },
         limits,

@@ -188,6 +188,7 @@ fn describe(info: &ModuleInfo) -> String {
         ("imports", list(&info.imports)),
         ("exports", list(&info.exports)),
         ("not offered here", list(&info.unknown)),
+        ("deterministic unless granted", list(&info.ambient)),
         ("stubbed (a call traps)", list(&info.stubbed)),
         ("grants needed", list(&info.grants_needed)),
         ("signed by", list(&signers)),

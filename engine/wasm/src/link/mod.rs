@@ -4,6 +4,7 @@
 //! - `data` rows as bytes; `columns` rows as typed columns; `packed` both for languages that box
 //! - `telemetry` log and metrics; `state` and `timers` what is kept from batch to batch, `packed_state`
 //!   both for languages that box; `http` requests to other services; `lookup` tables of the node
+//! - `wasi` clocks and randomness, which are not of our contract
 //!
 //! Called by: `host` (one linker an engine).
 //! Invariants: columns cross with one copy; lists from a guest are read where they lie, during the
@@ -19,6 +20,7 @@ mod packed_state;
 mod state;
 mod telemetry;
 mod timers;
+pub(crate) mod wasi;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, WasmStr};
 use wasmtime::{Engine, Result};
 
+use crate::ambient::Surroundings;
 use crate::column::ColumnOut;
 use crate::deadline::Clock;
 use crate::error::bad;
@@ -65,6 +68,7 @@ pub(crate) struct Lent {
 pub(crate) struct State {
     pub(crate) limiter: Limiter,
     pub(crate) clock: Clock,
+    pub(crate) surroundings: Surroundings,
     pub(crate) context: OpenContext,
     pub(crate) opening: bool,
     pub(crate) fields: Fields,

@@ -45,6 +45,7 @@ host_tests! {
     keeps: "keeps",
     lanes: "lanes",
     late: "late",
+    probes: "probes",
     sure: "sure",
     words: "words",
 }
@@ -347,6 +348,13 @@ mod hosted {
 
     pub fn late(module: &Module) {
         super::super::columns_through(module);
+    }
+
+    /// Built for no system, it has none; `wasi` has what it finds where it asks for one.
+    pub fn probes(module: &Module) {
+        let out =
+            "emit 0 0 c=nothing\nreject [1] error: operation not supported on this platform\n";
+        check(module, "", &["out"], &["", "file"], out);
     }
 
     pub fn sure(module: &Module) {

@@ -19,6 +19,7 @@ use wasm::{
 use super::*;
 
 mod guests;
+mod wasi;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
