@@ -240,7 +240,7 @@ impl Module {
         let answer = guarded(&mut store, |store| open.call(store, (handle,)))?;
         let state = store.data_mut();
         state.opening = false;
-        answer_of(answer)?;
+        answer_of(answer).map_err(|failed| refused(failed, &mut state.limiter))?;
         state.telemetry.keep();
         let ports = context.outputs.len();
         let live = Live { store, functions };
@@ -509,9 +509,7 @@ impl Live {
         if let Err(failed) = answer_of(answer) {
             telemetry.forget();
             *outbox = Outbox::default();
-            // what a program makes of memory that it was refused, an exception in most languages
-            let denied = limiter.denied.take();
-            return Err(denied.map_or(failed, |(what, limit)| ProcessError::Limit { what, limit }));
+            return Err(refused(failed, limiter));
         }
         match outbox.finish() {
             Ok(outcome) => {
@@ -568,6 +566,12 @@ fn answer_of((answer,): Answer) -> Result<(), ProcessError> {
         code: cut(&failure.code, CODE_BYTES_MAX),
         message: cut(&failure.message, MESSAGE_BYTES_MAX),
     })
+}
+
+/// What a program makes of memory that it was refused is an exception in most languages.
+fn refused(failed: ProcessError, limiter: &mut Limiter) -> ProcessError {
+    let denied = limiter.denied.take();
+    denied.map_or(failed, |(what, limit)| ProcessError::Limit { what, limit })
 }
 
 /// Runs a call; a panic of the host inside it ends the guest, not the lane.

@@ -82,12 +82,17 @@ fn eating_memory() {
 
 #[test]
 fn failing_for_want_of_memory() {
-    check(
-        "(loop $on
+    let fails = "(loop $on
            (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
-         (local.set $answer (i32.const 64))",
-        "limit of 67108864 memory bytes",
-    );
+         (local.set $answer (i32.const 64))";
+    check(fails, "limit of 67108864 memory bytes");
+    let module = load(&guest(fails, ""));
+    let error = module.open(&context(), &Limits::default()).err();
+    let limit = ProcessError::Limit {
+        what: "memory bytes",
+        limit: 67_108_864,
+    };
+    assert_eq!(error, Some(OpenError::Run(limit)));
 }
 
 /// How many calls go well until the guest is swollen, if `calls` are enough.
