@@ -74,7 +74,7 @@ impl Description {
     }
 
     /// Whether a node's params, JSON, are what the module takes; else all that is wrong with them.
-    pub(crate) fn check_params(&self, params: &str) -> Result<(), String> {
+    pub fn check_params(&self, params: &str) -> Result<(), String> {
         let Some(schema) = &self.params else {
             return Ok(());
         };

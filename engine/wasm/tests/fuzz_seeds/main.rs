@@ -1,10 +1,13 @@
-//! Runs the fuzz bodies over thousands of made-up inputs: scripts of a guest.
+//! Runs the fuzz bodies over thousands of made-up inputs: scripts of a guest, and files.
 //!
 //! Called by `cargo test`. Invariants: those of `../../fuzz/fuzz_targets`; the inputs are the same in every
 //! run, unless `RUSTMQ_SEED` says otherwise, or `RUSTMQ_SCRIPTS` how many.
 
 #[path = "../../fuzz/fuzz_targets/body.rs"]
 mod body;
+#[path = "../../fuzz/fuzz_targets/file_body.rs"]
+mod file_body;
+mod files;
 mod guest;
 
 /// xorshift64*: enough to pick numbers, and the same everywhere.
