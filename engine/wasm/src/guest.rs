@@ -282,7 +282,7 @@ impl Module {
         let state = State {
             limiter: Limiter::new(limits, Arc::clone(&self.shared.memory)),
             clock: Clock::default(),
-            surroundings: Surroundings::new(context.ambient, context.partition),
+            surroundings: Surroundings::new(context.ambient.clone(), context.partition),
             context: context.clone(),
             opening: true,
             telemetry: Telemetry::new(context.labels.clone(), context.metrics.clone(), limits),

@@ -199,12 +199,7 @@ impl Host {
         } else {
             // `admit` left nothing unknown but what of WASI is provided here, and what is denied
             let mut linker = shared.linker.clone();
-            for name in &seen.info.ambient {
-                link::wasi::provide(&mut linker, name).map_err(link)?;
-            }
-            linker
-                .define_unknown_imports_as_traps(&component)
-                .map_err(link)?;
+            link::wasi::link(&mut linker, &component).map_err(link)?;
             linker.instantiate_pre(&component).map_err(link)?
         };
         let info = Arc::new(seen.info);

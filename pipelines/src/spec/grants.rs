@@ -45,11 +45,12 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// What of it is the machine's time and chance.
-    pub fn ambient(&self) -> wasm::Ambient {
+    /// What of it is the machine's time and chance; the node's name says whose chance it is.
+    pub fn ambient(&self, node: String) -> wasm::Ambient {
         wasm::Ambient {
             clock: self.clock,
             random: self.random,
+            node,
         }
     }
 

@@ -271,7 +271,9 @@ pub(crate) fn program(
                 lane: 0,
             },
             http,
-            ambient: def.map(|m| m.grants.ambient()).unwrap_or_default(),
+            ambient: def
+                .map(|m| m.grants.ambient(format!("{}/{name}", spec.name())))
+                .unwrap_or_default(),
             ..OpenContext::default()
         },
         limits,

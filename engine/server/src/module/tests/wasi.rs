@@ -67,16 +67,17 @@ fn a_batch_finds_its_own_time_and_chance() {
     assert!(info.grants_needed.is_empty(), "{info:?}");
     let words = ["map", "now", "later", "map"];
     let none = Ambient::default();
-    let first = found(&module, none, 7, &words).unwrap();
+    let first = found(&module, none.clone(), 7, &words).unwrap();
     assert_eq!((&first[1][..], &first[2][..]), ("1700000", "1µs"));
     let mut order: Vec<u32> = first[0].split(' ').map(|n| n.parse().unwrap()).collect();
     order.sort_unstable();
     assert!(order.into_iter().eq(0..16), "{first:?}");
     // in another instance, too
-    assert_eq!(found(&module, none, 7, &words).unwrap(), first);
+    assert_eq!(found(&module, none.clone(), 7, &words).unwrap(), first);
     let granted = Ambient {
         clock: true,
         random: true,
+        ..none.clone()
     };
     let real = found(&module, granted, 7, &words).unwrap();
     let now: u64 = real[1].parse().unwrap();
@@ -109,6 +110,25 @@ fn nothing_else_of_the_machine_is_there() {
         refused.contains("make the request with `rustmq::http`"),
         "{refused}"
     );
+}
+
+/// Our own interfaces of an older version are still ours beside WASI's.
+#[test]
+fn a_module_for_wasi_and_an_older_contract_is_linked() {
+    let Some([component, _]) = &*PROBES else {
+        return;
+    };
+    let (mut older, now) = (component.clone(), wasm::world::VERSION.as_bytes());
+    let at = older.windows(now.len()).enumerate();
+    let at: Vec<usize> = at.filter(|(_, w)| *w == now).map(|(at, _)| at).collect();
+    for at in at {
+        // 0.1.4, which has all that it names
+        older[at + now.len() - 1] = b'4';
+    }
+    let module = loaded(&older).unwrap();
+    assert_eq!(module.info().contract.as_deref(), Some("0.1.4"));
+    let found = found(&module, Ambient::default(), 0, &["now"]);
+    assert_eq!(found.unwrap(), ["1700000"]);
 }
 
 /// What `module new` makes is built for WASI as it is.
