@@ -87,6 +87,10 @@ fn help_is_there_for_every_command_and_lists_only_what_is_built() {
         lists(&pipeline, "plan") && !lists(&pipeline, "tap"),
         "{pipeline}"
     );
+    let plan = world.run(&["pipeline", "plan", "--help"]).ok().out;
+    for help in [&pipeline, &plan] {
+        assert!(help.contains("live, drain, migrate or reset"), "{help}");
+    }
     assert!(world.run(&["--version"]).ok().out.starts_with("rustmq "));
 }
 

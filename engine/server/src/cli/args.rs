@@ -462,7 +462,7 @@ Examples:
 pub enum Pipeline {
     /// Check a file without a server: every error with FILE:LINE:COL
     Lint { file: PathBuf },
-    /// Show what apply would do, and how each change is taken in: live, drain or reset
+    /// Show what apply would do, and how each change is taken in: live, drain, migrate or reset
     Plan { file: PathBuf },
     /// Build the modules, create the topics, start the pipeline or swap it in between two batches
     Apply { file: PathBuf },
