@@ -66,7 +66,7 @@ pub const CANARY_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// How much lower the priority of a canary's thread is.
 pub const CANARY_NICE: i32 = 10;
 /// Examples kept of each difference, bytes of a value in one, rows shown of a record.
-pub const CANARY_EXAMPLES_PER_DIFFERENCE_MAX: usize = 3;
+pub const CANARY_EXAMPLES_PER_DIFFERENCE_MAX: u64 = 3;
 pub const CANARY_TEXT_BYTES_MAX: usize = 200;
 pub const CANARY_TEXT_ROWS_MAX: usize = 5;
 /// Longest message put into a dead letter's header, in bytes.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use model::ids::Offset;
 use model::rows::{RecordRef, Rows};
 
-use super::report::{CanaryReport, Difference, Example};
+use super::report::{Difference, Example};
 use crate::limits::{
     CANARY_EXAMPLES_PER_DIFFERENCE_MAX, CANARY_TEXT_BYTES_MAX, CANARY_TEXT_ROWS_MAX,
 };
@@ -39,13 +39,28 @@ pub(crate) struct Asked<'a> {
     pub ports: &'a [&'a str],
 }
 
-/// Compares the answers and counts what it finds; returns how many records there were.
+/// What was found in a batch, to be added to the report.
+#[derive(Default)]
+pub(crate) struct Compared {
+    pub records: u64,
+    pub same: u64,
+    pub differences: BTreeMap<Difference, u64>,
+    pub content: BTreeMap<String, u64>,
+    pub failures: BTreeMap<String, u64>,
+    /// The rows are the same, but not their order.
+    pub reordered: bool,
+    pub examples: Vec<Example>,
+}
+
+/// Compares the answers and counts what it finds. `known` are the differences of the batches before: of
+/// each the first few are shown.
 pub(crate) fn compare(
     asked: &Asked<'_>,
     old: &Answer,
     new: &Answer,
-    report: &mut CanaryReport,
-) -> u64 {
+    known: &BTreeMap<Difference, u64>,
+) -> Compared {
+    let mut found = Compared::default();
     let mut origins: Vec<u32> = asked
         .inputs
         .iter()
@@ -58,12 +73,10 @@ pub(crate) fn compare(
     }
     origins.sort_unstable();
     origins.dedup();
-    let records = origins.len() as u64;
-    report.records += records;
-    report.batches += 1;
+    found.records = origins.len() as u64;
     if equal(old, new) {
-        report.same += records;
-        return records;
+        found.same = found.records;
+        return found;
     }
     let (old, new) = (Index::of(old), Index::of(new));
     let mut different = 0;
@@ -72,25 +85,23 @@ pub(crate) fn compare(
             continue;
         };
         different += 1;
-        *report.differences.entry(difference).or_default() += 1;
+        let count = found.differences.entry(difference).or_default();
+        *count += 1;
+        let count = *count + known.get(&difference).copied().unwrap_or_default();
         for what in &content {
-            *report.content.entry((*what).to_string()).or_default() += 1;
+            *found.content.entry((*what).to_string()).or_default() += 1;
         }
         if let (Difference::Failed, Some(reject)) = (difference, new.rejects.get(&origin)) {
-            *report.failures.entry(reject.code.to_string()).or_default() += 1;
+            *found.failures.entry(reject.code.to_string()).or_default() += 1;
         }
-        let kept = report.examples.iter();
-        let kept = kept.filter(|example| example.difference == difference);
-        if kept.count() < CANARY_EXAMPLES_PER_DIFFERENCE_MAX {
+        if count <= CANARY_EXAMPLES_PER_DIFFERENCE_MAX {
             let example = example(asked, &old, &new, origin, difference, content);
-            report.examples.push(example);
+            found.examples.push(example);
         }
     }
-    report.same += records - different;
-    if different == 0 {
-        report.reordered += 1;
-    }
-    records
+    found.same = found.records - different;
+    found.reordered = different == 0;
+    found
 }
 
 /// Whether both said the same, in the same order.

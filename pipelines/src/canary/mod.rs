@@ -4,18 +4,21 @@
 //! - `follow` which lanes' state it has, of a node that keeps some
 //!
 //! Called by: `runtime` starts and ends it, lanes hand it what they committed. Invariants: nothing
-//! that the candidate says goes anywhere but into the report; a lane never waits for it: what does
-//! not fit into the queue is counted and left out; each committed record is seen at most once; it
-//! ends with the generation that it is compared with, and with the process. What a node keeps it gets
-//! as a copy, with the batch that it begins with, and again after one that it missed.
+//! that the candidate says goes anywhere but into the report; a lane never waits for it, nor for what it
+//! compares: what does not fit into the queue is counted and left out; each committed record is seen at most
+//! once; it ends with the generation that it is compared with, and with the process; its thread, instances and
+//! copies end with it. What a node keeps it gets as a copy, with the batch that it begins with, and again after
+//! one that it missed.
 //! Refuses: a candidate that does not open with the node's params, inputs and outputs.
 
 mod compare;
 mod follow;
 pub(crate) mod report;
 mod shadow;
+#[cfg(test)]
+mod tests;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -96,6 +99,8 @@ impl Sample {
 /// What the canary's thread and everybody else share.
 struct Ledger {
     report: Mutex<CanaryReport>,
+    /// Beside the report, which lanes ask for every batch: its state is no more `Running`.
+    over: AtomicBool,
     /// In the queue.
     bytes: AtomicUsize,
     /// Ends the candidate's waiting for answers of others.
@@ -110,7 +115,7 @@ impl Ledger {
     }
 
     fn runs(&self) -> bool {
-        self.report().state == CanaryState::Running
+        !self.over.load(Ordering::Acquire)
     }
 
     /// The first end counts.
@@ -120,6 +125,7 @@ impl Ledger {
         if report.state == CanaryState::Running {
             report.state = state;
         }
+        self.over.store(true, Ordering::Release);
         drop(report);
         self.changed.send_modify(|version| *version += 1);
     }
@@ -127,7 +133,8 @@ impl Ledger {
 
 pub(crate) struct Canary {
     of: Of,
-    queue: SyncSender<Sample>,
+    /// None after its end: then its thread ends too, with its instances and copies.
+    queue: Mutex<Option<SyncSender<Sample>>>,
     ledger: Arc<Ledger>,
     /// Of a node that keeps state.
     follows: Option<Follows>,
@@ -148,6 +155,7 @@ impl Canary {
         let (queue, samples) = sync_channel(CANARY_QUEUE_BATCHES_MAX);
         let ledger = Arc::new(Ledger {
             report: Mutex::new(CanaryReport::new(&of)),
+            over: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             stop: Stop::default(),
             changed,
@@ -159,10 +167,27 @@ impl Canary {
             .spawn(move || shadow.run())?;
         Ok(Canary {
             of,
-            queue,
+            queue: Mutex::new(Some(queue)),
             ledger,
             follows,
         })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Option<SyncSender<Sample>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its thread ends after the sample that it is at.
+    fn end(&self, why: &str) {
+        let why = why.to_string();
+        self.ledger.end(CanaryState::Done { why });
+        self.queue().take();
+    }
+
+    /// Whether this is the node that it watches, of the generation that it is compared with.
+    fn watches(&self, stage: &Stage, node: usize) -> bool {
+        let node = stage.nodes.get(node);
+        stage.generation == self.of.generation && node.is_some_and(|n| n.name == self.of.node)
     }
 
     /// Whether the batch that begins there shall bring what the node keeps, of so many bytes.
@@ -180,8 +205,9 @@ impl Canary {
         stage.nodes.iter().position(|n| n.name == self.of.node)
     }
 
+    /// One that a lane made for the canary before this one is nobody's any more.
     fn offer(&self, sample: Sample) {
-        if sample.stage.generation != self.of.generation || !self.ledger.runs() {
+        if !self.watches(&sample.stage, sample.node) || !self.ledger.runs() {
             return;
         }
         let bytes = sample.bytes();
@@ -209,7 +235,8 @@ impl Canary {
         let held = self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
         // one that is larger than the queue still fits into an empty one
         let room = held == 0 || held + bytes <= CANARY_QUEUE_BYTES_MAX;
-        let queued = room && self.queue.try_send(sample).is_ok();
+        let send = |queue: &SyncSender<Sample>| queue.try_send(sample).is_ok();
+        let queued = room && self.queue().as_ref().is_some_and(send);
         if !queued {
             self.ledger.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -245,13 +272,11 @@ impl Slot {
 
     /// Whether the lane's next batch shall bring what the node keeps.
     pub fn wants(&self, lane: (&Stage, u32, Offset), node: usize, states: &States) -> bool {
-        let keyed = lane
-            .0
-            .nodes
-            .get(node)
-            .and_then(|node| states.get(&node.name));
+        let stage = lane.0;
+        let keyed = stage.nodes.get(node);
+        let keyed = keyed.and_then(|node| states.get(&node.name));
         let canary = self.canary().clone();
-        let wanted = keyed.zip(canary);
+        let wanted = keyed.zip(canary.filter(|canary| canary.watches(stage, node)));
         wanted.is_some_and(|(keyed, canary)| canary.wants(lane, keyed.bytes()))
     }
 
@@ -264,8 +289,10 @@ impl Slot {
     }
 
     pub fn report(&self) -> Option<CanaryReport> {
-        let canary = self.canary();
-        canary.as_ref().map(|canary| canary.ledger.report().clone())
+        // whoever waits for the report must not keep lanes from the slot
+        let canary = self.canary().clone()?;
+        let report = canary.ledger.report().clone();
+        Some(report)
     }
 
     /// Whether one is at work.
@@ -276,18 +303,14 @@ impl Slot {
     /// It compares no more; what it found stays to be read.
     pub fn end(&self, why: &str) {
         if let Some(canary) = self.canary().as_ref() {
-            canary.ledger.end(CanaryState::Done {
-                why: why.to_string(),
-            });
+            canary.end(why);
         }
     }
 
     /// It goes, with what it found.
     pub fn take(&self) -> Option<CanaryReport> {
         let canary = self.canary().take()?;
-        canary.ledger.end(CanaryState::Done {
-            why: "stopped".to_string(),
-        });
+        canary.end("stopped");
         let report = canary.ledger.report().clone();
         Some(report)
     }

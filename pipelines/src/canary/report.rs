@@ -9,6 +9,8 @@ use std::fmt;
 use model::ids::{Digest, Offset};
 use serde::{Deserialize, Serialize};
 
+use super::compare::Compared;
+
 /// A candidate beside the version that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryReport {
@@ -143,6 +145,18 @@ pub struct Example {
 }
 
 impl CanaryReport {
+    /// A batch was compared.
+    pub(crate) fn add(&mut self, found: Compared) {
+        self.batches += 1;
+        self.records += found.records;
+        self.same += found.same;
+        self.reordered += u64::from(found.reordered);
+        sum(&mut self.differences, found.differences);
+        sum(&mut self.content, found.content);
+        sum(&mut self.failures, found.failures);
+        self.examples.extend(found.examples);
+    }
+
     /// Before anything was compared.
     pub(crate) fn new(of: &super::Of) -> CanaryReport {
         CanaryReport {
@@ -167,5 +181,11 @@ impl CanaryReport {
             fault: None,
             examples: Vec::new(),
         }
+    }
+}
+
+fn sum<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (what, count) in more {
+        *all.entry(what).or_default() += count;
     }
 }

@@ -1,6 +1,7 @@
 //! Canaries: what is counted, what is not harmed, and what ends them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::ids::Digest;
@@ -9,7 +10,7 @@ use crate::tests::support::guest::{
     broken, columns, columns_without_n, elsewhere, evil, guest, mended,
 };
 use crate::tests::support::{World, done, until};
-use crate::{CanaryError, CanaryReport, CanaryState, Difference, Runtime, Until};
+use crate::{CanaryError, CanaryReport, CanaryState, Difference, LaneStatus, Runtime, Until};
 
 fn yaml(more: &str) -> String {
     format!(
@@ -32,7 +33,10 @@ struct Setup {
 
 /// A pipeline whose module lets all but its special rows through.
 async fn setup() -> Setup {
-    let world = World::new();
+    setup_in(World::new()).await
+}
+
+async fn setup_in(world: World) -> Setup {
     let runtime = world.runtime();
     let running = world.module(guest('-', "")).await;
     let applied = world.apply(&runtime, &yaml(""), &[("m", running)]).await;
@@ -53,6 +57,12 @@ impl Setup {
             .canary_start("p", "w", digest, Until::default());
         started.await.unwrap_or_else(|e| panic!("{e}"));
         digest
+    }
+
+    async fn apply(&self, module: Digest) {
+        let modules = [("m", module)];
+        let applied = self.world.apply(&self.runtime, &yaml(""), &modules).await;
+        applied.unwrap_or_else(|d| panic!("{d:#?}"));
     }
 
     /// Runs values through the first lane; what the canary says when it has seen all of them.
@@ -107,6 +117,43 @@ async fn the_same_module_does_not_differ() {
     assert_eq!((report.skipped_records, report.reordered), (0, 0));
     assert_eq!(report.state, CanaryState::Running);
     assert!(report.examples.is_empty());
+}
+
+/// Its thread, and with it its instance, not only its report.
+#[tokio::test]
+async fn nothing_of_it_stays_when_the_pipeline_is_applied() {
+    let host = wasm::Host::new(wasm::HostConfig::default()).expect("the engine starts");
+    let world = World {
+        host: Arc::new(host),
+        ..World::new()
+    };
+    let setup = setup_in(world).await;
+    let host = setup.world.host.clone();
+    let before = host.memory_bytes();
+    let module = setup.start(guest('-', "")).await;
+    setup.seen(&["a", "b"]).await;
+    assert!(host.memory_bytes() > before);
+
+    setup.apply(module).await;
+    // the lanes' old instances go with the first commit of the new ones
+    for lane in 0..2 {
+        setup.world.produce("in", lane, &["c"]);
+    }
+    let taken = |lanes: &[LaneStatus]| done(lanes) && lanes.iter().all(|l| l.generation == 2);
+    until(&setup.runtime, taken).await;
+    let given_back = async {
+        while host.memory_bytes() != before {
+            tokio::task::yield_now().await;
+        }
+    };
+    let given_back = tokio::time::timeout(Duration::from_secs(30), given_back).await;
+    assert!(
+        given_back.is_ok(),
+        "{} of {before} bytes",
+        host.memory_bytes()
+    );
+    let report = setup.runtime.canary("p").expect("what it found stays");
+    assert_eq!(report.records, 2);
 }
 
 #[tokio::test]
