@@ -49,6 +49,17 @@ pub enum CanaryError {
     Pinned { module: String },
     #[error("a canary runs in node `{0}`; stop it first")]
     Runs(String),
+    #[error(
+        "lane {lane} of topic {topic} works with generation {works}, because generation {generation}, which a \
+         canary would be compared with, was rolled back ({why}): apply a version that the lanes take first"
+    )]
+    RolledBack {
+        topic: String,
+        lane: u32,
+        works: u64,
+        generation: u64,
+        why: String,
+    },
     #[error("the module cannot be loaded: {0}")]
     Load(String),
     #[error("the module does not open in node `{node}`: {why}")]

@@ -147,9 +147,12 @@ impl Running {
         if let Some(ModuleSource::Digest(_)) = source {
             return Err(CanaryError::Pinned { module });
         }
-        let mut stages = self.stages.values().filter_map(RunningStage::newest);
-        let holds = |stage: &Arc<Stage>| stage.nodes.iter().any(|n| n.name == node);
-        let stage = stages.find(holds).ok_or_else(no_node)?;
+        let holds = |stage: &Stage| stage.nodes.iter().any(|n| n.name == node);
+        let held = |stage: &&RunningStage| stage.newest().is_some_and(|newest| holds(&newest));
+        let stages: Vec<&RunningStage> = self.stages.values().filter(held).collect();
+        stages.iter().try_for_each(|stage| stage.taken())?;
+        let stage = stages.first().and_then(|stage| stage.newest());
+        let stage = stage.ok_or_else(no_node)?;
         let running = stage.modules.get(alias).copied();
         let of = Of {
             node: node.to_string(),
@@ -610,6 +613,23 @@ impl RunningStage {
             Order::Run(stage) => Some(stage.clone()),
             Order::Stop => None,
         }
+    }
+
+    /// Whether no lane has gone back from what it shall run.
+    fn taken(&self) -> Result<(), CanaryError> {
+        for lane in &self.lanes {
+            let status = lane.shared.status();
+            if let Some((back, why)) = status.rolled_back() {
+                return Err(CanaryError::RolledBack {
+                    topic: status.topic.clone(),
+                    lane: status.partition,
+                    works: status.generation,
+                    generation: back.to,
+                    why: why.to_string(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Returns when every lane has ended.

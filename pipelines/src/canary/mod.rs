@@ -6,9 +6,9 @@
 //! Called by: `runtime` starts and ends it, lanes hand it what they committed. Invariants: nothing
 //! that the candidate says goes anywhere but into the report; a lane never waits for it, nor for what it
 //! compares: what does not fit into the queue is counted and left out; each committed record is seen at most
-//! once; it ends with the generation that it is compared with, and with the process; its thread, instances and
-//! copies end with it. What a node keeps it gets as a copy, with the batch that it begins with, and again after
-//! one that it missed.
+//! once; it ends with the generation that it is compared with, also where a lane goes back from that, and with
+//! the process; its thread, instances and copies end with it. What a node keeps it gets as a copy, with the
+//! batch that it begins with, and again after one that it missed; what passes meanwhile is left out too.
 //! Refuses: a candidate that does not open with the node's params, inputs and outputs.
 
 mod compare;
@@ -304,6 +304,14 @@ impl Slot {
     pub fn end(&self, why: &str) {
         if let Some(canary) = self.canary().as_ref() {
             canary.end(why);
+        }
+    }
+
+    /// A lane does not work with this generation: what it would be compared with does not run.
+    pub fn rolled_back(&self, generation: u64, why: &str) {
+        let canary = self.canary();
+        if let Some(canary) = canary.as_ref().filter(|c| c.of.generation == generation) {
+            canary.end(&format!("a lane went back to the generation before: {why}"));
         }
     }
 

@@ -35,7 +35,8 @@ pub struct CanaryReport {
     /// Batches compared, and those among them whose rows are the same but in another order.
     pub batches: u64,
     pub reordered: u64,
-    /// What was committed meanwhile without being compared, because the candidate was too slow.
+    /// What was committed meanwhile without being compared: the candidate was too slow, or, of a node that
+    /// keeps state, waited for a copy of it after a batch that it missed.
     pub skipped_batches: u64,
     pub skipped_records: u64,
     /// Wall clock of the node for what was compared, in microseconds.

@@ -149,5 +149,7 @@ fn an_ended_one_takes_nothing_and_lets_its_thread_go() {
         }
     };
     check(&|slot| slot.end("enough"), "enough");
-    check(&|_| (), "");
+    let back = "a lane went back to the generation before: it trapped";
+    check(&|slot| slot.rolled_back(3, "it trapped"), back);
+    check(&|slot| slot.rolled_back(2, "it trapped"), "");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::ids::Digest;
 
 use crate::tests::support::guest::{
-    broken, columns, columns_without_n, elsewhere, evil, guest, mended,
+    backwards, broken, columns, columns_without_n, elsewhere, evil, guest, mended,
 };
 use crate::tests::support::{World, done, until};
 use crate::{CanaryError, CanaryReport, CanaryState, Difference, LaneStatus, Runtime, Until};
@@ -117,6 +117,30 @@ async fn the_same_module_does_not_differ() {
     assert_eq!((report.skipped_records, report.reordered), (0, 0));
     assert_eq!(report.state, CanaryState::Running);
     assert!(report.examples.is_empty());
+    // both looped until the deadline, and do so again: what that took is added up
+    assert!(
+        report.running_us > 0 && report.candidate_us > 0,
+        "{report:#?}"
+    );
+    setup.world.produce("in", 0, &["loop"]);
+    let more = self::report(&setup.runtime, |r| r.records == 12).await;
+    assert!(more.running_us > report.running_us, "{more:#?}");
+    assert!(more.candidate_us > report.candidate_us, "{more:#?}");
+}
+
+#[tokio::test]
+async fn rows_in_another_order_are_the_same_rows() {
+    let setup = setup().await;
+    setup.start(backwards()).await;
+    let report = setup.seen(&["a", "b", "r1", "c"]).await;
+    assert_eq!((report.records, report.same), (4, 4), "{report:#?}");
+    assert_eq!((report.batches, report.reordered), (1, 1), "{report:#?}");
+    // one row has no order, and as they came is what the lane wrote
+    setup.world.produce("in", 0, &["d"]);
+    let report = self::report(&setup.runtime, |r| r.records == 5).await;
+    assert_eq!((report.batches, report.reordered), (2, 1), "{report:#?}");
+    assert_eq!(setup.world.values("out", 0), ["a", "b", "c", "d"]);
+    assert!(report.differences.is_empty() && report.examples.is_empty());
 }
 
 /// Its thread, and with it its instance, not only its report.
@@ -154,6 +178,44 @@ async fn nothing_of_it_stays_when_the_pipeline_is_applied() {
     );
     let report = setup.runtime.canary("p").expect("what it found stays");
     assert_eq!(report.records, 2);
+}
+
+#[tokio::test]
+async fn none_is_compared_with_a_generation_that_was_rolled_back() {
+    let setup = setup().await;
+    let broken = setup.world.module(broken()).await;
+    setup.apply(broken).await;
+    until(&setup.runtime, |l| l.iter().all(|l| l.generation == 2)).await;
+    // they have not worked with it yet
+    setup.start(guest('x', "")).await;
+    let report = setup.seen(&["a"]).await;
+    let CanaryState::Done { why } = &report.state else {
+        panic!("{report:#?}")
+    };
+    assert!(
+        why.contains("generation 2 failed before its first commit"),
+        "{why}"
+    );
+    assert_eq!((report.running, report.records), (broken, 0));
+
+    let start = setup
+        .runtime
+        .canary_start("p", "w", setup.running, Until::default());
+    let refused = start
+        .await
+        .expect_err("no lane runs what it would name")
+        .to_string();
+    assert!(
+        refused.contains("lane 0 of topic in works with generation 1"),
+        "{refused}"
+    );
+    assert!(refused.contains("generation 2"), "{refused}");
+    setup.apply(setup.running).await;
+    setup.world.produce("in", 0, &["b"]);
+    let taken = |lanes: &[LaneStatus]| done(lanes) && lanes[0].generation == 3;
+    until(&setup.runtime, taken).await;
+    setup.start(guest('x', "")).await;
+    assert_eq!(setup.seen(&["c"]).await.running, setup.running);
 }
 
 #[tokio::test]

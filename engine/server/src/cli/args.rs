@@ -490,8 +490,9 @@ pub enum Pipeline {
 ///
 /// The candidate gets what the node got in each committed batch, on a thread of its own with a lower
 /// priority; what it makes is compared and dropped. It never holds up the pipeline: where it is too
-/// slow, batches are skipped and counted. One canary a pipeline; it ends with the server, and
-/// when the pipeline is applied.
+/// slow, batches are skipped and counted, and, of a node that keeps state, those that pass until it has
+/// a copy of that again. One canary a pipeline; it ends with the server, when the pipeline is applied,
+/// and when a lane goes back from the generation that it is compared with.
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = "\
 Examples:

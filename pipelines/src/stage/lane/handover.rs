@@ -116,6 +116,7 @@ impl Lane {
     pub(super) fn declined(&self, to: u64, from: u64, why: String) {
         tracing::warn!(partition = %self.partition, to, from, why, "hand-over rolled back");
         self.shared.numbers.forget(to);
+        self.shared.canary.rolled_back(to, &why);
         let gap_us = self.gap.as_micros() as u64;
         self.shared.update(|s| {
             let offset = s.position;

@@ -65,6 +65,21 @@ pub(crate) fn elsewhere() -> Vec<u8> {
     encode(&other.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// A guest that lets its rows through in the opposite order.
+pub(crate) fn backwards() -> Vec<u8> {
+    let row = "(i32.store (i32.add (i32.const 131072) (i32.shl (local.get $count) (i32.const 2)))";
+    let rows = "(call $forward (local.get $out) (i32.const 0) (i32.const 131072)";
+    assert!(WAT.contains(row) && WAT.contains(rows));
+    // the list of rows grows downwards, to where its first was
+    let other = WAT.replace(
+        row,
+        &row.replace("i32.add (i32.const 131072)", "i32.sub (i32.const 135168)"),
+    );
+    let first = "(i32.sub (i32.const 135172) (i32.shl (local.get $count) (i32.const 2)))";
+    let other = other.replace(rows, &rows.replace("(i32.const 131072)", first));
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
 /// The guest over typed columns, but it leaves `n` out.
 pub(crate) fn columns_without_n() -> Vec<u8> {
     let call = "(call $set_ints (local.get $out) (i32.const 0) (i32.load (i32.const 256))
