@@ -50,8 +50,9 @@ pub enum CanaryError {
     #[error("a canary runs in node `{0}`; stop it first")]
     Runs(String),
     #[error(
-        "lane {lane} of topic {topic} works with generation {works}, because generation {generation}, which a \
-         canary would be compared with, was rolled back ({why}): apply a version that the lanes take first"
+        "lane {lane} of topic {topic} works with generation {works}, because generation {generation}, which \
+         a canary would be compared with, was rolled back ({why}): apply a version that the lanes take \
+         first"
     )]
     RolledBack {
         topic: String,

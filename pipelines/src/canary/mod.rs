@@ -5,10 +5,11 @@
 //!
 //! Called by: `runtime` starts and ends it, lanes hand it what they committed. Invariants: nothing
 //! that the candidate says goes anywhere but into the report; a lane never waits for it, nor for what it
-//! compares: what does not fit into the queue is counted and left out; each committed record is seen at most
-//! once; it ends with the generation that it is compared with, also where a lane goes back from that, and with
-//! the process; its thread, instances and copies end with it. What a node keeps it gets as a copy, with the
-//! batch that it begins with, and again after one that it missed; what passes meanwhile is left out too.
+//! compares: what does not fit into the queue is counted and left out; each committed record is seen at
+//! most once; it ends with the generation that it is compared with, also where a lane goes back from that,
+//! and with the process; its thread, instances and copies end with it. What a node keeps it gets as a copy,
+//! with the batch that it begins with, and again after one that it missed; what passes meanwhile is left
+//! out too.
 //! Refuses: a candidate that does not open with the node's params, inputs and outputs.
 
 mod compare;

@@ -322,7 +322,9 @@ impl Parser<'_> {
         let codec = self.reader.required(&fields, "codec")?;
         let value = self.choice(codec, &format!("`codec` of {what}"), CODECS)?;
         let schema = fields.get("schema").and_then(|n| self.schema(n));
-        let misfits = fields.get("misfits").and_then(|n| self.misfits(n, &what));
+        let misfits = fields
+            .written("misfits")
+            .and_then(|n| self.misfits(n, &what));
         Some(Value {
             codec: At {
                 value,
@@ -340,7 +342,7 @@ impl Parser<'_> {
         ];
         let what = format!("`misfits` of {what}");
         if node.is_null() {
-            // `null` is YAML's, not a word
+            // `null` is YAML's word for nothing, which would be the default
             let message = format!("{what} is one of `dead-letter` and `nulls`, not null");
             let hint = "did you mean `nulls`?".to_string();
             self.reader.error_hint(node.at, message, Some(hint));

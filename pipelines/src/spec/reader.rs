@@ -40,11 +40,13 @@ pub(super) struct Fields<'n> {
 impl<'n> Fields<'n> {
     /// The value of a key; what is written as nothing is absent.
     pub fn get(&self, key: &str) -> Option<&'n Node> {
-        self.entries
-            .iter()
-            .find(|(k, _)| k.text == key)
-            .map(|(_, n)| n)
-            .filter(|n| !n.is_null())
+        self.written(key).filter(|n| !n.is_null())
+    }
+
+    /// The same where nothing is a mistake for a word.
+    pub fn written(&self, key: &str) -> Option<&'n Node> {
+        let mut entries = self.entries.iter();
+        entries.find(|(k, _)| k.text == key).map(|(_, n)| n)
     }
 }
 
