@@ -134,8 +134,8 @@ fn monotonic_clock(linker: &mut Linker<State>, name: &str) -> Result<()> {
 
 fn seed(linker: &mut Linker<State>, name: &str) -> Result<()> {
     let mut seed = linker.instance(name)?;
-    seed.func_wrap("insecure-seed", |cx: Cx<'_>, (): ()| {
-        Ok((cx.data().surroundings.seed()?,))
+    seed.func_wrap("insecure-seed", |mut cx: Cx<'_>, (): ()| {
+        Ok((cx.data_mut().surroundings.seed()?,))
     })
 }
 
