@@ -165,6 +165,9 @@ fn fit(schema: &Value, value: &Value, path: &mut String, depth: usize, faults: &
                 let known = keywords.get("properties").and_then(Value::as_object);
                 let unknown = |name: &String| known.is_none_or(|known| !known.contains_key(name));
                 for (name, value) in values.iter().filter(|(name, _)| unknown(name)) {
+                    if faults.len() >= FAULTS_MAX {
+                        break;
+                    }
                     if *rest == Value::Bool(false) {
                         faults.push(unknown_key(name, known, path));
                     } else {
