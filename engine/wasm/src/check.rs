@@ -19,6 +19,7 @@ use crate::describe::{Description, SECTION};
 use crate::error::{InspectError, LoadError};
 use crate::limits::{COMPONENT_BYTES_MAX, NAMES_MAX};
 use crate::link::wasi;
+use crate::packages;
 use crate::sign::{self, PublicKey, Trust};
 use crate::world::{
     GRANTED, HTTP, MIGRATING, MIGRATING_GRANTED, MIGRATION, MODULE, PACKAGE, PACKED_STATE, STATE,
@@ -140,6 +141,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected<'_>, InspectError> {
 /// Makes a component of a core module that carries its component type.
 pub fn encode(bytes: &[u8]) -> Result<Vec<u8>, InspectError> {
     let text = |e| InspectError::Encode(format!("{e:#}"));
+    packages::check(bytes)?;
     let encoder = ComponentEncoder::default().validate(true);
     encoder.module(bytes).map_err(text)?.encode().map_err(text)
 }

@@ -35,6 +35,7 @@ mod list;
 mod lookup;
 mod number;
 mod outbox;
+mod packages;
 mod section;
 pub mod sign;
 mod state;

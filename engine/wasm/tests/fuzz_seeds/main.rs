@@ -3,6 +3,9 @@
 //! Called by `cargo test`. Invariants: those of `../../fuzz/fuzz_targets`; the inputs are the same in every
 //! run, unless `RUSTMQ_SEED` says otherwise, or `RUSTMQ_SCRIPTS` how many.
 
+// both targets have `section.rs`, as each is compiled alone, too
+#![allow(clippy::duplicate_mod)]
+
 #[path = "../../fuzz/fuzz_targets/body.rs"]
 mod body;
 #[path = "../../fuzz/fuzz_targets/file_body.rs"]
