@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmtime::ResourceLimiter;
 
 /// Largest component or core module that is looked at, in bytes.
-pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+pub const COMPONENT_BYTES_MAX: usize = model::limits::MODULE_BYTES_MAX;
 /// Longest failure code and message kept from a guest, in bytes; the rest is cut.
 pub const CODE_BYTES_MAX: usize = 64;
 pub const MESSAGE_BYTES_MAX: usize = 4096;

@@ -12,6 +12,12 @@ use crate::http::{
 /// `tests/guests/asks` as it was released with 0.1.3.
 const ASKS: &[u8] = include_bytes!("../../../../tests/guests/conformance/released/0.1.3-http.wasm");
 
+/// The same of the versions after it.
+const ASKS_0_1_4: &[u8] =
+    include_bytes!("../../../../tests/guests/conformance/released/0.1.4-http.wasm");
+const ASKS_0_1_5: &[u8] =
+    include_bytes!("../../../../tests/guests/conformance/released/0.1.5-http.wasm");
+
 /// Answers by the last word of the URL, and keeps what it was asked.
 #[derive(Debug, Default)]
 pub(super) struct Echo(pub(super) Mutex<Vec<Request>>);
@@ -48,12 +54,16 @@ fn answer(request: &Request) -> Answer {
 }
 
 fn asks(egress: Option<Arc<dyn Egress>>) -> Module {
+    asks_of(ASKS, egress)
+}
+
+fn asks_of(released: &[u8], egress: Option<Arc<dyn Egress>>) -> Module {
     let config = HostConfig {
         egress,
         ..HostConfig::default()
     };
     let host = Host::new(config).expect("the engine starts");
-    host.load(ASKS, &Grants::http()).expect("it loads")
+    host.load(released, &Grants::http()).expect("it loads")
 }
 
 pub(super) fn granted() -> OpenContext {
@@ -85,8 +95,14 @@ fn tell(guest: &mut Guest, rows: &[&str]) -> Result<String, ProcessError> {
 
 #[test]
 fn what_a_guest_asks_is_sent_and_what_is_answered_comes_back() {
+    for released in [ASKS, ASKS_0_1_4, ASKS_0_1_5] {
+        asked_and_answered(released);
+    }
+}
+
+fn asked_and_answered(released: &[u8]) {
     let echo = Arc::new(Echo::default());
-    let module = asks(Some(echo.clone()));
+    let module = asks_of(released, Some(echo.clone()));
     let context = granted();
     let mut guest = module.open(&context, &Limits::default()).expect("it opens");
     let rows = [
