@@ -154,17 +154,19 @@ async fn nothing_of_it_stays_when_the_pipeline_is_applied() {
     let setup = setup_in(world).await;
     let host = setup.world.host.clone();
     let before = host.memory_bytes();
-    let module = setup.start(guest('-', "")).await;
+    // another version, of the same size
+    let module = setup.start(guest('x', "")).await;
     setup.seen(&["a", "b"]).await;
     assert!(host.memory_bytes() > before);
 
     setup.apply(module).await;
+    until(&setup.runtime, |l| l.iter().all(|l| l.generation == 2)).await;
     // the lanes' old instances go with the first commit of the new ones
     for lane in 0..2 {
         setup.world.produce("in", lane, &["c"]);
     }
-    let taken = |lanes: &[LaneStatus]| done(lanes) && lanes.iter().all(|l| l.generation == 2);
-    until(&setup.runtime, taken).await;
+    let taken = |lane: &LaneStatus| lane.handovers.back().is_some_and(|last| last.to == 2);
+    until(&setup.runtime, |l| done(l) && l.iter().all(taken)).await;
     let given_back = async {
         while host.memory_bytes() != before {
             tokio::task::yield_now().await;

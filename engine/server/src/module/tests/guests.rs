@@ -353,7 +353,7 @@ mod hosted {
     /// Built for no system, it has none; `wasi` has what it finds where it asks for one.
     pub fn probes(module: &Module) {
         let out =
-            "emit 0 0 c=nothing\nreject [1] error: operation not supported on this platform\n";
+            "emit 0 0 k=nothing\nreject [1] error: operation not supported on this platform\n";
         check(module, "", &["out"], &["", "file"], out);
     }
 
@@ -494,7 +494,7 @@ mod ends {
     pub const http_stuck: Ends = lives("emit 0 0 key=timeout\n");
     pub const http_split: Ends = lives("emit 0 0 key=invalid\n");
     pub const http_flood: Ends = dies("requests for one batch");
-    pub const http_overlap: Ends = dies("too much data is being copied");
+    pub const http_overlap: Ends = dies("bytes that cross the boundary in one call");
 }
 
 macro_rules! deeds {
