@@ -69,7 +69,7 @@ fn names_beyond_what_is_listed_are_refused() {
 #[test]
 fn too_big() {
     let text = refused(&vec![0; limits::COMPONENT_BYTES_MAX + 1]);
-    assert!(text.contains("the limit is 67108864"), "{text}");
+    assert!(text.contains("the limit is 34537472"), "{text}");
 }
 
 #[test]
