@@ -34,6 +34,8 @@ use crate::body::calls::{
 use crate::body::{self, Seen};
 use crate::{At, Dice, run};
 
+type Call = (&'static str, &'static str, &'static str, &'static str);
+
 /// A script that grows.
 struct Script<'a> {
     dice: &'a mut Dice,
@@ -96,16 +98,23 @@ impl Script<'_> {
 
     /// What is for `open`, or anything.
     fn opening(&mut self) -> usize {
-        let is_for_open = |call: &(&str, &str, &str, &str)| {
-            call.2.starts_with("ctx") || call.0 == "telemetry" || call.1 == "table"
-        };
-        let calls: Vec<usize> = (0..CALLS.len())
-            .filter(|number| is_for_open(&CALLS[*number]))
-            .collect();
+        let is_for_open =
+            |call: &Call| call.2.starts_with("ctx") || call.0 == "telemetry" || call.1 == "table";
+        self.mostly(is_for_open)
+    }
+
+    /// One of these calls, or anything.
+    fn mostly(&mut self, wanted: impl Fn(&Call) -> bool) -> usize {
         match self.dice.below(8) {
             0 => self.dice.below(CALLS.len() as u32) as usize,
-            _ => self.dice.one(&calls),
+            _ => self.one(wanted),
         }
+    }
+
+    fn one(&mut self, wanted: impl Fn(&Call) -> bool) -> usize {
+        let numbers = (0..CALLS.len()).filter(|number| wanted(&CALLS[*number]));
+        let numbers: Vec<usize> = numbers.collect();
+        self.dice.one(&numbers)
     }
 
     /// What is of use after the call before, or anything.
@@ -141,26 +150,16 @@ impl Script<'_> {
             "times" => "set-event-times",
             name => name,
         };
-        let named = |name: &str| name.rsplit('.').next() == Some(wanted);
-        let calls: Vec<usize> = (0..CALLS.len())
-            .filter(|number| named(CALLS[*number].1))
-            .collect();
-        self.dice.one(&calls)
+        self.one(|call| call.1.rsplit('.').next() == Some(wanted))
     }
 
     /// Anything; most often what needs neither a context nor an emit before it.
     fn any(&mut self) -> usize {
-        let is_alone = |call: &(&str, &str, &str, &str)| {
+        let is_alone = |call: &Call| {
             let of_outbox = call.2.starts_with("out ");
             !(call.2.starts_with("ctx") || of_outbox && call.1.contains("set-"))
         };
-        let calls: Vec<usize> = (0..CALLS.len())
-            .filter(|number| is_alone(&CALLS[*number]))
-            .collect();
-        match self.dice.below(8) {
-            0 => self.dice.below(CALLS.len() as u32) as usize,
-            _ => self.dice.one(&calls),
-        }
+        self.mostly(is_alone)
     }
 
     /// A number that is likely to be a good or a bad one.
