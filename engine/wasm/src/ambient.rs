@@ -12,8 +12,9 @@ use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
+use wasmtime::Result;
 
-use crate::error::Fault;
+use crate::error::{bad, over};
 
 /// Random bytes in one answer.
 pub(crate) const RANDOM_BYTES_MAX: usize = 1 << 20;
@@ -102,42 +103,39 @@ impl Surroundings {
         }
     }
 
-    /// Random bytes of a call.
-    pub(crate) fn random(&mut self, count: u64, draw: &Draw) -> Result<Vec<u8>, Fault> {
+    /// Random bytes of a call; `draw` is asked once a call, if at all.
+    pub(crate) fn random(&mut self, count: u64, draw: impl FnOnce() -> Draw) -> Result<Vec<u8>> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         if count > RANDOM_BYTES_MAX {
-            return Err(Fault::Limit {
-                what: "random bytes at once",
-                limit: RANDOM_BYTES_MAX as u64,
-            });
+            return over("random bytes at once", RANDOM_BYTES_MAX);
         }
         let mut bytes = vec![0; count];
         if self.given.random {
             let filled = SystemRandom::new().fill(&mut bytes);
-            filled.map_err(|_| Fault::Bad("the system gives no random numbers".into()))?;
+            filled.or_else(|_| bad("the system gives no random numbers".into()))?;
             return Ok(bytes);
         }
         let (node, partition) = (&self.given.node, self.partition);
         let chance = self
             .chance
-            .get_or_insert_with(|| seeded("numbers", node, partition, draw));
+            .get_or_insert_with(|| seeded("numbers", node, partition, &draw()));
         chance.fill_bytes(&mut bytes);
         Ok(bytes)
     }
 
-    pub(crate) fn random_u64(&mut self, draw: &Draw) -> Result<u64, Fault> {
+    pub(crate) fn random_u64(&mut self, draw: impl FnOnce() -> Draw) -> Result<u64> {
         let bytes = self.random(8, draw)?;
         Ok(bytes.first_chunk().copied().map_or(0, u64::from_le_bytes))
     }
 
     /// For the order of hash maps, which a module asks for once: of the lane alone, so that every instance
     /// has the same.
-    pub(crate) fn seed(&mut self) -> Result<(u64, u64), Fault> {
-        let none = Draw::default();
+    pub(crate) fn seed(&mut self) -> Result<(u64, u64)> {
         if self.given.random {
-            return Ok((self.random_u64(&none)?, self.random_u64(&none)?));
+            let mut one = || self.random_u64(Draw::default);
+            return Ok((one()?, one()?));
         }
-        let mut chance = seeded("maps", &self.given.node, self.partition, &none);
+        let mut chance = seeded("maps", &self.given.node, self.partition, &Draw::default());
         Ok((chance.next_u64(), chance.next_u64()))
     }
 }
@@ -176,8 +174,8 @@ mod tests {
             (one.given.node, one.partition) = (node.into(), partition);
             one.begin();
             (
-                one.random_u64(call).ok(),
-                one.random(5, call).ok(),
+                one.random_u64(|| call.clone()).ok(),
+                one.random(5, || call.clone()).ok(),
                 one.seed().ok(),
             )
         };
@@ -213,12 +211,13 @@ mod tests {
             random: true,
             node: String::new(),
         };
-        let (mut one, none) = (Surroundings::new(granted, 0), Draw::default());
+        let mut one = Surroundings::new(granted, 0);
+        let none = Draw::default;
         let before = SystemTime::now();
         let before = before.duration_since(UNIX_EPOCH).expect("it is after 1970");
         assert!(one.wall(&[0]) >= before);
-        assert_ne!(one.random(16, &none).ok(), one.random(16, &none).ok());
+        assert_ne!(one.random(16, none).ok(), one.random(16, none).ok());
         let most = RANDOM_BYTES_MAX as u64;
-        assert!(one.random(most, &none).is_ok() && one.random(most + 1, &none).is_err());
+        assert!(one.random(most, none).is_ok() && one.random(most + 1, none).is_err());
     }
 }

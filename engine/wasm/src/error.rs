@@ -157,6 +157,12 @@ pub(crate) enum Fault {
     Stopped,
 }
 
+/// Ends the guest at a limit.
+pub(crate) fn over<T>(what: &'static str, limit: usize) -> wasmtime::Result<T> {
+    let limit = limit as u64;
+    Err(wasmtime::Error::new(Fault::Limit { what, limit }))
+}
+
 /// Ends the guest with a message.
 pub(crate) fn bad<T>(message: String) -> wasmtime::Result<T> {
     Err(wasmtime::Error::new(Fault::Bad(message)))

@@ -13,9 +13,9 @@ use arrow::array::{Array, ArrayRef, BinaryArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, ToByteSlice};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use wasmtime::{Error, Result};
+use wasmtime::Result;
 
-use crate::error::{Fault, bad};
+use crate::error::{bad, over};
 use crate::fields::{Declared, Place};
 use crate::guest::Batch;
 use crate::limits::{
@@ -162,11 +162,7 @@ impl Outbox {
         // a call costs something even when it carries nothing
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(64);
         if self.bytes > self.bytes_max {
-            let limit = self.bytes_max as u64;
-            return Err(Error::new(Fault::Limit {
-                what: "output bytes in one call",
-                limit,
-            }));
+            return over("output bytes in one call", self.bytes_max);
         }
         Ok(())
     }
@@ -346,11 +342,7 @@ impl Outbox {
             _ => return Ok(()),
         };
         if headers.len() >= HEADERS_PER_EMIT_MAX {
-            let limit = HEADERS_PER_EMIT_MAX as u64;
-            return Err(Error::new(Fault::Limit {
-                what: "headers in one emit",
-                limit,
-            }));
+            return over("headers in one emit", HEADERS_PER_EMIT_MAX);
         }
         headers.push((name.to_owned(), column));
         Ok(())

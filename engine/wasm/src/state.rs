@@ -7,7 +7,7 @@
 //! in the first. Timers and the watermark are entries like others, under a first byte that no guest
 //! can name. Bytes and timers are counted over all layers. What was migrated holds on to what it was
 //! made of, until the difference is handed to the log as part of the next batch.
-//! Refuses: more than its limits, keys and values that are too long, with a [`Fault::Limit`].
+//! Refuses: more than its limits, keys and values that are too long, by `over`.
 
 mod migration;
 
@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use wasmtime::{Error, Result};
+use wasmtime::Result;
 
-use crate::error::Fault;
+use crate::error::over;
 use crate::limits::{
     Account, Limits, MemoryInUse, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX,
     STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
@@ -475,11 +475,10 @@ impl Keyed {
 }
 
 fn limit(what: &'static str, wanted: usize, limit: usize) -> Result<()> {
-    if wanted <= limit {
-        return Ok(());
+    match wanted <= limit {
+        true => Ok(()),
+        false => over(what, limit),
     }
-    let limit = limit as u64;
-    Err(Error::new(Fault::Limit { what, limit }))
 }
 
 /// What an entry costs, with what the host needs beside its bytes.

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::Fault;
+use crate::error::over;
 use crate::limits::Limits;
 use grant::{Grant, Rule};
 use rate::Rate;
@@ -196,12 +196,12 @@ impl Http {
     }
 
     /// So many requests more.
-    pub(crate) fn take(&mut self, requests: usize) -> Result<(), Fault> {
-        let left = self.requests.checked_sub(requests);
-        self.requests = left.ok_or(Fault::Limit {
-            what: "requests for one batch: limits.http-requests",
-            limit: self.limits.http_requests as u64,
-        })?;
+    pub(crate) fn take(&mut self, requests: usize) -> wasmtime::Result<()> {
+        let Some(left) = self.requests.checked_sub(requests) else {
+            let what = "requests for one batch: limits.http-requests";
+            return over(what, self.limits.http_requests);
+        };
+        self.requests = left;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use wasmtime::{Error, Result};
 
 use super::{Cx, State};
 use crate::deadline::Pause;
-use crate::error::{Fault, bad};
+use crate::error::{Fault, bad, over};
 use crate::http::{Answer, Failed, Request, Response, Stopped, Trouble};
 use crate::limits::HTTP_HEADERS_MAX;
 use crate::list::List;
@@ -109,8 +109,7 @@ pub(super) fn http(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
         if cx.data().lent.is_none() {
             return bad("http: no requests are made outside of a batch".into());
         }
-        let taken = cx.data_mut().http.take(list.len());
-        taken.map_err(Error::new)?;
+        cx.data_mut().http.take(list.len())?;
         if let Err(denied) = cx.data().http.granted() {
             let denied = (0..list.len()).map(|_| told(Err(denied.clone())));
             return Ok((denied.collect::<Vec<_>>(),));
@@ -133,12 +132,10 @@ fn read_all(cx: &mut Cx<'_>, list: &WasmList<RequestIn>) -> Result<Vec<Request>>
         let read = read(cx, request);
         cx.set_hostcall_fuel(most);
         let read = read?;
-        left = left.checked_sub(read.bytes()).ok_or_else(|| {
-            Error::new(Fault::Limit {
-                what: "bytes of requests in one call",
-                limit: most as u64,
-            })
-        })?;
+        let Some(rest) = left.checked_sub(read.bytes()) else {
+            return over("bytes of requests in one call", most);
+        };
+        left = rest;
         requests.push(read);
     }
     Ok(requests)
@@ -160,10 +157,7 @@ fn waited(state: &mut State, requests: &[Request]) -> Result<Vec<Answer>> {
 
 fn read(cx: &mut Cx<'_>, request: &RequestIn) -> Result<Request> {
     if request.headers.len() > HTTP_HEADERS_MAX {
-        return Err(Error::new(Fault::Limit {
-            what: "headers of one request",
-            limit: HTTP_HEADERS_MAX as u64,
-        }));
+        return over("headers of one request", HTTP_HEADERS_MAX);
     }
     let listed: Vec<HeaderIn> = request.headers.iter(&mut *cx)?.collect::<Result<_>>()?;
     let text = |text: &WasmStr| text.to_str(&*cx).map(|text| text.into_owned());

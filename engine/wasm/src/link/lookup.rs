@@ -5,12 +5,12 @@
 //! Refuses: tables that the node does not declare, calls outside a batch, more than its limits.
 
 use arrow::array::BinaryBuilder;
+use wasmtime::Result;
 use wasmtime::component::{LinkerInstance, WasmStr};
-use wasmtime::{Error, Result};
 
 use super::{Cx, State, text};
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
-use crate::error::{Fault, bad};
+use crate::error::{bad, over};
 use crate::limits::{LOOKUP_KEYS_MAX, LOOKUP_READ_BYTES_MAX};
 
 pub(super) fn lookup(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
@@ -43,9 +43,4 @@ pub(super) fn get(cx: &Cx<'_>, number: u32, keys: &impl GuestColumn) -> Result<C
         values.append_option(value);
     }
     Ok(ColumnOut::new(&values.finish()))
-}
-
-fn over<T>(what: &'static str, limit: usize) -> Result<T> {
-    let limit = limit as u64;
-    Err(Error::new(Fault::Limit { what, limit }))
 }

@@ -6,12 +6,12 @@
 //! Refuses: calls outside a batch, keys that are absent, more than the limits of `state`.
 
 use arrow::array::{Array, BinaryArray, BinaryBuilder};
+use wasmtime::Result;
 use wasmtime::component::{ComponentType, LinkerInstance, Lower, WasmList};
-use wasmtime::{Error, Result};
 
 use super::{Cx, State};
 use crate::column::{ColumnIn, ColumnOut, GuestColumn};
-use crate::error::{Fault, bad};
+use crate::error::{bad, over};
 use crate::limits::{STATE_KEYS_MAX, STATE_READ_BYTES_MAX};
 use crate::state::{Keyed, Scanned};
 
@@ -116,9 +116,4 @@ pub(super) fn keyed<'a>(cx: &'a mut Cx<'_>, call: &str) -> Result<&'a mut Keyed>
         Some(keyed) => Ok(keyed),
         None => bad(format!("{call}: there is no state outside of a batch")),
     }
-}
-
-fn over<T>(what: &'static str, limit: usize) -> Result<T> {
-    let limit = limit as u64;
-    Err(Error::new(Fault::Limit { what, limit }))
 }

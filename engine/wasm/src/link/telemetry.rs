@@ -4,11 +4,11 @@
 //! Refuses: ids that were not given out, more told in one call than its bound.
 
 use tracing::Level;
+use wasmtime::Result;
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, WasmList, WasmStr};
-use wasmtime::{Error, Result};
 
 use super::{Cx, State, text};
-use crate::error::{Fault, bad};
+use crate::error::{bad, over};
 use crate::guest::Failure;
 use crate::limits::{HISTOGRAM_BOUNDS_MAX, LOG_VALUES_MAX, TOLD_MAX};
 use crate::list::FloatList;
@@ -63,11 +63,6 @@ pub(super) fn log(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
             Ok(())
         },
     )
-}
-
-fn over<T>(what: &'static str, limit: usize) -> Result<T> {
-    let limit = limit as u64;
-    Err(Error::new(Fault::Limit { what, limit }))
 }
 
 fn answer(registered: std::result::Result<u32, String>) -> std::result::Result<u32, Failure> {

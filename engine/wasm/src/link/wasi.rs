@@ -11,7 +11,7 @@ use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, ComponentType, Linker, Lower, ResourceType};
 use wasmtime::{Engine, Error, Result};
 
-use super::{Cx, State};
+use super::{Cx, Lent, State};
 use crate::ambient::Draw;
 
 /// Interfaces that are provided, of versions 0.2, and their functions.
@@ -142,18 +142,22 @@ fn seed(linker: &mut Linker<State>, name: &str) -> Result<()> {
 fn random(linker: &mut Linker<State>, name: &str, (bytes, u64): (&str, &str)) -> Result<()> {
     let mut random = linker.instance(name)?;
     random.func_wrap(bytes, |mut cx: Cx<'_>, (count,): (u64,)| {
-        let draw = draw(cx.data());
-        Ok((cx.data_mut().surroundings.random(count, &draw)?,))
+        let State {
+            surroundings, lent, ..
+        } = cx.data_mut();
+        Ok((surroundings.random(count, || draw(lent.as_ref()))?,))
     })?;
     random.func_wrap(u64, |mut cx: Cx<'_>, (): ()| {
-        let draw = draw(cx.data());
-        Ok((cx.data_mut().surroundings.random_u64(&draw)?,))
+        let State {
+            surroundings, lent, ..
+        } = cx.data_mut();
+        Ok((surroundings.random_u64(|| draw(lent.as_ref()))?,))
     })
 }
 
 /// What the call at work is known by.
-fn draw(state: &State) -> Draw {
-    let Some(lent) = &state.lent else {
+fn draw(lent: Option<&Lent>) -> Draw {
+    let Some(lent) = lent else {
         return Draw::default();
     };
     let rows = &lent.batch.rows;
