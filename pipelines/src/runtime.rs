@@ -315,10 +315,11 @@ impl Runtime {
     async fn retire(&self, gone: Vec<RunningStage>) {
         let log = self.inner.deps.log.as_ref();
         for stage in gone {
-            let held = stage.held(log);
+            let (held, group) = (stage.held(log), stage.group.clone());
             stage.stop().await;
             if let Err(error) = positions::forget(log, &held).await {
-                tracing::warn!("positions of a source that was taken out stay for now: {error}");
+                let then = "they go when it is added again, or its pipeline is deleted";
+                tracing::warn!(group, %error, then, "positions of a source that was taken out stay");
             }
         }
     }

@@ -31,6 +31,6 @@ pub(super) fn decide(
         return Ok(keep);
     }
     let (keep, errors) = condition.eval_each(&frame)?;
-    report.failed(node, chunk, "expression", errors);
+    report.failed((node, None), chunk, "expression", errors);
     Ok(keep)
 }

@@ -75,9 +75,8 @@ pub(super) fn evaluate(
     }
     bad.sort_by_key(|(row, _)| *row);
     bad.dedup_by_key(|(row, _)| *row);
-    let rows: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
-    report.failed(node, chunk, "expression", bad);
-    let chunk = chunk.without(&rows)?;
+    let chunk = chunk.clone();
+    let chunk = chunk.refuse((node, None), "expression", bad, report)?;
     let frame = chunk.frame(expressions.iter().copied())?;
     let values: Result<Vec<ArrayRef>, _> = expressions.iter().map(|e| e.eval(&frame)).collect();
     Ok((chunk, values?))
@@ -156,13 +155,7 @@ pub(crate) fn decode(
     if decoded.errors.is_empty() || format.misfits() == Misfits::Nulls {
         return Ok(chunk);
     }
-    let bad: Vec<u32> = decoded.errors.iter().map(|(row, _)| *row).collect();
-    let before = report.rejects.len();
-    report.failed(node, &chunk, "schema", decoded.errors);
-    report.rejects[before..]
-        .iter_mut()
-        .for_each(|reject| reject.port = Some(port));
-    chunk.without(&bad)
+    chunk.refuse((node, Some(port)), "schema", decoded.errors, report)
 }
 
 #[cfg(test)]

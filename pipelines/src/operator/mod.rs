@@ -27,7 +27,7 @@ use codec::Format;
 use expr::{EvalError, Expr, KEY, TIMESTAMP, VALUE, VALUE_TEXT, text_of};
 use model::rows::{Rows, RowsError};
 
-pub(crate) use report::{Cut, Reject, Report, Why};
+pub(crate) use report::{Cut, Place, Reject, Report, Why};
 
 /// Rows on an edge.
 #[derive(Clone, Debug)]
@@ -103,9 +103,20 @@ impl Chunk {
             origins,
             unwritten: Some(format.clone()),
         };
-        let bad: Vec<u32> = read.errors.iter().map(|(row, _)| *row).collect();
-        report.failed(node, &chunk, "schema", read.errors);
-        chunk.without(&bad)
+        chunk.refuse((node, None), "schema", read.errors, report)
+    }
+
+    /// Reports rows; the others go on.
+    pub fn refuse(
+        self,
+        place: Place,
+        code: &'static str,
+        bad: Vec<(u32, String)>,
+        report: &mut Report,
+    ) -> Result<Chunk, OperatorError> {
+        let rows: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
+        report.failed(place, &self, code, bad);
+        self.without(&rows)
     }
 
     pub fn len(&self) -> usize {

@@ -4,9 +4,13 @@
 //! counts; of two at one row the one that stops, and a try that failed is not forgotten for a mere wait.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Chunk;
+
+/// A node by its number in the stage, and the output that rows were meant for, where that is known.
+pub(crate) type Place = (usize, Option<usize>);
 
 /// A row that will not go on.
 #[derive(Clone, Debug)]
@@ -30,7 +34,7 @@ pub(crate) enum Why {
     /// A try at the row failed: it is presented again, after a while.
     Retry {
         /// Where it failed.
-        nodes: Vec<usize>,
+        nodes: BTreeSet<usize>,
         after_ms: u64,
         message: String,
     },
@@ -106,10 +110,10 @@ impl Report {
         self.fault.get_or_insert(message);
     }
 
-    /// Rows of a chunk that failed at a node, with the reason of each.
+    /// Rows of a chunk that failed at a node, or for one output of it, with the reason of each.
     pub fn failed(
         &mut self,
-        node: usize,
+        (node, port): Place,
         chunk: &Chunk,
         code: &'static str,
         rows: Vec<(u32, String)>,
@@ -117,7 +121,7 @@ impl Report {
         for (row, message) in rows {
             self.rejects.push(Reject {
                 node,
-                port: None,
+                port,
                 origin: chunk.origins[row as usize],
                 stops_at: chunk.origins[row as usize],
                 code: code.into(),

@@ -21,7 +21,7 @@ use model::port::Append;
 use model::rows::{Headers, Rows, TypedColumns};
 
 use super::map::{evaluate, text_form};
-use super::{Chunk, OperatorError, Report, presence};
+use super::{Chunk, OperatorError, Place, Report, presence};
 
 /// Payload of one batch at most; the rest of a large output goes into another.
 const PAYLOAD_BYTES_MAX: usize = model::limits::BATCH_BYTES_MAX / 2;
@@ -85,7 +85,7 @@ pub(crate) fn fitting(
 /// record without a value stays one. Rows that do not fit the topic's schema are reported with
 /// code `schema`.
 fn written_as(
-    place: (usize, Option<usize>),
+    place: Place,
     chunk: Chunk,
     format: &Format,
     report: &mut Report,
@@ -99,8 +99,6 @@ fn written_as(
         values = (0..values.len()).map(value).collect();
         bad.retain(|(row, _)| before.is_valid(*row as usize));
     }
-    let without: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
-    refused(place, &chunk, bad, report);
     let rows = Rows {
         values,
         ..chunk.rows
@@ -111,7 +109,7 @@ fn written_as(
         columns: None,
         unwritten: None,
     };
-    written.without(&without)
+    written.refuse(place, "schema", bad, report)
 }
 
 /// A format's own columns, by name; a field that is not there is null.
@@ -132,7 +130,7 @@ fn cast_to(
 /// With columns of the topic's own format, which are what its values are. Values that are bytes are
 /// read as JSON; rows that do not fit are reported with code `schema`, and do not go on.
 pub(crate) fn as_columns(
-    place: (usize, Option<usize>),
+    place: Place,
     chunk: Chunk,
     format: &Format,
     report: &mut Report,
@@ -151,8 +149,6 @@ pub(crate) fn as_columns(
             (read.columns, read.errors)
         }
     };
-    let bad: Vec<u32> = errors.iter().map(|(row, _)| *row).collect();
-    refused(place, &chunk, errors, report);
     let rows = Rows {
         values: presence(nulls.as_ref(), chunk.len()),
         ..chunk.rows
@@ -163,21 +159,7 @@ pub(crate) fn as_columns(
         columns: Some(columns),
         unwritten: Some(format.clone()),
     };
-    made.without(&bad)
-}
-
-/// Reports rows that do not fit the schema of an output.
-fn refused(
-    (node, port): (usize, Option<usize>),
-    chunk: &Chunk,
-    rows: Vec<(u32, String)>,
-    report: &mut Report,
-) {
-    let before = report.rejects.len();
-    report.failed(node, chunk, "schema", rows);
-    for reject in &mut report.rejects[before..] {
-        reject.port = port;
-    }
+    made.refuse(place, "schema", errors, report)
 }
 
 /// The columns as what the values of the rows are.
@@ -214,7 +196,7 @@ fn large(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, Operat
         Some((row as u32, message))
     };
     let bad: Vec<_> = (0..chunk.len()).filter_map(too_much).collect();
-    refuse(node, chunk, "too-large", bad, report)
+    chunk.refuse((node, None), "too-large", bad, report)
 }
 
 /// A compacted topic keeps the newest record of each key: one without a key cannot be in it.
@@ -227,20 +209,7 @@ fn without_key(node: usize, chunk: Chunk, report: &mut Report) -> Result<Chunk, 
         "the record has no key, and the topic is compacted: give it one with the sink's `key`";
     let bad = (0..chunk.len()).filter(|row| keys.is_null(*row));
     let bad = bad.map(|row| (row as u32, message.to_owned())).collect();
-    refuse(node, chunk, "no-key", bad, report)
-}
-
-/// Reports rows; the others go on.
-fn refuse(
-    node: usize,
-    chunk: Chunk,
-    code: &'static str,
-    bad: Vec<(u32, String)>,
-    report: &mut Report,
-) -> Result<Chunk, OperatorError> {
-    let rows: Vec<u32> = bad.iter().map(|(row, _)| *row).collect();
-    report.failed(node, &chunk, code, bad);
-    chunk.without(&rows)
+    chunk.refuse((node, None), "no-key", bad, report)
 }
 
 /// The batches for a topic, in the order of its partitions.

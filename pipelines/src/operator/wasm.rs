@@ -9,6 +9,7 @@
 //! Refuses: nothing by itself; the node's policy decides about what is reported.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::BinaryArray;
@@ -183,7 +184,7 @@ impl Call<'_> {
     /// A try at a row failed: it is presented again.
     fn again(&mut self, origin: u32, after_ms: u64, message: String) {
         let why = Why::Retry {
-            nodes: vec![self.node],
+            nodes: BTreeSet::from([self.node]),
             after_ms,
             message,
         };

@@ -11,6 +11,7 @@
 mod handover;
 mod migration;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -255,7 +256,7 @@ impl Lane {
                     after_ms,
                     message,
                 }) => {
-                    failed_at(&mut self.tried, &nodes, ready.next);
+                    failed_at(&mut self.tried, nodes, ready.next);
                     self.shared.update(|s| s.retries += 1);
                     (after_ms, message)
                 }
@@ -499,10 +500,7 @@ impl Lane {
 }
 
 /// One more try at a row failed at these nodes.
-fn failed_at(tried: &mut Vec<Tried>, nodes: &[usize], offset: Offset) {
-    let mut nodes = nodes.to_vec();
-    nodes.sort_unstable();
-    nodes.dedup();
+fn failed_at(tried: &mut Vec<Tried>, nodes: BTreeSet<usize>, offset: Offset) {
     for node in nodes {
         match tried
             .iter_mut()
