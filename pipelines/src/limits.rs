@@ -26,6 +26,14 @@ pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
 
 /// Most records in one batch of a lane.
 pub const BATCH_ROWS_MAX: u32 = 100_000;
+/// Rows that a lane which is behind may take at once, where its pipeline does not say how many.
+pub const BATCH_ROWS_GROWN: u32 = 16_000;
+/// A batch that took no longer may be followed by one of twice its rows, in milliseconds; and no longer
+/// than this part of the shortest deadline of a module.
+pub const BATCH_QUICK_MS: u64 = 5;
+pub const BATCH_QUICK_PER_DEADLINE: u32 = 20;
+/// Batches after a fault before they become larger again.
+pub const PACE_REST_BATCHES: u32 = 1_000;
 /// Most bytes in one batch of a lane.
 pub const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// Longest time a lane waits for a batch to fill, in milliseconds.

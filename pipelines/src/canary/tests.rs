@@ -57,8 +57,10 @@ fn stage(generation: u64) -> Arc<Stage> {
         nodes: vec![node("v"), node("w")],
         batch: Batching {
             rows: 1,
+            rows_max: 1,
             bytes: 1,
             wait_ms: 0,
+            quick: Duration::ZERO,
         },
         modules: Default::default(),
     })

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use codec::Format;
 use model::catalog::Catalog;
@@ -17,7 +18,7 @@ use super::state::{Kept, state_topic};
 use super::{Batching, Disposal, Op, Port, Stage, StageNode};
 use crate::compile::{Compiled, Fields, Program};
 use crate::graph::{Complaints, Graph};
-use crate::limits::LOOKUP_BYTES;
+use crate::limits::{BATCH_QUICK_MS, BATCH_QUICK_PER_DEADLINE, BATCH_ROWS_GROWN, LOOKUP_BYTES};
 use crate::lookup::{Lookup, Tables};
 use crate::operator::program::{Program as WasmProgram, RetryPolicy};
 use crate::plan::group_name;
@@ -95,8 +96,8 @@ fn stage(
         topic: topic.id,
         topic_name: topic.name.clone(),
         partitions: topic.spec.partitions,
+        batch: batching(&parts.spec.policy.batch, &nodes),
         nodes,
-        batch: batching(&parts.spec.policy.batch),
         modules,
     })
 }
@@ -309,12 +310,26 @@ fn limits(own: &ModuleLimits) -> Limits {
     }
 }
 
-fn batching(policy: &BatchPolicy) -> Batching {
-    let value = |at: &At<u32>| at.value;
+/// What the policy says holds. Where it says no rows, batches may grow, unless requests to others are
+/// counted by them.
+fn batching(policy: &BatchPolicy, nodes: &[StageNode]) -> Batching {
+    let programs = || {
+        nodes.iter().filter_map(|node| match &node.op {
+            Op::Wasm(program) => Some(program),
+            _ => None,
+        })
+    };
+    let said = policy.rows.as_ref().map(|rows| rows.value);
+    let rows = said.unwrap_or(BATCH_ROWS);
+    let grows = said.is_none() && programs().all(|program| program.context.http.is_none());
+    let deadline = programs().map(|program| program.limits.deadline_ms).min();
+    let deadline = Duration::from_millis(deadline.unwrap_or(u64::MAX));
     Batching {
-        rows: policy.rows.as_ref().map_or(BATCH_ROWS, value),
+        rows,
+        rows_max: if grows { BATCH_ROWS_GROWN } else { rows },
         bytes: policy.bytes.as_ref().map_or(BATCH_BYTES, |b| b.0),
         wait_ms: policy.wait.as_ref().map_or(BATCH_WAIT_MS, |w| w.0),
+        quick: Duration::from_millis(BATCH_QUICK_MS).min(deadline / BATCH_QUICK_PER_DEADLINE),
     }
 }
 

@@ -13,7 +13,7 @@ mod migration;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use model::ids::{Offset, PartitionId};
@@ -24,6 +24,7 @@ use wasm::http::Stop;
 use super::commit::{self, Ready, Span};
 use super::flight::{Done, Flight, Sent};
 use super::opening::{Opening, finished};
+use super::pace::{Pace, Worked};
 use super::read::{Input, ReadError, Reader};
 use super::run::{Chain, Given};
 use super::state::{LoadError, States};
@@ -83,8 +84,8 @@ pub(crate) struct Lane {
     tried: Vec<Tried>,
     /// What the modules keep; ahead of the log by the commits under way.
     states: States,
-    /// Fewer rows than the policy's, after a commit was too large; more again with each that was not.
-    rows_max: Option<u32>,
+    /// Rows of its batches: fewer after a commit that was too large, more where it is behind.
+    pace: Pace,
     backoff_ms: u64,
 }
 
@@ -116,7 +117,7 @@ impl Lane {
             gap: Duration::ZERO,
             tried: Vec::new(),
             states: States::default(),
-            rows_max: None,
+            pace: Pace::default(),
             backoff_ms: LOG_BACKOFF_MS,
         }
     }
@@ -215,7 +216,7 @@ impl Lane {
                 COMMITS_IN_FLIGHT_MAX
             };
             self.settle_all(flight, most - 1).await?;
-            let batching = self.batching();
+            let batching = self.pace.bound(self.policy());
             let input = tokio::select! {
                 biased;
                 changed = self.orders.changed() => {
@@ -272,17 +273,15 @@ impl Lane {
             .map_or(0, |chain| chain.stage.generation)
     }
 
-    fn batching(&self) -> Batching {
+    fn policy(&self) -> Batching {
         let policy = self.chain.as_ref().map(|chain| chain.stage.batch);
-        let policy = policy.unwrap_or(Batching {
+        policy.unwrap_or(Batching {
             rows: 1,
+            rows_max: 1,
             bytes: 1,
             wait_ms: 0,
-        });
-        let rows = self
-            .rows_max
-            .map_or(policy.rows, |max| policy.rows.min(max));
-        Batching { rows, ..policy }
+            quick: Duration::ZERO,
+        })
     }
 
     fn position(&self) -> Result<Offset, End> {
@@ -338,7 +337,9 @@ impl Lane {
             };
             let trial = self.fallback.is_some();
             let stage = chain.stage.clone();
+            let (rows, since) = (input.offsets.len() as u32, Instant::now());
             let result = self.once(chain, input.clone(), from, flight).await?;
+            let took = since.elapsed();
             if result.is_err() && self.stop.is_set() {
                 return Err(End::Stop);
             }
@@ -355,6 +356,12 @@ impl Lane {
                 (Some(why), false) if result.is_err() => return Err(End::Halt(why)),
                 (fault, _) => {
                     let ready = result.map(|(ready, _)| ready).map_err(End::Halt)?;
+                    let worked = Worked {
+                        rows,
+                        took,
+                        fault: fault.is_some() || ready.cut.is_some(),
+                    };
+                    self.pace.worked(stage.batch, worked);
                     if let Some(fault) = fault {
                         self.shared.update(|s| s.fault = Some(fault));
                         self.acquit(blamed, &ready);
@@ -440,7 +447,7 @@ impl Lane {
     fn settle(&mut self, (sent, result): Done) -> Result<(), End> {
         if let Err(error) = result {
             if matches!(error, LogError::TooLarge { .. }) && sent.rows > 1 {
-                self.rows_max = Some(sent.rows / 2);
+                self.pace.too_large(sent.rows);
                 return Err(End::Again(error.to_string()));
             }
             let end = log_end(error);
@@ -463,8 +470,7 @@ impl Lane {
 
     fn committed(&mut self, sent: Sent) {
         self.backoff_ms = LOG_BACKOFF_MS;
-        // slowly, as each commit that is too large costs a start
-        self.rows_max = self.rows_max.map(|rows| rows.saturating_add(rows / 8 + 1));
+        self.pace.committed(self.policy());
         if let Some(sample) = sent.sample {
             self.shared.canary.offer(sample);
         }

@@ -5,8 +5,8 @@
 //! - `run` one batch through the nodes, synchronously
 //! - `commit` what a batch wrote as one atomic commit; `deadletter` its rejected rows
 //! - `state` what modules keep from batch to batch
-//! - `read` batches cut by policy; `opening` and `flight` what is under way; `lane` the task that
-//!   joins all of it
+//! - `read` batches cut by policy, `pace` how many rows they have; `opening` and `flight` what is under
+//!   way; `lane` the task that joins all of it
 //!
 //! Called by: `runtime`. Invariants: a program is immutable and shared by the lanes of its
 //! stage; a lane changes its program only between two batches.
@@ -18,11 +18,13 @@ pub(crate) mod flight;
 pub(crate) mod lane;
 pub(crate) mod needs;
 pub(crate) mod opening;
+pub(crate) mod pace;
 pub(crate) mod read;
 pub(crate) mod run;
 pub(crate) mod state;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use codec::Format;
 use expr::{Expr, Predicate};
@@ -115,7 +117,13 @@ pub(crate) enum Disposal {
 /// How input is cut into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batching {
+    /// Rows that are enough to begin with.
     pub rows: u32,
+    /// Rows that a lane may take at once where more are there.
+    pub rows_max: u32,
     pub bytes: u64,
+    /// How long less than enough is waited for.
     pub wait_ms: u64,
+    /// Batches that take no longer may become larger.
+    pub quick: Duration,
 }

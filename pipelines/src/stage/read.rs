@@ -79,7 +79,8 @@ impl Reader {
         self.fetch_at = at;
     }
 
-    /// The next batch; waits for the first row without end, then for more as the policy says.
+    /// The next batch: what is there, up to the most; waits for the first row without end, then until it is
+    /// enough as the policy says.
     pub async fn next(
         &mut self,
         log: &dyn TopicLog,
@@ -87,15 +88,23 @@ impl Reader {
     ) -> Result<Input, ReadError> {
         let limit = Duration::from_millis(batching.wait_ms);
         loop {
-            if self.full(batching) {
+            if self.full(batching.rows_max, batching.bytes) {
                 return self.cut(batching);
             }
             let fetched = log
                 .fetch(self.partition, self.fetch_at, FETCH_BYTES_MAX)
-                .await?;
+                .await;
+            // what is there is not held up by what cannot be read
+            if fetched.is_err() && !self.held.is_empty() {
+                return self.cut(batching);
+            }
+            let fetched = fetched?;
             if !fetched.is_empty() {
                 self.hold(fetched).await?;
                 continue;
+            }
+            if self.full(batching.rows, batching.bytes) {
+                return self.cut(batching);
             }
             let moved = log.moved(self.partition, self.fetch_at);
             match self.since {
@@ -109,16 +118,16 @@ impl Reader {
         }
     }
 
-    /// Whether there is enough for a batch.
-    fn full(&self, batching: Batching) -> bool {
-        let rows: usize = self.held.iter().map(Held::left).sum();
-        let bytes = || -> u64 {
+    /// Whether so much is there.
+    fn full(&self, rows: u32, bytes: u64) -> bool {
+        let held: usize = self.held.iter().map(Held::left).sum();
+        let payloads = || -> u64 {
             self.held
                 .iter()
                 .map(|held| payload(held, held.left()))
                 .sum()
         };
-        rows >= batching.rows as usize || bytes() >= batching.bytes
+        held >= rows as usize || payloads() >= bytes
     }
 
     async fn hold(&mut self, batches: Vec<Batch>) -> Result<(), ReadError> {
@@ -144,10 +153,10 @@ impl Reader {
         let mut parts = Vec::new();
         let mut offsets = Vec::new();
         let mut next = self.fetch_at;
-        let (mut rows_left, mut bytes_left) = (batching.rows as usize, batching.bytes);
+        let (mut rows_left, mut bytes_left) = (batching.rows_max as usize, batching.bytes);
         while let Some(held) = self.held.front_mut() {
             // enough already: rows of the next one would only be copied to be joined
-            if held.left() > rows_left && rows_left <= batching.rows as usize / 2 {
+            if held.left() > rows_left && rows_left <= batching.rows_max as usize / 2 {
                 break;
             }
             let most = held.left().min(rows_left);

@@ -216,6 +216,30 @@ async fn failures_restarts_and_large_commits() {
     assert_eq!(world.values("out", 0), values);
 }
 
+/// Commits for 40,000 rows under a policy of batches; that they are all there is seen to.
+async fn commits_of_a_backlog(batch: &str) -> u64 {
+    let values: Vec<String> = (0..40_000).map(|i| format!("{{\"a\":{i}}}")).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let nodes = "  o: { kind: sink, inputs: [src], topic: out }\n";
+    let yaml = pipeline("", nodes).replace("rows: 3, wait: 0ms", batch);
+    let (world, runtime) = check(&yaml, &values[..1], "out", &values[..1]).await;
+    for some in values[1..].chunks(700) {
+        world.produce("in", 0, some);
+    }
+    let all = |l: &[crate::LaneStatus]| done(l) && l[0].position == 40_000;
+    let commits = until(&runtime, all).await[0].commits;
+    assert_eq!(world.values("out", 0), values);
+    commits
+}
+
+#[tokio::test]
+async fn a_lane_that_is_behind_takes_more_rows_at_once() {
+    let commits = commits_of_a_backlog("wait: 0ms").await;
+    assert!(commits < 40, "{commits} commits");
+    let commits = commits_of_a_backlog("rows: 1000, wait: 0ms").await;
+    assert!(commits >= 40, "{commits} commits");
+}
+
 #[tokio::test]
 async fn positions_start_forget_and_trim() {
     let nodes = "  o: { kind: sink, inputs: [src], topic: out }\n";

@@ -14,6 +14,7 @@ use crate::stage::Stage;
 use crate::stage::commit::Ready;
 use crate::stage::flight::Flight;
 use crate::stage::opening::{Opening, finished};
+use crate::stage::pace::Pace;
 use crate::stage::run::NotOpen;
 use crate::status::{Handover, LaneState};
 
@@ -89,7 +90,7 @@ impl Lane {
                     self.shared.numbers.adopt(to);
                 }
                 self.tried.clear();
-                self.rows_max = None;
+                self.pace = Pace::default();
                 // the new one takes over what the log has
                 self.states.back();
                 self.shared.update(|s| {
