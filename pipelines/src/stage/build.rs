@@ -311,7 +311,7 @@ fn limits(own: &ModuleLimits) -> Limits {
 }
 
 /// What the policy says holds. Where it says no rows, batches may grow, unless requests to others are
-/// counted by them.
+/// counted by them, or all rows of a call that fails are given up at once.
 fn batching(policy: &BatchPolicy, nodes: &[StageNode]) -> Batching {
     let programs = || {
         nodes.iter().filter_map(|node| match &node.op {
@@ -321,7 +321,8 @@ fn batching(policy: &BatchPolicy, nodes: &[StageNode]) -> Batching {
     };
     let said = policy.rows.as_ref().map(|rows| rows.value);
     let rows = said.unwrap_or(BATCH_ROWS);
-    let grows = said.is_none() && programs().all(|program| program.context.http.is_none());
+    let bears = |program: &WasmProgram| program.context.http.is_none() && program.retry.max > 0;
+    let grows = said.is_none() && programs().all(|program| bears(program));
     let deadline = programs().map(|program| program.limits.deadline_ms).min();
     let deadline = Duration::from_millis(deadline.unwrap_or(u64::MAX));
     Batching {

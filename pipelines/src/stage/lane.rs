@@ -24,7 +24,7 @@ use wasm::http::Stop;
 use super::commit::{self, Ready, Span};
 use super::flight::{Done, Flight, Sent};
 use super::opening::{Opening, finished};
-use super::pace::{Pace, Worked};
+use super::pace::{Pace, Trouble, Worked};
 use super::read::{Input, ReadError, Reader};
 use super::run::{Chain, Given};
 use super::state::{LoadError, States};
@@ -216,7 +216,8 @@ impl Lane {
                 COMMITS_IN_FLIGHT_MAX
             };
             self.settle_all(flight, most - 1).await?;
-            let batching = self.pace.bound(self.policy());
+            let policy = self.policy();
+            let batching = self.pace.bound(policy);
             let input = tokio::select! {
                 biased;
                 changed = self.orders.changed() => {
@@ -359,7 +360,7 @@ impl Lane {
                     let worked = Worked {
                         rows,
                         took,
-                        fault: fault.is_some() || ready.cut.is_some(),
+                        trouble: trouble(fault.as_deref(), &ready),
                     };
                     self.pace.worked(stage.batch, worked);
                     if let Some(fault) = fault {
@@ -470,7 +471,7 @@ impl Lane {
 
     fn committed(&mut self, sent: Sent) {
         self.backoff_ms = LOG_BACKOFF_MS;
-        self.pace.committed(self.policy());
+        self.pace.committed();
         if let Some(sample) = sent.sample {
             self.shared.canary.offer(sample);
         }
@@ -558,6 +559,15 @@ fn once(
         ready.copy(&chain.stage.nodes[node], &states);
     }
     (chain, states, ready.map(|ready| (ready, fault)))
+}
+
+fn trouble(fault: Option<&str>, ready: &Ready) -> Trouble {
+    let given_up = ready.counts.rejected + ready.counts.dropped;
+    match (fault, given_up, &ready.cut) {
+        (None, _, None) => Trouble::None,
+        (Some(_), 0, None) => Trouble::Number,
+        _ => Trouble::Rows,
+    }
 }
 
 fn load_end(error: LoadError) -> End {

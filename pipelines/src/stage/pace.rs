@@ -3,7 +3,8 @@
 //! Called by: `lane`. Invariants: numbers only, no clock: who measures says how long a batch took; never
 //! more rows than the policy's most, never none. A lane that is behind doubles its batches while they are
 //! quickly worked, since each costs a commit and its calls; a lane that keeps up never waits for more rows
-//! than the policy asks. A fault takes back what was grown, and nothing grows for a while.
+//! than the policy asks. Trouble takes back what was grown, and nothing grows for a while; a number of rows
+//! that was too much once is not tried again.
 
 use std::time::Duration;
 
@@ -12,10 +13,14 @@ use crate::limits::PACE_REST_BATCHES;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pace {
-    /// Most rows of the next batch; the policy's `rows` where nothing was learned yet.
+    /// The policy's rows at the newest batch.
+    rows: u32,
+    /// Most rows of the next batch; the policy's where nothing was learned yet.
     most: Option<u32>,
     /// Batches before it may grow again.
     rest: u32,
+    /// What it never grows beyond, since twice as many were too much for a module.
+    ceiling: Option<u32>,
 }
 
 /// What a batch was like.
@@ -23,14 +28,23 @@ pub(crate) struct Pace {
 pub(crate) struct Worked {
     pub rows: u32,
     pub took: Duration,
-    /// A guest failed or died on the way, or rows are to be worked again.
-    pub fault: bool,
+    pub trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    None,
+    /// A guest failed or died of some rows, or they are to be worked again.
+    Rows,
+    /// A guest died, and no row is to blame.
+    Number,
 }
 
 impl Pace {
     /// The policy with what was learned: what the next batch is cut by.
-    pub fn bound(&self, policy: Batching) -> Batching {
+    pub fn bound(&mut self, policy: Batching) -> Batching {
         let most = self.most(policy);
+        self.rows = policy.rows;
         Batching {
             rows: policy.rows.min(most),
             rows_max: most,
@@ -45,7 +59,10 @@ impl Pace {
 
     pub fn worked(&mut self, policy: Batching, batch: Worked) {
         let most = self.most(policy);
-        if batch.fault {
+        if batch.trouble == Trouble::Number {
+            self.ceiling = Some(policy.rows.max(batch.rows / 2));
+        }
+        if batch.trouble != Trouble::None {
             self.rest = PACE_REST_BATCHES;
             self.most = Some(most.min(policy.rows));
         } else if batch.took > policy.quick * 4 {
@@ -53,7 +70,8 @@ impl Pace {
         } else if self.rest > 0 {
             self.rest -= 1;
         } else if most >= policy.rows && batch.rows > most / 2 && batch.took <= policy.quick {
-            self.most = Some(most.saturating_mul(2).min(policy.rows_max));
+            let ceiling = self.ceiling.unwrap_or(policy.rows_max);
+            self.most = Some(most.max(most.saturating_mul(2).min(ceiling)));
         }
     }
 
@@ -64,10 +82,10 @@ impl Pace {
     }
 
     /// Back to the policy's rows, slowly: each commit that is too large costs a start of the lane.
-    pub fn committed(&mut self, policy: Batching) {
-        let less = self.most.filter(|most| *most < policy.rows);
+    pub fn committed(&mut self) {
+        let less = self.most.filter(|most| *most < self.rows);
         if let Some(most) = less {
-            self.most = Some((most + most / 8 + 1).min(policy.rows));
+            self.most = Some((most + most / 8 + 1).min(self.rows));
         }
     }
 }
@@ -91,22 +109,27 @@ mod tests {
     }
 
     /// The most rows after each batch: `q`uick, `b`usy, `s`low, `f`ault, `l`ittle (few rows, quick),
-    /// `t`oo large for the log, `c`ommitted.
+    /// `t`oo large for the log, `c`ommitted, `m`ore rows than the module stands.
     fn check(rows: u32, rows_max: u32, steps: &str, expected: &[u32]) {
         let policy = policy(rows, rows_max);
         let mut pace = Pace::default();
         let mut seen = Vec::new();
         for step in steps.chars() {
             let most = pace.bound(policy).rows_max;
-            let worked = |rows, took, fault| Worked { rows, took, fault };
+            let worked = |rows, took, trouble| Worked {
+                rows,
+                took,
+                trouble,
+            };
             match step {
                 't' => pace.too_large(most),
-                'c' => pace.committed(policy),
-                'q' => pace.worked(policy, worked(most, QUICK, false)),
-                'b' => pace.worked(policy, worked(most, QUICK * 2, false)),
-                's' => pace.worked(policy, worked(most, QUICK * 5, false)),
-                'f' => pace.worked(policy, worked(most, QUICK, true)),
-                _ => pace.worked(policy, worked(most / 2, QUICK, false)),
+                'c' => pace.committed(),
+                'q' => pace.worked(policy, worked(most, QUICK, Trouble::None)),
+                'b' => pace.worked(policy, worked(most, QUICK * 2, Trouble::None)),
+                's' => pace.worked(policy, worked(most, QUICK * 5, Trouble::None)),
+                'f' => pace.worked(policy, worked(most, QUICK, Trouble::Rows)),
+                'm' => pace.worked(policy, worked(most, QUICK, Trouble::Number)),
+                _ => pace.worked(policy, worked(most / 2, QUICK, Trouble::None)),
             }
             seen.push(pace.bound(policy).rows_max);
         }
@@ -135,6 +158,17 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_rows_that_was_too_much_is_not_tried_again() {
+        let rest = PACE_REST_BATCHES as usize;
+        let steps = "qqqm".to_string() + &"q".repeat(rest + 3);
+        let mut expected = vec![2000, 4000, 8000, 1000];
+        expected.extend(vec![1000; rest]);
+        expected.extend([2000, 4000, 4000]);
+        check(1000, 16_000, &steps, &expected);
+        check(1000, 1000, "mq", &[1000, 1000]);
+    }
+
+    #[test]
     fn a_commit_that_is_too_large_halves_and_comes_back_slowly() {
         check(10, 100, "tttt", &[5, 2, 1, 1]);
         check(10, 100, "tcccc", &[5, 6, 7, 8, 10]);
@@ -146,20 +180,27 @@ mod tests {
         #[test]
         fn bounds_are_kept_whatever_happens(
             (rows, rows_max) in (1u32..=100_000).prop_flat_map(|rows| (Just(rows), rows..=100_000)),
-            steps in prop::collection::vec((0u8..8, any::<u32>(), 0u64..100, any::<bool>()), 0..200),
+            steps in prop::collection::vec((0u8..8, any::<u32>(), 0u64..100, 0u8..8), 0..200),
         ) {
             let policy = policy(rows, rows_max);
             let mut pace = Pace::default();
-            for (step, rows, took, fault) in steps {
+            for (step, rows, took, trouble) in steps {
+                let took = Duration::from_millis(took);
+                let trouble = match trouble {
+                    0 => Trouble::Rows,
+                    1 => Trouble::Number,
+                    _ => Trouble::None,
+                };
                 match step {
                     0 => pace.too_large(rows),
-                    1 => pace.committed(policy),
-                    _ => pace.worked(policy, Worked { rows, took: Duration::from_millis(took), fault }),
+                    1 => pace.committed(),
+                    _ => pace.worked(policy, Worked { rows, took, trouble }),
                 }
                 let bound = pace.bound(policy);
                 prop_assert!((1..=policy.rows).contains(&bound.rows), "{bound:?}");
                 prop_assert!((bound.rows..=policy.rows_max).contains(&bound.rows_max), "{bound:?}");
-                prop_assert!(!fault || step < 2 || bound.rows_max <= policy.rows, "{bound:?}");
+                let calm = trouble == Trouble::None || step < 2;
+                prop_assert!(calm || bound.rows_max <= policy.rows, "{bound:?}");
             }
         }
     }

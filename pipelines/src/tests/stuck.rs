@@ -180,3 +180,23 @@ async fn dead_letters_have_no_compacted_topic() {
     let said = refused.expect_err("it is refused")[0].to_string();
     assert!(said.contains("topic `bad` is compacted"), "{said}");
 }
+
+/// Its memory is for 3,500 rows of 50 bytes.
+#[tokio::test]
+async fn a_module_that_does_not_stand_larger_batches_gets_none() {
+    let yaml = yaml("", "", ONE)
+        .replace("rows: 8, wait", "wait")
+        .replace("20ms", "1s")
+        .replace("max: 2, ", "max: 2");
+    let (world, runtime) = started(&yaml).await;
+    let values: Vec<String> = (0..30_000).map(|i| format!("a{i:049}")).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    for some in values.chunks(1000) {
+        world.produce("in", 0, some);
+    }
+    let lanes = until(&runtime, |l| done(l) && l[0].position == 30_000).await;
+    assert_eq!(world.values("out", 0), values);
+    assert_eq!(letters(&world), Vec::<String>::new());
+    assert!(lanes[0].fault.is_some());
+    assert!(lanes[0].commits < 30, "{} commits", lanes[0].commits);
+}
