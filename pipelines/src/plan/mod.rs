@@ -296,17 +296,24 @@ impl fmt::Display for Plan {
             let partitions = count(topic.partitions as usize, "partition");
             writeln!(f, "topic {:width$}  {partitions}, {state}", topic.name)?;
         }
+        let width = self.modules.iter().map(|m| m.name.len()).max().unwrap_or(0);
         for module in &self.modules {
             let digest = module
                 .digest
                 .map_or(String::new(), |d| format!(" {}", short(&d)));
-            writeln!(f, "module {}  {}{digest}", module.name, module.source)?;
+            writeln!(
+                f,
+                "module {:width$}  {}{digest}",
+                module.name, module.source
+            )?;
         }
         for stage in &self.stages {
             write!(f, "{stage}")?;
         }
+        let classes = self.changes.iter().map(|c| c.class.to_string().len());
+        let classes = classes.max().unwrap_or(0);
         for change in &self.changes {
-            writeln!(f, "{:5}  {}", change.class.to_string(), change.what)?;
+            writeln!(f, "{:classes$}  {}", change.class.to_string(), change.what)?;
         }
         Ok(())
     }

@@ -256,3 +256,18 @@ fn what_the_new_version_takes_over_is_migrated() {
     // and where none took it, there is nothing to be done
     check(&[3], &[], "");
 }
+
+#[test]
+fn changes_line_up() {
+    let change = |class, what: &str| Change {
+        what: what.into(),
+        class,
+        hint: None,
+    };
+    let shown = Plan {
+        changes: vec![change(Reload::Live, "a"), change(Reload::Migrate, "b")],
+        ..plan(&spec(FLIGHTS), &digests("abc"), None, None)
+    };
+    let shown = shown.to_string();
+    assert!(shown.ends_with("\nlive     a\nmigrate  b\n"), "{shown}");
+}
