@@ -95,7 +95,7 @@ pub enum ProcessError {
          smaller or raise limits.deadline"
     )]
     Deadline { limit_ms: u64 },
-    #[error("the module went over its limit of {limit} {what}; raise it under `limits` if right")]
+    #[error("the module went over its limit of {limit} {what}{}", remedy(.what))]
     Limit { what: &'static str, limit: u64 },
     #[error("the module's instance is gone after an earlier trap; open it again")]
     Dead,
@@ -135,6 +135,23 @@ pub enum OpenError {
     },
     #[error("in `open`: {0}")]
     Run(#[from] ProcessError),
+}
+
+/// What may be done about a limit; of those that are the same for all modules nothing is said.
+fn remedy(what: &str) -> &'static str {
+    match what {
+        "memory bytes" => "; raise limits.memory of the module if that is right",
+        "table elements" => "; raise limits.table-elements of the module if that is right",
+        "output bytes in one call" | "bytes that cross the boundary in one call" => {
+            "; make the batch smaller (policy.batch), or raise limits.output or limits.output-ratio"
+        }
+        "bytes of state" => "; raise limits.state of the module if that is right",
+        "timers" => "; raise limits.timers of the module if that is right",
+        "requests for one batch" => {
+            "; make the batch smaller (policy.batch), or raise limits.http-requests"
+        }
+        _ => "",
+    }
 }
 
 fn frames(backtrace: &[String]) -> String {

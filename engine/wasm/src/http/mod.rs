@@ -198,7 +198,7 @@ impl Http {
     /// So many requests more.
     pub(crate) fn take(&mut self, requests: usize) -> wasmtime::Result<()> {
         let Some(left) = self.requests.checked_sub(requests) else {
-            let what = "requests for one batch: limits.http-requests";
+            let what = "requests for one batch";
             return over(what, self.limits.http_requests);
         };
         self.requests = left;

@@ -167,7 +167,7 @@ fn keys_values_and_reads_of_the_state_have_their_most() {
         match call_packed(keyed, &process) {
             Ok(said) => assert_eq!((said.as_str(), expected), ("", ""), "{name}"),
             Err(ended) => {
-                let over = format!("the module went over its limit of {expected};");
+                let over = format!("the module went over its limit of {expected}");
                 assert!(ended.starts_with(&over), "{name}: {ended}");
                 assert_eq!(keyed.bytes(), 0, "{name}");
             }

@@ -103,8 +103,7 @@ fn a_flood_of_handles_ends_the_guest_with_the_name_of_the_limit() {
     let (host, limits) = (alone(), Limits::default());
     let new = "(drop (call $new (i32.const 7)))";
     let endless = format!("(loop $on {new} (br $on))");
-    let over =
-        "the module went over its limit of 1000 live handles; raise it under `limits` if right";
+    let over = "the module went over its limit of 1000 live handles";
     let in_open = format!("in `open`: {over}");
     for (open, process, expected) in [
         ("", endless.as_str(), over),
@@ -164,7 +163,7 @@ fn a_component_has_so_many_core_instances_memories_and_tables() {
         assert_eq!(run(&mut guest, &rows()), Ok(Outcome::default()));
         drop(guest);
         let text = ends(&host, &more(fits + 1), &Limits::default());
-        let over = format!("in `open`: the module went over its limit of {expected};");
+        let over = format!("in `open`: the module went over its limit of {expected}");
         assert!(text.starts_with(&over), "{text}");
     }
 }
@@ -310,7 +309,7 @@ fn a_failure_of_more_than_may_cross_ends_the_guest_with_the_name_of_the_limit() 
             (
                 1_500_000,
                 1_500_003,
-                "went over its limit of 3000000 bytes that cross the boundary in one call; raise it",
+                "went over its limit of 3000000 bytes that cross the boundary in one call; make",
             ),
             (
                 3_000_003,
@@ -356,7 +355,7 @@ fn more_than_may_cross_in_a_call_of_the_host_ends_the_guest_with_the_name_of_the
         assert_eq!(
             ends(&host, &loaded(&host, &reject(rows, text)), &limits),
             "the module went over its limit of 3000000 bytes that cross the boundary in one call; \
-             raise it under `limits` if right"
+             make the batch smaller (policy.batch), or raise limits.output or limits.output-ratio"
         );
     }
 }

@@ -174,7 +174,7 @@ fn too_many_requests_end_the_guest_and_a_stop_ends_the_call() {
     // each batch anew
     assert!(tell(&mut guest, &[row, row]).is_ok());
     let limit = ProcessError::Limit {
-        what: "requests for one batch: limits.http-requests",
+        what: "requests for one batch",
         limit: 2,
     };
     assert_eq!(tell(&mut guest, &[row, row, row]), Err(limit));
