@@ -41,6 +41,15 @@ pub struct Headers {
     pub values: BinaryArray,
 }
 
+impl Headers {
+    /// Bytes of names and values of `count` rows from row `from` on, which must exist.
+    pub fn span_bytes(&self, from: usize, count: usize) -> usize {
+        let (first, last) = (self.rows[from] as usize, self.rows[from + count] as usize);
+        let span = |offsets: &[i32]| (offsets[last] - offsets[first]) as usize;
+        span(self.names.value_offsets()) + span(self.values.value_offsets())
+    }
+}
+
 /// Why columns do not make rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowsError {

@@ -142,8 +142,11 @@ fn remedy(what: &str) -> &'static str {
     match what {
         "memory bytes" => "; raise limits.memory of the module if that is right",
         "table elements" => "; raise limits.table-elements of the module if that is right",
-        "output bytes in one call" | "bytes that cross the boundary in one call" => {
+        "output bytes in one call" => {
             "; make the batch smaller (policy.batch), or raise limits.output or limits.output-ratio"
+        }
+        "bytes that cross the boundary in one call" => {
+            "; make the batch smaller (policy.batch), or raise limits.output"
         }
         "bytes of state" => "; raise limits.state of the module if that is right",
         "timers" => "; raise limits.timers of the module if that is right",

@@ -291,6 +291,7 @@ impl Question<'_> {
             lane: self.lane,
             program,
             offsets: self.offsets,
+            part: self.stage.batch.rows as usize,
             tried: &[],
             inputs: &edges,
             outputs: &outputs,

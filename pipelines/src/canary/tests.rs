@@ -55,13 +55,7 @@ fn stage(generation: u64) -> Arc<Stage> {
         topic_name: "in".to_string(),
         partitions: 1,
         nodes: vec![node("v"), node("w")],
-        batch: Batching {
-            rows: 1,
-            rows_max: 1,
-            bytes: 1,
-            wait_ms: 0,
-            quick: Duration::ZERO,
-        },
+        batch: Batching::ONE,
         modules: Default::default(),
     })
 }

@@ -94,6 +94,8 @@ pub(crate) struct Report {
     pub cut: Option<Cut>,
     /// A guest died: what the trial run of a new generation must not survive.
     pub fault: Option<String>,
+    /// A guest died of rows that it stood in parts: their number was too much.
+    pub crowded: bool,
 }
 
 impl Report {

@@ -2,8 +2,8 @@
 //!
 //! Called by: `stage::run`. Invariants: what a call emitted counts only if it returned ok; a
 //! rejected or retried row has no outputs; the order on a port is the order of the calls. When
-//! a guest dies (trap, deadline, limit) it is opened again and the rows are halved until the ones
-//! that kill it stand alone: these are rejected, all others go through. One whose memory has grown
+//! a guest dies (trap, deadline, limit) it is opened again and the rows are worked in parts, which are
+//! halved until the rows that kill it stand alone: these are rejected, all others go through. One whose memory has grown
 //! near its limit is opened again before that. A breaker ends the halving:
 //! each such row costs a credit, good rows win credits back, and without one the lane stops.
 //! Refuses: nothing by itself; the node's policy decides about what is reported.
@@ -49,6 +49,8 @@ pub(crate) struct Call<'a> {
     pub program: &'a Program,
     /// Offsets of the lane's batch, by origin.
     pub offsets: &'a [Offset],
+    /// Rows of a part, of chunks that the guest does not stand at once.
+    pub part: usize,
     pub tried: &'a [Tried],
     /// Formats of the inputs and of the ports, where they have one.
     pub inputs: &'a [Option<&'a Format>],
@@ -77,28 +79,48 @@ impl Call<'_> {
             .iter()
             .map(|origin| self.offsets[*origin as usize])
             .collect();
+        let (len, part) = (chunk.len(), self.part.max(1));
+        if len <= part {
+            return self
+                .halved(warm, (input, chunk), (0, len), &offsets)
+                .map(|_| ());
+        }
+        if self
+            .whole(warm, (input, chunk), (0, len), &offsets)?
+            .is_none()
+        {
+            return Ok(());
+        }
+        let mut deaths = 0;
+        for from in (0..len).step_by(part) {
+            let range = (from, part.min(len - from));
+            deaths += self.halved(warm, (input, chunk), range, &offsets)?;
+        }
+        self.report.crowded |= deaths == 0;
+        Ok(())
+    }
+
+    /// As often as it takes. How often the guest died of it.
+    fn halved(
+        &mut self,
+        warm: &mut Warm,
+        (input, chunk): (u16, &Chunk),
+        range: (usize, usize),
+        offsets: &ScalarBuffer<Offset>,
+    ) -> Result<u32, OperatorError> {
         // A stack instead of recursion: the left half is worked first.
-        let mut ranges = vec![(0usize, chunk.len())];
-        let (mut deaths, deaths_max) = (0, warm.breaker.deaths_max(chunk.len()));
+        let mut ranges = vec![range];
+        let (mut deaths, deaths_max) = (0, warm.breaker.deaths_max(range.1));
         while let Some((from, len)) = ranges.pop() {
-            if warm.stop.is_set() {
-                return Err(OperatorError::Stopped);
-            }
-            if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
-                continue;
-            }
-            let Some(error) = self.part(warm, (input, chunk), (from, len), &offsets)? else {
+            let Some(error) = self.whole(warm, (input, chunk), (from, len), offsets)? else {
                 continue;
             };
-            warm.guest = None;
-            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
-            self.report.fault(error.to_string());
             deaths += 1;
             if deaths > deaths_max {
                 let message = format!(
                     "the breaker opened: the module died {deaths} times over {} rows, more often than \
                      rows that kill it explain, the last with: {error}",
-                    chunk.len()
+                    range.1
                 );
                 self.stop((input, chunk), from, message);
             } else if len > 1 {
@@ -109,11 +131,34 @@ impl Call<'_> {
                 self.lethal(warm, (input, chunk), from, &error);
             }
         }
-        Ok(())
+        Ok(deaths)
+    }
+
+    /// Some rows of a chunk, unless the lane stops before them. What the guest died of, if it did.
+    fn whole(
+        &mut self,
+        warm: &mut Warm,
+        (input, chunk): (u16, &Chunk),
+        (from, len): (usize, usize),
+        offsets: &ScalarBuffer<Offset>,
+    ) -> Result<Option<ProcessError>, OperatorError> {
+        if warm.stop.is_set() {
+            return Err(OperatorError::Stopped);
+        }
+        if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
+            return Ok(None);
+        }
+        let died = self.called(warm, (input, chunk), (from, len), offsets)?;
+        if let Some(error) = &died {
+            warm.guest = None;
+            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
+            self.report.fault(error.to_string());
+        }
+        Ok(died)
     }
 
     /// Runs the guest over some rows of a chunk. What it died of, if it did: nothing of the call counts then.
-    fn part(
+    fn called(
         &mut self,
         warm: &mut Warm,
         (input, chunk): (u16, &Chunk),

@@ -432,11 +432,15 @@ pub struct Policy {
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchPolicy {
+    /// Most rows of a batch, at most 100000. Without it 1000 are enough, and a lane that is behind may take
+    /// up to 16000 at once where no module keeps state, may ask other services or has no second try.
     #[serde(default)]
     #[schemars(with = "Option<u32>", range(min = 1))]
     pub rows: Option<At<u32>>,
+    /// Most bytes of keys, values and headers of a batch: 1MiB, at most 16MiB.
     #[serde(default)]
     pub bytes: Option<At<Size>>,
+    /// How long a lane waits until that much is there: 5ms, at most 1m.
     #[serde(default)]
     pub wait: Option<At<Millis>>,
 }
@@ -453,10 +457,13 @@ pub struct OnError {
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
+    /// Tries after the first: 3, at most 1000.
     #[serde(default)]
     pub max: Option<u32>,
+    /// The wait before the second try, doubled with each: 100ms.
     #[serde(default)]
     pub backoff: Option<Millis>,
+    /// The longest wait: 5s.
     #[serde(default)]
     pub cap: Option<Millis>,
 }

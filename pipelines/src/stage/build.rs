@@ -311,7 +311,7 @@ fn limits(own: &ModuleLimits) -> Limits {
 }
 
 /// What the policy says holds. Where it says no rows, batches may grow, unless requests to others are
-/// counted by them, or all rows of a call that fails are given up at once.
+/// counted by them, or all rows of a call that fails are given up at once, or timers would fire later.
 fn batching(policy: &BatchPolicy, nodes: &[StageNode]) -> Batching {
     let programs = || {
         nodes.iter().filter_map(|node| match &node.op {
@@ -322,7 +322,8 @@ fn batching(policy: &BatchPolicy, nodes: &[StageNode]) -> Batching {
     let said = policy.rows.as_ref().map(|rows| rows.value);
     let rows = said.unwrap_or(BATCH_ROWS);
     let bears = |program: &WasmProgram| program.context.http.is_none() && program.retry.max > 0;
-    let grows = said.is_none() && programs().all(|program| bears(program));
+    let keeps = nodes.iter().any(|node| node.kept.is_some());
+    let grows = said.is_none() && !keeps && programs().all(|program| bears(program));
     let deadline = programs().map(|program| program.limits.deadline_ms).min();
     let deadline = Duration::from_millis(deadline.unwrap_or(u64::MAX));
     Batching {
@@ -363,4 +364,84 @@ fn disposal(spec: &Spec, own: Option<&OnError>, catalog: &Catalog) -> Result<Dis
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::ids::TopicId;
+
+    use super::*;
+    use crate::tests::support::World;
+    use crate::tests::support::guest::guest;
+
+    fn program(http: bool, tries: u32, deadline_ms: u64) -> WasmProgram {
+        let module = World::new().host.load(&guest('-', ""), &Default::default());
+        let access = || Arc::new(Access::new(Grant { rules: vec![] }, 1));
+        WasmProgram {
+            module: module.unwrap_or_else(|e| panic!("{e}")),
+            context: OpenContext {
+                http: http.then(access),
+                ..OpenContext::default()
+            },
+            limits: Limits {
+                deadline_ms,
+                ..Limits::default()
+            },
+            retry: RetryPolicy {
+                max: tries,
+                backoff_ms: 1,
+                cap_ms: 1,
+            },
+        }
+    }
+
+    fn node(op: Op) -> StageNode {
+        StageNode {
+            name: "n".to_string(),
+            inputs: Vec::new(),
+            edge: String::new(),
+            op,
+            ports: Vec::new(),
+            then: Disposal::Stop,
+            module: None,
+            kept: None,
+            lookups: Vec::new(),
+        }
+    }
+
+    /// Rows that are enough, rows at most, microseconds that are quick.
+    fn check(rows: Option<u32>, node: StageNode, expected: (u32, u32, u128)) {
+        let at = |value| At {
+            value,
+            ..At::default()
+        };
+        let policy = BatchPolicy {
+            rows: rows.map(at),
+            ..BatchPolicy::default()
+        };
+        let made = batching(&policy, &[self::node(Op::Source), node]);
+        let made = (made.rows, made.rows_max, made.quick.as_micros());
+        assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn batches_grow_where_they_mean_nothing() {
+        let wasm = |program| node(Op::Wasm(Box::new(program)));
+        check(None, node(Op::Source), (1000, 16_000, 5000));
+        check(Some(500), node(Op::Source), (500, 500, 5000));
+        check(None, wasm(program(false, 3, 1000)), (1000, 16_000, 5000));
+        check(None, wasm(program(false, 3, 20)), (1000, 16_000, 1000));
+        check(None, wasm(program(true, 3, 1000)), (1000, 1000, 5000));
+        check(None, wasm(program(false, 0, 1000)), (1000, 1000, 5000));
+        let kept = Some(Kept {
+            topic: TopicId(1),
+            schema: 1,
+            lateness_us: 0,
+        });
+        let keeps = StageNode {
+            kept,
+            ..wasm(program(false, 3, 1000))
+        };
+        check(None, keeps, (1000, 1000, 5000));
+    }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Ready {
     pub next: Offset,
     pub counts: Counts,
     pub cut: Option<Cut>,
+    /// A module did not stand the number of rows; nothing else was wrong.
+    pub crowded: bool,
     /// For a canary, once it is committed.
     pub sample: Option<Sample>,
 }
@@ -94,6 +96,7 @@ pub(crate) fn ready(
             next,
             counts: Counts::default(),
             cut: work.cut,
+            crowded: work.crowded,
             sample: None,
         });
     }
@@ -134,6 +137,7 @@ pub(crate) fn ready(
         next,
         counts,
         cut: work.cut,
+        crowded: work.crowded,
         sample: work.sample.map(|sample| Sample {
             from: span.from,
             next,

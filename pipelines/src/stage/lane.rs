@@ -13,11 +13,12 @@ mod migration;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use model::ids::{Offset, PartitionId};
 use model::port::{Advice, LogError, TopicLog};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use wasm::http::Stop;
 
@@ -274,15 +275,19 @@ impl Lane {
             .map_or(0, |chain| chain.stage.generation)
     }
 
+    /// How the chain's stage wants its batches. A canary gets the rows that every version gets.
     fn policy(&self) -> Batching {
-        let policy = self.chain.as_ref().map(|chain| chain.stage.batch);
-        policy.unwrap_or(Batching {
-            rows: 1,
-            rows_max: 1,
-            bytes: 1,
-            wait_ms: 0,
-            quick: Duration::ZERO,
-        })
+        let Some(chain) = &self.chain else {
+            return Batching::ONE;
+        };
+        let policy = chain.stage.batch;
+        match self.shared.canary.watches(&chain.stage) {
+            Some(_) => Batching {
+                rows_max: policy.rows,
+                ..policy
+            },
+            None => policy,
+        }
     }
 
     fn position(&self) -> Result<Offset, End> {
@@ -338,9 +343,7 @@ impl Lane {
             };
             let trial = self.fallback.is_some();
             let stage = chain.stage.clone();
-            let (rows, since) = (input.offsets.len() as u32, Instant::now());
-            let result = self.once(chain, input.clone(), from, flight).await?;
-            let took = since.elapsed();
+            let (result, took) = self.once(chain, input.clone(), from, flight).await?;
             if result.is_err() && self.stop.is_set() {
                 return Err(End::Stop);
             }
@@ -358,13 +361,18 @@ impl Lane {
                 (fault, _) => {
                     let ready = result.map(|(ready, _)| ready).map_err(End::Halt)?;
                     let worked = Worked {
-                        rows,
+                        rows: input.offsets.len() as u32,
                         took,
                         trouble: trouble(fault.as_deref(), &ready),
                     };
                     self.pace.worked(stage.batch, worked);
                     if let Some(fault) = fault {
-                        self.shared.update(|s| s.fault = Some(fault));
+                        match ready.crowded {
+                            true => {
+                                tracing::debug!(partition = %self.partition, fault, "too many rows")
+                            }
+                            false => self.shared.update(|s| s.fault = Some(fault)),
+                        }
                         self.acquit(blamed, &ready);
                     }
                     return Ok(ready);
@@ -373,14 +381,14 @@ impl Lane {
         }
     }
 
-    /// The chain works on a thread of its own and comes back.
+    /// The chain works on a thread of its own and comes back; also the processor time that it took.
     async fn once(
         &mut self,
         chain: Chain,
         input: Arc<Input>,
         from: Offset,
         flight: &mut Flight,
-    ) -> Result<Once, End> {
+    ) -> Result<(Once, Duration), End> {
         let tried = self.tried.clone();
         let watched = self.shared.canary.watches(&chain.stage);
         let lane = (&*chain.stage, self.partition.index, from);
@@ -394,7 +402,9 @@ impl Lane {
                 watched,
                 copied,
             };
-            once(chain, states, &given, from, input.next)
+            let since = processor_time();
+            let done = once(chain, states, &given, from, input.next);
+            (done, processor_time().saturating_sub(since))
         });
         let mut failed = None;
         let mut told = std::pin::pin!(told_to_stop(self.orders.clone()));
@@ -409,13 +419,13 @@ impl Lane {
                 }
             }
         };
-        let Ok((chain, states, result)) = done else {
+        let Ok(((chain, states, result), took)) = done else {
             return Err(End::Halt("the worker panicked: this is a bug".to_string()));
         };
         (self.chain, self.states) = (Some(chain), states);
         match failed {
             Some(end) => Err(end),
-            None => Ok(result),
+            None => Ok((result, took)),
         }
     }
 
@@ -562,12 +572,20 @@ fn once(
 }
 
 fn trouble(fault: Option<&str>, ready: &Ready) -> Trouble {
-    let given_up = ready.counts.rejected + ready.counts.dropped;
-    match (fault, given_up, &ready.cut) {
-        (None, _, None) => Trouble::None,
-        (Some(_), 0, None) => Trouble::Number,
+    match (fault, &ready.cut) {
+        _ if ready.crowded => Trouble::Number,
+        (None, None) => Trouble::None,
         _ => Trouble::Rows,
     }
+}
+
+/// Of this thread.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }
 
 fn load_end(error: LoadError) -> End {

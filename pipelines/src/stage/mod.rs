@@ -124,6 +124,17 @@ pub(crate) struct Batching {
     pub bytes: u64,
     /// How long less than enough is waited for.
     pub wait_ms: u64,
-    /// Batches that take no longer may become larger.
+    /// Batches that take no longer, in processor time, may become larger.
     pub quick: Duration,
+}
+
+impl Batching {
+    /// Row by row.
+    pub const ONE: Batching = Batching {
+        rows: 1,
+        rows_max: 1,
+        bytes: 1,
+        wait_ms: 0,
+        quick: Duration::ZERO,
+    };
 }

@@ -36,7 +36,7 @@ pub(crate) enum Trouble {
     None,
     /// A guest failed or died of some rows, or they are to be worked again.
     Rows,
-    /// A guest died, and no row is to blame.
+    /// A guest died of them all, and of no part of them.
     Number,
 }
 
@@ -78,6 +78,7 @@ impl Pace {
     /// The log did not take the commit of a batch of so many rows.
     pub fn too_large(&mut self, rows: u32) {
         self.rest = PACE_REST_BATCHES;
+        self.ceiling = Some(self.rows.max(rows / 2));
         self.most = Some((rows / 2).max(1));
     }
 

@@ -87,20 +87,23 @@ impl Reader {
         batching: Batching,
     ) -> Result<Input, ReadError> {
         let limit = Duration::from_millis(batching.wait_ms);
+        // more than there is now is not run after
+        let end = log.bounds(self.partition)?.end;
         loop {
-            if self.full(batching.rows_max, batching.bytes) {
+            let enough = match self.fetch_at < end {
+                true => batching.rows_max,
+                false => batching.rows,
+            };
+            if self.full(enough, batching.bytes) {
                 return self.cut(batching);
             }
-            let fetched = log
-                .fetch(self.partition, self.fetch_at, FETCH_BYTES_MAX)
-                .await;
-            // what is there is not held up by what cannot be read
-            if fetched.is_err() && !self.held.is_empty() {
-                return self.cut(batching);
+            let before = self.fetch_at;
+            match self.fetch(log).await {
+                // what is there is not held up by what cannot be read
+                Err(_) if !self.held.is_empty() => return self.cut(batching),
+                fetched => fetched?,
             }
-            let fetched = fetched?;
-            if !fetched.is_empty() {
-                self.hold(fetched).await?;
+            if self.fetch_at > before {
                 continue;
             }
             if self.full(batching.rows, batching.bytes) {
@@ -116,6 +119,15 @@ impl Reader {
                 },
             }
         }
+    }
+
+    async fn fetch(&mut self, log: &dyn TopicLog) -> Result<(), ReadError> {
+        let fetched = log.fetch(self.partition, self.fetch_at, FETCH_BYTES_MAX);
+        let fetched = fetched.await?;
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        self.hold(fetched).await
     }
 
     /// Whether so much is there.
@@ -213,12 +225,16 @@ fn decode(batches: Vec<Batch>, from: Offset) -> Result<Vec<Held>, ReadError> {
     Ok(out)
 }
 
-/// Bytes of keys and values of the next `count` rows.
+/// Bytes of keys, values and headers of the next `count` rows.
 fn payload(held: &Held, count: usize) -> u64 {
     let span = |offsets: &[i32]| (offsets[held.from + count] - offsets[held.from]) as u64;
     let columns = held.rows.columns.as_ref();
     let columns = columns.map_or(0, |columns| columns.span_bytes(held.from, count));
-    span(held.rows.keys.value_offsets()) + span(held.rows.values.value_offsets()) + columns as u64
+    let headers = held.rows.headers.as_ref();
+    let headers = headers.map_or(0, |headers| headers.span_bytes(held.from, count));
+    span(held.rows.keys.value_offsets())
+        + span(held.rows.values.value_offsets())
+        + (columns + headers) as u64
 }
 
 /// How many of the next rows have at most so many bytes.

@@ -73,6 +73,8 @@ pub(crate) struct Work {
     pub cut: Option<Cut>,
     /// A guest failed or died on the way.
     pub fault: Option<String>,
+    /// That was for the number of its rows alone.
+    pub crowded: bool,
     /// What the watched node did.
     pub sample: Option<Sample>,
 }
@@ -344,6 +346,7 @@ impl Step<'_> {
             lane: self.lane,
             program,
             offsets: self.offsets,
+            part: self.stage.batch.rows as usize,
             tried: self.tried,
             inputs: &inputs,
             outputs: &outputs,
@@ -457,6 +460,7 @@ fn finish(
         rejects,
         cut,
         fault: report.fault,
+        crowded: report.crowded,
         sample: None,
     })
 }

@@ -141,11 +141,12 @@ fn chunk(values: &[&str]) -> Chunk {
 
 /// Runs the guest over chunks of its inputs; what it reports, and the values on its output.
 fn called(chunks: &[Chunk], port_bytes_max: usize, kills: usize) -> (Report, Vec<String>) {
-    called_of(&guest('-', ""), chunks, port_bytes_max, kills)
+    called_of(&guest('-', ""), usize::MAX, chunks, port_bytes_max, kills)
 }
 
 fn called_of(
     guest: &[u8],
+    part: usize,
     chunks: &[Chunk],
     port_bytes_max: usize,
     kills: usize,
@@ -169,13 +170,14 @@ fn called_of(
     let mut warm = program
         .open(0, Default::default(), stop.clone())
         .expect("it opens");
-    let offsets: Vec<u64> = (0..5000).collect();
+    let offsets: Vec<u64> = (0..10_000).collect();
     let (mut report, mut ports) = (Report::default(), vec![Made::default()]);
     let mut call = Call {
         node: 0,
         lane: 0,
         program: &program,
         offsets: &offsets,
+        part,
         tried: &[],
         inputs: &[None, None],
         outputs: &[None],
@@ -232,9 +234,15 @@ fn of_a_call_that_finds_no_room_nothing_is_kept() {
 /// Halving goes on only while single rows can be what kills it.
 #[test]
 fn a_guest_that_dies_of_many_rows_is_stopped() {
-    let (report, values) = called_of(&solitary(), &[chunk(&["a"; 8])], usize::MAX, 0);
+    let (report, values) = called_of(&solitary(), usize::MAX, &[chunk(&["a"; 8])], usize::MAX, 0);
     assert_eq!((values.len(), &report.cut), (8, &None));
-    let (report, values) = called_of(&solitary(), &[chunk(&["a"; 4096])], usize::MAX, 0);
+    let (report, values) = called_of(
+        &solitary(),
+        usize::MAX,
+        &[chunk(&["a"; 4096])],
+        usize::MAX,
+        0,
+    );
     let cut = report.cut.expect("it is stopped");
     assert_eq!(values.len(), cut.origin as usize);
     let Why::Stop { message } = cut.why else {
@@ -245,9 +253,42 @@ fn a_guest_that_dies_of_many_rows_is_stopped() {
     assert!(report.rejects.is_empty());
 }
 
+/// Credits that good rows earn count for the rows after them, however many come at once.
+#[test]
+fn lethal_rows_of_a_large_batch_are_found_as_those_of_small_ones() {
+    let values: Vec<&str> = (0..8000)
+        .map(|i| if i % 100 == 7 { "t" } else { "a" })
+        .collect();
+    let chunks = [chunk(&values)];
+    let (report, kept) = called_of(&guest('-', ""), 1000, &chunks, usize::MAX, 0);
+    assert_eq!((report.cut, report.crowded), (None, false));
+    assert_eq!((report.rejects.len(), kept.len()), (80, 7920));
+    let (report, _) = called_of(&guest('-', ""), usize::MAX, &chunks, usize::MAX, 0);
+    assert!(report.cut.is_some(), "in one part it is stopped");
+}
+
+/// Its memory is for 3,500 rows of 50 bytes.
+#[test]
+fn more_rows_than_a_guest_stands_are_worked_in_parts() {
+    let value = "a".repeat(50);
+    for (rows, fault) in [(2000, false), (4000, true)] {
+        let chunks = [chunk(&vec![value.as_str(); rows])];
+        let (report, kept) = called_of(&guest('-', ""), 1000, &chunks, usize::MAX, 0);
+        assert_eq!((report.cut, report.rejects.len()), (None, 0));
+        assert_eq!((kept.len(), report.crowded), (rows, fault));
+        assert_eq!(report.fault.is_some(), fault);
+    }
+}
+
 #[test]
 fn a_row_that_is_rejected_twice_is_told_once() {
-    let (report, values) = called_of(&insists(), &[chunk(&["a", "r", "b"])], usize::MAX, 0);
+    let (report, values) = called_of(
+        &insists(),
+        usize::MAX,
+        &[chunk(&["a", "r", "b"])],
+        usize::MAX,
+        0,
+    );
     assert_eq!(values, ["a", "b"]);
     let rejected: Vec<u32> = report.rejects.iter().map(|r| r.origin).collect();
     assert_eq!(rejected, [1]);
@@ -256,7 +297,7 @@ fn a_row_that_is_rejected_twice_is_told_once() {
 #[test]
 fn a_guest_whose_memory_grows_is_opened_again_before_it_fails() {
     let chunks: Vec<Chunk> = (0..200).map(|_| chunk(&["a", "b"])).collect();
-    let (report, values) = called_of(&leaking(), &chunks, usize::MAX, 0);
+    let (report, values) = called_of(&leaking(), usize::MAX, &chunks, usize::MAX, 0);
     assert_eq!(values.len(), 400);
     assert_eq!(report.fault, None);
     assert!(report.rejects.is_empty());

@@ -355,7 +355,7 @@ fn more_than_may_cross_in_a_call_of_the_host_ends_the_guest_with_the_name_of_the
         assert_eq!(
             ends(&host, &loaded(&host, &reject(rows, text)), &limits),
             "the module went over its limit of 3000000 bytes that cross the boundary in one call; \
-             make the batch smaller (policy.batch), or raise limits.output or limits.output-ratio"
+             make the batch smaller (policy.batch), or raise limits.output"
         );
     }
 }
