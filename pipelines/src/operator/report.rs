@@ -94,7 +94,7 @@ pub(crate) struct Report {
     pub cut: Option<Cut>,
     /// A guest died: what the trial run of a new generation must not survive.
     pub fault: Option<String>,
-    /// A guest died of rows that it stood in parts: their number was too much.
+    /// A guest died of rows that it stood in parts: their number was too much, which is no fault.
     pub crowded: bool,
 }
 

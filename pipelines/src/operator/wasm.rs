@@ -3,9 +3,9 @@
 //! Called by: `stage::run`. Invariants: what a call emitted counts only if it returned ok; a
 //! rejected or retried row has no outputs; the order on a port is the order of the calls. When
 //! a guest dies (trap, deadline, limit) it is opened again and the rows are worked in parts, which are
-//! halved until the rows that kill it stand alone: these are rejected, all others go through. One whose memory has grown
-//! near its limit is opened again before that. A breaker ends the halving:
-//! each such row costs a credit, good rows win credits back, and without one the lane stops.
+//! halved until the rows that kill it stand alone: these are rejected, all others go through. One whose
+//! memory has grown near its limit is opened again before that. A breaker ends the halving: each such row
+//! costs a credit, good rows win credits back, and without one the lane stops.
 //! Refuses: nothing by itself; the node's policy decides about what is reported.
 
 use std::borrow::Cow;
@@ -80,27 +80,27 @@ impl Call<'_> {
             .map(|origin| self.offsets[*origin as usize])
             .collect();
         let (len, part) = (chunk.len(), self.part.max(1));
+        let place = (input, chunk);
         if len <= part {
-            return self
-                .halved(warm, (input, chunk), (0, len), &offsets)
-                .map(|_| ());
-        }
-        if self
-            .whole(warm, (input, chunk), (0, len), &offsets)?
-            .is_none()
-        {
+            self.halved(warm, place, (0, len), &offsets)?;
             return Ok(());
         }
+        let Some(error) = self.whole(warm, place, (0, len), &offsets)? else {
+            return Ok(());
+        };
         let mut deaths = 0;
         for from in (0..len).step_by(part) {
             let range = (from, part.min(len - from));
-            deaths += self.halved(warm, (input, chunk), range, &offsets)?;
+            deaths += self.halved(warm, place, range, &offsets)?;
         }
-        self.report.crowded |= deaths == 0;
+        if deaths == 0 {
+            tracing::debug!(lane = self.lane, rows = len, %error, "worked in parts");
+            self.report.crowded = true;
+        }
         Ok(())
     }
 
-    /// As often as it takes. How often the guest died of it.
+    /// Some rows of a chunk, in as many calls as the rows need that kill the guest. How often it died.
     fn halved(
         &mut self,
         warm: &mut Warm,
@@ -115,6 +115,7 @@ impl Call<'_> {
             let Some(error) = self.whole(warm, (input, chunk), (from, len), offsets)? else {
                 continue;
             };
+            self.report.fault(error.to_string());
             deaths += 1;
             if deaths > deaths_max {
                 let message = format!(
@@ -149,10 +150,9 @@ impl Call<'_> {
             return Ok(None);
         }
         let died = self.called(warm, (input, chunk), (from, len), offsets)?;
-        if let Some(error) = &died {
+        if died.is_some() {
             warm.guest = None;
             self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
-            self.report.fault(error.to_string());
         }
         Ok(died)
     }

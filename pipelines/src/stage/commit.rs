@@ -25,7 +25,7 @@ pub(crate) struct Ready {
     pub next: Offset,
     pub counts: Counts,
     pub cut: Option<Cut>,
-    /// A module did not stand the number of rows; nothing else was wrong.
+    /// A module did not stand the number of rows.
     pub crowded: bool,
     /// For a canary, once it is committed.
     pub sample: Option<Sample>,

@@ -367,12 +367,7 @@ impl Lane {
                     };
                     self.pace.worked(stage.batch, worked);
                     if let Some(fault) = fault {
-                        match ready.crowded {
-                            true => {
-                                tracing::debug!(partition = %self.partition, fault, "too many rows")
-                            }
-                            false => self.shared.update(|s| s.fault = Some(fault)),
-                        }
+                        self.shared.update(|s| s.fault = Some(fault));
                         self.acquit(blamed, &ready);
                     }
                     return Ok(ready);
@@ -573,7 +568,7 @@ fn once(
 
 fn trouble(fault: Option<&str>, ready: &Ready) -> Trouble {
     match (fault, &ready.cut) {
-        _ if ready.crowded => Trouble::Number,
+        (None, None) if ready.crowded => Trouble::Number,
         (None, None) => Trouble::None,
         _ => Trouble::Rows,
     }

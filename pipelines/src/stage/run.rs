@@ -73,7 +73,7 @@ pub(crate) struct Work {
     pub cut: Option<Cut>,
     /// A guest failed or died on the way.
     pub fault: Option<String>,
-    /// That was for the number of its rows alone.
+    /// A guest did not stand the number of its rows.
     pub crowded: bool,
     /// What the watched node did.
     pub sample: Option<Sample>,
