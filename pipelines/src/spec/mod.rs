@@ -10,6 +10,7 @@ mod grants;
 mod nearest;
 mod nodes;
 mod parse;
+mod policy;
 pub(crate) mod reader;
 mod schema_json;
 #[cfg(test)]
