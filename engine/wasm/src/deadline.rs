@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Engine, UpdateDeadline};
 
 use crate::error::HostError;
@@ -67,7 +68,7 @@ impl Drop for Ticker {
 pub(crate) struct Clock {
     limit: Duration,
     /// Taken at the first tick that falls into the call, not at its start.
-    first: Option<(Instant, Option<Duration>)>,
+    first: Option<(Instant, Duration)>,
     pub(crate) over: bool,
 }
 
@@ -90,9 +91,7 @@ impl Clock {
             return;
         };
         *wall += pause.wall.elapsed();
-        if let (Some(cpu), Some(then), Some(now)) = (cpu, pause.cpu, thread_cpu_time()) {
-            *cpu += now.saturating_sub(then);
-        }
+        *cpu += thread_cpu_time().saturating_sub(pause.cpu);
     }
 
     /// One tick fell into the call: go on, or is its time used up?
@@ -102,10 +101,7 @@ impl Clock {
             return UpdateDeadline::Continue(1);
         };
         let waited = wall.elapsed();
-        let used = match (cpu, thread_cpu_time()) {
-            (Some(then), Some(now)) => now.saturating_sub(then),
-            _ => waited,
-        };
+        let used = thread_cpu_time().saturating_sub(cpu);
         if used >= self.limit || waited >= self.limit * WALL_FACTOR {
             self.over = true;
             return UpdateDeadline::Interrupt;
@@ -117,7 +113,7 @@ impl Clock {
 /// The host works, or waits, for a guest that stands still.
 pub(crate) struct Pause {
     wall: Instant,
-    cpu: Option<Duration>,
+    cpu: Duration,
 }
 
 impl Pause {
@@ -129,9 +125,11 @@ impl Pause {
     }
 }
 
-/// Processor time of this thread, where the system tells (Linux).
-fn thread_cpu_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanos = text.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(Duration::from_nanos(nanos))
+/// Processor time of this thread.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }

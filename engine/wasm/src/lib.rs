@@ -45,6 +45,7 @@ pub mod world;
 
 pub use ambient::Ambient;
 pub use check::{Grants, Kind, ModuleInfo};
+pub use deadline::thread_cpu_time;
 pub use describe::Description;
 pub use error::{HostError, InspectError, LoadError, OpenError, ProcessError};
 pub use guest::{Batch, Edge, Entry, Guest, Input, Module, OpenContext};

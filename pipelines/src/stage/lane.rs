@@ -18,9 +18,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use model::ids::{Offset, PartitionId};
 use model::port::{Advice, LogError, TopicLog};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use wasm::http::Stop;
+use wasm::thread_cpu_time;
 
 use super::commit::{self, Ready, Span};
 use super::flight::{Done, Flight, Sent};
@@ -397,9 +397,9 @@ impl Lane {
                 watched,
                 copied,
             };
-            let since = processor_time();
+            let since = thread_cpu_time();
             let done = once(chain, states, &given, from, input.next);
-            (done, processor_time().saturating_sub(since))
+            (done, thread_cpu_time().saturating_sub(since))
         });
         let mut failed = None;
         let mut told = std::pin::pin!(told_to_stop(self.orders.clone()));
@@ -572,15 +572,6 @@ fn trouble(fault: Option<&str>, ready: &Ready) -> Trouble {
         (None, None) => Trouble::None,
         _ => Trouble::Rows,
     }
-}
-
-/// Of this thread.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        time.tv_nsec.unsigned_abs() as u32,
-    )
 }
 
 fn load_end(error: LoadError) -> End {
