@@ -85,7 +85,7 @@ impl Call<'_> {
             self.halved(warm, place, (0, len), &offsets)?;
             return Ok(());
         }
-        let Some(error) = self.whole(warm, place, (0, len), &offsets)? else {
+        let Some(error) = self.called(warm, place, (0, len), &offsets)? else {
             return Ok(());
         };
         let mut deaths = 0;
@@ -112,7 +112,7 @@ impl Call<'_> {
         let mut ranges = vec![range];
         let (mut deaths, deaths_max) = (0, warm.breaker.deaths_max(range.1));
         while let Some((from, len)) = ranges.pop() {
-            let Some(error) = self.whole(warm, (input, chunk), (from, len), offsets)? else {
+            let Some(error) = self.called(warm, (input, chunk), (from, len), offsets)? else {
                 continue;
             };
             self.report.fault(error.to_string());
@@ -135,8 +135,9 @@ impl Call<'_> {
         Ok(deaths)
     }
 
-    /// Some rows of a chunk, unless the lane stops before them. What the guest died of, if it did.
-    fn whole(
+    /// Runs the guest over some rows of a chunk, unless the lane stops before them. What it died of, if it
+    /// did: nothing of the call counts then.
+    fn called(
         &mut self,
         warm: &mut Warm,
         (input, chunk): (u16, &Chunk),
@@ -146,25 +147,10 @@ impl Call<'_> {
         if warm.stop.is_set() {
             return Err(OperatorError::Stopped);
         }
-        if len == 0 || self.stopped(&chunk.origins[from..from + len]) {
+        let origins = &chunk.origins[from..from + len];
+        if len == 0 || self.stopped(origins) {
             return Ok(None);
         }
-        let died = self.called(warm, (input, chunk), (from, len), offsets)?;
-        if died.is_some() {
-            warm.guest = None;
-            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
-        }
-        Ok(died)
-    }
-
-    /// Runs the guest over some rows of a chunk. What it died of, if it did: nothing of the call counts then.
-    fn called(
-        &mut self,
-        warm: &mut Warm,
-        (input, chunk): (u16, &Chunk),
-        (from, len): (usize, usize),
-        offsets: &ScalarBuffer<Offset>,
-    ) -> Result<Option<ProcessError>, OperatorError> {
         let guest = match self.program.alive(self.lane, warm) {
             Ok(guest) => guest,
             Err(error) => {
@@ -176,27 +162,28 @@ impl Call<'_> {
         let given = Given {
             input,
             batch: Arc::new(some(chunk, (from, len), offsets)),
-            origins: &chunk.origins[from..from + len],
+            origins,
         };
-        match self.asked(guest, &given) {
-            Ok(outcome) => {
-                let too_much = self.kept(warm, &given, outcome)?;
-                if too_much.is_none() {
-                    self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
-                    warm.breaker.earn(len as u32);
-                }
-                Ok(too_much)
-            }
+        let died = match self.asked(guest, &given) {
+            Ok(outcome) => self.kept(warm, &given, outcome)?,
             Err(ProcessError::Failed { code, message }) => {
                 self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
                 self.report.fault(format!("{code}: {message}"));
                 self.failed((input, chunk), from, len, code, message);
-                Ok(None)
+                return Ok(None);
             }
             // nothing of the batch counts: it is worked again
-            Err(ProcessError::Stopped) => Err(OperatorError::Stopped),
-            Err(error) => Ok(Some(error)),
+            Err(ProcessError::Stopped) => return Err(OperatorError::Stopped),
+            Err(error) => Some(error),
+        };
+        if died.is_some() {
+            warm.guest = None;
+            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
+        } else {
+            self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
+            warm.breaker.earn(len as u32);
         }
+        Ok(died)
     }
 
     fn asked(&mut self, guest: &mut Guest, given: &Given<'_>) -> Result<Outcome, ProcessError> {
