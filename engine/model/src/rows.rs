@@ -214,12 +214,8 @@ impl Rows {
     /// Bytes of all columns, as they would be encoded without compression.
     pub fn bytes(&self) -> usize {
         let headers = self.headers.as_ref().map_or(0, |h| {
-            let first = h.rows[0] as usize;
-            let entries = h.rows[self.len()] as usize - first;
-            let names = h.names.offsets();
-            let names = names[first + entries] - names[first];
-            let values = data_bytes(&h.values.slice(first, entries));
-            names as usize + values + entries * 8 + self.len() * 4
+            let entries = (h.rows[self.len()] - h.rows[0]) as usize;
+            h.span_bytes(0, self.len()) + entries * 8 + self.len() * 4
         });
         self.len() * 16 + self.payload_bytes() + headers
     }

@@ -123,11 +123,7 @@ impl Reader {
 
     async fn fetch(&mut self, log: &dyn TopicLog) -> Result<(), ReadError> {
         let fetched = log.fetch(self.partition, self.fetch_at, FETCH_BYTES_MAX);
-        let fetched = fetched.await?;
-        if fetched.is_empty() {
-            return Ok(());
-        }
-        self.hold(fetched).await
+        self.hold(fetched.await?).await
     }
 
     /// Whether so much is there.
