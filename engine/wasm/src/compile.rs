@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -27,6 +27,8 @@ use crate::limits::{
 pub const ARGUMENT: &str = "__compile-module";
 /// Answers of the process: one.
 const ANSWERS: usize = 1;
+/// A process that has closed its answer is about to end; how often it is looked for.
+const ENDING: Duration = Duration::from_millis(1);
 /// Longest message of the process that is shown, in bytes.
 const SAID_BYTES_MAX: u64 = 4096;
 
@@ -84,6 +86,7 @@ fn run(program: &OsStr, component: &[u8], time: Duration) -> Result<Vec<u8>, Str
         end(&mut child);
         return Err("the compiler has no pipes".into());
     };
+    let late = Instant::now() + time;
     let (done, ended) = mpsc::sync_channel(ANSWERS);
     let (code, said, status) = std::thread::scope(|scope| {
         // a process that ends early does not read to the end: its status says why
@@ -95,13 +98,12 @@ fn run(program: &OsStr, component: &[u8], time: Duration) -> Result<Vec<u8>, Str
             code
         });
         let said = scope.spawn(move || whole(stderr, SAID_BYTES_MAX));
-        let in_time = ended.recv_timeout(time).is_ok();
-        if !in_time {
+        let answered = ended.recv_timeout(time).is_ok();
+        let status = answered.then(|| status(&mut child, late)).flatten();
+        if status.is_none() {
             end(&mut child);
         }
-        let (code, said) = (code.join(), said.join());
-        let status = if in_time { child.wait().ok() } else { None };
-        (code, said, status)
+        (code.join(), said.join(), status)
     });
     let Some(status) = status else {
         return Err(format!(
@@ -114,6 +116,16 @@ fn run(program: &OsStr, component: &[u8], time: Duration) -> Result<Vec<u8>, Str
         return Err(why(status, String::from_utf8_lossy(&said).trim()));
     }
     Ok(code.unwrap_or_default())
+}
+
+/// How the process ended, if it does so before it is late: it may have closed its pipes and stay.
+fn status(child: &mut Child, late: Instant) -> Option<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < late => std::thread::sleep(ENDING),
+            ended => return ended.ok().flatten(),
+        }
+    }
 }
 
 /// Kills the process and waits for it.
@@ -185,6 +197,9 @@ mod tests {
     #[test]
     fn a_process_that_never_ends_is_killed() {
         let why = script("exec sleep 1000", Duration::from_millis(1)).expect_err("it is late");
+        assert!(why.starts_with("it took more than 0 s"), "{why}");
+        let closed = "exec >&- 2>&-; exec sleep 1000";
+        let why = script(closed, Duration::from_millis(200)).expect_err("it stays");
         assert!(why.starts_with("it took more than 0 s"), "{why}");
     }
 
