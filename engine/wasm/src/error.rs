@@ -3,6 +3,9 @@
 //! Called by: everything here; pipelines decide by them what becomes of a batch.
 //! Invariants: no host path and no host pointer in a message; each says what to do.
 
+use crate::limits::{
+    OF_BOUNDARY, OF_MEMORY, OF_OUTPUT, OF_REQUESTS, OF_STATE, OF_TABLE, OF_TIMERS,
+};
 use crate::world::VERSION;
 
 /// Why a file is not a module at all.
@@ -140,19 +143,15 @@ pub enum OpenError {
 /// What may be done about a limit; of those that are the same for all modules nothing is said.
 fn remedy(what: &str) -> &'static str {
     match what {
-        "memory bytes" => "; raise limits.memory of the module if that is right",
-        "table elements" => "; raise limits.table-elements of the module if that is right",
-        "output bytes in one call" => {
+        OF_MEMORY => "; raise limits.memory of the module if that is right",
+        OF_TABLE => "; raise limits.table-elements of the module if that is right",
+        OF_OUTPUT => {
             "; make the batch smaller (policy.batch), or raise limits.output or limits.output-ratio"
         }
-        "bytes that cross the boundary in one call" => {
-            "; make the batch smaller (policy.batch), or raise limits.output"
-        }
-        "bytes of state" => "; raise limits.state of the module if that is right",
-        "timers" => "; raise limits.timers of the module if that is right",
-        "requests for one batch" => {
-            "; make the batch smaller (policy.batch), or raise limits.http-requests"
-        }
+        OF_BOUNDARY => "; make the batch smaller (policy.batch), or raise limits.output",
+        OF_STATE => "; raise limits.state of the module if that is right",
+        OF_TIMERS => "; raise limits.timers of the module if that is right",
+        OF_REQUESTS => "; make the batch smaller (policy.batch), or raise limits.http-requests",
         _ => "",
     }
 }

@@ -27,7 +27,7 @@ use crate::fields::Fields;
 use crate::host::{Host, Shared, text};
 use crate::http::{Access, Http, Stop};
 use crate::limits::{
-    CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX,
+    CODE_BYTES_MAX, FRAMES_MAX, HOSTCALL_FACTOR, Limiter, Limits, MESSAGE_BYTES_MAX, OF_BOUNDARY,
 };
 use crate::link::{BatchHandle, ContextHandle, Entries, Lent, OutboxHandle, State};
 use crate::lookup::Lookups;
@@ -641,8 +641,7 @@ fn counted(root: &str, store: &Store<State>) -> Option<(&'static str, usize)> {
         return Some(("live handles", store.max_component_handles()));
     }
     if root.ends_with(": fuel allocated for hostcalls has been exhausted") {
-        let what = "bytes that cross the boundary in one call";
-        return Some((what, store.hostcall_fuel()));
+        return Some((OF_BOUNDARY, store.hostcall_fuel()));
     }
     let (many, _) = root
         .strip_prefix("resource limit exceeded: ")?

@@ -82,6 +82,15 @@ pub const COMPILE_WALL_S: u64 = 300;
 pub const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
 pub const CODE_SIZE_MAX: u64 = 512 << 20;
 
+/// What a limit is of that a module reaches while it runs; `error::remedy` says which key raises it.
+pub(crate) const OF_MEMORY: &str = "memory bytes";
+pub(crate) const OF_TABLE: &str = "table elements";
+pub(crate) const OF_OUTPUT: &str = "output bytes in one call";
+pub(crate) const OF_BOUNDARY: &str = "bytes that cross the boundary in one call";
+pub(crate) const OF_STATE: &str = "bytes of state";
+pub(crate) const OF_TIMERS: &str = "timers";
+pub(crate) const OF_REQUESTS: &str = "requests for one batch";
+
 /// Limits of one module in one lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -184,8 +193,8 @@ impl Limits {
     /// What these limits allow, by name, with its unit in the name.
     fn named(&self) -> [(&'static str, u64); 21] {
         [
-            ("memory bytes", self.memory_bytes as u64),
-            ("table elements", self.table_elements as u64),
+            (OF_MEMORY, self.memory_bytes as u64),
+            (OF_TABLE, self.table_elements as u64),
             ("instances", self.instances as u64),
             ("memories", self.memories as u64),
             ("tables", self.tables as u64),
@@ -194,9 +203,9 @@ impl Limits {
             ("milliseconds for `open`", self.open_deadline_ms),
             ("log bytes a second", self.log_bytes_per_s),
             ("metrics", self.metrics as u64),
-            ("bytes of state", self.state_bytes as u64),
-            ("timers", self.timers as u64),
-            ("requests for one batch", self.http_requests as u64),
+            (OF_STATE, self.state_bytes as u64),
+            (OF_TIMERS, self.timers as u64),
+            (OF_REQUESTS, self.http_requests as u64),
             ("requests at a time", self.http_at_once as u64),
             ("requests a second", self.http_per_s),
             ("milliseconds for one request", self.http_timeout_ms),
@@ -206,7 +215,7 @@ impl Limits {
             ),
             ("bytes of a request", self.http_sent_bytes as u64),
             ("bytes of an answer", self.http_received_bytes as u64),
-            ("output bytes in one call", self.output_bytes_max as u64),
+            (OF_OUTPUT, self.output_bytes_max as u64),
             (
                 "output bytes for an input byte",
                 self.output_ratio_max as u64,
@@ -353,7 +362,7 @@ impl ResourceLimiter for Limiter {
             .memory_used
             .saturating_add(desired.saturating_sub(current));
         if used > self.memory_bytes {
-            self.denied = Some(("memory bytes", self.memory_bytes as u64));
+            self.denied = Some((OF_MEMORY, self.memory_bytes as u64));
             return Ok(false);
         }
         let grown = used - self.memory_used;
@@ -369,7 +378,7 @@ impl ResourceLimiter for Limiter {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if desired > self.table_elements {
-            self.denied = Some(("table elements", self.table_elements as u64));
+            self.denied = Some((OF_TABLE, self.table_elements as u64));
             return Ok(false);
         }
         Ok(true)

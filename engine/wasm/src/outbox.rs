@@ -20,7 +20,7 @@ use crate::fields::{Declared, Place};
 use crate::guest::Batch;
 use crate::limits::{
     CODE_BYTES_MAX, COLUMN_BYTES, HEADER_NAME_BYTES_MAX, HEADERS_PER_EMIT_MAX, Limits,
-    MESSAGE_BYTES_MAX, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
+    MESSAGE_BYTES_MAX, OF_OUTPUT, OUTPUT_BYTES_FLOOR, OUTPUT_BYTES_OF_CALLS, ROW_BYTES,
 };
 use crate::wide::{copied_list, largest};
 
@@ -162,7 +162,7 @@ impl Outbox {
         // a call costs something even when it carries nothing
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(64);
         if self.bytes > self.bytes_max {
-            return over("output bytes in one call", self.bytes_max);
+            return over(OF_OUTPUT, self.bytes_max);
         }
         Ok(())
     }

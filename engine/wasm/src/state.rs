@@ -19,8 +19,8 @@ use wasmtime::Result;
 
 use crate::error::over;
 use crate::limits::{
-    Account, Limits, MemoryInUse, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES, STATE_KEY_BYTES_MAX,
-    STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
+    Account, Limits, MemoryInUse, OF_STATE, OF_TIMERS, STATE_CHANGED_BYTES_MAX, STATE_ENTRY_BYTES,
+    STATE_KEY_BYTES_MAX, STATE_READ_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_VALUE_BYTES_MAX,
 };
 
 pub use migration::Old;
@@ -396,11 +396,11 @@ impl Keyed {
         let total = self.total();
         if sums.bytes > 0 {
             let bytes = (total.bytes + sums.bytes).max(0) as usize;
-            limit("bytes of state", bytes, self.bytes_max)?;
+            limit(OF_STATE, bytes, self.bytes_max)?;
         }
         if sums.timers > 0 {
             let timers = (total.timers + sums.timers).max(0) as usize;
-            limit("timers", timers, self.timers_max)?;
+            limit(OF_TIMERS, timers, self.timers_max)?;
         }
         let held = |key: &[u8], value: Option<usize>| {
             key.len() + value.unwrap_or_default() + STATE_ENTRY_BYTES

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::over;
-use crate::limits::Limits;
+use crate::limits::{Limits, OF_REQUESTS};
 use grant::{Grant, Rule};
 use rate::Rate;
 
@@ -198,8 +198,7 @@ impl Http {
     /// So many requests more.
     pub(crate) fn take(&mut self, requests: usize) -> wasmtime::Result<()> {
         let Some(left) = self.requests.checked_sub(requests) else {
-            let what = "requests for one batch";
-            return over(what, self.limits.http_requests);
+            return over(OF_REQUESTS, self.limits.http_requests);
         };
         self.requests = left;
         Ok(())
