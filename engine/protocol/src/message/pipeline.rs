@@ -57,7 +57,10 @@ pub struct PipelineApply {
 pub struct PipelineApplied {
     pub name: String,
     pub generation: u64,
+    /// What was changed: for people, and for `--json` (null from a server before that).
     pub text: String,
+    #[serde(default)]
+    pub plan: Value,
     /// Warnings only: an error refuses the apply.
     pub diagnostics: Vec<Diagnostic>,
 }

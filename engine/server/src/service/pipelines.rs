@@ -138,7 +138,7 @@ impl Rooms {
         let _alone = self.changing.lock().await;
         let (spec, diagnostics) = self.read(&file)?;
         self.check_topics(&spec)?;
-        let (text, _) = self.planned(&spec, &file).await?;
+        let (text, plan) = self.planned(&spec, &file).await?;
         let record = self.record(&spec, file);
         let (name, generation) = (record.name.clone(), record.generation);
         // no effect so far; what fails from here on leaves the old pipeline running
@@ -162,6 +162,7 @@ impl Rooms {
             name,
             generation,
             text,
+            plan,
             diagnostics,
         })
     }
