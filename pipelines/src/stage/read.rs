@@ -204,21 +204,30 @@ impl Reader {
     }
 }
 
+/// What lies before a batch that cannot be read is given out first; it is met again as the next one.
 fn decode(batches: Vec<Batch>, from: Offset) -> Result<Vec<Held>, ReadError> {
     let mut out = Vec::with_capacity(batches.len());
     for batch in batches {
-        let offset = batch.base_offset();
-        let fail = |source| ReadError::Batch { offset, source };
-        let offsets = batch.offsets().map_err(fail)?;
-        let skip = offsets.partition_point(|o| *o < from);
-        out.push(Held {
-            rows: batch.rows().map_err(fail)?,
-            offsets,
-            from: skip,
-            next: batch.next_offset(),
-        });
+        match opened(&batch, from) {
+            Ok(held) => out.push(held),
+            Err(source) if out.is_empty() => {
+                let offset = batch.base_offset();
+                return Err(ReadError::Batch { offset, source });
+            }
+            Err(_) => break,
+        }
     }
     Ok(out)
+}
+
+fn opened(batch: &Batch, from: Offset) -> Result<Held, BatchError> {
+    let offsets = batch.offsets()?;
+    Ok(Held {
+        rows: batch.rows()?,
+        from: offsets.partition_point(|o| *o < from),
+        offsets,
+        next: batch.next_offset(),
+    })
 }
 
 /// Bytes of keys, values and headers of the next `count` rows.
@@ -244,4 +253,50 @@ fn fitting(held: &Held, most: usize, bytes: u64) -> usize {
         }
     }
     low
+}
+
+#[cfg(test)]
+mod tests {
+    use model::batch::HEAD_LEN;
+
+    use super::*;
+
+    fn batch(at: Offset) -> Batch {
+        let mut rows = model::rows::RowsBuilder::new();
+        rows.push(7, None, Some(b"ab"), &[]);
+        rows.push(8, None, Some(b"cd"), &[]);
+        let batch = Batch::encode(&rows.finish(), Codec::None, None).expect("two records");
+        batch.stamped(at, model::ids::ShardEpoch(0), 0)
+    }
+
+    /// One whose checksum is right and whose values are not.
+    fn damaged(at: Offset) -> Batch {
+        let mut bytes = batch(at).to_bytes().to_vec();
+        // the second entry of its directory, which says where the offsets of values are
+        let entry = HEAD_LEN + 16;
+        assert_eq!(bytes[entry], 5);
+        let offsets = HEAD_LEN + usize::from(bytes[entry + 4]);
+        bytes[offsets + 4..offsets + 8].fill(0xff);
+        let Err(BatchError::Checksum { computed, .. }) = Batch::decode(bytes.clone().into()) else {
+            panic!("its checksum is not looked at");
+        };
+        bytes[32..36].copy_from_slice(&computed.to_le_bytes());
+        Batch::decode(bytes.into()).expect("it is damaged inside")
+    }
+
+    #[test]
+    fn what_lies_before_a_damaged_batch_is_given_out() {
+        let held = decode(vec![batch(0), batch(2), damaged(4), batch(6)], 1).expect("two");
+        let read: Vec<_> = held.iter().map(|held| (held.from, held.next)).collect();
+        assert_eq!(read, [(1, 2), (0, 4)]);
+        let error = decode(vec![damaged(4), batch(6)], 4)
+            .err()
+            .expect("it is damaged");
+        assert!(
+            error
+                .to_string()
+                .starts_with("the batch at offset 4 cannot be read: "),
+            "{error}"
+        );
+    }
 }
