@@ -378,6 +378,7 @@ impl Runtime {
                 rows_out: 0,
                 rejected: 0,
                 dropped: 0,
+                nulled: 0,
                 commits: 0,
                 retries: 0,
                 modules: stage.modules.clone(),

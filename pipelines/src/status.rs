@@ -100,6 +100,9 @@ pub struct LaneStatus {
     pub rows_out: u64,
     pub rejected: u64,
     pub dropped: u64,
+    /// Of those read, the rows that did not fit their topic's schema and went on as nulls.
+    #[serde(default)]
+    pub nulled: u64,
     pub commits: u64,
     pub retries: u64,
     /// Module alias → digest of what works now.

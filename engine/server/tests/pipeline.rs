@@ -111,6 +111,12 @@ fn misfits_are_what_their_topic_says_and_sql_agrees() {
             "_offset,id\n0,1\n1,\n"
         );
     }
+    let said = "\nlenient: 1 of those read did not fit their schema and went on as nulls";
+    let text = wait::until("what became of the misfit", || {
+        let text = world.run(&["pipeline", "describe", "both"]).ok().out;
+        text.contains(said).then_some(text)
+    });
+    assert!(!text.contains("\nstrict: "), "{text}");
     server.stop();
 }
 
@@ -333,7 +339,13 @@ fn records_are_split_once_over_a_crash_and_a_change() {
     world
         .run(&["topic", "describe", "orders"])
         .fails(1, "does not exist");
-    world.run(&["pipeline", "apply", &file]).ok();
+    let applied = world.run(&["pipeline", "apply", &file, "--json"]).ok().out;
+    let applied: serde_json::Value = serde_json::from_str(&applied).expect("JSON was asked for");
+    assert_eq!(
+        (&applied["generation"], &applied["plan"]["new"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(applied["plan"]["topics"][0]["name"], "orders");
     let lines = |from: u64| -> String {
         (from..from + 500)
             .map(|id| format!("{{\"id\":{id},\"euros\":{}}}\n", id % 20))

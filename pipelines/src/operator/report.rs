@@ -91,6 +91,9 @@ pub(crate) struct Cut {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub rejects: Vec<Reject>,
+    /// Rows, by their origin, that did not fit their topic's schema and go on as nulls; once for each
+    /// node that decodes them.
+    pub nulled: Vec<u32>,
     pub cut: Option<Cut>,
     /// A guest died: what the trial run of a new generation must not survive.
     pub fault: Option<String>,

@@ -63,6 +63,7 @@ pub(crate) struct Counts {
     pub written: u64,
     pub rejected: u64,
     pub dropped: u64,
+    pub nulled: u64,
 }
 
 /// The batch that was worked on.
@@ -127,6 +128,7 @@ pub(crate) fn ready(
         written,
         rejected: work.rejects.len() as u64 - dropped,
         dropped,
+        nulled: work.nulled as u64,
     };
     let commit = Commit {
         appends,

@@ -494,6 +494,7 @@ impl Lane {
             s.rows_out += sent.counts.written;
             s.rejected += sent.counts.rejected;
             s.dropped += sent.counts.dropped;
+            s.nulled += sent.counts.nulled;
             s.commits += 1;
             s.kept = kept;
             if let Some(old) = &old {

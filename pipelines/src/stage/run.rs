@@ -70,6 +70,8 @@ pub(crate) struct Work {
     pub outputs: Vec<(usize, Rows)>,
     /// Sorted by origin, one a row and node.
     pub rejects: Vec<Reject>,
+    /// How many rows did not fit their topic's schema and went on as nulls.
+    pub nulled: usize,
     pub cut: Option<Cut>,
     /// A guest failed or died on the way.
     pub fault: Option<String>,
@@ -449,15 +451,19 @@ fn finish(
             kept.push((number, before.rows));
         }
     }
-    let mut rejects = report.rejects;
+    let (mut rejects, mut nulled) = (report.rejects, report.nulled);
     if let Some(cut) = &cut {
         rejects.retain(|reject| reject.origin < cut.origin);
+        nulled.retain(|origin| *origin < cut.origin);
     }
+    nulled.sort_unstable();
+    nulled.dedup();
     rejects.sort_by_key(|reject| (reject.origin, reject.node));
     rejects.dedup_by_key(|reject| (reject.origin, reject.node));
     Ok(Work {
         outputs: kept,
         rejects,
+        nulled: nulled.len(),
         cut,
         fault: report.fault,
         crowded: report.crowded,

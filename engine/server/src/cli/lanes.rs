@@ -2,6 +2,8 @@
 //!
 //! Called by: `pipeline`. Invariants: what modules said is shown without what a terminal would obey.
 
+use std::collections::BTreeMap;
+
 use pipelines::{Handover, LaneStatus, LookupStatus, Metric, PipelineStatus};
 
 use crate::output;
@@ -40,10 +42,33 @@ pub(super) fn lanes(status: &PipelineStatus) -> String {
         "STATE",
     ];
     let mut text = output::table(&columns, &rows);
+    text.push_str(&beside(&status.lanes));
     text.extend(status.lanes.iter().map(faults));
     text.push_str(&kept(status));
     text.push_str(&lookups(status));
     text.push_str(&metrics(status));
+    text
+}
+
+/// What became of records without a dead letter to show for it, at most two lines a stage.
+fn beside(lanes: &[LaneStatus]) -> String {
+    let mut stages: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for lane in lanes {
+        let (nulled, dropped) = stages.entry(&lane.stage).or_default();
+        *nulled += lane.nulled;
+        *dropped += lane.dropped;
+    }
+    let mut text = String::new();
+    for (stage, (nulled, dropped)) in stages {
+        if nulled > 0 {
+            let became = "did not fit their schema and went on as nulls (misfits: nulls)";
+            text.push_str(&format!("{stage}: {nulled} of those read {became}\n"));
+        }
+        if dropped > 0 {
+            let became = "were rejected and dropped, as `on-error` says";
+            text.push_str(&format!("{stage}: {dropped} {became}\n"));
+        }
+    }
     text
 }
 
