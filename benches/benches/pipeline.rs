@@ -14,8 +14,8 @@
 //! Baseline: the same map natively over the same columns in memory, on one thread.
 //!
 //! `swap-gap-p99`: how long a lane stands still while a new version of its module takes over and
-//! records flow, as the status says it. Baseline: the median sync of the disk, which a lane waits for
-//! before it changes.
+//! records flow, as the status says it of each of two lanes. Baseline: the median sync of the disk,
+//! which a lane waits for before it changes.
 //!
 //! `beside-evil-p99`: from the send of one record to its durable output, while another pipeline on
 //! the same node works through rows that spin, eat memory and panic. Baseline: the same alone.
@@ -283,12 +283,12 @@ impl Lane {
         }
     }
 
-    /// Waits until that generation works; how long the lane stood still for it, in ms.
-    async fn taken_over(&self, generation: u64) -> Result<f64> {
+    /// Waits until that generation works in each lane; how long each stood still for it, in ms.
+    async fn taken_over(&self, generation: u64) -> Result<Vec<f64>> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            if let Some(gap) = self.gap_ms(generation).await? {
-                return Ok(gap);
+            if let Some(gaps) = self.gaps_ms(generation).await? {
+                return Ok(gaps);
             }
         }
         Err(format!("generation {generation} did not take over").into())
@@ -296,11 +296,19 @@ impl Lane {
 
     /// Waits until so many records are durable on the output.
     async fn arrived(&self, expected: u64) -> Result<()> {
-        let topic = self.server.client.topic("made").await?;
-        let id = model::PartitionId::new(topic.topic.id, 0);
-        let mut end = self.node.store().watch(id)?;
-        let reached = end.wait_for(|end| *end >= expected);
-        tokio::time::timeout(PATIENCE, reached).await??;
+        let topic = self.server.client.topic("made").await?.topic;
+        let partitions = (0..topic.spec.partitions).map(|at| model::PartitionId::new(topic.id, at));
+        let ends = partitions.map(|id| self.node.store().watch(id));
+        let mut ends: Vec<_> = ends.collect::<std::result::Result<_, _>>()?;
+        while ends
+            .iter_mut()
+            .map(|end| *end.borrow_and_update())
+            .sum::<u64>()
+            < expected
+        {
+            let moved = ends.iter_mut().map(|end| Box::pin(end.changed()));
+            let _ = tokio::time::timeout(PATIENCE, futures::future::select_all(moved)).await?;
+        }
         Ok(())
     }
 
@@ -326,18 +334,19 @@ impl Lane {
         }
     }
 
-    /// What the status says of the change to a generation: how long the lane stood still, in ms.
-    async fn gap_ms(&self, generation: u64) -> Result<Option<f64>> {
+    /// What the status says of the change to a generation: how long each lane stood still, in ms.
+    async fn gaps_ms(&self, generation: u64) -> Result<Option<Vec<f64>>> {
         let asked = protocol::PipelineDescribe {
             name: "lane".to_string(),
         };
         let described = self.server.client.call(asked).await?;
-        let handovers = described.status["lanes"][0]["handovers"].as_array();
-        let of_it = |handover: &&serde_json::Value| handover["to"] == generation;
-        let gap = handovers
-            .and_then(|list| list.iter().find(of_it))
-            .and_then(|handover| handover["gap_us"].as_f64());
-        Ok(gap.map(|us| us / 1000.0))
+        let lanes = described.status["lanes"].as_array();
+        let gap = |lane: &serde_json::Value| {
+            let of_it = |handover: &&serde_json::Value| handover["to"] == generation;
+            let gap_us = lane["handovers"].as_array()?.iter().find(of_it)?["gap_us"].as_f64();
+            gap_us.map(|us| us / 1000.0)
+        };
+        Ok(lanes.and_then(|lanes| lanes.iter().map(gap).collect()))
     }
 }
 
@@ -445,14 +454,16 @@ fn native_scores(values: &[String]) -> serde_json::Result<usize> {
 async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
     let dir = folder.join("swap-gap");
     std::fs::create_dir_all(&dir)?;
-    let lane = Lane::start(&dir, LANE).await?;
+    let lanes = LANE.replace("partitions: 1", "partitions: 2");
+    let lane = Lane::start(&dir, &lanes).await?;
     lane.swap(0).await?;
     let fed = AtomicUsize::new(0);
+    let swaps = options.amount(1000, 5);
     let gaps = async {
         let mut gaps = Vec::new();
-        for version in 1..=options.amount(300, 5) {
+        for version in 1..=swaps {
             let generation = lane.swap(version).await?;
-            gaps.push(lane.taken_over(generation).await?);
+            gaps.extend(lane.taken_over(generation).await?);
         }
         Result::Ok(gaps)
     };
@@ -468,7 +479,7 @@ async fn swap_gap(options: &Options, folder: &Path) -> Result<()> {
     case.ours(gaps[(gaps.len() * 99).div_ceil(100) - 1], fed as u64);
     case.baseline(benches::disk::sync_latency_us(folder)? / 1000.0);
     case.number("p50", gaps[gaps.len() / 2]);
-    case.field("swaps", gaps.len());
+    case.field("swaps", swaps);
     case.print();
     lane.server.client.close().await;
     lane.node.stop().await;
