@@ -57,9 +57,13 @@ class Keeping:
             wanted = list(inspect.signature(function).parameters)
             if len(wanted) != 3:
                 raise TypeError(f"{function.__name__}: the parameters are `key`, `value` and `state`")
+            note = annotations(function).get(wanted[1])
+            if _row_within(note) is not None:
+                raise TypeError(f"{function.__name__}: what was kept is no typed columns: leave the row class out of "
+                                f"`{wanted[1]}`, which is read from JSON")
             if schema == self.state_schema or schema in self.migrations:
                 raise TypeError(f"{function.__name__}: a migration is from an older schema, and each has one")
-            self.migrations[schema] = function, take(annotations(function).get(wanted[1]))
+            self.migrations[schema] = function, take(note)
             return function
         return taken
 

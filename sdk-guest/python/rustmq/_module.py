@@ -14,6 +14,7 @@ from ._json import dumps
 from ._keeping import Keeping
 from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, as_name, micros, reason, refuse_async, settled
 from ._row import of as _row_of
+from ._row import taken as _row_taken
 from ._row import within as _row_within
 from ._state import State
 from ._take import annotations, known_extras, take
@@ -140,7 +141,7 @@ class Module(Keeping):
             raise TypeError(f"{self.__name__}: the first parameter is the record's value")
         notes = annotations(self.function)
         first = notes.get(wanted[0].name)
-        self._selected, self._take = _row_of(first), take(first)
+        (self._selected, self._may_lack), self._take = _row_taken(self.__name__, first), take(first)
         if self.makes_rows:
             self._declared = _row_within(notes.get("return"))
         extras = [parameter.name for parameter in wanted[1:]]
@@ -149,7 +150,7 @@ class Module(Keeping):
     def _each(self, rows):
         """A function of a row's number that calls the module's function with that row."""
         function, state = self.function, self.state
-        value = self._selected.take(rows) if self._selected else self._take(rows.values())
+        value = self._selected.take(rows, self._may_lack) if self._selected else self._take(rows.values())
         if not self._extras:
             return lambda row: function(value(row))
         makers = {"meta": lambda row: Meta(rows, row), "params": lambda row: self._params}

@@ -7,12 +7,12 @@ Rows are named tuples: they are made of columns, and columns of them, without a 
 import collections
 import inspect
 import sys
-import types
 import typing
 from functools import partial
 
 from ._batch import Column
 from ._record import Reject
+from ._take import parts_of
 from ._typed import Bools, Field, Floats, Ints, Timestamp
 
 if sys.version_info >= (3, 11):
@@ -92,11 +92,21 @@ def within(annotation):
     return inner[0] if inner else None
 
 
+def taken(function, annotation):
+    """The row class that a function's first parameter is annotated with, and whether it may be `None`."""
+    parts = [part for part in parts_of(annotation) if part is not type(None)]
+    found = of(parts[0]) if len(parts) == 1 else None
+    if found is None and within(annotation) is not None:
+        said = f"`{within(annotation).name}` or `{within(annotation).name} | None`"
+        raise TypeError(f"{function}: a parameter of rows is annotated {said}, not `{annotation}`")
+    return found, found is not None and parts_of(annotation) != (parts[0],)
+
+
 class _Cell:
     """One field."""
 
     def __init__(self, owner, name, hint):
-        parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        parts = parts_of(hint)
         self.optional = type(None) in parts
         kinds = [_KINDS.get(part) for part in parts if part is not type(None)]
         if len(kinds) != 1 or kinds[0] is None:
@@ -152,6 +162,18 @@ def _short(value):
     return text if len(text) <= 60 else text[:60] + "…"
 
 
+def _absent(rows, columns):
+    """Rows whose records have no value. All their fields are null, so that the values, which are large, are only
+    fetched where there are such rows."""
+    if not all(column.validity for column in columns):
+        return ()
+    empty = [row for row, here in enumerate(zip(*[column.present() for column in columns])) if not any(here)]
+    if not empty:
+        return ()
+    present = rows.values().present()
+    return {row for row in empty if not present[row]}
+
+
 class Rows:
     """A row class, seen from its columns."""
 
@@ -160,26 +182,34 @@ class Rows:
         self.fields = [Field(cell.name, cell.kind) for cell in cells]
         self._make = partial(tuple.__new__, cls)
 
-    def take(self, rows):
-        """A function of a row's number that gives the row, or refuses it."""
-        columns, nulls = [], {}
-        for number, cell in enumerate(self.cells):
-            column, values = cell.fetch(rows, number)
-            if column.validity and not cell.optional:
-                for row, here in enumerate(column.present()):
-                    if not here:
-                        nulls.setdefault(row, cell.name)
-            columns.append(values)
-        taken = list(map(self._make, zip(*columns)))
-        if not nulls:
+    def take(self, rows, or_none=False):
+        """A function of a row's number that gives the row, or refuses it; with `or_none` a record without a value is
+        `None`."""
+        fetched = [cell.fetch(rows, number) for number, cell in enumerate(self.cells)]
+        taken = list(map(self._make, zip(*[values for _, values in fetched])))
+        columns = [column for column, _ in fetched]
+        absent, nulls = _absent(rows, columns) if or_none else (), self._nulls(columns)
+        if not nulls and not absent:
             return taken.__getitem__
 
         def take(row):
+            if row in absent:
+                return None
             name = nulls.get(row)
             if name is not None:
                 raise Reject("null", f"field `{name}` is null")
             return taken[row]
         return take
+
+    def _nulls(self, columns):
+        """By row, the first field that is null and may not be."""
+        nulls = {}
+        for cell, column in zip(self.cells, columns):
+            if column.validity and not cell.optional:
+                for row, here in enumerate(column.present()):
+                    if not here:
+                        nulls.setdefault(row, cell.name)
+        return nulls
 
     def checked(self, value):
         """A row on its way out."""

@@ -1,29 +1,53 @@
 """What a function says it takes: its annotations, its parameters, and how a value comes from a column of bytes."""
 
 import inspect
+import sys
 import types
 import typing
 
 from ._json import loads
 from ._record import Reject
 
+if sys.version_info >= (3, 14):
+    import annotationlib
+
 
 def annotations(function):
+    """By parameter; what names something that only a type checker knows stays as it is written."""
     try:
         return typing.get_type_hints(function)
-    except NameError:  # of a name that only a type checker knows
-        return inspect.get_annotations(function)
+    except NameError:
+        return {name: _known(function, said) for name, said in _written(function).items()}
+
+
+def _written(function):
+    if sys.version_info >= (3, 14):
+        return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(function)
+
+
+def _known(function, said):
+    """One annotation by itself, so that another one's name is not missed here."""
+    def alone():
+        pass
+
+    alone.__annotations__ = {"said": said}
+    try:
+        return typing.get_type_hints(alone, inspect.unwrap(function).__globals__)["said"]
+    except NameError:
+        return said
 
 
 def take(annotation):
-    """How a value is taken from a column of bytes; `bytes | None` and `str | None` take its absence as well."""
-    parts = _parts(annotation)
+    """How a value is taken from a column of bytes; with `| None` its absence is taken as well."""
+    parts = parts_of(annotation)
     names = [_name(part) for part in parts if _name(part) not in ("None", "NoneType")]
     way = {"bytes": _take_bytes, "str": _take_text}.get(names[0], _take_json) if len(names) == 1 else _take_json
-    return _or_nothing(way) if len(parts) > 1 and way is not _take_json else way
+    return _or_nothing(way) if 0 < len(names) < len(parts) else way
 
 
-def _parts(annotation):
+def parts_of(annotation):
+    """Of `A | B` both, of all else itself."""
     if isinstance(annotation, str):
         return [part.strip() for part in annotation.split("|")]
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)

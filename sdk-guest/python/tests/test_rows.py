@@ -3,8 +3,10 @@
 import unittest
 from array import array
 from typing import Iterator, Optional
+from unittest import mock
 
 import rustmq
+from rustmq import testing
 from rustmq.testing import Row, run
 
 
@@ -168,6 +170,93 @@ class Rows(unittest.TestCase):
         routed = run(sizes, rows, outputs=["small", "large"])
         self.assertEqual([row.port for row in routed.rows], ["small", "large"])
         self.assertEqual(refused(routed), [(2, "null", "field `n` is null")])
+
+
+class Nothing(unittest.TestCase):
+    """Records without a value, for those who say that they take them."""
+
+    def test_a_row_may_be_none_where_the_record_has_no_value(self):
+        rows = ['{"n":1}', None, "{}", '{"n":"x"}', '{"n":2}']
+
+        @rustmq.row
+        class Given:
+            n: int | None
+
+        @rustmq.row
+        class Needed:
+            n: int
+
+        for cls, empty in ((Given, ["Given(n=None)"]), (Needed, [])):
+            for annotation in (cls | None, Optional[cls], None | cls):
+                @rustmq.map
+                def shown(row: annotation):
+                    return repr(row)
+
+                out = run(shown, rows)
+                name = cls.__name__
+                self.assertEqual(out.json(), [f"{name}(n=1)", "None", *empty, f"{name}(n=2)"])
+                codes = [(refused.row, refused.code) for refused in out.rejects]
+                self.assertEqual(codes, [(3, "schema")] if empty else [(2, "null"), (3, "schema")])
+
+    def test_without_or_none_it_is_a_row_of_nulls(self):
+        @rustmq.map
+        def shown(row: Some):
+            return row.n
+
+        self.assertEqual(run(rustmq.map(lambda row: row), [None]).rejects[0].code, "no-value")
+        self.assertEqual(run(shown, [None, {"n": 5}]).texts(), ["5"])
+        self.assertEqual(refused(run(late, [None])), [(0, "null", "field `carrier` is null")])
+
+    def test_values_are_fetched_only_where_a_row_has_no_field(self):
+        fetched = []
+
+        @rustmq.filter
+        def kept(row: Some | None):
+            return row is None or row.n is not None
+
+        class Counted(testing.Host):
+            def values(self, handle):
+                fetched.append(1)
+                return super().values(handle)
+
+        with mock.patch.object(testing, "Host", Counted):
+            self.assertEqual(run(kept, ['{"n":1}', '{"x":1}']).texts(), ['{"n":1}'])
+            self.assertEqual(fetched, [])
+            self.assertEqual([row.value for row in run(kept, ["{}", None]).rows], [None])
+            self.assertEqual(fetched, [1])
+
+    def test_annotations_that_hold_a_row_otherwise_are_refused(self):
+        def said(annotation, make=rustmq.map):
+            def function(row):
+                return row
+
+            function.__annotations__ = {"row": annotation}
+            with self.assertRaises(TypeError) as caught:
+                make(function)
+            return str(caught.exception)
+
+        for annotation in (Late | dict, Iterator[Late], rustmq.Record[Late], Late | str | None):
+            why = said(annotation)
+            self.assertIn("function: a parameter of rows is annotated `Late` or `Late | None`, not `", why)
+        self.assertIn("of one class", said(Late | Flight))
+
+        def old(key, value: Late, state):
+            pass
+
+        keeping = rustmq.map(state_schema=2)(lambda value, state: value)
+        with self.assertRaisesRegex(TypeError, "old: what was kept is no typed columns: .*`value`"):
+            keeping.migrate(1)(old)
+
+    def test_a_name_that_only_a_type_checker_knows_hides_no_other(self):
+        def shown(row, params):
+            return row.carrier
+
+        shown.__annotations__ = {"row": "Late | None", "params": "OnlyForTheChecker", "return": "Late"}
+        module = rustmq.map(shown)
+        self.assertEqual([field.name for field in module.selected], ["carrier", "hours", "due", "known"])
+        self.assertEqual([field.name for field in module.declared[0]], ["carrier", "hours", "due", "known"])
+        shown.__annotations__ = {"row": "OnlyForTheChecker | None"}
+        self.assertEqual(rustmq.map(shown).selected, ())
 
 
 @rustmq.row

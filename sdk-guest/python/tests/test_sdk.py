@@ -105,7 +105,7 @@ class Loops(unittest.TestCase):
         out = run(raw, [b"\xff\x00", "gone", "x"])
         self.assertEqual([row.value for row in out.rows], [b"\xff\x00", None, b"x"])
 
-    def test_bytes_and_text_may_be_nothing(self):
+    def test_values_may_be_nothing(self):
         def made(annotation):
             def same(value):
                 return repr(value)
@@ -120,7 +120,10 @@ class Loops(unittest.TestCase):
             out = run(made(annotation), rows)
             self.assertEqual((out.json(), out.rejects[0].code), (["'null'", "None"], "utf-8"))
             self.assertEqual(run(made(annotation), ["x"]).json(), ["'x'"])
-        self.assertEqual(run(made(dict | None), rows[:1]).json(), ["None"])
+        out = run(made(dict | None), [*rows, "[1]"])
+        self.assertEqual((out.json(), out.rejects[0].code), (["None", "None", "[1]"], "json"))
+        for annotation in (None, dict, dict | list, type(None)):
+            self.assertEqual(run(made(annotation), [None]).rejects[0].code, "no-value")
 
     def test_an_exception_nobody_caught_says_where(self):
         @rustmq.filter
