@@ -142,7 +142,7 @@ def _guarded(work):
         raise
     except rustmq.Failure as failure:
         raise Err(types.Failure(failure.code, failure.message)) from None
-    except Exception as error:
+    except BaseException as error:
         raise Err(types.Failure("error", place(error))) from None
     finally:
         _sandbox.end_lines()

@@ -95,7 +95,7 @@ def migrate(module, kept, schema, keys, values):
     for row, key in enumerate(keys):
         try:
             settled(function(key, value(row), state))
-        except Exception as error:
+        except BaseException as error:
             code, message = reason(error)
             raise Failure(code, f'key "{key.decode(errors="replace")}": {message}') from error
     state.tell()

@@ -1,6 +1,6 @@
 """The decorators, and the loops over rows.
 
-A row's error refuses that row; a retry ends the batch there; rows refused one after the other for the
+A row's error, of any class, refuses that row; a retry ends the batch there; rows refused one after the other for the
 same reason share a call; rows are collected by port, so the order of a port is the order of the input. What a
 refused row changed of the state is taken back.
 """
@@ -201,7 +201,7 @@ class Module(Keeping):
                         value = check(value)
                         parents.append(row)
                         values.append(value)
-            except Exception as error:
+            except BaseException as error:
                 if refusals.add(row, error):
                     break
         refusals.flush()
@@ -347,7 +347,7 @@ class _Filter(Module):
                 keep = each(row)
                 if keep is True or (keep is not False and settled(keep)):
                     kept.append(row)
-            except Exception as error:
+            except BaseException as error:
                 if refusals.add(row, error):
                     break
         refusals.flush()
@@ -361,7 +361,7 @@ class _Route(Module):
         for row in range(len(rows)):
             try:
                 sent[self._port(settled(each(row)))].append(row)
-            except Exception as error:
+            except BaseException as error:
                 if refusals.add(row, error):
                     break
         refusals.flush()

@@ -16,6 +16,9 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 MS_MAX = 2**32 - 1
 
+INTERRUPTS = (KeyboardInterrupt,)
+"""What is of no row, whoever raised it: who runs tests stops them. In a component nobody does, and this is empty."""
+
 
 def text(value):
     """Any value as text that crosses the boundary: what UTF-8 cannot hold, half of a surrogate pair, is replaced."""
@@ -90,13 +93,18 @@ def as_bytes(value):
 
 
 def reason(error):
-    """Code and message of what a function raised."""
+    """Code and message of what a function raised, which may be anything, `sys.exit()` too."""
+    if isinstance(error, INTERRUPTS):
+        raise error
     return (error.code, error.message) if isinstance(error, Reject) else ("error", place(error))
 
 
 def place(error):
     """An exception that nobody caught: what it says, and the innermost line of the author's code."""
-    what = f"{type(error).__name__}: {_said(error)}"
+    said = _said(error)
+    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, SystemExit):
+        what += "; a module does not exit: to refuse a row raise `rustmq.Reject`"
     trace, where, innermost = error.__traceback__, "", ""
     while trace is not None:
         code = trace.tb_frame.f_code

@@ -4,6 +4,7 @@
   a line is cut at `LINE` letters, as the host cuts it anyway
 - what Python would load late, from files that are not there, is loaded when the component is built
 - `open` says that there are no files, where the system's ends the instance
+- nobody interrupts: a `KeyboardInterrupt` is one of the module's own, and refuses its row as all else does
 - tracebacks are made without the source, log records without the time: to look for either ends the instance
 """
 
@@ -16,7 +17,7 @@ import sys
 import types
 from encodings import aliases
 
-from . import _telemetry
+from . import _record, _telemetry
 
 LINE = 1024
 
@@ -77,10 +78,15 @@ def load():
         importlib.import_module(name)
     codecs.register(_not_loaded)
     io.open = builtins.open = _no_files
+    uninterrupted()
     without_source(sys.modules.get("linecache"))
     logging = sys.modules.get("logging")
     if logging is not None:
         logging.time = without_clock(logging.time)
+
+
+def uninterrupted():
+    _record.INTERRUPTS = ()
 
 
 def _no_files(file, *_, **__):

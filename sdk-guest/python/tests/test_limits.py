@@ -1,9 +1,11 @@
 """What the contract cannot hold refuses its row, or is cut to what it can: natively as in the component."""
 
+import sys
 import unittest
+from unittest import mock
 
 import rustmq
-from rustmq import http, testing
+from rustmq import _record, _sandbox, http, testing
 from rustmq.testing import Row, run
 
 LONE = "\ud800"
@@ -18,6 +20,10 @@ def raising(error):
     def raises(value):
         raise error
     return raises
+
+
+class Cancelled(BaseException):
+    """As that of `asyncio`."""
 
 
 class Unspeakable(Exception):
@@ -81,6 +87,62 @@ class Texts(unittest.TestCase):
             self.assertEqual((made.timeout_ms, type(made.timeout_ms)), (fits, type(fits)))
         with self.assertRaises(TypeError):
             http.post("https://a.example/", body=5)
+
+
+class Exits(unittest.TestCase):
+    """What is no `Exception` refuses its row as all else does."""
+
+    EXITS = (
+        (SystemExit(3), "SystemExit: 3; a module does not exit: to refuse a row raise `rustmq.Reject` (test_limits"),
+        (SystemExit(), "SystemExit; a module does not exit"),
+        (GeneratorExit(), "GeneratorExit (test_limits.py, line"),
+        (Cancelled("late"), "Cancelled: late (test_limits.py, line"),
+    )
+
+    def test_an_exit_refuses_its_row_alone(self):
+        for error, message in self.EXITS:
+            def of_two(value, state):
+                state.put("seen", value)
+                if value == 2:
+                    raise error
+                return "out"
+
+            def both(value, state):
+                yield of_two(value, state)
+
+            for module in (rustmq.map(of_two), rustmq.filter(of_two), rustmq.route("out")(of_two), rustmq.flat_map(both)):
+                lane = testing.Lane(module)
+                out = lane.run([1, 2])
+                self.assertEqual([row.parent for row in out.rows], [0])
+                (row, code, said), = refusals(out)
+                self.assertEqual((row, code, said[:len(message)]), (1, "error", message))
+                self.assertEqual(lane.get("seen"), 1)
+
+    def test_timers_and_migrations_do_not_exit_either(self):
+        @rustmq.map(state_schema=2)
+        def sets(value, state):
+            state.set_timer("k", 1)
+
+        @sets.on_timer
+        def over(key, time):
+            sys.exit("over")
+
+        @sets.migrate(1)
+        def old(key, value, state):
+            sys.exit("old")
+
+        out = testing.Lane(sets).run([Row(1, event_time=5)])
+        self.assertRegex(refusals(out)[0][2], "^SystemExit: over; .*, in over")
+        with self.assertRaisesRegex(rustmq.Failure, 'key "a": SystemExit: old; .*, in old'):
+            testing.Lane(sets).migrate(1, {"a": 1})
+
+    def test_who_stops_the_tests_does(self):
+        stopped = raising(KeyboardInterrupt("enough"))
+        with self.assertRaises(KeyboardInterrupt):
+            run(stopped, [1])
+        with mock.patch.object(_record, "INTERRUPTS", _record.INTERRUPTS):
+            _sandbox.uninterrupted()
+            self.assertEqual(refusals(run(stopped, [1]))[0][1], "error")
 
 
 class Numbers(unittest.TestCase):
