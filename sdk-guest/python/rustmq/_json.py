@@ -67,8 +67,8 @@ _encode = _fast()
 
 def dumps(value):
     """The bytes of a value to go out; `None` for a tombstone."""
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
     if value is TOMBSTONE:
         return None
     if isinstance(value, tuple) and hasattr(value, "_rustmq_row"):  # it would be a list

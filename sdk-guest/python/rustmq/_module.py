@@ -12,7 +12,9 @@ from . import _telemetry
 from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps
 from ._keeping import Keeping
-from ._record import INHERITED, Failure, Record, Reject, Retry, as_bytes, as_name, micros, reason, refuse_async, settled
+from ._record import (
+    INHERITED, Failure, Record, Reject, Retry, micros, reason, refuse_async, sent_headers, sent_key, settled,
+)
 from ._row import of as _row_of
 from ._row import taken as _row_taken
 from ._row import within as _row_within
@@ -290,8 +292,8 @@ class _Made:
 
     def put(self, row, record):
         value = self.way.check(record.value)
-        key = record.key if record.key is INHERITED else as_bytes(record.key)
-        headers = {as_name(name): as_bytes(value) for name, value in (record.headers or {}).items()}
+        key = record.key if record.key is INHERITED else sent_key(record.key)
+        headers = sent_headers(record.headers)
         time = None if record.event_time is None else micros(record.event_time)
         if key is not INHERITED:
             self.keys = self.keys or {}

@@ -10,7 +10,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from ._batch import Column
-from ._record import Failure, as_bytes
+from ._record import NAME_BYTES_MAX, Failure, as_bytes
 from ._typed import Bools, Floats, Ints
 from ._typed_json import decode, encode
 
@@ -28,7 +28,7 @@ class Row:
     headers: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        if not isinstance(self.value, (bytes, str, type(None))):
+        if not isinstance(self.value, (bytes, bytearray, memoryview, str, type(None))):
             self.value = json.dumps(self.value, ensure_ascii=False, separators=(",", ":"))
         self.value, self.key = as_bytes(self.value), as_bytes(self.key)
         self.headers = {name: as_bytes(value) for name, value in self.headers.items()}
@@ -318,8 +318,9 @@ class Host:
         self._last("set-event-times").times = self._fitting("set-event-times", list(array("q", times)))
 
     def set_header(self, _, name, values):
-        headers = self._last("set-header").headers
-        headers.append((_text(name), self._fitting("set-header", _cells(values))))
+        headers, size = self._last("set-header").headers, len(_text(name).encode())
+        assert 0 < size <= NAME_BYTES_MAX, f"set-header: a name of {size} bytes, it must have 1 to {NAME_BYTES_MAX}"
+        headers.append((name, self._fitting("set-header", _cells(values))))
 
     def reject(self, _, rows, code, message):
         self._refuse("reject", rows, code, message)

@@ -16,6 +16,9 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 MS_MAX = 2**32 - 1
 
+NAME_BYTES_MAX = 255
+"""Longest name of a header; a longer one, or none, ends the instance."""
+
 INTERRUPTS = (KeyboardInterrupt,)
 """What is of no row, whoever raised it: who runs tests stops them. In a component nobody does, and this is empty."""
 
@@ -72,7 +75,8 @@ class Record:
     row class.
 
     `key` is bytes, text, or `None` for no key; `event_time` is in microseconds since the epoch, UTC;
-    `headers` are names with bytes or text; `port` is an output by its name, the first one otherwise.
+    `headers` are names with bytes or text; `port` is an output by its name, the first one otherwise. Bytes may be a
+    `bytearray` or a `memoryview`.
     """
 
     __slots__ = ("value", "key", "event_time", "headers", "port")
@@ -87,9 +91,15 @@ def as_bytes(value):
     """Of a key or a header."""
     if value is None or isinstance(value, bytes):
         return value
-    if isinstance(value, str):
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise TypeError(f"bytes or str, not {type(value).__name__}")
+    try:
         return value.encode()
-    raise TypeError(f"bytes or str, not {type(value).__name__}")
+    except UnicodeEncodeError as error:
+        why = f"letter {error.start} is half of a surrogate pair, which UTF-8 cannot hold"
+        raise ValueError(f"{why}: give bytes, or text without it") from None
 
 
 def reason(error):
@@ -145,6 +155,38 @@ def micros(value):
     if not -2**63 <= time < 2**63:
         raise Reject("encode", f"a time of {len(str(abs(time)))} digits does not fit 64 bits of microseconds")
     return time
+
+
+def sent_key(key):
+    """Of a record on its way out."""
+    return _sent("the key", key)
+
+
+def sent_headers(headers):
+    """The same of its headers, by their names."""
+    if not headers:
+        return {}
+    if not hasattr(headers, "items"):
+        raise Reject("encode", f"headers are a dict of names with bytes or str, not {type(headers).__name__}")
+    return {_sent_name(name): _sent(f"header `{name}`", value) for name, value in headers.items()}
+
+
+def _sent(what, value):
+    try:
+        return as_bytes(value)
+    except (TypeError, ValueError) as error:
+        raise Reject("encode", f"{what}: {error}") from None
+
+
+def _sent_name(value):
+    try:
+        name = as_name(value)
+    except TypeError as error:
+        raise Reject("encode", str(error)) from None
+    size = len(name.encode())
+    if 0 < size <= NAME_BYTES_MAX:
+        return name
+    raise Reject("encode", f"header `{name[:32]}`: a name has 1 to {NAME_BYTES_MAX} bytes, not {size}")
 
 
 def as_name(value):

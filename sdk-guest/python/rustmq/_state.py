@@ -37,7 +37,7 @@ class State:
 
     def put(self, key, value):
         """Puts a value, as JSON."""
-        if isinstance(value, (bytes, bytearray)):
+        if isinstance(value, (bytes, bytearray, memoryview)):
             raise TypeError("bytes are put with `put_bytes`")
         if hasattr(value, "_rustmq_row"):
             value = value._asdict()

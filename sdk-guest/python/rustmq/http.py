@@ -111,14 +111,24 @@ def send(requests):
 
 
 def _fitting(request):
-    """The same as the contract can hold it; raises where the body is neither bytes nor text."""
+    """The same as the contract can hold it; raises where the body is neither bytes nor text, or a header no text."""
     as_bytes(request.body)
     wait = request.timeout_ms
     return replace(
         request, method=text(request.method), url=text(request.url),
-        headers={text(name): text(value) for name, value in request.headers.items()},
+        headers={text(name): _header(name, value) for name, value in request.headers.items()},
         timeout_ms=None if wait is None else milliseconds(wait),
     )
+
+
+def _header(name, value):
+    """The contract's are text: bytes are read as UTF-8, all else is written out."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        return text(value)
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"header `{name}`: its bytes are no UTF-8, as those of a request must be: {error}") from None
 
 
 def request(method, url, headers=None, body=None, json=None, timeout_ms=None):

@@ -72,6 +72,54 @@ class Texts(unittest.TestCase):
         self.assertEqual([row.headers for row in out.rows], [{"\ufffd": b"x"}])
         self.assertRegex(out.rejects[0].message, "the name of a header is a str, not int")
 
+    def test_headers_and_keys_are_bytes_or_text(self):
+        """A row whose header or key is neither is refused, and told which it was."""
+        def made(**said):
+            out = run(rustmq.map(lambda value: rustmq.Record(value, **said)), [1])
+            return out.rows[0] if out.rows else out.rejects[0]
+
+        for value in ("é", "é".encode(), bytearray("é".encode()), memoryview("xé".encode())[1:]):
+            row = made(key=value, headers={"city": value})
+            self.assertEqual((row.key, row.headers), ("é".encode(), {"city": "é".encode()}))
+        pair = "letter 1 is half of a surrogate pair, which UTF-8 cannot hold: give bytes, or text without it"
+        for said, message in (
+            ({"headers": {"a": "x", "city": "x" + LONE}}, f"header `city`: {pair}"),
+            ({"headers": {"city": 5}}, "header `city`: bytes or str, not int"),
+            ({"headers": {"x" * 256: ""}}, f"header `{'x' * 32}`: a name has 1 to 255 bytes, not 256"),
+            ({"headers": {"": "x"}}, "header ``: a name has 1 to 255 bytes, not 0"),
+            ({"headers": {5: "x"}}, "the name of a header is a str, not int"),
+            ({"headers": [("city", "x")]}, "headers are a dict of names with bytes or str, not list"),
+            ({"key": "x" + LONE}, f"the key: {pair}"),
+            ({"key": 5}, "the key: bytes or str, not int"),
+        ):
+            refused = made(**said)
+            self.assertEqual((refused.code, refused.message), ("encode", message))
+        self.assertEqual(made(headers={"é" * 127: None}).headers, {})
+
+        @rustmq.batch
+        def unnamed(rows, out):
+            out.emit(0, [0], rows.keys(), rows.values())
+            out.set_header("é" * 128, rustmq.Column.of([b"x"]))
+
+        with self.assertRaisesRegex(AssertionError, "set-header: a name of 256 bytes"):
+            run(unnamed, [1])
+
+    def test_values_and_what_is_kept_may_be_any_bytes(self):
+        for kind in (bytes, bytearray, memoryview):
+            out = run(rustmq.map(lambda value: rustmq.Record(kind(b"\xff"))), [Row(kind(b"1"))])
+            self.assertEqual([row.value for row in out.rows], [b"\xff"])
+
+            @rustmq.map
+            def keeps(value: bytes, state):
+                state.put_bytes(kind(b"k"), kind(value))
+                if value == b"json":
+                    state.put(b"k", kind(value))
+
+            lane = testing.Lane(keeps)
+            out = lane.run([b"x", b"json"])
+            self.assertRegex(refusals(out)[0][2], "^TypeError: bytes are put with `put_bytes`")
+            self.assertEqual(lane.get_bytes("k"), b"x")
+
     def test_requests(self):
         asked = []
 
@@ -85,6 +133,11 @@ class Texts(unittest.TestCase):
             made = asked[-1]
             self.assertEqual((made.url, made.headers), ("https://a.example/\ufffd", {"\ufffd": "7"}))
             self.assertEqual((made.timeout_ms, type(made.timeout_ms)), (fits, type(fits)))
+        for token in (b"t", bytearray(b"t"), memoryview(b"t"), "t"):
+            http.get("https://a.example/", headers={"authorization": token})
+            self.assertEqual(asked[-1].headers, {"authorization": "t"})
+        with self.assertRaisesRegex(ValueError, "header `odd`: its bytes are no UTF-8"):
+            http.get("https://a.example/", headers={"odd": b"\xff"})
         with self.assertRaises(TypeError):
             http.post("https://a.example/", body=5)
 
