@@ -32,17 +32,17 @@ class Column:
             else:
                 at += len(value)
             offsets.append(at)
-        if not missing:
-            return Column(offsets, b"".join(values))
-        present = gathered([value is not None for value in values])
-        return Column(offsets, b"".join(v for v in values if v is not None), present)
+        data = b"".join(v for v in values if v is not None) if missing else b"".join(values)
+        if len(data) != at:  # an array of numbers, say: the rows behind it would be cut wrongly
+            raise TypeError("a column is of bytes, and one of these values has items of more than a byte")
+        return Column(offsets, data, gathered([value is not None for value in values]) if missing else b"")
 
     @staticmethod
     def of_texts(values):
         """Of text and `None`s."""
         values = _listed(values)
         if None in values:
-            return Column.of([None if value is None else value.encode() for value in values])
+            return Column.of([None if value is None else str.encode(value) for value in values])
         text = "".join(values)
         data = text.encode()
         if len(data) != len(text):

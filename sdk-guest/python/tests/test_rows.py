@@ -52,6 +52,22 @@ FLIGHTS = [
 ]
 
 
+@rustmq.row
+class Cells:
+    text: str | None
+    raw: bytes | None = None
+
+
+def made_of(make):
+    """What becomes of four rows that `make` makes of their numbers."""
+    @rustmq.map
+    def each(value) -> Cells:
+        return make(value)
+
+    out = run(each, range(4))
+    return [(row.parent, row.text) for row in out.rows], [(r.row, r.message) for r in out.rejects]
+
+
 def refused(outcome):
     return [(r.row, r.code, r.message) for r in outcome.rejects]
 
@@ -114,6 +130,20 @@ class Rows(unittest.TestCase):
             "field `flag`: bool cannot be 1",
             "the module makes rows of Made, but returned a dict",
         ])
+
+    def test_a_cell_of_another_type_beside_none_refuses_its_row_alone(self):
+        self.assertEqual(made_of(lambda n: Cells(["x", None, 5, b"x"][n])), ([
+            (0, '{"text":"x","raw":null}'), (1, '{"text":null,"raw":null}'),
+        ], [(2, "field `text`: string cannot be 5"), (3, "field `text`: string cannot be b'x'")]))
+
+    def test_numbers_are_no_bytes(self):
+        numbers = array("H", [1, 2])
+        self.assertEqual(made_of(lambda n: Cells(None, [numbers, b"\0", bytearray(b"\1"), memoryview(numbers)][n])), ([
+            (1, '{"text":null,"raw":"AA=="}'), (2, '{"text":null,"raw":"AQ=="}'),
+        ], [(0, "field `raw`: bytes cannot be array('H', [1, 2])"), (3, mock.ANY)]))
+        for values in ([numbers, b"x"], [numbers, None]):
+            with self.assertRaisesRegex(TypeError, "items of more than a byte"):
+                rustmq.Column.of(values)
 
     def test_records_of_rows_say_more(self):
         @rustmq.row
