@@ -16,7 +16,7 @@ import module
 import rustmq
 from componentize_py_types import Err
 from rustmq import _keeping, _lookup, _module, _telemetry
-from rustmq._record import place
+from rustmq._record import place, told
 from wit_world.imports import columns, lookup, packed, telemetry
 from wit_world.imports import types
 
@@ -141,7 +141,7 @@ def _guarded(work):
     except Err:
         raise
     except rustmq.Failure as failure:
-        raise Err(types.Failure(failure.code, failure.message)) from None
+        raise Err(types.Failure(*told(failure))) from None
     except BaseException as error:
         raise Err(types.Failure("error", place(error))) from None
     finally:

@@ -13,7 +13,7 @@ from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps
 from ._keeping import Keeping
 from ._record import (
-    INHERITED, Failure, Record, Reject, Retry, micros, reason, refuse_async, sent_headers, sent_key, settled,
+    INHERITED, Failure, Record, Reject, Retry, micros, reason, refuse_async, sent_headers, sent_key, settled, told,
 )
 from ._row import of as _row_of
 from ._row import taken as _row_taken
@@ -232,7 +232,7 @@ class _Refusals:
         if self.state is not None:
             self.state.undo_row()
         if isinstance(error, Retry):
-            self.out.retry([row], error.after_ms, error.code, error.message)
+            self.out.retry([row], error.after_ms, *reason(error))
             return True
         why = reason(error)
         if why != self.why:
@@ -407,7 +407,7 @@ class _Batch(Module):
         try:
             settled(function(rows, out, *self._given(extras)))
         except Reject as reject:  # of no row
-            raise Failure(reject.code, reject.message) from reject
+            raise Failure(*told(reject)) from reject
 
     def on_timer(self, function):
         raise TypeError(f"{function.__name__}: a `batch` is given all timers at once, with `on_timers`")

@@ -38,6 +38,8 @@ def milliseconds(value):
 class Reject(Exception):
     """This row will never succeed. `code` is short and stable, `message` is for people."""
 
+    code, message = "error", None  # of a class of the author's that does not call this `__init__`
+
     def __init__(self, code, message=""):
         super().__init__(code, message)
         self.code, self.message = text(code), text(message)
@@ -46,6 +48,8 @@ class Reject(Exception):
 class Failure(Exception):
     """Why a module cannot open, or a whole batch cannot be processed."""
 
+    code, message = "error", None
+
     def __init__(self, code, message=""):
         super().__init__(code, message)
         self.code, self.message = text(code), text(message)
@@ -53,6 +57,8 @@ class Failure(Exception):
 
 class Retry(Exception):
     """A passing trouble: present this row and those after it again, after so many milliseconds."""
+
+    after_ms, code, message = 0, "error", None
 
     def __init__(self, after_ms, code, message=""):
         super().__init__(after_ms, code, message)
@@ -106,7 +112,12 @@ def reason(error):
     """Code and message of what a function raised, which may be anything, `sys.exit()` too."""
     if isinstance(error, INTERRUPTS):
         raise error
-    return (error.code, error.message) if isinstance(error, Reject) else ("error", place(error))
+    return told(error) if isinstance(error, (Reject, Retry)) else ("error", place(error))
+
+
+def told(error):
+    """Code and message of a `Reject`, a `Retry` or a `Failure`; where it has no message, what any exception says."""
+    return text(error.code), place(error) if error.message is None else text(error.message)
 
 
 def place(error):

@@ -142,6 +142,47 @@ class Texts(unittest.TestCase):
             http.post("https://a.example/", body=5)
 
 
+class Own(unittest.TestCase):
+    def test_classes_of_ones_own_that_do_not_call_init(self):
+        class Late(rustmq.Reject):
+            code = "late"
+
+            def __init__(self, hours):
+                self.hours = hours
+
+        class Busy(rustmq.Retry):
+            def __init__(self, message):
+                self.message = message
+
+        for error, code, message in (
+            (Late(3), "late", "Late: 3 (test_limits.py, line"),
+            (Busy("soon " + LONE), "error", "soon \ufffd"),
+            (Busy(None), "error", "Busy: None (test_limits.py, line"),
+        ):
+            (_, said, why), = refusals(run(raising(error), [1]))
+            self.assertEqual((said, why[:len(message)]), (code, message))
+
+        @rustmq.batch
+        def late(rows, out):
+            raise Late(3)
+
+        with self.assertRaises(rustmq.Failure) as failed:
+            run(late, [1])
+        self.assertEqual(failed.exception.code, "late")
+        self.assertRegex(failed.exception.message, "^Late: 3 .*, in late")
+
+    def test_a_migration_that_asks_for_more_time_says_why(self):
+        keeping = rustmq.map(state_schema=2)(lambda value, state: value)
+
+        @keeping.migrate(1)
+        def old(key, value, state):
+            raise rustmq.Retry(1, "busy", "not now")
+
+        with self.assertRaises(rustmq.Failure) as failed:
+            testing.Lane(keeping).migrate(1, {"a": 1})
+        self.assertEqual((failed.exception.code, failed.exception.message), ("busy", 'key "a": not now'))
+
+
 class Exits(unittest.TestCase):
     """What is no `Exception` refuses its row as all else does."""
 
