@@ -10,8 +10,9 @@
 
 - `map` one row to one (`None` drops it), `flat_map` to many (a generator, say), `filter`, `route`
 - the first parameter is the record's value read from JSON, or as it is where it is annotated `bytes`
-  or `str`, and `None` for a record without a value where it says `| None`; further parameters, by their names: `meta` for key, time and headers, `state` for what is kept from
-  batch to batch, `params` for the node's params
+  or `str`, and `None` for a record without a value where it says `| None`; further parameters, by their
+  names: `meta` for key, time and headers, `state` for what is kept from batch to batch, `params` for the
+  node's params
 - a class with `@rustmq.row` is a row of typed columns, which the host decodes and encodes: annotate the
   first parameter with it (or with `Flight | None`) to read them, the function's result to make them
 - what is returned goes out as JSON; `bytes` and `TOMBSTONE` as they are; `Record` sets more than the value

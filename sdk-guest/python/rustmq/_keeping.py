@@ -8,7 +8,7 @@ from . import _telemetry
 from ._record import Failure, reason, refuse_async, settled
 from ._row import within as _row_within
 from ._state import State
-from ._take import annotations, known_extras, take
+from ._take import annotations, by_place, known_extras, take
 
 
 class Keeping:
@@ -37,7 +37,7 @@ class Keeping:
         if made is not None and self._declared is not None and made is not self._declared:
             raise TypeError(f"{made.name} and {self._declared.name}: the rows of a module are of one class")
         self._declared = made or self._declared
-        self._timer = function, extras
+        self._timer = by_place(function), extras
         return function
 
     def migrate(self, schema):
@@ -59,11 +59,11 @@ class Keeping:
                 raise TypeError(f"{function.__name__}: the parameters are `key`, `value` and `state`")
             note = annotations(function).get(wanted[1])
             if _row_within(note) is not None:
-                raise TypeError(f"{function.__name__}: what was kept is no typed columns: leave the row class out of "
-                                f"`{wanted[1]}`, which is read from JSON")
+                raise TypeError(f"{function.__name__}: what was kept is no typed columns: leave the row "
+                                f"class out of `{wanted[1]}`, which is read from JSON")
             if schema == self.state_schema or schema in self.migrations:
                 raise TypeError(f"{function.__name__}: a migration is from an older schema, and each has one")
-            self.migrations[schema] = function, take(note)
+            self.migrations[schema] = by_place(function), take(note)
             return function
         return taken
 

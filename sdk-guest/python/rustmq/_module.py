@@ -1,8 +1,8 @@
 """The decorators, and the loops over rows.
 
-A row's error, of any class, refuses that row; a retry ends the batch there; rows refused one after the other for the
-same reason share a call; rows are collected by port, so the order of a port is the order of the input. What a
-refused row changed of the state is taken back.
+A row's error, of any class, refuses that row; a retry ends the batch there; rows refused one after the other
+for the same reason share a call; rows are collected by port, so that a port's order is that of the input.
+What a refused row changed of the state is taken back.
 """
 
 import inspect
@@ -13,13 +13,14 @@ from ._batch import Batch, Column, Meta, Outbox
 from ._json import dumps
 from ._keeping import Keeping
 from ._record import (
-    INHERITED, Failure, Record, Reject, Retry, micros, reason, refuse_async, sent_headers, sent_key, settled, told,
+    INHERITED, Failure, Record, Reject, Retry, micros, reason, refuse_async, sent_headers, sent_key, settled,
+    told,
 )
 from ._row import of as _row_of
 from ._row import taken as _row_taken
 from ._row import within as _row_within
 from ._state import State
-from ._take import annotations, known_extras, take
+from ._take import annotations, by_place, known_extras, take
 
 
 def map(function=None, *, params=None, state_schema=None):
@@ -74,6 +75,7 @@ class Module(Keeping):
 
     def __init__(self, function, params=None, state_schema=None, ports=None):
         self.function, self.params_schema, self.ports_named = refuse_async(function), params, ports
+        self._by_place = by_place(function)
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self._params, self._ports = {}, ["out"]
         # version of how it keeps state, and by older version what takes over from it; the state of a call
@@ -151,7 +153,7 @@ class Module(Keeping):
 
     def _each(self, rows):
         """A function of a row's number that calls the module's function with that row."""
-        function, state = self.function, self.state
+        function, state = self._by_place, self.state
         value = self._selected.take(rows, self._may_lack) if self._selected else self._take(rows.values())
         if not self._extras:
             return lambda row: function(value(row))
@@ -397,7 +399,7 @@ class _Batch(Module):
         self._extras = names[2:]
 
     def process(self, rows, out):
-        self._work(self.function, self._extras, rows, out)
+        self._work(self._by_place, self._extras, rows, out)
 
     def timers(self, fired, out):
         if self._timer is not None:

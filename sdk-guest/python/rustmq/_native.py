@@ -319,7 +319,8 @@ class Host:
 
     def set_header(self, _, name, values):
         headers, size = self._last("set-header").headers, len(_text(name).encode())
-        assert 0 < size <= NAME_BYTES_MAX, f"set-header: a name of {size} bytes, it must have 1 to {NAME_BYTES_MAX}"
+        fits = 0 < size <= NAME_BYTES_MAX
+        assert fits, f"set-header: a name of {size} bytes, it must have 1 to {NAME_BYTES_MAX}"
         headers.append((name, self._fitting("set-header", _cells(values))))
 
     def reject(self, _, rows, code, message):

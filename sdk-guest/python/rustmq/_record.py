@@ -20,7 +20,7 @@ NAME_BYTES_MAX = 255
 """Longest name of a header; a longer one, or none, ends the instance."""
 
 INTERRUPTS = (KeyboardInterrupt,)
-"""What is of no row, whoever raised it: who runs tests stops them. In a component nobody does, and this is empty."""
+"""What is of no row: who runs tests stops them so. In a component nobody does, and this is empty."""
 
 
 def text(value):
@@ -81,8 +81,8 @@ class Record:
     row class.
 
     `key` is bytes, text, or `None` for no key; `event_time` is in microseconds since the epoch, UTC;
-    `headers` are names with bytes or text; `port` is an output by its name, the first one otherwise. Bytes may be a
-    `bytearray` or a `memoryview`.
+    `headers` are names with bytes or text; `port` is an output by its name, the first one otherwise. Bytes
+    may be a `bytearray` or a `memoryview`.
     """
 
     __slots__ = ("value", "key", "event_time", "headers", "port")
@@ -116,7 +116,7 @@ def reason(error):
 
 
 def told(error):
-    """Code and message of a `Reject`, a `Retry` or a `Failure`; where it has no message, what any exception says."""
+    """Code and message of a `Reject`, `Retry` or `Failure`; without a message, what any exception says."""
     return text(error.code), place(error) if error.message is None else text(error.message)
 
 

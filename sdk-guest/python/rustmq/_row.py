@@ -163,8 +163,8 @@ def _short(value):
 
 
 def _absent(rows, columns):
-    """Rows whose records have no value. All their fields are null, so that the values, which are large, are only
-    fetched where there are such rows."""
+    """Rows whose records have no value. All their fields are null, so that the values, which are large, are
+    only fetched where there are such rows."""
     if not all(column.validity for column in columns):
         return ()
     empty = [row for row, here in enumerate(zip(*[column.present() for column in columns])) if not any(here)]
@@ -183,8 +183,8 @@ class Rows:
         self._make = partial(tuple.__new__, cls)
 
     def take(self, rows, or_none=False):
-        """A function of a row's number that gives the row, or refuses it; with `or_none` a record without a value is
-        `None`."""
+        """A function of a row's number that gives the row, or refuses it; with `or_none` a record without a
+        value is `None`."""
         fetched = [cell.fetch(rows, number) for number, cell in enumerate(self.cells)]
         taken = list(map(self._make, zip(*[values for _, values in fetched])))
         columns = [column for column, _ in fetched]

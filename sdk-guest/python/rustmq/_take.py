@@ -38,6 +38,16 @@ def _known(function, said):
         return said
 
 
+def by_place(function):
+    """The same function, given its keyword-only parameters by their places as well."""
+    parameters = inspect.signature(function).parameters
+    kinds = [parameter.kind for parameter in parameters.values()]
+    if inspect.Parameter.KEYWORD_ONLY not in kinds:
+        return function
+    names, at = list(parameters), kinds.index(inspect.Parameter.KEYWORD_ONLY)
+    return lambda *given: function(*given[:at], **dict(zip(names[at:], given[at:])))
+
+
 def take(annotation):
     """How a value is taken from a column of bytes; with `| None` its absence is taken as well."""
     parts = parts_of(annotation)

@@ -111,7 +111,7 @@ def send(requests):
 
 
 def _fitting(request):
-    """The same as the contract can hold it; raises where the body is neither bytes nor text, or a header no text."""
+    """The same as the contract can hold it; raises where the body or a header cannot be that."""
     as_bytes(request.body)
     wait = request.timeout_ms
     return replace(
@@ -128,7 +128,8 @@ def _header(name, value):
     try:
         return bytes(value).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"header `{name}`: its bytes are no UTF-8, as those of a request must be: {error}") from None
+        why = f"its bytes are no UTF-8, as those of a request must be: {error}"
+        raise ValueError(f"header `{name}`: {why}") from None
 
 
 def request(method, url, headers=None, body=None, json=None, timeout_ms=None):

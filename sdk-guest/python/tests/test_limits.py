@@ -187,7 +187,7 @@ class Exits(unittest.TestCase):
     """What is no `Exception` refuses its row as all else does."""
 
     EXITS = (
-        (SystemExit(3), "SystemExit: 3; a module does not exit: to refuse a row raise `rustmq.Reject` (test_limits"),
+        (SystemExit(3), "SystemExit: 3; a module does not exit: to refuse a row raise `rustmq.Reject` (test"),
         (SystemExit(), "SystemExit; a module does not exit"),
         (GeneratorExit(), "GeneratorExit (test_limits.py, line"),
         (Cancelled("late"), "Cancelled: late (test_limits.py, line"),
@@ -204,7 +204,8 @@ class Exits(unittest.TestCase):
             def both(value, state):
                 yield of_two(value, state)
 
-            for module in (rustmq.map(of_two), rustmq.filter(of_two), rustmq.route("out")(of_two), rustmq.flat_map(both)):
+            route = rustmq.route("out")
+            for module in (rustmq.map(of_two), rustmq.filter(of_two), route(of_two), rustmq.flat_map(both)):
                 lane = testing.Lane(module)
                 out = lane.run([1, 2])
                 self.assertEqual([row.parent for row in out.rows], [0])

@@ -138,7 +138,8 @@ class Rows(unittest.TestCase):
 
     def test_numbers_are_no_bytes(self):
         numbers = array("H", [1, 2])
-        self.assertEqual(made_of(lambda n: Cells(None, [numbers, b"\0", bytearray(b"\1"), memoryview(numbers)][n])), ([
+        given = [numbers, b"\0", bytearray(b"\1"), memoryview(numbers)]
+        self.assertEqual(made_of(lambda n: Cells(None, given[n])), ([
             (1, '{"text":null,"raw":"AA=="}'), (2, '{"text":null,"raw":"AQ=="}'),
         ], [(0, "field `raw`: bytes cannot be array('H', [1, 2])"), (3, mock.ANY)]))
         for values in ([numbers, b"x"], [numbers, None]):

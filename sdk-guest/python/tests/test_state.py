@@ -143,6 +143,35 @@ class Kept(unittest.TestCase):
             lane.run(["a", "b"])
         self.assertEqual(lane.get("count"), 1)
 
+    def test_parameters_may_be_keyword_only(self):
+        @rustmq.map
+        def count(value: int, *, state, meta):
+            state.put(meta.key, value)
+            state.set_timer(meta.key, 5)
+
+        @count.on_timer
+        def over(key, *, time, state):
+            return [key.decode(), time, state.get(key)]
+
+        @rustmq.batch
+        def works(rows, out, *, state, params):
+            state.put("n", len(rows) + params["more"])
+
+        @works.on_timers
+        def later(fired, out, *, state):
+            pass
+
+        keeping = rustmq.map(state_schema=2)(count.function)
+
+        @keeping.migrate(1)
+        def old(key, *, value, state):
+            state.put(key, value + 1)
+
+        self.assertEqual(Lane(count).run([row("k", "7", 9)]).json(), [["k", 5, 7]])
+        lane = Lane(works, params={"more": 3})
+        lane.run(["a"])
+        self.assertEqual((lane.get("n"), Lane(keeping).migrate(1, {"a": 1}).get("a")), (4, 2))
+
     def test_a_filter_and_a_route_can_remember(self):
         lane = Lane(fresh)
         self.assertEqual(lane.run(["a", "b", "a"]).texts(), ["a", "b"])
