@@ -5,8 +5,12 @@ import sys
 
 answer, sys.stdout = sys.stdout, sys.stderr  # what the module prints is no part of the answer
 
-import module
-from rustmq import _asking, _module
+from rustmq import _asking, _module, _record
+
+try:
+    import module
+except SystemExit as error:  # with code 0 the build would be told nothing
+    sys.exit(f"module.py does not load: {_record.place(error)}")
 
 found = _module.find(vars(module))
 print(json.dumps({

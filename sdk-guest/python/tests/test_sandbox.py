@@ -64,19 +64,27 @@ class Streams(unittest.TestCase):
 
 
 class Described(unittest.TestCase):
-    def described(self, source):
+    def described(self, source, check=True):
         """What `describe.py` says of a module, and what it prints beside."""
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, "module.py"), "w", encoding="utf-8") as file:
                 file.write(source)
             env = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, SDK])}
             words = [sys.executable, os.path.join(SDK, "describe.py")]
-            return subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, check=True)
+            return subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, check=check)
 
     def test_what_a_module_prints_is_no_part_of_the_answer(self):
         said = self.described("import rustmq\nprint('loaded')\n\n@rustmq.map\ndef m(value):\n    return value\n")
         self.assertRegex(said.stdout, r"^\{.*\}\n$")
         self.assertEqual(said.stderr, "loaded\n")
+
+    def test_a_module_that_exits_when_it_is_loaded_says_where(self):
+        said = self.described("import sys\n\nsys.exit()\n", check=False)
+        self.assertEqual((said.returncode, said.stdout), (1, ""))
+        where = r"\(module.py, line 3, in <module>\)"
+        self.assertRegex(said.stderr, f"^module.py does not load: SystemExit; .* {where}")
+        said = self.described("import rustmq\n", check=False)
+        self.assertRegex(said.stderr, "^module.py defines no module")
 
     def test_a_module_makes_requests_where_its_code_names_them(self):
         def asks(source):
