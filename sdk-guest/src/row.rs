@@ -41,6 +41,57 @@ pub trait FromColumns<'a>: Sized {
     fn read(view: Self::View, row: usize, full: bool) -> Result<Self, Reject>;
 }
 
+/// Columns of rows that need not be there.
+#[doc(hidden)]
+pub struct OrNone<C> {
+    columns: C,
+    /// By row, where not all cells are there.
+    is_record: Option<Vec<bool>>,
+}
+
+/// A record without a value is `None`. One with a value is a row, whatever its fields are.
+impl<'a, T: FromColumns<'a>> FromColumns<'a> for Option<T> {
+    type Columns = OrNone<T::Columns>;
+    type View = (T::View, Option<&'a [bool]>);
+    const FIELDS: &'static [Field] = T::FIELDS;
+
+    fn fetch(rows: &Batch) -> OrNone<T::Columns> {
+        let columns = T::fetch(rows);
+        // the values, which are large, only where a cell is absent: without a value all are
+        let is_record = (!T::is_full(&columns)).then(|| {
+            let values = rows.values();
+            (0..rows.len())
+                .map(|row| values.get(row).is_some())
+                .collect()
+        });
+        OrNone { columns, is_record }
+    }
+
+    fn count(columns: &Self::Columns) -> usize {
+        T::count(&columns.columns)
+    }
+
+    #[inline(always)]
+    fn view(columns: &'a Self::Columns, rows: usize) -> Self::View {
+        (
+            T::view(&columns.columns, rows),
+            columns.is_record.as_deref(),
+        )
+    }
+
+    fn is_full(columns: &Self::Columns) -> bool {
+        T::is_full(&columns.columns)
+    }
+
+    #[inline(always)]
+    fn read((view, is_record): Self::View, row: usize, full: bool) -> Result<Self, Reject> {
+        match is_record.is_none_or(|records| records[row]) {
+            true => T::read(view, row, full).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
 /// A struct that can be written as typed columns. `#[derive(rustmq::Row)]` implements it.
 pub trait ToColumns: Sized {
     /// As of [`FromColumns`].

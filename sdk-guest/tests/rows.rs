@@ -166,6 +166,45 @@ fn either_side_may_be_json() {
     assert_eq!(text(&far), [format!("! 0 range: {message}")]);
 }
 
+/// A row of columns, a record without a value, or what has no number.
+#[rustmq::map]
+fn told(row: Option<Number>) -> Plain {
+    Plain {
+        n: row.map_or(-1, |row| i64::from(row.n)),
+    }
+}
+
+#[test]
+fn a_row_may_be_absent() {
+    let tombstone = || Row {
+        value: None,
+        ..Row::default()
+    };
+    let rows = [
+        Row::new(r#"{"n":3}"#),
+        tombstone(),
+        Row::new("{}"),
+        Row::new(r#"{"n":4,"data":"//8="}"#),
+    ];
+    let expected = [
+        r#"out0 -={"n":3}"#,
+        r#"out1 -={"n":-1}"#,
+        r#"out3 -={"n":4}"#,
+        "! 2 null: field `n` is null",
+    ];
+    assert_eq!(text(&run::<told>(rows)), expected);
+    // the columns decide, not JSON, which would take it
+    let wrong = text(&run::<told>([r#"{"n":1,"data":[255]}"#]));
+    assert!(
+        wrong[0].starts_with("! 0 schema: field `data`"),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        text(&run::<plain>([tombstone()])),
+        ["! 0 null: field `n` is null"]
+    );
+}
+
 #[rustmq::filter]
 fn small(row: Number) -> bool {
     row.n < 10

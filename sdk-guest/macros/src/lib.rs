@@ -446,8 +446,8 @@ enum Ways {
     /// Bytes, or that there is no value.
     BytesOrNone,
     TextOrNone,
-    /// JSON, or that there is no value.
-    JsonOrNone,
+    /// Typed columns or JSON, or that there is no value.
+    TypedOrNone,
     /// Typed columns or JSON: the type decides.
     Typed,
 }
@@ -459,7 +459,7 @@ impl Taken {
             Bare::Text => Ways::Text,
             Bare::Option(inner) if matches!(bare(inner), Bare::Bytes) => Ways::BytesOrNone,
             Bare::Option(inner) if matches!(bare(inner), Bare::Text) => Ways::TextOrNone,
-            Bare::Option(_) => Ways::JsonOrNone,
+            Bare::Option(_) => Ways::TypedOrNone,
             Bare::Other => Ways::Typed,
         };
         Taken {
@@ -471,7 +471,7 @@ impl Taken {
     /// The object that takes rows so.
     fn take(&self, name: &Ident, nevers: &[Tokens]) -> Tokens {
         match self.way {
-            Ways::Typed | Ways::JsonOrNone => quote_spanned!(at(self.span)=> {
+            Ways::Typed | Ways::TypedOrNone => quote_spanned!(at(self.span)=> {
                 use ::rustmq::rt::{TakeColumns as _, TakeJson as _};
                 (&::rustmq::rt::Taking::of(|value| #name(value, #(#nevers),*))).way()
             }),
@@ -487,7 +487,7 @@ impl Taken {
             Ways::Text => hygienic!(::rustmq::rt::text(#read)?),
             Ways::BytesOrNone => read,
             Ways::TextOrNone => hygienic!(::rustmq::rt::text_or_none(#read)?),
-            Ways::JsonOrNone => quote_spanned!(at(self.span)=> take.read_option(view, row, full)?),
+            Ways::TypedOrNone => quote_spanned!(at(self.span)=> take.read_option(view, row, full)?),
             Ways::Typed => hygienic!(#read?),
         };
         hygienic! {

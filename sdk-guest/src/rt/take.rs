@@ -76,6 +76,12 @@ impl<'a, T: FromColumns<'a>> RowTake<T> {
     pub fn read(&self, view: T::View, row: usize, full: bool) -> Result<T, Reject> {
         T::read(view, row, full)
     }
+
+    /// Of an `Option`: its columns know which records have a value.
+    #[inline(always)]
+    pub fn read_option(&self, view: T::View, row: usize, full: bool) -> Result<T, Reject> {
+        self.read(view, row, full)
+    }
 }
 
 /// What all have in common that read the values as bytes.
