@@ -74,10 +74,14 @@ struct Running {
 }
 
 impl Running {
+    fn lanes(&self) -> impl Iterator<Item = &RunningLane> {
+        self.stages.values().flat_map(|stage| &stage.lanes)
+    }
+
     /// What the modules of all lanes count, by node and name.
     fn metrics(&self) -> BTreeMap<String, BTreeMap<String, Metric>> {
         let mut sums = BTreeMap::new();
-        for lane in self.stages.values().flat_map(|stage| &stage.lanes) {
+        for lane in self.lanes() {
             lane.shared.numbers.sum(&mut sums);
         }
         sums
@@ -86,7 +90,7 @@ impl Running {
     /// In which schemas the lanes have what their modules keep, as far as they have read it.
     fn held(&self) -> Held {
         let mut held = Held::new();
-        for lane in self.stages.values().flat_map(|stage| &stage.lanes) {
+        for lane in self.lanes() {
             for (node, kept) in &lane.shared.status().kept {
                 held.entry(node.clone()).or_default().insert(kept.schema);
             }
@@ -96,8 +100,9 @@ impl Running {
 
     /// About what a node keeps, in all lanes.
     fn kept_bytes(&self, node: &str) -> usize {
-        let lanes = self.stages.values().flat_map(|stage| &stage.lanes);
-        let kept = lanes.filter_map(|lane| Some(lane.shared.status().kept.get(node)?.bytes));
+        let kept = self
+            .lanes()
+            .filter_map(|lane| Some(lane.shared.status().kept.get(node)?.bytes));
         kept.sum::<u64>() as usize
     }
 
@@ -277,6 +282,9 @@ impl Runtime {
             return Err(StartError::Closed);
         }
         let pipeline = prepared.record.name.clone();
+        if self.runs(&prepared.record) {
+            return Ok(());
+        }
         if let Some((what, _)) = self.refused(&prepared) {
             return Err(StartError::Reset { pipeline, what });
         }
@@ -296,6 +304,21 @@ impl Runtime {
         self.retire(gone).await;
         self.inner.changed.send_modify(|version| *version += 1);
         Ok(())
+    }
+
+    /// Whether all lanes work with this very generation.
+    fn runs(&self, record: &PipelineRecord) -> bool {
+        let running = self.running();
+        let same = running
+            .get(&record.name)
+            .filter(|same| same.record.generation == record.generation);
+        let mut lanes = same.into_iter().flat_map(Running::lanes);
+        let works = |lane: &RunningLane| {
+            let status = lane.shared.status();
+            let is_stopped = matches!(status.state, LaneState::Stopped { .. });
+            status.generation == record.generation && !is_stopped
+        };
+        same.is_some() && lanes.all(works)
     }
 
     /// Stages that a pipeline, which runs, has not had until now.
@@ -582,6 +605,15 @@ impl Runtime {
     /// Changes whenever a status does.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
+    }
+
+    /// Whether a lane has committed with this generation, after another.
+    pub fn has_taken(&self, name: &str, generation: u64) -> bool {
+        let running = self.running();
+        let lanes = running.get(name).into_iter().flat_map(Running::lanes);
+        lanes
+            .into_iter()
+            .any(|lane| lane.shared.status().has_taken(generation))
     }
 
     /// Names of the pipelines that run.

@@ -186,13 +186,18 @@ pub struct Handover {
 }
 
 impl LaneStatus {
-    /// The hand-over that was not taken and why, if the generation before it still works.
+    /// The last hand-over that was not taken and why, if a generation before it still works.
     pub fn rolled_back(&self) -> Option<(&Handover, &str)> {
-        let last = self
-            .handovers
-            .back()
-            .filter(|last| last.to > self.generation)?;
+        let mut all = self.handovers.iter().rev();
+        let last = all.find(|handover| handover.to > self.generation)?;
         Some((last, last.rolled_back.as_deref()?))
+    }
+
+    /// Whether it has committed with this generation after another.
+    pub fn has_taken(&self, generation: u64) -> bool {
+        let taken =
+            |handover: &Handover| handover.to == generation && handover.rolled_back.is_none();
+        self.handovers.iter().any(taken)
     }
 
     pub(crate) fn handover(&mut self, handover: Handover) {

@@ -9,6 +9,7 @@ pub(crate) mod breaker;
 pub(crate) mod filter;
 pub(crate) mod map;
 pub(crate) mod migrate;
+mod part;
 pub(crate) mod program;
 mod report;
 pub(crate) mod route;

@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::BinaryArray;
-use arrow::buffer::ScalarBuffer;
 use codec::{EncodeError, Format};
 use model::ids::Offset;
 use model::rows::{Rows, RowsError};
@@ -21,6 +20,7 @@ use wasm::{
     Batch, Emission, Entry, Guest, Input, Keyed, OpenError, Outcome, ProcessError, Rejection, Retry,
 };
 
+use super::part::{Part, first_of};
 use super::program::{Program, Warm};
 use super::timers::{cut_at, entry, watermark};
 use super::{Chunk, Cut, OperatorError, Reject, Report, Why, presence, sink, unwritten_values};
@@ -71,119 +71,122 @@ struct Given<'a> {
     origins: &'a [u32],
 }
 
+/// How a call ended.
+enum Ended {
+    Worked,
+    /// Rows were given up after their tries; these, by their numbers in the call, are worked in a call of
+    /// their own.
+    Again(Vec<u32>),
+    /// What the guest died of: nothing of the call counts.
+    Died(ProcessError),
+}
+
 impl Call<'_> {
     /// Runs the guest over all rows of a chunk from one input.
     pub fn run(&mut self, warm: &mut Warm, input: u16, chunk: &Chunk) -> Result<(), OperatorError> {
-        let offsets: ScalarBuffer<Offset> = chunk
-            .origins
-            .iter()
-            .map(|origin| self.offsets[*origin as usize])
-            .collect();
-        let (len, part) = (chunk.len(), self.part.max(1));
-        let place = (input, chunk);
-        if len <= part {
-            self.halved(warm, place, (0, len), &offsets)?;
-            return Ok(());
-        }
-        let Some(error) = self.called(warm, place, (0, len), &offsets)? else {
-            return Ok(());
+        let (mut all, most) = (Part::all(input, chunk, self.offsets), self.part.max(1));
+        let error = loop {
+            if all.len <= most {
+                self.halved(warm, all)?;
+                return Ok(());
+            }
+            match self.called(warm, &all)? {
+                Ended::Worked => return Ok(()),
+                Ended::Again(rows) => all = all.only(&rows)?,
+                Ended::Died(error) => break error,
+            }
         };
         let mut deaths = 0;
-        for from in (0..len).step_by(part) {
-            let range = (from, part.min(len - from));
-            deaths += self.halved(warm, place, range, &offsets)?;
+        for from in (0..all.len).step_by(most) {
+            let part = all.range(from, most.min(all.len - from));
+            deaths += self.halved(warm, part)?;
         }
         if deaths == 0 {
-            tracing::debug!(lane = self.lane, rows = len, %error, "worked in parts");
+            tracing::debug!(lane = self.lane, rows = all.len, %error, "worked in parts");
             self.report.crowded = true;
         }
         Ok(())
     }
 
     /// Some rows of a chunk, in as many calls as the rows need that kill the guest. How often it died.
-    fn halved(
-        &mut self,
-        warm: &mut Warm,
-        (input, chunk): (u16, &Chunk),
-        range: (usize, usize),
-        offsets: &ScalarBuffer<Offset>,
-    ) -> Result<u32, OperatorError> {
+    fn halved(&mut self, warm: &mut Warm, rows: Part<'_>) -> Result<u32, OperatorError> {
         // A stack instead of recursion: the left half is worked first.
-        let mut ranges = vec![range];
-        let (mut deaths, deaths_max) = (0, warm.breaker.deaths_max(range.1));
-        while let Some((from, len)) = ranges.pop() {
-            let Some(error) = self.called(warm, (input, chunk), (from, len), offsets)? else {
-                continue;
+        let (mut deaths, deaths_max) = (0, warm.breaker.deaths_max(rows.len));
+        let (all, mut parts) = (rows.len, vec![rows]);
+        while let Some(part) = parts.pop() {
+            let error = match self.called(warm, &part)? {
+                Ended::Worked => continue,
+                Ended::Again(rows) => {
+                    parts.push(part.only(&rows)?);
+                    continue;
+                }
+                Ended::Died(error) => error,
             };
             self.report.fault(error.to_string());
             deaths += 1;
             if deaths > deaths_max {
                 let message = format!(
-                    "the breaker opened: the module died {deaths} times over {} rows, more often than \
-                     rows that kill it explain, the last with: {error}",
-                    range.1
+                    "the breaker opened: the module died {deaths} times over {all} rows, more often than \
+                     rows that kill it explain, the last with: {error}"
                 );
-                self.stop((input, chunk), from, message);
-            } else if len > 1 {
-                let half = len / 2;
-                ranges.push((from + half, len - half));
-                ranges.push((from, half));
+                self.stop(&part, message);
+            } else if part.len > 1 {
+                let half = part.len / 2;
+                parts.push(part.range(half, part.len - half));
+                parts.push(part.range(0, half));
             } else {
-                self.lethal(warm, (input, chunk), from, &error);
+                self.lethal(warm, &part, &error);
             }
         }
         Ok(deaths)
     }
 
-    /// Runs the guest over some rows of a chunk, unless the lane stops before them. What it died of, if it
-    /// did: nothing of the call counts then.
-    fn called(
-        &mut self,
-        warm: &mut Warm,
-        (input, chunk): (u16, &Chunk),
-        (from, len): (usize, usize),
-        offsets: &ScalarBuffer<Offset>,
-    ) -> Result<Option<ProcessError>, OperatorError> {
+    /// Runs the guest over some rows of a chunk, unless the lane stops before them.
+    fn called(&mut self, warm: &mut Warm, part: &Part<'_>) -> Result<Ended, OperatorError> {
         if warm.stop.is_set() {
             return Err(OperatorError::Stopped);
         }
-        let origins = &chunk.origins[from..from + len];
-        if len == 0 || self.stopped(origins) {
-            return Ok(None);
+        if part.len == 0 || self.stopped(part.origins()) {
+            return Ok(Ended::Worked);
         }
         let guest = match self.program.alive(self.lane, warm) {
             Ok(guest) => guest,
             Err(error) => {
                 self.report.fault(error.to_string());
-                self.not_opened((input, chunk), from, &error);
-                return Ok(None);
+                self.not_opened(part, &error);
+                return Ok(Ended::Worked);
             }
         };
         let given = Given {
-            input,
-            batch: Arc::new(some(chunk, (from, len), offsets)),
-            origins,
+            input: part.input,
+            batch: Arc::new(part.batch()),
+            origins: part.origins(),
         };
-        let died = match self.asked(guest, &given) {
+        let ended = match self.asked(guest, &given) {
             Ok(outcome) => self.kept(warm, &given, outcome)?,
             Err(ProcessError::Failed { code, message }) => {
                 self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
                 self.report.fault(format!("{code}: {message}"));
-                self.failed((input, chunk), from, len, code, message);
-                return Ok(None);
+                self.failed(part, code, message);
+                return Ok(Ended::Worked);
             }
             // nothing of the batch counts: it is worked again
             Err(ProcessError::Stopped) => return Err(OperatorError::Stopped),
-            Err(error) => Some(error),
+            Err(error) => Ended::Died(error),
         };
-        if died.is_some() {
-            warm.guest = None;
-            self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
-        } else {
-            self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
-            warm.breaker.earn(len as u32);
+        match ended {
+            Ended::Worked => {
+                self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
+                warm.breaker.earn(part.len as u32);
+            }
+            Ended::Again(_) | Ended::Died(_) => {
+                self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
+            }
         }
-        Ok(died)
+        if let Ended::Died(_) = ended {
+            warm.guest = None;
+        }
+        Ok(ended)
     }
 
     fn asked(&mut self, guest: &mut Guest, given: &Given<'_>) -> Result<Outcome, ProcessError> {
@@ -206,9 +209,9 @@ impl Call<'_> {
         cut.is_some_and(|cut| origins.iter().all(|origin| *origin >= cut.origin))
     }
 
-    fn stop(&mut self, (input, chunk): (u16, &Chunk), row: usize, message: String) {
-        // the rows behind this one are not worked, and they may have come from earlier ones
-        let origin = cut_at(input, first_of(&chunk.origins[row..]));
+    /// None of these rows is worked, nor one behind them.
+    fn stop(&mut self, part: &Part<'_>, message: String) {
+        let origin = cut_at(part.input, part.first());
         let why = Why::Stop { message };
         self.report.cut(Cut { origin, why });
     }
@@ -225,42 +228,36 @@ impl Call<'_> {
 
     /// Rows cannot be worked without an instance. Where it is only memory that is wanting, which neighbours
     /// may have and give back, they are worked later.
-    fn not_opened(&mut self, (input, chunk): (u16, &Chunk), row: usize, error: &OpenError) {
+    fn not_opened(&mut self, part: &Part<'_>, error: &OpenError) {
         let message = format!("the module cannot be opened again: {error}");
         let OpenError::Memory { .. } = error else {
-            return self.stop((input, chunk), row, message);
+            return self.stop(part, message);
         };
         let why = Why::Wait {
             after_ms: MEMORY_WAIT_MS,
             message,
         };
-        let origin = cut_at(input, first_of(&chunk.origins[row..]));
+        let origin = cut_at(part.input, part.first());
         self.report.cut(Cut { origin, why });
     }
 
     /// One row that kills the guest.
-    fn lethal(
-        &mut self,
-        warm: &mut Warm,
-        (input, chunk): (u16, &Chunk),
-        row: usize,
-        error: &ProcessError,
-    ) {
+    fn lethal(&mut self, warm: &mut Warm, part: &Part<'_>, error: &ProcessError) {
+        let origin = first_of(part.origins());
         if !warm.breaker.spend() {
-            let offset = self.offsets[chunk.origins[row] as usize];
+            let offset = self.offsets[origin as usize];
             let message = format!(
                 "the breaker opened: {BREAKER_ROWS_MAX} rows killed the module before the one \
                  at offset {offset} did: {error}"
             );
-            return self.stop((input, chunk), row, message);
+            return self.stop(part, message);
         }
         let code = match error {
             ProcessError::Deadline { .. } => "deadline",
             ProcessError::Limit { .. } => "limit",
             _ => "trap",
         };
-        let place = (input, chunk.origins[row]);
-        self.reject(place, code.into(), error.to_string().into());
+        self.reject((part.input, origin), code.into(), error.to_string().into());
     }
 
     fn reject(&mut self, (input, origin): (u16, u32), code: Cow<'static, str>, message: Arc<str>) {
@@ -285,15 +282,8 @@ impl Call<'_> {
     }
 
     /// The module said no to a whole call: try again by policy, then give all its rows up.
-    fn failed(
-        &mut self,
-        (input, chunk): (u16, &Chunk),
-        from: usize,
-        len: usize,
-        code: String,
-        message: String,
-    ) {
-        let origins = &chunk.origins[from..from + len];
+    fn failed(&mut self, part: &Part<'_>, code: String, message: String) {
+        let (input, origins) = (part.input, part.origins());
         let first = cut_at(input, first_of(origins));
         let failed = self.failed_before(first) + 1;
         if failed <= self.program.retry.max {
@@ -317,17 +307,19 @@ impl Call<'_> {
         }
     }
 
-    /// Takes what a call said; all or nothing of it. Returns the limit that its rows went over.
+    /// Takes what a call said; all or nothing of it. Its rows may go over a limit, too.
     fn kept(
         &mut self,
         warm: &mut Warm,
         given: &Given<'_>,
         outcome: Outcome,
-    ) -> Result<Option<ProcessError>, OperatorError> {
+    ) -> Result<Ended, OperatorError> {
         let (rejects, cut) = (self.report.rejects.len(), self.report.cut.clone());
         let before: Vec<(usize, usize)> = self.ports.iter().map(Made::size).collect();
-        let Err(error) = self.outcome(warm, given, outcome) else {
-            return Ok(None);
+        let error = match self.outcome(warm, given, outcome) {
+            Ok(None) => return Ok(Ended::Worked),
+            Ok(Some(again)) => return Ok(Ended::Again(again)),
+            Err(error) => error,
         };
         let Some(limit) = too_much(&error) else {
             return Err(error);
@@ -337,7 +329,7 @@ impl Call<'_> {
         for (port, before) in self.ports.iter_mut().zip(before) {
             port.back_to(before);
         }
-        Ok(Some(limit))
+        Ok(Ended::Died(limit))
     }
 
     /// Whether no call of this input is tried again: never, or not any more.
@@ -370,57 +362,62 @@ impl Call<'_> {
         bad
     }
 
+    /// The rows to be worked again at once, if some were given up.
     fn outcome(
         &mut self,
         warm: &mut Warm,
         given: &Given<'_>,
         outcome: Outcome,
-    ) -> Result<(), OperatorError> {
-        let origins = given.origins;
+    ) -> Result<Option<Vec<u32>>, OperatorError> {
         let (mut rejections, mut retries) = (outcome.rejections, outcome.retries);
-        if self.gives_up(given.input) {
-            rejections.extend(retries.drain(..).map(given_up));
+        let given_up = self.given_up(given, &mut retries);
+        let lost = given_up.iter().flat_map(|rejection| &rejection.rows);
+        let first_lost = lost.copied().min();
+        if first_lost.is_some() && self.keyed.is_some() {
+            // whose changes of the state are whose nobody knows: the others are worked without these
+            let lost = self.refused(given, given_up);
+            let others = (0..given.origins.len() as u32).filter(|row| !lost.contains(row));
+            return Ok(Some(others.collect()));
         }
+        rejections.extend(given_up);
+        let silent =
+            first_lost.map(|row| silent(given, row, (&rejections, &retries, &outcome.emissions)));
         let mut bad = self.refused(given, rejections);
         for retry in retries {
-            let Some(first) = retry.rows.iter().map(|row| origins[*row as usize]).min() else {
+            let Some(first) = retry.rows.iter().min() else {
                 continue;
             };
-            bad.extend(&retry.rows);
-            let first = cut_at(given.input, first);
-            let failed = self.failed_before(first) + 1;
-            if failed <= self.program.retry.max {
-                let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);
-                let message = format!("{}: {}", retry.code, retry.message);
-                self.again(first, after_ms, message);
-                continue;
-            }
-            // Only the first has used up its tries; the next of the others comes first next time.
-            self.reject(
-                (given.input, first),
-                retry.code.clone().into(),
-                retry.message.clone().into(),
-            );
-            let next = retry
-                .rows
-                .iter()
-                .map(|row| origins[*row as usize])
-                .filter(|o| *o > first)
-                .min();
-            if let Some(origin) = next {
-                let message = format!("{}: {}", retry.code, retry.message);
-                self.report.cut(Cut {
-                    origin,
-                    why: Why::Wait {
-                        after_ms: 0,
-                        message,
-                    },
-                });
-            }
+            let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);
+            let message = format!("{}: {}", retry.code, retry.message);
+            self.again(cut_of(given, *first), after_ms, message);
+            bad.extend(retry.rows);
         }
         bad.sort_unstable();
         bad.dedup();
-        self.emissions(warm, given, outcome.emissions, &bad)
+        self.emissions(warm, given, outcome.emissions, &bad)?;
+        let cut = self.report.cut.as_ref().map(|cut| cut.origin);
+        let comes = |row: &u32| cut.is_some_and(|cut| given.origins[*row as usize] >= cut);
+        Ok(silent.map(|rows| rows.into_iter().filter(|row| !comes(row)).collect()))
+    }
+
+    /// Takes out of the retries what has used up its tries: the first row of each, or all where nothing is
+    /// tried again.
+    fn given_up(&self, given: &Given<'_>, retries: &mut [Retry]) -> Vec<Rejection> {
+        let (all, max) = (self.gives_up(given.input), self.program.retry.max);
+        let mut out = Vec::new();
+        for retry in retries {
+            retry.rows.sort_unstable();
+            let used_up = |row: &&u32| all || self.failed_before(cut_of(given, **row)) >= max;
+            let count = retry.rows.iter().take_while(used_up).count();
+            if count > 0 {
+                out.push(Rejection {
+                    rows: retry.rows.drain(..count).collect(),
+                    code: retry.code.clone(),
+                    message: retry.message.clone(),
+                });
+            }
+        }
+        out
     }
 
     fn emissions(
@@ -541,24 +538,6 @@ impl Call<'_> {
     }
 }
 
-/// Rows `from..from + len` of a chunk, sharing what they hold.
-fn some(chunk: &Chunk, (from, len): (usize, usize), offsets: &ScalarBuffer<Offset>) -> Batch {
-    let all = Batch {
-        columns: chunk.columns.clone(),
-        unwritten: chunk.unwritten.clone(),
-        ..Batch::new(chunk.rows.clone(), offsets.clone())
-    };
-    if len == chunk.len() {
-        return all;
-    }
-    Batch {
-        rows: all.rows.slice(from, len),
-        offsets: all.offsets.slice(from, len),
-        columns: all.columns.map(|columns| columns.slice(from, len)),
-        unwritten: all.unwritten,
-    }
-}
-
 impl Made {
     /// Pieces and bytes, for [`Made::back_to`].
     pub fn size(&self) -> (usize, usize) {
@@ -607,17 +586,40 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
     (0..parents.len() as u32).filter(is_bad).collect()
 }
 
-fn first_of(origins: &[u32]) -> u32 {
-    origins.iter().copied().min().unwrap_or_default()
+/// Where the batch is cut so that this row of a call comes again, and those behind it, which are tried again
+/// with it.
+fn cut_of(given: &Given<'_>, row: u32) -> u32 {
+    cut_at(given.input, first_of(&given.origins[row as usize..]))
 }
 
-/// Rows that nobody tries again.
-fn given_up(retry: Retry) -> Rejection {
-    Rejection {
-        rows: retry.rows,
-        code: retry.code,
-        message: retry.message,
+/// The rows behind one that a call says nothing of: whether it dropped them, or left them for the next try, as
+/// the SDKs do, nobody knows.
+fn silent(
+    given: &Given<'_>,
+    behind: u32,
+    (rejections, retries, emissions): (&[Rejection], &[Retry], &[Emission]),
+) -> Vec<u32> {
+    let mut told = vec![false; given.origins.len()];
+    let mut tell = |rows: &[u32]| rows.iter().for_each(|row| told[*row as usize] = true);
+    rejections
+        .iter()
+        .for_each(|rejection| tell(&rejection.rows));
+    retries.iter().for_each(|retry| tell(&retry.rows));
+    for emission in emissions {
+        match emission {
+            Emission::Forward { rows, .. } => tell(rows),
+            Emission::Emit { parents, .. } => tell(parents),
+            Emission::Columns {
+                parents: Some(parents),
+                ..
+            } => tell(parents),
+            // each row makes one
+            Emission::Columns { parents: None, .. } => return Vec::new(),
+        }
     }
+    (behind + 1..told.len() as u32)
+        .filter(|row| !told[*row as usize])
+        .collect()
 }
 
 /// What new rows have of their own, instead of their parents'.

@@ -75,8 +75,9 @@ pub(crate) struct Lane {
     /// Ends the waiting of its modules for answers of others.
     stop: Stop,
     chain: Option<Chain>,
-    /// The generation before, until the new one has committed.
-    fallback: Option<Chain>,
+    /// What goes on if the new generation fails, until that has committed: the one that is known to work,
+    /// and after it the one that ran last, if that had nothing to commit.
+    fallback: Vec<Chain>,
     /// The generation after, while it opens.
     opening: Option<Opening>,
     /// How long the lane stood still for the last change of generations.
@@ -113,7 +114,7 @@ impl Lane {
             shared,
             stop: Stop::default(),
             chain: None,
-            fallback: None,
+            fallback: Vec::new(),
             opening: None,
             gap: Duration::ZERO,
             tried: Vec::new(),
@@ -211,10 +212,9 @@ impl Lane {
             }
             self.change_over(flight).await?;
             self.load_states(from, flight).await?;
-            let most = if self.fallback.is_some() {
-                1
-            } else {
-                COMMITS_IN_FLIGHT_MAX
+            let most = match self.is_on_trial() {
+                true => 1,
+                false => COMMITS_IN_FLIGHT_MAX,
             };
             self.settle_all(flight, most - 1).await?;
             let policy = self.policy();
@@ -341,7 +341,7 @@ impl Lane {
             let Some(chain) = self.chain.take() else {
                 return Err(End::Again("the lane has nothing to run".to_string()));
             };
-            let trial = self.fallback.is_some();
+            let trial = self.is_on_trial();
             let stage = chain.stage.clone();
             let (result, took) = self.once(chain, input.clone(), from, flight).await?;
             if result.is_err() && self.stop.is_set() {
@@ -355,7 +355,9 @@ impl Lane {
             match (fault, trial) {
                 (Some(why), true) => {
                     self.rolled_back(stage.generation, &why);
-                    blamed = Some(stage);
+                    // it may never have worked itself
+                    self.load_states(from, flight).await?;
+                    blamed.get_or_insert(stage);
                 }
                 (Some(why), false) if result.is_err() => return Err(End::Halt(why)),
                 (fault, _) => {
@@ -466,7 +468,7 @@ impl Lane {
     /// What would end a lane rolls a generation back that has not committed yet: the one before works on.
     fn on_trial(&mut self, generation: u64, end: End) -> End {
         match end {
-            End::Halt(why) if self.fallback.is_some() && generation == self.generation() => {
+            End::Halt(why) if self.is_on_trial() && generation == self.generation() => {
                 self.rolled_back(generation, &why);
                 End::Again(why)
             }
@@ -480,9 +482,11 @@ impl Lane {
         if let Some(sample) = sent.sample {
             self.shared.canary.offer(sample);
         }
-        let old = self
-            .fallback
-            .take_if(|_| sent.generation == self.chain.as_ref().map_or(0, |c| c.stage.generation));
+        // those between have nothing in the log
+        let old = match sent.generation == self.generation() {
+            true => std::mem::take(&mut self.fallback).into_iter().next(),
+            false => None,
+        };
         if old.is_some() {
             self.shared.numbers.adopt(sent.generation);
         }

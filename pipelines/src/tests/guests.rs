@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use wasm::Keyed;
+
 use crate::operator::program::{Program, RetryPolicy};
 use crate::operator::wasm::{Call, Made};
 use crate::operator::{Chunk, OperatorError, Report, Why};
-use crate::tests::support::guest::{broken, guest, insists, leaking, mended, solitary};
+use crate::tests::support::guest::{
+    broken, broken_otherwise, guest, insists, leaking, leaves, mended, solitary,
+};
 use crate::tests::support::{World, done, text, until};
 use crate::{LaneState, LaneStatus, Runtime};
 
@@ -28,9 +32,13 @@ struct Setup {
 }
 
 async fn setup() -> Setup {
+    setup_of(guest('-', "")).await
+}
+
+async fn setup_of(guest: Vec<u8>) -> Setup {
     let world = World::new();
     let runtime = world.runtime();
-    let digest = world.module(guest('-', "")).await;
+    let digest = world.module(guest).await;
     world
         .apply(&runtime, &yaml(""), &[("m", digest)])
         .await
@@ -40,7 +48,11 @@ async fn setup() -> Setup {
 
 /// Values of the first lane, those that come out, and the dead letters as `value code attempt`.
 async fn check(values: &[&str], expected: &[&str], letters: &[&str]) {
-    let Setup { world, runtime } = setup().await;
+    check_of(guest('-', ""), values, expected, letters).await;
+}
+
+async fn check_of(guest: Vec<u8>, values: &[&str], expected: &[&str], letters: &[&str]) {
+    let Setup { world, runtime } = setup_of(guest).await;
     world.produce("in", 0, values);
     world.produce("in", 1, &["other"]);
     until(&runtime, done).await;
@@ -82,6 +94,37 @@ async fn rejections_retries_and_failures() {
         &["a failed 3", "e failed 3", "b failed 3"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn rows_behind_one_that_is_given_up_are_worked() {
+    let values = ["a", "w1", "b", "r1", "w2", "c", "t1", "d", "w3"];
+    let letters = [
+        "w1 code 3",
+        "r1 code 1",
+        "w2 code 3",
+        "t1 trap 1",
+        "w3 code 3",
+    ];
+    check_of(leaves(), &values, &["a", "b", "c", "d"], &letters).await;
+}
+
+/// Without a second try, at once and in parts, and of a module that keeps something.
+#[test]
+fn rows_behind_one_that_is_never_tried_again_are_worked() {
+    let values = ["a", "w1", "w2", "b", "t1", "c", "w3", "d", "w4"];
+    for (part, keyed) in [(100, false), (100, true), (2, false), (2, true)] {
+        for guest in [guest('-', ""), leaves()] {
+            let mut kept = keyed.then(|| Keyed::new(&Default::default(), 1));
+            let (report, out) = called_with(&guest, part, &[chunk(&values)], kept.as_mut());
+            let place = format!("parts of {part}, with state: {keyed}");
+            assert_eq!(out, ["a", "b", "c", "d"], "{place}");
+            let mut bad: Vec<u32> = report.rejects.iter().map(|reject| reject.origin).collect();
+            bad.sort_unstable();
+            assert_eq!(bad, [1, 2, 4, 6, 8], "{place}");
+            assert_eq!(report.cut, None, "{place}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -151,6 +194,25 @@ fn called_of(
     port_bytes_max: usize,
     kills: usize,
 ) -> (Report, Vec<String>) {
+    called_by(guest, part, (chunks, port_bytes_max, kills), None)
+}
+
+/// With what the guest keeps.
+fn called_with(
+    guest: &[u8],
+    part: usize,
+    chunks: &[Chunk],
+    keyed: Option<&mut Keyed>,
+) -> (Report, Vec<String>) {
+    called_by(guest, part, (chunks, usize::MAX, 0), keyed)
+}
+
+fn called_by(
+    guest: &[u8],
+    part: usize,
+    (chunks, port_bytes_max, kills): (&[Chunk], usize, usize),
+    keyed: Option<&mut Keyed>,
+) -> (Report, Vec<String>) {
     let module = World::new().host.load(guest, &Default::default());
     let program = Program {
         module: module.unwrap_or_else(|e| panic!("{e}")),
@@ -184,7 +246,7 @@ fn called_of(
         report: &mut report,
         port_bytes_max,
         ports: &mut ports,
-        keyed: None,
+        keyed,
     };
     for _ in 0..kills {
         call.run(&mut warm, 0, &chunk(&["t"])).expect("it runs");
@@ -381,6 +443,46 @@ async fn a_version_that_fails_at_once_is_rolled_back() {
         .position_of("_pipeline.p.src", world.partition("in", 0))
         .unwrap();
     assert_eq!(position.metadata, "generation=1");
+}
+
+/// One that had nothing to commit is gone back to, as it was said to run; if it fails, too, the one before.
+#[tokio::test]
+async fn a_version_is_rolled_back_to_the_one_that_was_seen_to_run() {
+    for (idle, out, works) in [
+        (guest('x', ""), vec!["a", "b"], 2),
+        (broken(), vec!["a", "x", "b"], 1),
+    ] {
+        let Setup { world, runtime } = setup().await;
+        world.produce("in", 0, &["a"]);
+        until(&runtime, |l| l[0].position == 1).await;
+        for (module, generation) in [(idle, 2), (broken_otherwise(), 3)] {
+            let digest = world.module(module).await;
+            let applied = world.apply(&runtime, &yaml(""), &[("m", digest)]).await;
+            applied.unwrap_or_else(|d| panic!("{d:#?}"));
+            until(&runtime, |l| l.iter().all(|l| l.generation == generation)).await;
+        }
+        world.produce("in", 0, &["x", "b"]);
+        let lanes = until(&runtime, |l| l[0].position == 3).await;
+        assert_eq!(world.values("out", 0), out);
+        assert_eq!(lanes[0].generation, works);
+        let (back, _) = lanes[0].rolled_back().expect("it says so");
+        assert_eq!(back.to, if works == 2 { 3 } else { 2 });
+        assert_eq!(world.log.rows(world.partition("bad", 0)).len(), 0);
+    }
+}
+
+/// What is applied again as it is changes nothing, and ends nothing.
+#[tokio::test]
+async fn the_same_once_more_is_no_hand_over() {
+    let Setup { world, runtime } = setup().await;
+    world.produce("in", 0, &["a"]);
+    until(&runtime, |l| l[0].position == 1).await;
+    let digest = world.module(guest('-', "")).await;
+    let applied = world.apply(&runtime, &yaml(""), &[("m", digest)]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    world.produce("in", 0, &["b"]);
+    let lanes = until(&runtime, |l| l[0].position == 2).await;
+    assert_eq!((lanes[0].generation, lanes[0].handovers.len()), (1, 0));
 }
 
 /// A row that kills both versions does not keep the new one out.

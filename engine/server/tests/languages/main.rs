@@ -3,6 +3,7 @@
 //!
 //! - `modules` one language at a time, and cases of Rust
 //! - `asking` modules that make requests
+//! - `giving_up` records that are given up after their tries
 //! - `keeping` modules that keep state
 //! - `system` what they expect of a system
 //! - `pipeline` all three in `examples/languages`
@@ -15,6 +16,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod asking;
+mod giving_up;
 mod keeping;
 mod modules;
 mod pipeline;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 22] = [
+    let cases: [(&str, &[Needs], Run); 23] = [
         (
             "rust::cases",
             &[Needs::Program("cargo")],
@@ -109,6 +111,11 @@ fn main() -> ExitCode {
             "one_state_of_three",
             &[PYTHON, JS],
             keeping::one_state_of_three,
+        ),
+        (
+            "records_behind_one_that_is_given_up",
+            &[PYTHON, JS],
+            giving_up::the_others_go_on,
         ),
         (
             "three_in_one_pipeline",

@@ -2,8 +2,9 @@
 //!
 //! Called by: `lane`. Invariants: a new generation is opened beside the old one, which goes on meanwhile;
 //! they change only between two batches with no commit under way. Until the new one's first commit the
-//! old one is kept, and works on the same batch, with what was kept before, if the new one fails. A batch
-//! that both fail on decides nothing: the new one is tried again with the next.
+//! old one is kept, and works on the same batch, with what was kept before, if the new one fails; where
+//! that has not committed either, the last that did is kept, too. A batch that all fail on decides nothing:
+//! the new one is tried again with the next.
 
 use std::sync::Arc;
 
@@ -81,11 +82,10 @@ impl Lane {
         let to = stage.generation;
         match opened {
             Ok(chain) => {
-                // Before the first commit of the one in between, the oldest is still the one
-                // that is known to work.
-                let old = self.chain.replace(chain);
-                self.fallback = self.fallback.take().or(old);
-                let alone = self.fallback.is_none();
+                // of several that had nothing to commit the last is what people saw
+                self.fallback.truncate(1);
+                self.fallback.extend(self.chain.replace(chain));
+                let alone = !self.is_on_trial();
                 if alone {
                     self.shared.numbers.adopt(to);
                 }
@@ -113,6 +113,11 @@ impl Lane {
         }
     }
 
+    /// Whether the generation that works has not committed yet, and another can go on.
+    pub(super) fn is_on_trial(&self) -> bool {
+        !self.fallback.is_empty()
+    }
+
     /// The new generation is not taken; the old one goes on.
     pub(super) fn declined(&self, to: u64, from: u64, why: String) {
         tracing::warn!(partition = %self.partition, to, from, why, "hand-over rolled back");
@@ -134,7 +139,7 @@ impl Lane {
 
     /// The generation before goes on, with the same batch.
     pub(super) fn rolled_back(&mut self, to: u64, why: &str) {
-        self.chain = self.fallback.take();
+        self.chain = self.fallback.pop();
         self.states.back();
         self.tried.clear();
         let from = self.generation();

@@ -40,7 +40,7 @@ impl Lane {
             let to = chain.stage.generation;
             match self.migrate(from, flight).await? {
                 Ok(()) => return Ok(()),
-                Err(why) if self.fallback.is_some() => self.rolled_back(to, &why),
+                Err(why) if self.is_on_trial() => self.rolled_back(to, &why),
                 Err(why) => return Err(End::Halt(why)),
             }
         }

@@ -21,6 +21,14 @@ pub(crate) fn broken() -> Vec<u8> {
     encode(&always.replace("{drop}", "0").replace("{open}", ""))
 }
 
+/// The same with another digest.
+pub(crate) fn broken_otherwise() -> Vec<u8> {
+    let mut bytes = broken();
+    // a custom section named `x`
+    bytes.extend([0, 2, 1, b'x']);
+    bytes
+}
+
 /// A guest that loops for ever on `from` instead of `l`, or traps on it.
 pub(crate) fn evil(from: char, traps: bool) -> Vec<u8> {
     let byte = if traps { 116 } else { 108 };
@@ -46,6 +54,16 @@ pub(crate) fn solitary() -> Vec<u8> {
     assert!(WAT.contains(counted));
     let traps = "(if (i32.gt_s (local.get $n) (i32.const 1)) (then unreachable))";
     let other = WAT.replace(counted, &format!("{counted} {traps}"));
+    encode(&other.replace("{drop}", "0").replace("{open}", ""))
+}
+
+/// A guest that leaves the rows behind one that it asks to have again, as the SDKs do.
+pub(crate) fn leaves() -> Vec<u8> {
+    let goes_on = "(i32.const 132) (i32.const 7))
+              (br $handled)))
+            (if (i32.eq (local.get $byte) (i32.const 101))";
+    assert_eq!(WAT.matches(goes_on).count(), 1);
+    let other = WAT.replace(goes_on, &goes_on.replace("$handled", "$done"));
     encode(&other.replace("{drop}", "0").replace("{open}", ""))
 }
 

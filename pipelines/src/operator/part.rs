@@ -1,0 +1,90 @@
+//! Rows of a chunk that a guest is given in one call.
+//!
+//! Called by: `wasm`. Invariants: rows share what they hold with their chunk, but for those that were chosen
+//! one by one; a part of no rows is one.
+
+use std::borrow::Cow;
+
+use arrow::buffer::ScalarBuffer;
+use model::ids::Offset;
+use wasm::Batch;
+
+use super::{Chunk, OperatorError};
+
+#[derive(Clone)]
+pub(super) struct Part<'c> {
+    /// The number of the input they came from.
+    pub input: u16,
+    chunk: Cow<'c, Chunk>,
+    /// Of the chunk's rows.
+    offsets: ScalarBuffer<Offset>,
+    from: usize,
+    pub len: usize,
+}
+
+impl<'c> Part<'c> {
+    /// All rows of a chunk. `offsets` are those of the lane's batch, by origin.
+    pub fn all(input: u16, chunk: &'c Chunk, offsets: &[Offset]) -> Part<'c> {
+        let origins = chunk.origins.iter();
+        Part {
+            input,
+            offsets: origins.map(|origin| offsets[*origin as usize]).collect(),
+            from: 0,
+            len: chunk.len(),
+            chunk: Cow::Borrowed(chunk),
+        }
+    }
+
+    /// Rows `from..from + len` of these.
+    pub fn range(&self, from: usize, len: usize) -> Part<'c> {
+        Part {
+            from: self.from + from,
+            len,
+            ..self.clone()
+        }
+    }
+
+    /// The chosen ones of these, in that order.
+    pub fn only(&self, rows: &[u32]) -> Result<Part<'c>, OperatorError> {
+        let rows: Vec<u32> = rows.iter().map(|row| row + self.from as u32).collect();
+        let offset = |row: &u32| self.offsets[*row as usize];
+        Ok(Part {
+            input: self.input,
+            offsets: rows.iter().map(offset).collect(),
+            from: 0,
+            len: rows.len(),
+            chunk: Cow::Owned(self.chunk.take(&rows)?),
+        })
+    }
+
+    pub fn origins(&self) -> &[u32] {
+        &self.chunk.origins[self.from..self.from + self.len]
+    }
+
+    /// The least origin of these rows and of those behind them, which may have come from earlier ones.
+    pub fn first(&self) -> u32 {
+        first_of(&self.chunk.origins[self.from..])
+    }
+
+    pub fn batch(&self) -> Batch {
+        let all = Batch {
+            columns: self.chunk.columns.clone(),
+            unwritten: self.chunk.unwritten.clone(),
+            ..Batch::new(self.chunk.rows.clone(), self.offsets.clone())
+        };
+        if self.len == self.chunk.len() {
+            return all;
+        }
+        let (from, len) = (self.from, self.len);
+        Batch {
+            rows: all.rows.slice(from, len),
+            offsets: all.offsets.slice(from, len),
+            columns: all.columns.map(|columns| columns.slice(from, len)),
+            unwritten: all.unwritten,
+        }
+    }
+}
+
+pub(super) fn first_of(origins: &[u32]) -> u32 {
+    origins.iter().copied().min().unwrap_or_default()
+}
