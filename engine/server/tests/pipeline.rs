@@ -135,21 +135,99 @@ nodes:
   out: { kind: sink, inputs: [vouched.out, vouched.rest], topic: out }
 ";
 
-#[test]
-fn only_modules_that_a_trusted_key_signed_are_applied() {
-    let world = World::new();
+/// The newest module that is kept.
+fn released() -> Vec<u8> {
     let released = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../tests/guests/conformance/released"
     );
-    let newest = std::fs::read_dir(released)
-        .expect("released modules")
-        .flatten();
-    let newest = newest
-        .map(|entry| entry.path())
-        .max()
-        .expect("one at least");
-    let plain = std::fs::read(newest).expect("it is readable");
+    let all = std::fs::read_dir(released).expect("released modules");
+    let newest = all.flatten().map(|entry| entry.path()).max();
+    std::fs::read(newest.expect("one at least")).expect("it is readable")
+}
+
+/// What the only lane works with, once it is that.
+fn works_with(world: &World, generation: u64) -> serde_json::Value {
+    wait::until(&format!("generation {generation} works"), || {
+        let described = world
+            .run(&["pipeline", "describe", "signed", "--json"])
+            .ok()
+            .out;
+        let found: serde_json::Value =
+            serde_json::from_str(&described).expect("JSON was asked for");
+        let lane = found["status"]["lanes"][0].clone();
+        (lane["generation"] == generation).then_some(lane)
+    })
+}
+
+#[test]
+fn what_was_rolled_back_does_not_come_with_a_restart() {
+    let world = World::new();
+    world.write("module.wasm", released());
+    let apply = |limits: &str| {
+        let source = format!("source: ./module.wasm{limits}");
+        let file = world.write(
+            "trial.yaml",
+            SIGNED.replace("source: ./module.wasm", &source),
+        );
+        world.run(&["pipeline", "apply", &file]).ok();
+    };
+    let sent = |rows: usize, out: u64| {
+        world
+            .run_with_input(&["produce", "in"], "emit\n".repeat(rows).as_bytes())
+            .ok();
+        wait_for(&world, "out", out);
+    };
+    let server = world.serve();
+    apply("");
+    sent(1, 1);
+    apply(", limits: { output: 50B }");
+    works_with(&world, 2);
+    sent(50, 51);
+    let lane = works_with(&world, 1);
+    assert!(
+        lane["fault"].to_string().contains("generation 2 failed"),
+        "{lane}"
+    );
+    server.kill();
+
+    let server = world.serve();
+    sent(50, 101);
+    works_with(&world, 1);
+    let list = world.run(&["pipeline", "list"]).ok().out;
+    assert!(list.contains("rolled back"), "{list}");
+    apply(", limits: { output: 50KiB }");
+    sent(50, 151);
+    works_with(&world, 3);
+    wait::until("it is known to work", || {
+        sent(1, count(&world, "out") + 1);
+        let lane = works_with(&world, 3);
+        let taken =
+            |handover: &serde_json::Value| handover["to"] == 3 && handover["rolled_back"].is_null();
+        lane["handovers"]
+            .as_array()?
+            .iter()
+            .any(taken)
+            .then_some(())
+    });
+    server.kill();
+
+    let server = world.serve();
+    sent(50, count(&world, "out") + 50);
+    let lane = works_with(&world, 3);
+    assert_eq!(
+        lane["handovers"],
+        serde_json::json!([]),
+        "it is not on trial any more"
+    );
+    assert_eq!(lane["rejected"], 0);
+    server.stop();
+}
+
+#[test]
+fn only_modules_that_a_trusted_key_signed_are_applied() {
+    let world = World::new();
+    let plain = released();
     world.write("module.wasm", &plain);
     let file = world.write("signed.yaml", SIGNED);
     let key = |name: &str| {

@@ -80,6 +80,7 @@ impl Catalog {
             Command::TopicDelete { name } => self.topic_delete(name),
             Command::ModulePut { digest, size } => self.module_put(*digest, *size),
             Command::PipelinePut(record) => self.pipeline_put(record),
+            Command::PipelineTaken { name, generation } => self.pipeline_taken(name, *generation),
             Command::PipelineDelete { name } => self.pipeline_delete(name),
             Command::GroupCreate { name, created_ms } => self.group_create(name, *created_ms),
             Command::GroupDelete { name } => self.group_delete(name),
@@ -290,6 +291,7 @@ impl Catalog {
         if let Some(there) = self.pipeline(&record.name) {
             let same = PipelineRecord {
                 generation: there.generation,
+                before: there.before.clone(),
                 ..record.clone()
             };
             if *there == same {
@@ -304,6 +306,19 @@ impl Catalog {
             ..record.clone()
         };
         Decision::change(Outcome::Generation(generation), Effect::Pipeline(record))
+    }
+
+    fn pipeline_taken(&self, name: &str, generation: u64) -> Result<Decision, CatalogError> {
+        let there = self.pipeline(name);
+        let taken = there.filter(|there| there.generation == generation && there.before.is_some());
+        let Some(taken) = taken else {
+            return Decision::unchanged(Outcome::Done);
+        };
+        let record = PipelineRecord {
+            before: None,
+            ..taken.clone()
+        };
+        Decision::change(Outcome::Done, Effect::Pipeline(record))
     }
 
     fn pipeline_delete(&self, name: &str) -> Result<Decision, CatalogError> {

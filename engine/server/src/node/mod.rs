@@ -33,7 +33,7 @@ use crate::door::state_dir::Announced;
 use crate::door::{Door, DoorConfig, tls};
 use crate::egress::{self, Secrets};
 use crate::http::{self, Http};
-use crate::service::{About, Addresses, Doorkeeper, Rooms, follow};
+use crate::service::{About, Addresses, Doorkeeper, Rooms, follow, follow_taken};
 use budget::Budget;
 use data_dir::DataDir;
 pub use error::StartError;
@@ -183,7 +183,7 @@ pub struct Node {
     http: Http,
     rooms: Arc<Rooms>,
     /// Tells the broker of changes of the catalog; it ends with the rooms.
-    _following: AbortOnDrop,
+    _following: [AbortOnDrop; 2],
     certificate_path: PathBuf,
     /// Last, so that the lock is given back when all else is gone.
     data_dir: DataDir,
@@ -223,12 +223,13 @@ impl Node {
             let _alone = rooms.changing.lock().await;
             Box::pin(rooms.pipelines_restart()).await;
         }
-        let following = follow(Arc::downgrade(&rooms), rooms.metadata.watch());
+        let following = tokio::spawn(follow(Arc::downgrade(&rooms), rooms.metadata.watch()));
+        let taken = tokio::spawn(follow_taken(Arc::downgrade(&rooms)));
         let mut node = Node {
             announced: None,
             door,
             http,
-            _following: AbortOnDrop(tokio::spawn(following).abort_handle()),
+            _following: [following, taken].map(|task| AbortOnDrop(task.abort_handle())),
             rooms,
             certificate_path: identity.certificate_path,
             data_dir,

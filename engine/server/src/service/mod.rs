@@ -16,6 +16,7 @@ mod records;
 pub mod reply;
 mod sql;
 pub mod status;
+mod taken;
 mod topics;
 
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,7 @@ use std::time::Instant;
 
 pub use doorkeeper::Doorkeeper;
 pub(crate) use follow::follow;
+pub(crate) use taken::follow_taken;
 
 use broker::Broker;
 use bytes::Bytes;

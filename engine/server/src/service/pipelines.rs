@@ -19,6 +19,7 @@ use protocol::{
     PipelineInfo, PipelineLinted, PipelinePlanned, Pipelines, WireError, code,
 };
 
+use super::taken::goes_back;
 use super::{Rooms, reply};
 
 impl Rooms {
@@ -178,6 +179,7 @@ impl Rooms {
             modules: file.modules,
             topics: topic_names(spec),
             name,
+            before: None,
         }
     }
 
@@ -191,6 +193,12 @@ impl Rooms {
         let name = record.name.clone();
         let mut generation = record.generation;
         let before = self.catalog().pipeline(&name).cloned();
+        let record = PipelineRecord {
+            before: before
+                .as_ref()
+                .and_then(|before| goes_back(before, &record)),
+            ..record
+        };
         let put = Command::PipelinePut(record);
         if let Outcome::Generation(given) =
             self.metadata.propose(put).await.map_err(reply::propose)?
@@ -302,19 +310,27 @@ impl Rooms {
     pub(crate) async fn pipelines_restart(&self) {
         let records: Vec<PipelineRecord> = self.catalog().pipelines().cloned().collect();
         for record in records {
-            let name = &record.name;
-            let prepared = match self.pipelines.prepare(&record).await {
-                Ok(prepared) => prepared,
-                Err(diagnostics) => {
-                    for diagnostic in diagnostics {
-                        tracing::error!("pipeline {name} does not start: {diagnostic}");
-                    }
-                    continue;
-                }
-            };
-            if let Err(error) = self.pipelines.start(prepared).await {
-                tracing::error!("pipeline {name} does not start: {error}");
+            // what no lane has committed with is on trial, as it was
+            if let Some(before) = &record.before {
+                self.pipeline_restart(before).await;
             }
+            self.pipeline_restart(&record).await;
+        }
+    }
+
+    async fn pipeline_restart(&self, record: &PipelineRecord) {
+        let (name, generation) = (&record.name, record.generation);
+        let prepared = match self.pipelines.prepare(record).await {
+            Ok(prepared) => prepared,
+            Err(diagnostics) => {
+                for diagnostic in diagnostics {
+                    tracing::error!(generation, "pipeline {name} does not start: {diagnostic}");
+                }
+                return;
+            }
+        };
+        if let Err(error) = self.pipelines.start(prepared).await {
+            tracing::error!(generation, "pipeline {name} does not start: {error}");
         }
     }
 }

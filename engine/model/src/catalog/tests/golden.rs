@@ -19,6 +19,7 @@ fn check_command(command: &Command, json: &str) {
         | Command::TopicDelete { .. }
         | Command::ModulePut { .. }
         | Command::PipelinePut(_)
+        | Command::PipelineTaken { .. }
         | Command::PipelineDelete { .. }
         | Command::GroupCreate { .. }
         | Command::GroupDelete { .. }
@@ -104,6 +105,25 @@ fn other_commands() {
             r#"{"command":"pipeline-put","name":"p","generation":77,"#,
             r#""yaml":"kind: Pipeline","file":"p.yaml","modules":{},"topics":["raw"]}"#
         ),
+    );
+    let Command::PipelinePut(record) = pipeline("p", &[], None) else {
+        panic!("it is a put");
+    };
+    let before = Some(Box::new(record.clone()));
+    check_command(
+        &Command::PipelinePut(PipelineRecord { before, ..record }),
+        concat!(
+            r#"{"command":"pipeline-put","name":"p","generation":77,"yaml":"kind: Pipeline","#,
+            r#""file":"p.yaml","modules":{},"topics":[],"before":{"name":"p","generation":77,"#,
+            r#""yaml":"kind: Pipeline","file":"p.yaml","modules":{},"topics":[]}}"#
+        ),
+    );
+    check_command(
+        &Command::PipelineTaken {
+            name: name(),
+            generation: 3,
+        },
+        r#"{"command":"pipeline-taken","name":"x","generation":3}"#,
     );
     check_command(
         &Command::PipelineDelete { name: name() },

@@ -81,6 +81,13 @@ impl Naive {
                 Some(Outcome::Done)
             }
             Command::PipelinePut(record) => self.pipeline_put(record),
+            Command::PipelineTaken { name, generation } => {
+                let taken = |p: &&mut PipelineRecord| p.name == name && p.generation == generation;
+                if let Some(pipeline) = self.pipelines.iter_mut().find(taken) {
+                    pipeline.before = None;
+                }
+                Some(Outcome::Done)
+            }
             Command::PipelineDelete { name } => {
                 let at = self.pipelines.iter().position(|p| p.name == name)?;
                 self.pipelines.remove(at);
@@ -158,7 +165,15 @@ impl Naive {
         let last = self.puts.iter().rev().find(|put| put.0 == record.name);
         let last = last.map_or(0, |put| put.1);
         record.generation = last;
-        if self.pipelines.contains(&record) {
+        let same = |there: &PipelineRecord| {
+            let before = there.before.clone();
+            *there
+                == PipelineRecord {
+                    before,
+                    ..record.clone()
+                }
+        };
+        if self.pipelines.iter().any(same) {
             return Some(Outcome::Generation(last));
         }
         record.generation += 1;
@@ -290,11 +305,19 @@ fn command_any() -> impl Strategy<Value = Command> {
     prop_oneof![
         10 => topic_command(),
         2 => (module(), 0u64..3).prop_map(|(digest, size)| Command::ModulePut { digest, size }),
-        3 => (name_any(), prop::collection::vec(name_any(), 0..3), prop::option::of(module()))
-            .prop_map(|(name, topics, module)| {
+        3 => (name_any(), prop::collection::vec(name_any(), 0..3), prop::option::of(module()), any::<bool>())
+            .prop_map(|(name, topics, module, is_on_trial)| {
                 let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-                pipeline(&name, &topics, module)
+                match (is_on_trial, pipeline(&name, &topics, module)) {
+                    (true, Command::PipelinePut(record)) => Command::PipelinePut(PipelineRecord {
+                        before: Some(Box::new(record.clone())),
+                        ..record
+                    }),
+                    (_, put) => put,
+                }
             }),
+        1 => (name_any(), 0u64..4)
+            .prop_map(|(name, generation)| Command::PipelineTaken { name, generation }),
         1 => name_any().prop_map(|name| Command::PipelineDelete { name }),
         1 => (name_any(), 0i64..9)
             .prop_map(|(name, created_ms)| Command::GroupCreate { name, created_ms }),
