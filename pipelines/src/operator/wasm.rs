@@ -592,8 +592,8 @@ fn cut_of(given: &Given<'_>, row: u32) -> u32 {
     cut_at(given.input, first_of(&given.origins[row as usize..]))
 }
 
-/// The rows behind one that a call says nothing of: whether it dropped them, or left them for the next try, as
-/// the SDKs do, nobody knows.
+/// The rows behind one that a call says nothing of: whether it dropped them, or left them for the next
+/// try, as the SDKs do, nobody knows.
 fn silent(
     given: &Given<'_>,
     behind: u32,

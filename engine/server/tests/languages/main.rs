@@ -42,89 +42,90 @@ const JS: Needs = Needs::Tools("node", "componentize-js-");
 
 type Run = fn();
 
+const CASES: [(&str, &[Needs], Run); 23] = [
+    (
+        "rust::cases",
+        &[Needs::Program("cargo")],
+        modules::rust_cases,
+    ),
+    (
+        "rust::lanes",
+        &[Needs::Program("cargo")],
+        modules::rust_lanes,
+    ),
+    (
+        "python::the_sdk",
+        &[Needs::Program("python3")],
+        modules::python_sdk,
+    ),
+    ("js::the_sdk", &[Needs::Program("node")], modules::js_sdk),
+    (
+        "python::documented",
+        &[Needs::Program("python3")],
+        modules::python_documented,
+    ),
+    (
+        "js::documented",
+        &[Needs::Program("npm")],
+        modules::js_documented,
+    ),
+    (
+        "python::no_registry",
+        &[Needs::Program("python3")],
+        modules::python_unreachable,
+    ),
+    (
+        "js::no_registry",
+        &[Needs::Program("npm")],
+        modules::js_unreachable,
+    ),
+    ("python::new_test_build", &[PYTHON], modules::python),
+    ("js::new_test_build", &[JS], modules::js),
+    ("js::bytes", &[JS], modules::js_bytes),
+    ("python::system", &[PYTHON], system::python),
+    ("js::system", &[JS], system::js),
+    ("python::rows", &[PYTHON], modules::python_rows),
+    ("js::rows", &[JS], modules::js_rows),
+    (
+        "requests_of_both",
+        &[PYTHON, JS],
+        asking::granted_and_refused,
+    ),
+    (
+        "python::documented_state",
+        &[Needs::Program("python3")],
+        keeping::python_documented,
+    ),
+    (
+        "js::documented_state",
+        &[Needs::Program("node")],
+        keeping::js_documented,
+    ),
+    ("python::lanes", &[PYTHON], keeping::python_lanes),
+    ("js::lanes", &[JS], keeping::js_lanes),
+    (
+        "one_state_of_three",
+        &[PYTHON, JS],
+        keeping::one_state_of_three,
+    ),
+    (
+        "records_behind_one_that_is_given_up",
+        &[PYTHON, JS],
+        giving_up::the_others_go_on,
+    ),
+    (
+        "three_in_one_pipeline",
+        &[PYTHON, JS],
+        pipeline::three_languages,
+    ),
+];
+
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // builds take a processor each; the machines are small
     args.test_threads = args.test_threads.or(Some(2));
-    let cases: [(&str, &[Needs], Run); 23] = [
-        (
-            "rust::cases",
-            &[Needs::Program("cargo")],
-            modules::rust_cases,
-        ),
-        (
-            "rust::lanes",
-            &[Needs::Program("cargo")],
-            modules::rust_lanes,
-        ),
-        (
-            "python::the_sdk",
-            &[Needs::Program("python3")],
-            modules::python_sdk,
-        ),
-        ("js::the_sdk", &[Needs::Program("node")], modules::js_sdk),
-        (
-            "python::documented",
-            &[Needs::Program("python3")],
-            modules::python_documented,
-        ),
-        (
-            "js::documented",
-            &[Needs::Program("npm")],
-            modules::js_documented,
-        ),
-        (
-            "python::no_registry",
-            &[Needs::Program("python3")],
-            modules::python_unreachable,
-        ),
-        (
-            "js::no_registry",
-            &[Needs::Program("npm")],
-            modules::js_unreachable,
-        ),
-        ("python::new_test_build", &[PYTHON], modules::python),
-        ("js::new_test_build", &[JS], modules::js),
-        ("js::bytes", &[JS], modules::js_bytes),
-        ("python::system", &[PYTHON], system::python),
-        ("js::system", &[JS], system::js),
-        ("python::rows", &[PYTHON], modules::python_rows),
-        ("js::rows", &[JS], modules::js_rows),
-        (
-            "requests_of_both",
-            &[PYTHON, JS],
-            asking::granted_and_refused,
-        ),
-        (
-            "python::documented_state",
-            &[Needs::Program("python3")],
-            keeping::python_documented,
-        ),
-        (
-            "js::documented_state",
-            &[Needs::Program("node")],
-            keeping::js_documented,
-        ),
-        ("python::lanes", &[PYTHON], keeping::python_lanes),
-        ("js::lanes", &[JS], keeping::js_lanes),
-        (
-            "one_state_of_three",
-            &[PYTHON, JS],
-            keeping::one_state_of_three,
-        ),
-        (
-            "records_behind_one_that_is_given_up",
-            &[PYTHON, JS],
-            giving_up::the_others_go_on,
-        ),
-        (
-            "three_in_one_pipeline",
-            &[PYTHON, JS],
-            pipeline::three_languages,
-        ),
-    ];
     let required = std::env::var_os("RUSTMQ_LANGUAGES").is_some_and(|how| how == "required");
-    let trials = cases.into_iter().map(|(name, needs, run)| {
+    let trials = CASES.into_iter().map(|(name, needs, run)| {
         let why = needs.iter().find_map(|needs| missing(*needs));
         let skipped = why.is_some() && !required;
         if let (Some(why), true) = (&why, skipped) {
