@@ -271,10 +271,17 @@ fn only_modules_that_a_trusted_key_signed_are_applied() {
     apply().fails(1, "");
     sign("ours.key").fails(1, "");
 
-    // who trusts somebody else after a restart does not run it either
+    // who trusts somebody else after a restart does not run it either, and says so
     server.kill();
-    let config = world.write("node.toml", format!("[modules]\ntrust = [\"{theirs}\"]\n"));
+    let others = key("others.key");
+    let config = world.write("node.toml", format!("[modules]\ntrust = [\"{others}\"]\n"));
     let server = world.serve_with(&["--config", &config]);
+    let told = world.run(&["pipeline", "describe", "signed"]).ok().out;
+    let why = "generation 1 did not start with the server: signed.yaml:8:";
+    assert!(
+        told.contains(why) && told.contains("it does not run"),
+        "{told}"
+    );
     world.write("module.wasm", &plain);
     apply().fails(1, "is not signed");
     server.kill();

@@ -93,8 +93,11 @@ pub struct PipelineDescription {
     pub name: String,
     pub generation: u64,
     pub file: PipelineFile,
-    /// Lanes and their positions.
+    /// Lanes and their positions; null if it does not run.
     pub status: Value,
+    /// Why it did not start with the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_started: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

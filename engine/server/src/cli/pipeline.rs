@@ -330,6 +330,12 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
         let message = format!("this server's status is of another version ({error})");
         Failure::failed(format!("{message}; use --json"))
     })?;
+    if let Some(why) = &found.not_started {
+        let (generation, why) = (found.generation, output::lines(why));
+        text.push_str(&format!(
+            "\ngeneration {generation} did not start with the server: {why}\n"
+        ));
+    }
     match status {
         Some(status) => {
             text.push_str(&format!("\n{}", lanes(&status)));
@@ -337,7 +343,7 @@ async fn describe(name: String, session: &Session) -> Result<(), Failure> {
                 text.push_str(&format!("\ncanary: {}", canary::line(report)));
             }
         }
-        None => text.push_str("\nit does not run: the server's log says why\n"),
+        None => text.push_str("\nit does not run\n"),
     }
     written(output::print(&text))
 }

@@ -16,7 +16,7 @@ mod life;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use broker::Broker;
@@ -365,6 +365,7 @@ async fn rooms(
         sql,
         pipelines,
         about,
+        not_started: Mutex::default(),
         changing,
         followed,
     })

@@ -19,7 +19,8 @@ pub mod status;
 mod taken;
 mod topics;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 pub use doorkeeper::Doorkeeper;
@@ -47,6 +48,8 @@ pub struct Rooms {
     pub(crate) sql: ::sql::Engine,
     pub(crate) pipelines: Arc<::pipelines::Runtime>,
     pub(crate) about: About,
+    /// Pipelines that did not start with the node, and why.
+    pub(crate) not_started: Mutex<BTreeMap<String, String>>,
     /// Held while topics or pipelines change.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// What the broker was told of the catalog; taken after `changing`.

@@ -8,7 +8,8 @@
 //! left is deleted by the next deletion or apply of that name.
 //! Refuses: a topic that is there with other settings, naming both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use ::pipelines::plan::Previous;
 use ::pipelines::spec::types::{Node, OnError, Then};
@@ -211,6 +212,7 @@ impl Rooms {
             let message = format!("pipeline {name} did not start: {error}");
             return Err(WireError::retry(code::UNAVAILABLE, message));
         }
+        self.has_started(&name);
         Ok(generation)
     }
 
@@ -242,6 +244,7 @@ impl Rooms {
             gone.map_err(reply::propose)?;
         }
         self.rest_delete(&name).await?;
+        self.has_started(&name);
         Ok(PipelineDeleted {})
     }
 
@@ -302,6 +305,7 @@ impl Rooms {
                 modules: record.modules,
             },
             status: serde_json::to_value(status).map_err(reply::bug)?,
+            not_started: self.not_started().get(name).cloned(),
         })
     }
 
@@ -320,18 +324,32 @@ impl Rooms {
 
     async fn pipeline_restart(&self, record: &PipelineRecord) {
         let (name, generation) = (&record.name, record.generation);
-        let prepared = match self.pipelines.prepare(record).await {
-            Ok(prepared) => prepared,
+        let started = match self.pipelines.prepare(record).await {
+            Ok(prepared) => self
+                .pipelines
+                .start(prepared)
+                .await
+                .map_err(|e| e.to_string()),
             Err(diagnostics) => {
-                for diagnostic in diagnostics {
-                    tracing::error!(generation, "pipeline {name} does not start: {diagnostic}");
-                }
-                return;
+                let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+                Err(lines.join("\n"))
             }
         };
-        if let Err(error) = self.pipelines.start(prepared).await {
-            tracing::error!(generation, "pipeline {name} does not start: {error}");
-        }
+        let Err(why) = started else {
+            return self.has_started(name);
+        };
+        tracing::error!(generation, "pipeline {name} does not start: {why}");
+        self.not_started().insert(name.clone(), why);
+    }
+
+    fn has_started(&self, pipeline: &str) {
+        self.not_started().remove(pipeline);
+    }
+
+    fn not_started(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.not_started
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
