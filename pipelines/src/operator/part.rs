@@ -1,7 +1,7 @@
 //! Rows of a chunk that a guest is given in one call.
 //!
 //! Called by: `wasm`. Invariants: rows share what they hold with their chunk, but for those that were chosen
-//! one by one; a part of no rows is one.
+//! with gaps between them; a part of no rows is one.
 
 use std::borrow::Cow;
 
@@ -44,8 +44,12 @@ impl<'c> Part<'c> {
         }
     }
 
-    /// The chosen ones of these, in that order.
+    /// The chosen ones of these, in that order. Nothing is copied of rows that follow each other.
     pub fn only(&self, rows: &[u32]) -> Result<Part<'c>, OperatorError> {
+        let first = rows.first().copied().unwrap_or_default();
+        if rows.iter().zip(first..).all(|(row, at)| *row == at) {
+            return Ok(self.range(first as usize, rows.len()));
+        }
         let rows: Vec<u32> = rows.iter().map(|row| row + self.from as u32).collect();
         let offset = |row: &u32| self.offsets[*row as usize];
         Ok(Part {
@@ -87,4 +91,52 @@ impl<'c> Part<'c> {
 
 pub(super) fn first_of(origins: &[u32]) -> u32 {
     origins.iter().copied().min().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::rows::RowsBuilder;
+
+    use super::*;
+
+    #[test]
+    fn parts_of_parts_are_the_rows_they_name() {
+        let mut rows = RowsBuilder::new();
+        (0..8).for_each(|row| rows.push(row, None, Some(b"v"), &[]));
+        let chunk = Chunk {
+            rows: rows.finish(),
+            origins: vec![7, 0, 1, 2, 3, 4, 5, 6],
+            ..Chunk::empty()
+        };
+        let offsets: Vec<Offset> = (100..108).collect();
+        let check = |part: Part<'_>, times: &[i64], shares: bool| {
+            let batch = part.batch();
+            assert_eq!(&batch.rows.timestamps[..], times);
+            let origins = times.iter().map(|row| (*row as u32 + 7) % 8);
+            assert_eq!(part.origins(), origins.collect::<Vec<_>>());
+            let offsets = part
+                .origins()
+                .iter()
+                .map(|origin| offsets[*origin as usize]);
+            assert_eq!(&batch.offsets[..], offsets.collect::<Vec<_>>());
+            assert_eq!(matches!(part.chunk, Cow::Borrowed(_)), shares);
+        };
+        let all = || Part::all(0, &chunk, &offsets);
+        check(all(), &[0, 1, 2, 3, 4, 5, 6, 7], true);
+        let some = all().range(2, 5);
+        assert_eq!((some.first(), all().first()), (1, 0));
+        check(
+            some.only(&[1, 2, 3]).expect("they are there"),
+            &[3, 4, 5],
+            true,
+        );
+        check(some.only(&[]).expect("none is some"), &[], true);
+        let chosen = some.only(&[0, 2, 4]).expect("they are there");
+        check(chosen.clone(), &[2, 4, 6], false);
+        check(
+            chosen.range(1, 2).only(&[1]).expect("it is there"),
+            &[6],
+            false,
+        );
+    }
 }

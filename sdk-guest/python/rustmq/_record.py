@@ -112,7 +112,9 @@ def reason(error):
     """Code and message of what a function raised, which may be anything, `sys.exit()` too."""
     if isinstance(error, INTERRUPTS):
         raise error
-    return told(error) if isinstance(error, (Reject, Retry)) else ("error", place(error))
+    if isinstance(error, (Reject, Retry)):
+        return told(error)
+    return ("limit" if isinstance(error, MemoryError) else "error"), place(error)
 
 
 def told(error):
@@ -124,6 +126,8 @@ def place(error):
     """An exception that nobody caught: what it says, and the innermost line of the author's code."""
     said = _said(error)
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, MemoryError):
+        what += "; there is no more memory: raise limits.memory of the module if that is right"
     if isinstance(error, SystemExit):
         what += "; a module does not exit: to refuse a row raise `rustmq.Reject`"
     trace, where, innermost = error.__traceback__, "", ""

@@ -45,6 +45,11 @@ class Texts(unittest.TestCase):
         failure = rustmq.Failure(LONE, LONE)
         self.assertEqual((failure.code, failure.message), ("\ufffd", "\ufffd"))
 
+    def test_no_memory_refuses_its_row(self):
+        why = "MemoryError; there is no more memory: raise limits.memory of the module if that is right (test_l"
+        (_, code, said), = refusals(run(raising(MemoryError()), [1]))
+        self.assertEqual((code, said[:len(why)]), ("limit", why))
+
     def test_in_the_log_and_in_a_batch(self):
         @rustmq.map
         def logs(value):

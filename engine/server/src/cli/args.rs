@@ -29,7 +29,7 @@ Exit codes:
 
 Environment:
   RUSTMQ_SERVER, RUSTMQ_CA   the server and its certificate, as --server and --ca
-  RUSTMQ_LOG                 what is logged to standard error: error, warn, info, debug";
+  RUSTMQ_LOG                 what is logged to standard error: error, warn (the default), info, debug";
 
 /// Streams, WASM pipelines and SQL in one binary.
 ///

@@ -82,7 +82,12 @@ pub fn sign(path: &Path, key: &Path) -> Result<ModuleInfo, SignError> {
 }
 
 fn read_key(path: &Path) -> Result<SigningKey, SignError> {
-    let text = fs::read_to_string(path).map_err(|error| failed("read", path, error))?;
+    let bytes = fs::read(path).map_err(|error| failed("read", path, error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let key = SigningKey::parse(&text).map_err(|why| SignError::Key {
+        path: path.into(),
+        why,
+    })?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -91,10 +96,7 @@ fn read_key(path: &Path) -> Result<SigningKey, SignError> {
             return Err(SignError::Open { path: path.into() });
         }
     }
-    SigningKey::parse(&text).map_err(|why| SignError::Key {
-        path: path.into(),
-        why,
-    })
+    Ok(key)
 }
 
 fn failed(doing: &'static str, path: &Path, error: io::Error) -> SignError {

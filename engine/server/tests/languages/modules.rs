@@ -60,7 +60,13 @@ pub fn rust_cases() {
     fs::write(&source, text.replace("\"no-value\")", "\"no\")")).unwrap();
     let said = world.run(&["module", "test", "tidy"]);
     assert_eq!(said.code, 1);
-    assert!(said.err.contains("cargo test fails in"), "{}", said.err);
+    for part in [
+        "panicked at src/lib.rs:",
+        "\"no-value\"",
+        "cargo test fails in",
+    ] {
+        assert_eq!(said.err.matches(part).count(), 1, "{part}: {}", said.err);
+    }
     let untested = text.split("#[cfg(test)]").next().unwrap();
     fs::write(&source, untested).unwrap();
     let said = world.run(&["module", "test", "tidy"]);

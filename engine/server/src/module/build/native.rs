@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cargo;
-use super::run::{command, program, run};
+use super::run::{LINES_MAX, command, program, run};
 use super::{BuildError, Lang, file, language, whole};
 
 /// What the native tests are run for.
@@ -59,7 +59,12 @@ pub async fn native_tests(
     }
     let ran = run(testing, needs, progress).await?;
     if !ran.status.success() {
-        let output = [&String::from_utf8_lossy(&ran.answer), ran.said.as_str()].concat();
+        let answer = String::from_utf8_lossy(&ran.answer);
+        // most harnesses say on standard output what failed
+        let lines: Vec<&str> = answer.lines().collect();
+        let last = lines.len().saturating_sub(LINES_MAX);
+        lines[last..].iter().for_each(|line| progress(line));
+        let output = [&answer, ran.said.as_str()].concat();
         return Err(BuildError::Tests {
             program: name,
             dir: dir.into(),

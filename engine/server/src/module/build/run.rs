@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::BuildError;
 
 /// Lines of a program that are kept for an error.
-const LINES_MAX: usize = 400;
+pub(super) const LINES_MAX: usize = 400;
 /// Bytes of a program's answer that are read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
