@@ -47,6 +47,8 @@ pub const COMMITS_IN_FLIGHT_MAX: usize = 4;
 pub const FETCH_BYTES_MAX: usize = 4 << 20;
 /// Rows that may kill the guest before a lane's breaker opens; see `stage::run`.
 pub const BREAKER_ROWS_MAX: u32 = 32;
+/// Calls of one batch for rows behind those that were given up; then the batch ends before them.
+pub const GIVEN_UP_CALLS_MAX: u32 = 32;
 /// Most bytes of rows that a module puts on one output for one batch, in all its calls together:
 /// what arrays can hold.
 pub const PORT_BYTES_MAX: usize = i32::MAX as usize;

@@ -13,6 +13,7 @@ use model::catalog::PipelineRecord;
 use model::diagnostic::Diagnostic;
 use model::ids::{Digest, PartitionId};
 use model::port::{CatalogView, Modules, TopicLog};
+use model::topic::TopicSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use wasm::http::{Access, Stop};
@@ -67,6 +68,8 @@ struct Gate {
 struct Running {
     spec: Arc<Spec>,
     record: PipelineRecord,
+    /// What its topics were when it was started.
+    specs: Vec<Option<TopicSpec>>,
     stages: BTreeMap<String, RunningStage>,
     canary: Slot,
     /// Which of its modules keep state.
@@ -309,9 +312,10 @@ impl Runtime {
     /// Whether all lanes work with this very generation.
     fn runs(&self, record: &PipelineRecord) -> bool {
         let running = self.running();
+        let specs = self.specs(record);
         let same = running
             .get(&record.name)
-            .filter(|same| same.record.generation == record.generation);
+            .filter(|same| same.record.generation == record.generation && same.specs == specs);
         let mut lanes = same.into_iter().flat_map(Running::lanes);
         let works = |lane: &RunningLane| {
             let status = lane.shared.status();
@@ -319,6 +323,13 @@ impl Runtime {
             status.generation == record.generation && !is_stopped
         };
         same.is_some() && lanes.all(works)
+    }
+
+    /// What its topics are now.
+    fn specs(&self, record: &PipelineRecord) -> Vec<Option<TopicSpec>> {
+        let catalog = self.inner.deps.catalog.catalog();
+        let spec = |name: &String| catalog.topic(name).map(|topic| topic.spec.clone());
+        record.topics.iter().map(spec).collect()
     }
 
     /// Stages that a pipeline, which runs, has not had until now.
@@ -375,6 +386,7 @@ impl Runtime {
             kept.insert(stage.name.clone(), entry);
         }
         let entry = Running {
+            specs: self.specs(&prepared.record),
             kept: prepared.kept(),
             spec: prepared.spec,
             record: prepared.record,
@@ -395,6 +407,7 @@ impl Runtime {
                 partition: index,
                 generation: stage.generation,
                 state: LaneState::Starting,
+                committed: 0,
                 position: 0,
                 end: 0,
                 rows_in: 0,
@@ -607,13 +620,26 @@ impl Runtime {
         self.inner.changed.subscribe()
     }
 
-    /// Whether a lane has committed with this generation, after another.
-    pub fn has_taken(&self, name: &str, generation: u64) -> bool {
+    /// The newest generation that a lane has committed with since it started.
+    pub fn committed(&self, name: &str) -> Option<u64> {
         let running = self.running();
-        let lanes = running.get(name).into_iter().flat_map(Running::lanes);
-        lanes
-            .into_iter()
-            .any(|lane| lane.shared.status().has_taken(generation))
+        let lanes = running.get(name)?.lanes();
+        lanes.map(|lane| lane.shared.status().committed).max()
+    }
+
+    /// Returns when no lane of a pipeline is about to start, as far as it runs.
+    pub async fn opened(&self, name: &str) {
+        let mut changed = self.watch();
+        let starts = |lane: &RunningLane| lane.shared.status().state == LaneState::Starting;
+        while self
+            .running()
+            .get(name)
+            .is_some_and(|all| all.lanes().any(starts))
+        {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Names of the pipelines that run.

@@ -91,6 +91,9 @@ pub struct LaneStatus {
     /// The generation that works now.
     pub generation: u64,
     pub state: LaneState,
+    /// The generation of its last commit since it started; 0 before.
+    #[serde(default)]
+    pub committed: u64,
     /// Committed: the next offset to be read.
     pub position: Offset,
     /// The end of the partition when the status was asked for.
@@ -191,13 +194,6 @@ impl LaneStatus {
         let mut all = self.handovers.iter().rev();
         let last = all.find(|handover| handover.to > self.generation)?;
         Some((last, last.rolled_back.as_deref()?))
-    }
-
-    /// Whether it has committed with this generation after another.
-    pub fn has_taken(&self, generation: u64) -> bool {
-        let taken =
-            |handover: &Handover| handover.to == generation && handover.rolled_back.is_none();
-        self.handovers.iter().any(taken)
     }
 
     pub(crate) fn handover(&mut self, handover: Handover) {

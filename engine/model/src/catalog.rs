@@ -178,9 +178,15 @@ impl Catalog {
         self.pipelines.values().map(Arc::as_ref)
     }
 
-    /// Names of the pipelines that use a topic.
+    /// Names of the pipelines that use a topic, or would if they went back.
     pub fn topic_users<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a str> {
-        let uses = move |p: &&PipelineRecord| p.topics.iter().any(|t| t == topic);
+        let uses = move |p: &&PipelineRecord| {
+            let mut topics = p
+                .topics
+                .iter()
+                .chain(p.before.iter().flat_map(|b| &b.topics));
+            topics.any(|t| t == topic)
+        };
         self.pipelines().filter(uses).map(|p| p.name.as_str())
     }
 

@@ -212,7 +212,7 @@ fn what_was_rolled_back_does_not_come_with_a_restart() {
     });
     server.kill();
 
-    let server = world.serve();
+    let mut server = world.serve();
     sent(50, count(&world, "out") + 50);
     let lane = works_with(&world, 3);
     assert_eq!(
@@ -221,6 +221,20 @@ fn what_was_rolled_back_does_not_come_with_a_restart() {
         "it is not on trial any more"
     );
     assert_eq!(lane["rejected"], 0);
+
+    // of two that had nothing to commit the second fails: the first goes on, and after a restart as well
+    apply(", limits: { output: 60KiB }");
+    works_with(&world, 4);
+    apply(", limits: { output: 50B }");
+    works_with(&world, 5);
+    for restarts in [true, false] {
+        sent(50, count(&world, "out") + 50);
+        works_with(&world, 4);
+        if restarts {
+            server.kill();
+            server = world.serve();
+        }
+    }
     server.stop();
 }
 

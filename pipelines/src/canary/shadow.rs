@@ -299,6 +299,7 @@ impl Question<'_> {
             port_bytes_max: PORT_BYTES_MAX,
             ports: &mut made,
             keyed: keyed.as_mut(),
+            given_up: 0,
         };
         let since = Instant::now();
         for (input, chunk) in typed.iter().enumerate() {

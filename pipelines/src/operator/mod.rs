@@ -7,6 +7,7 @@
 
 pub(crate) mod breaker;
 pub(crate) mod filter;
+mod given_up;
 pub(crate) mod map;
 pub(crate) mod migrate;
 mod part;

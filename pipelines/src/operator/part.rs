@@ -3,7 +3,8 @@
 //! Called by: `wasm`. Invariants: rows share what they hold with their chunk, but for those that were chosen
 //! with gaps between them; a part of no rows is one.
 
-use std::borrow::Cow;
+use std::ops::Deref;
+use std::rc::Rc;
 
 use arrow::buffer::ScalarBuffer;
 use model::ids::Offset;
@@ -15,11 +16,28 @@ use super::{Chunk, OperatorError};
 pub(super) struct Part<'c> {
     /// The number of the input they came from.
     pub input: u16,
-    chunk: Cow<'c, Chunk>,
+    chunk: Rows<'c>,
     /// Of the chunk's rows.
     offsets: ScalarBuffer<Offset>,
     from: usize,
     pub len: usize,
+}
+
+#[derive(Clone)]
+enum Rows<'c> {
+    Lent(&'c Chunk),
+    Own(Rc<Chunk>),
+}
+
+impl Deref for Rows<'_> {
+    type Target = Chunk;
+
+    fn deref(&self) -> &Chunk {
+        match self {
+            Rows::Lent(chunk) => chunk,
+            Rows::Own(chunk) => chunk,
+        }
+    }
 }
 
 impl<'c> Part<'c> {
@@ -31,7 +49,7 @@ impl<'c> Part<'c> {
             offsets: origins.map(|origin| offsets[*origin as usize]).collect(),
             from: 0,
             len: chunk.len(),
-            chunk: Cow::Borrowed(chunk),
+            chunk: Rows::Lent(chunk),
         }
     }
 
@@ -57,7 +75,7 @@ impl<'c> Part<'c> {
             offsets: rows.iter().map(offset).collect(),
             from: 0,
             len: rows.len(),
-            chunk: Cow::Owned(self.chunk.take(&rows)?),
+            chunk: Rows::Own(Rc::new(self.chunk.take(&rows)?)),
         })
     }
 
@@ -119,7 +137,7 @@ mod tests {
                 .iter()
                 .map(|origin| offsets[*origin as usize]);
             assert_eq!(&batch.offsets[..], offsets.collect::<Vec<_>>());
-            assert_eq!(matches!(part.chunk, Cow::Borrowed(_)), shares);
+            assert_eq!(matches!(part.chunk, Rows::Lent(_)), shares);
         };
         let all = || Part::all(0, &chunk, &offsets);
         check(all(), &[0, 1, 2, 3, 4, 5, 6, 7], true);

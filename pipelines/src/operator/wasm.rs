@@ -17,9 +17,10 @@ use codec::{EncodeError, Format};
 use model::ids::Offset;
 use model::rows::{Rows, RowsError};
 use wasm::{
-    Batch, Emission, Entry, Guest, Input, Keyed, OpenError, Outcome, ProcessError, Rejection, Retry,
+    Batch, Emission, Entry, Guest, Input, Keyed, OpenError, Outcome, ProcessError, Rejection,
 };
 
+use super::given_up::{Left, cuts, left, silent};
 use super::part::{Part, first_of};
 use super::program::{Program, Warm};
 use super::timers::{cut_at, entry, watermark};
@@ -62,21 +63,22 @@ pub(crate) struct Call<'a> {
     pub ports: &'a mut [Made],
     /// What the module keeps, of modules that do.
     pub keyed: Option<&'a mut Keyed>,
+    /// How often rows were given up so far, and those beside them worked in calls of their own.
+    pub given_up: u32,
 }
 
 /// The rows of one call of the guest.
-struct Given<'a> {
-    input: u16,
+pub(super) struct Given<'a> {
+    pub input: u16,
     batch: Arc<Batch>,
-    origins: &'a [u32],
+    pub origins: &'a [u32],
 }
 
 /// How a call ended.
 enum Ended {
     Worked,
-    /// Rows were given up after their tries; these, by their numbers in the call, are worked in a call of
-    /// their own.
-    Again(Vec<u32>),
+    /// Rows were given up after their tries.
+    GaveUp(Left),
     /// What the guest died of: nothing of the call counts.
     Died(ProcessError),
 }
@@ -84,19 +86,30 @@ enum Ended {
 impl Call<'_> {
     /// Runs the guest over all rows of a chunk from one input.
     pub fn run(&mut self, warm: &mut Warm, input: u16, chunk: &Chunk) -> Result<(), OperatorError> {
-        let (mut all, most) = (Part::all(input, chunk, self.offsets), self.part.max(1));
-        let error = loop {
-            if all.len <= most {
-                self.halved(warm, all)?;
-                return Ok(());
+        let most = self.part.max(1);
+        let mut parts = vec![Part::all(input, chunk, self.offsets)];
+        while let Some(part) = parts.pop() {
+            if part.len <= most {
+                self.halved(warm, part)?;
+                continue;
             }
-            match self.called(warm, &all)? {
-                Ended::Worked => return Ok(()),
-                Ended::Again(rows) => all = all.only(&rows)?,
-                Ended::Died(error) => break error,
+            match self.called(warm, &part)? {
+                Ended::Worked => {}
+                Ended::GaveUp(left) => self.without(&part, left, &mut parts)?,
+                Ended::Died(error) => self.parted(warm, &part, &error)?,
             }
-        };
-        let mut deaths = 0;
+        }
+        Ok(())
+    }
+
+    /// More rows than the policy's, which the guest does not stand at once.
+    fn parted(
+        &mut self,
+        warm: &mut Warm,
+        all: &Part<'_>,
+        error: &ProcessError,
+    ) -> Result<(), OperatorError> {
+        let (mut deaths, most) = (0, self.part.max(1));
         for from in (0..all.len).step_by(most) {
             let part = all.range(from, most.min(all.len - from));
             deaths += self.halved(warm, part)?;
@@ -116,8 +129,8 @@ impl Call<'_> {
         while let Some(part) = parts.pop() {
             let error = match self.called(warm, &part)? {
                 Ended::Worked => continue,
-                Ended::Again(rows) => {
-                    parts.push(part.only(&rows)?);
+                Ended::GaveUp(left) => {
+                    self.without(&part, left, &mut parts)?;
                     continue;
                 }
                 Ended::Died(error) => error,
@@ -174,15 +187,16 @@ impl Call<'_> {
             Err(ProcessError::Stopped) => return Err(OperatorError::Stopped),
             Err(error) => Ended::Died(error),
         };
-        match ended {
-            Ended::Worked => {
-                self.keyed.iter_mut().for_each(|keyed| keyed.keep_call());
-                warm.breaker.earn(part.len as u32);
-            }
-            Ended::Again(_) | Ended::Died(_) => {
-                self.keyed.iter_mut().for_each(|keyed| keyed.drop_call());
-            }
+        let counts = match &ended {
+            Ended::Worked => part.len,
+            Ended::GaveUp(left) if self.keyed.is_none() => part.len - left.behind.len(),
+            Ended::GaveUp(_) | Ended::Died(_) => 0,
+        };
+        match counts {
+            0 => self.keyed.iter_mut().for_each(|keyed| keyed.drop_call()),
+            _ => self.keyed.iter_mut().for_each(|keyed| keyed.keep_call()),
         }
+        warm.breaker.earn(counts as u32);
         if let Ended::Died(_) = ended {
             warm.guest = None;
         }
@@ -260,7 +274,12 @@ impl Call<'_> {
         self.reject((part.input, origin), code.into(), error.to_string().into());
     }
 
-    fn reject(&mut self, (input, origin): (u16, u32), code: Cow<'static, str>, message: Arc<str>) {
+    pub(super) fn reject(
+        &mut self,
+        (input, origin): (u16, u32),
+        code: Cow<'static, str>,
+        message: Arc<str>,
+    ) {
         let stops_at = cut_at(input, origin);
         let attempt = 1 + self.failed_before(stops_at);
         let node = self.node;
@@ -275,7 +294,7 @@ impl Call<'_> {
         });
     }
 
-    fn failed_before(&self, origin: u32) -> u32 {
+    pub(super) fn failed_before(&self, origin: u32) -> u32 {
         let offset = self.offsets[origin as usize];
         let same = |t: &&Tried| t.node == self.node && t.offset == offset;
         self.tried.iter().find(same).map_or(0, |t| t.failed)
@@ -318,7 +337,7 @@ impl Call<'_> {
         let before: Vec<(usize, usize)> = self.ports.iter().map(Made::size).collect();
         let error = match self.outcome(warm, given, outcome) {
             Ok(None) => return Ok(Ended::Worked),
-            Ok(Some(again)) => return Ok(Ended::Again(again)),
+            Ok(Some(left)) => return Ok(Ended::GaveUp(left)),
             Err(error) => error,
         };
         let Some(limit) = too_much(&error) else {
@@ -333,7 +352,7 @@ impl Call<'_> {
     }
 
     /// Whether no call of this input is tried again: never, or not any more.
-    fn gives_up(&self, input: u16) -> bool {
+    pub(super) fn gives_up(&self, input: u16) -> bool {
         let max = self.program.retry.max;
         let waits = entry(input) == Entry::Timers;
         max == 0 || waits && self.failed_before(cut_at(input, 0)) >= max
@@ -362,62 +381,48 @@ impl Call<'_> {
         bad
     }
 
-    /// The rows to be worked again at once, if some were given up.
+    /// The rows to be worked without some that were given up.
     fn outcome(
         &mut self,
         warm: &mut Warm,
         given: &Given<'_>,
         outcome: Outcome,
-    ) -> Result<Option<Vec<u32>>, OperatorError> {
+    ) -> Result<Option<Left>, OperatorError> {
         let (mut rejections, mut retries) = (outcome.rejections, outcome.retries);
-        let given_up = self.given_up(given, &mut retries);
-        let lost = given_up.iter().flat_map(|rejection| &rejection.rows);
-        let first_lost = lost.copied().min();
-        if first_lost.is_some() && self.keyed.is_some() {
-            // whose changes of the state are whose nobody knows: the others are worked without these
-            let lost = self.refused(given, given_up);
-            let others = (0..given.origins.len() as u32).filter(|row| !lost.contains(row));
-            return Ok(Some(others.collect()));
+        let cuts = match retries.is_empty() {
+            true => Vec::new(),
+            false => cuts(given),
+        };
+        let given_up = self.given_up(given.input, &cuts, &mut retries);
+        let mut left = left(given, &given_up);
+        if left.is_some() && self.keyed.is_some() {
+            // whose changes of the state are whose nobody knows: the call never happened
+            self.refused(given, given_up);
+            return Ok(left.map(|left| self.staying(given, left)));
         }
         rejections.extend(given_up);
-        let silent =
-            first_lost.map(|row| silent(given, row, (&rejections, &retries, &outcome.emissions)));
+        if let Some(left) = &mut left {
+            left.before.clear();
+            silent(
+                given,
+                &mut left.behind,
+                (&rejections, &retries, &outcome.emissions),
+            );
+        }
         let mut bad = self.refused(given, rejections);
         for retry in retries {
-            let Some(first) = retry.rows.iter().min() else {
+            let Some(first) = retry.rows.first() else {
                 continue;
             };
             let after_ms = u64::from(retry.after_ms).min(self.program.retry.cap_ms);
             let message = format!("{}: {}", retry.code, retry.message);
-            self.again(cut_of(given, *first), after_ms, message);
+            self.again(cuts[*first as usize], after_ms, message);
             bad.extend(retry.rows);
         }
         bad.sort_unstable();
         bad.dedup();
         self.emissions(warm, given, outcome.emissions, &bad)?;
-        let cut = self.report.cut.as_ref().map(|cut| cut.origin);
-        let comes = |row: &u32| cut.is_some_and(|cut| given.origins[*row as usize] >= cut);
-        Ok(silent.map(|rows| rows.into_iter().filter(|row| !comes(row)).collect()))
-    }
-
-    /// Takes out of the retries what has used up its tries: the first row of each, or all where nothing is
-    /// tried again.
-    fn given_up(&self, given: &Given<'_>, retries: &mut [Retry]) -> Vec<Rejection> {
-        let (all, max) = (self.gives_up(given.input), self.program.retry.max);
-        let mut out = Vec::new();
-        for retry in retries {
-            retry.rows.sort_unstable();
-            let used_up = |row: &&u32| all || self.failed_before(cut_of(given, **row)) >= max;
-            let count = retry.rows.iter().take_while(used_up).count();
-            if count > 0 {
-                out.push(Rejection {
-                    rows: retry.rows.drain(..count).collect(),
-                    code: retry.code.clone(),
-                    message: retry.message.clone(),
-                });
-            }
-        }
-        out
+        Ok(left.map(|left| self.staying(given, left)))
     }
 
     fn emissions(
@@ -584,42 +589,6 @@ fn children(parents: &[u32], bad: &[u32]) -> Vec<u32> {
     }
     let is_bad = |row: &u32| bad.binary_search(&parents[*row as usize]).is_ok();
     (0..parents.len() as u32).filter(is_bad).collect()
-}
-
-/// Where the batch is cut so that this row of a call comes again, and those behind it, which are tried again
-/// with it.
-fn cut_of(given: &Given<'_>, row: u32) -> u32 {
-    cut_at(given.input, first_of(&given.origins[row as usize..]))
-}
-
-/// The rows behind one that a call says nothing of: whether it dropped them, or left them for the next
-/// try, as the SDKs do, nobody knows.
-fn silent(
-    given: &Given<'_>,
-    behind: u32,
-    (rejections, retries, emissions): (&[Rejection], &[Retry], &[Emission]),
-) -> Vec<u32> {
-    let mut told = vec![false; given.origins.len()];
-    let mut tell = |rows: &[u32]| rows.iter().for_each(|row| told[*row as usize] = true);
-    rejections
-        .iter()
-        .for_each(|rejection| tell(&rejection.rows));
-    retries.iter().for_each(|retry| tell(&retry.rows));
-    for emission in emissions {
-        match emission {
-            Emission::Forward { rows, .. } => tell(rows),
-            Emission::Emit { parents, .. } => tell(parents),
-            Emission::Columns {
-                parents: Some(parents),
-                ..
-            } => tell(parents),
-            // each row makes one
-            Emission::Columns { parents: None, .. } => return Vec::new(),
-        }
-    }
-    (behind + 1..told.len() as u32)
-        .filter(|row| !told[*row as usize])
-        .collect()
 }
 
 /// What new rows have of their own, instead of their parents'.

@@ -494,6 +494,7 @@ impl Lane {
         let kept = self.states.status();
         self.shared.update(|s| {
             s.position = sent.next;
+            s.committed = sent.generation;
             s.rows_in += sent.counts.read;
             s.rows_out += sent.counts.written;
             s.rejected += sent.counts.rejected;

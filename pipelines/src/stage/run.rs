@@ -356,6 +356,7 @@ impl Step<'_> {
             port_bytes_max: PORT_BYTES_MAX,
             ports: &mut made,
             keyed,
+            given_up: 0,
         };
         warm.lend(self.view.cloned());
         for (input, (node, port)) in self.node.inputs.iter().enumerate() {

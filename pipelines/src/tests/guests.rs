@@ -127,6 +127,39 @@ fn rows_behind_one_that_is_never_tried_again_are_worked() {
     }
 }
 
+/// Where many rows are given up the batch ends before those that were not worked; where it cannot end, as
+/// all are of one record, these are given up, too.
+#[test]
+fn a_batch_of_many_rows_that_are_given_up_ends() {
+    let values: Vec<String> = (0..50)
+        .flat_map(|n| [format!("w{n}"), format!("v{n}")])
+        .collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let all = chunk(&values);
+    for keyed in [false, true] {
+        let kept = || keyed.then(|| Keyed::new(&Default::default(), 1));
+        let (report, out) = called_with(&leaves(), 1000, &[all.clone()], kept().as_mut());
+        let cut = report.cut.expect("it ends").origin as usize;
+        assert!((60..80).contains(&cut), "{cut}");
+        let worked: Vec<&str> = values[..cut]
+            .iter()
+            .copied()
+            .filter(|v| v.starts_with('v'))
+            .collect();
+        assert_eq!(out, worked);
+        assert_eq!(report.rejects.len(), cut - worked.len());
+
+        let siblings = Chunk {
+            origins: vec![0; values.len()],
+            ..all.clone()
+        };
+        let (report, out) = called_with(&leaves(), 1000, &[siblings], kept().as_mut());
+        assert_eq!(report.cut, None);
+        assert_eq!(out.len() + report.rejects.len(), values.len());
+        assert!(out.len() > 30, "{out:?}");
+    }
+}
+
 #[tokio::test]
 async fn rows_that_kill_the_guest_are_found() {
     let values: Vec<String> = (0..20)
@@ -247,6 +280,7 @@ fn called_by(
         port_bytes_max,
         ports: &mut ports,
         keyed,
+        given_up: 0,
     };
     for _ in 0..kills {
         call.run(&mut warm, 0, &chunk(&["t"])).expect("it runs");

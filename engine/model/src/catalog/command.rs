@@ -41,7 +41,7 @@ pub enum Command {
     },
     /// Makes a pipeline or replaces it; the generation is set by the catalog.
     PipelinePut(PipelineRecord),
-    /// A lane has committed with this generation: nobody goes back to what ran before.
+    /// A lane has committed with this generation: nobody goes back to those before it.
     PipelineTaken { name: String, generation: u64 },
     /// Removes a pipeline; its topics and modules stay.
     PipelineDelete { name: String },
@@ -130,10 +130,10 @@ pub struct PipelineRecord {
     /// Names of the topics it reads or writes; they cannot be deleted while it is there.
     #[serde(default)]
     pub topics: Vec<String>,
-    /// The last one that a lane has committed with, until one has with this: it is what goes on if this one
-    /// fails, also after a restart. It has none itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Box<PipelineRecord>>,
+    /// What goes on if this one fails, also after a restart, until a lane has committed with it: the one that
+    /// a lane has committed with last, and the one after it that was applied last. They have none themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<PipelineRecord>,
 }
 
 /// A consumer group that is known. Its members live in the broker, its positions in `_offsets`.

@@ -309,16 +309,17 @@ impl Catalog {
     }
 
     fn pipeline_taken(&self, name: &str, generation: u64) -> Result<Decision, CatalogError> {
-        let there = self.pipeline(name);
-        let taken = there.filter(|there| there.generation == generation && there.before.is_some());
-        let Some(taken) = taken else {
+        let Some(there) = self.pipeline(name) else {
             return Decision::unchanged(Outcome::Done);
         };
-        let record = PipelineRecord {
-            before: None,
-            ..taken.clone()
-        };
-        Decision::change(Outcome::Done, Effect::Pipeline(record))
+        let mut record = there.clone();
+        record
+            .before
+            .retain(|before| generation < there.generation && before.generation >= generation);
+        match record.before.len() == there.before.len() {
+            true => Decision::unchanged(Outcome::Done),
+            false => Decision::change(Outcome::Done, Effect::Pipeline(record)),
+        }
     }
 
     fn pipeline_delete(&self, name: &str) -> Result<Decision, CatalogError> {

@@ -39,7 +39,7 @@ fn pipeline(name: &str, topics: &[&str], module: Option<Digest>) -> Command {
         modules: module.map(|m| ("tidy".to_owned(), m)).into_iter().collect(),
         topics: topics.iter().map(|t| (*t).to_owned()).collect(),
         generation: 77,
-        before: None,
+        before: Vec::new(),
     })
 }
 

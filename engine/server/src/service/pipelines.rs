@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ::pipelines::plan::Previous;
 use ::pipelines::spec::types::{Node, OnError, Then};
@@ -20,8 +21,13 @@ use protocol::{
     PipelineInfo, PipelineLinted, PipelinePlanned, Pipelines, WireError, code,
 };
 
+use tokio::time::Instant;
+
 use super::taken::goes_back;
 use super::{Rooms, reply};
+
+/// How long a start waits for what goes on if generations on trial fail, of all pipelines together.
+const TRIAL_WAIT: Duration = Duration::from_secs(30);
 
 impl Rooms {
     pub(super) fn pipeline_lint(&self, file: &PipelineFile) -> PipelineLinted {
@@ -180,7 +186,7 @@ impl Rooms {
             modules: file.modules,
             topics: topic_names(spec),
             name,
-            before: None,
+            before: Vec::new(),
         }
     }
 
@@ -197,7 +203,7 @@ impl Rooms {
         let record = PipelineRecord {
             before: before
                 .as_ref()
-                .and_then(|before| goes_back(before, &record)),
+                .map_or(Vec::new(), |before| goes_back(before, &record)),
             ..record
         };
         let put = Command::PipelinePut(record);
@@ -312,11 +318,20 @@ impl Rooms {
     /// Starts what the catalog says should run. One that does not start is reported and left
     /// out: it must not keep the node down.
     pub(crate) async fn pipelines_restart(&self) {
-        let records: Vec<PipelineRecord> = self.catalog().pipelines().cloned().collect();
+        let mut records: Vec<PipelineRecord> = self.catalog().pipelines().cloned().collect();
+        records.sort_by_key(|record| record.before.len());
+        let late = Instant::now() + TRIAL_WAIT;
         for record in records {
             // what no lane has committed with is on trial, as it was
-            if let Some(before) = &record.before {
+            for before in &record.before {
                 self.pipeline_restart(before).await;
+                // one that is not open yet would be left out
+                let opened = self.pipelines.opened(&record.name);
+                if tokio::time::timeout_at(late, opened).await.is_err() {
+                    let (name, generation) = (&record.name, before.generation);
+                    let then = "the next generation does not wait for it";
+                    tracing::warn!(name, generation, then, "lanes have not opened in time");
+                }
             }
             self.pipeline_restart(&record).await;
         }

@@ -109,13 +109,13 @@ fn other_commands() {
     let Command::PipelinePut(record) = pipeline("p", &[], None) else {
         panic!("it is a put");
     };
-    let before = Some(Box::new(record.clone()));
+    let before = vec![record.clone()];
     check_command(
         &Command::PipelinePut(PipelineRecord { before, ..record }),
         concat!(
             r#"{"command":"pipeline-put","name":"p","generation":77,"yaml":"kind: Pipeline","#,
-            r#""file":"p.yaml","modules":{},"topics":[],"before":{"name":"p","generation":77,"#,
-            r#""yaml":"kind: Pipeline","file":"p.yaml","modules":{},"topics":[]}}"#
+            r#""file":"p.yaml","modules":{},"topics":[],"before":[{"name":"p","generation":77,"#,
+            r#""yaml":"kind: Pipeline","file":"p.yaml","modules":{},"topics":[]}]}"#
         ),
     );
     check_command(

@@ -82,9 +82,12 @@ impl Naive {
             }
             Command::PipelinePut(record) => self.pipeline_put(record),
             Command::PipelineTaken { name, generation } => {
-                let taken = |p: &&mut PipelineRecord| p.name == name && p.generation == generation;
-                if let Some(pipeline) = self.pipelines.iter_mut().find(taken) {
-                    pipeline.before = None;
+                if let Some(pipeline) = self.pipelines.iter_mut().find(|p| p.name == name) {
+                    let (newest, before) = (pipeline.generation, &mut pipeline.before);
+                    match generation < newest {
+                        true => before.retain(|before| before.generation >= generation),
+                        false => before.clear(),
+                    }
                 }
                 Some(Outcome::Done)
             }
@@ -310,7 +313,7 @@ fn command_any() -> impl Strategy<Value = Command> {
                 let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
                 match (is_on_trial, pipeline(&name, &topics, module)) {
                     (true, Command::PipelinePut(record)) => Command::PipelinePut(PipelineRecord {
-                        before: Some(Box::new(record.clone())),
+                        before: vec![record.clone(), PipelineRecord { generation: 2, ..record.clone() }],
                         ..record
                     }),
                     (_, put) => put,
