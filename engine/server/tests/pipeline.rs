@@ -641,3 +641,50 @@ fn a_refused_pipeline_has_no_effect() {
     assert!(server.is_running());
     server.stop();
 }
+
+/// Whoever finds what is wrong, a program gets the list that `lint --json` prints; and an object for what is
+/// deleted.
+#[test]
+fn what_is_refused_and_what_is_deleted_is_data_for_programs() {
+    let world = World::new();
+    let server = world.serve();
+    let json = |said: &support::Said| -> serde_json::Value {
+        serde_json::from_str(&said.out)
+            .unwrap_or_else(|error| panic!("{error}: {:?}, {}", said.out, said.err))
+    };
+    world
+        .run(&["topic", "create", "small", "--partitions", "3"])
+        .ok();
+    let file = world.write("split.yaml", SPLIT);
+    // the server refuses it
+    let refused = world.run(&["pipeline", "apply", &file, "--json"]);
+    let told = json(&refused);
+    assert_eq!(
+        (&told[0]["line"], &told[0]["severity"]),
+        (&7.into(), &"error".into()),
+        "{told}"
+    );
+    refused.fails(1, "topic `small` exists");
+    // the upload of its module is refused
+    world.write("m.wasm", b"not wasm at all");
+    let wasm = "modules:\n  m: { source: ./m.wasm }\nnodes:\n  w: { kind: wasm, module: m, inputs: [in] }\n";
+    let module = world.write("module.yaml", SPLIT.replace("nodes:\n", wasm));
+    for asked in ["apply", "plan"] {
+        let told = json(&world.run(&["pipeline", asked, &module, "--json"]));
+        assert_eq!(told[0]["line"], 12, "{asked}: {told}");
+        let message = told[0]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("not a module"), "{asked}: {told}");
+    }
+    world.run(&["topic", "delete", "small"]).ok();
+    world.run(&["pipeline", "apply", &file]).ok();
+    let deleted = |what: &str, name: &str| json(&world.run(&[what, "delete", name, "--json"]).ok());
+    assert_eq!(
+        deleted("pipeline", "split"),
+        serde_json::json!({ "deleted": "split" })
+    );
+    assert_eq!(
+        deleted("topic", "small"),
+        serde_json::json!({ "deleted": "small" })
+    );
+    server.stop();
+}

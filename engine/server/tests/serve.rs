@@ -399,6 +399,8 @@ fn groups_remember_what_was_printed() {
     assert!(json.contains("\"committed\":3"), "{json}");
     world.run(&["group", "reset", "g", "t", "--to", "1"]).ok();
     assert_eq!(consume(&[]), "b\nc\n");
+    let deleted = world.run(&["group", "delete", "g", "--json"]).ok().out;
+    assert_eq!(deleted, "{\"deleted\":\"g\"}\n");
     server.stop();
 }
 

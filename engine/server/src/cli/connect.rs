@@ -74,8 +74,7 @@ pub fn refused(error: ClientError) -> Failure {
     match error {
         ClientError::Connect(error) => Failure::unreachable(error),
         ClientError::Refused(wire) if !wire.diagnostics.is_empty() => {
-            let lines: Vec<String> = wire.diagnostics.iter().map(ToString::to_string).collect();
-            Failure::failed(lines.join("\n"))
+            Failure::diagnosed(wire.diagnostics)
         }
         other => Failure::failed(other),
     }

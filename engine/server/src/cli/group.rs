@@ -7,7 +7,7 @@ use protocol::{GroupDelete, GroupDescribe, GroupDescription, GroupList, GroupRes
 
 use super::args::Group;
 use super::connect::{Server, Session};
-use super::exit::{Failure, written};
+use super::exit::{Failure, deleted, written};
 use super::values::From;
 use crate::output;
 
@@ -22,6 +22,9 @@ pub async fn run(command: Group, session: &Session) -> Result<(), Failure> {
         Group::Delete { name } => {
             let group = name.clone();
             server.call(GroupDelete { group }).await?;
+            if session.json() {
+                return deleted(&name);
+            }
             eprintln!("deleted group {name}");
             Ok(())
         }

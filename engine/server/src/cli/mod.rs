@@ -107,10 +107,7 @@ fn demo(args: args::Demo, global: &args::Global) -> Result<(), Failure> {
     match agreed {
         Ok(true) => Ok(()),
         // what differs has been printed
-        Ok(false) => Err(Failure {
-            code: 1,
-            message: String::new(),
-        }),
+        Ok(false) => Err(Failure::said()),
         Err(error) => Err(Failure::failed(format!("{error:#}"))),
     }
 }

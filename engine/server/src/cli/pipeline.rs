@@ -6,7 +6,8 @@
 //! Invariants: `lint` and `schema` need no server; a file that does not lint is never sent;
 //! modules are uploaded only where the server does not have them; what is sent is independent
 //! of this machine (environment and schema files are put in).
-//! Refuses: all errors of a file at once, as `FILE:LINE:COL: error: …`.
+//! Refuses: all errors of a file at once, as `FILE:LINE:COL: error: …`, and with `--json` as a list of
+//! diagnostics on standard output, whoever finds them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,13 @@ use pipelines::spec::types::ModuleSource;
 use pipelines::{PipelineStatus, Spec};
 use protocol::{
     ModuleHas, ModulePut, PipelineApplied, PipelineApply, PipelineDelete, PipelineDescribe,
-    PipelineFile, PipelineList, PipelinePlan,
+    PipelineFile, PipelineList, PipelinePlan, PipelinePlanned,
 };
 
 use super::args::Pipeline;
 use super::canary;
 use super::connect::{Server, Session};
-use super::exit::{Failure, written};
+use super::exit::{Failure, deleted, written};
 use super::lanes::lanes;
 use crate::module;
 use crate::output::{self, progress::Progress};
@@ -39,6 +40,9 @@ pub async fn run(command: Pipeline, session: &Session) -> Result<(), Failure> {
         Pipeline::Delete { name } => {
             let server = session.server().await?;
             server.call(PipelineDelete { name: name.clone() }).await?;
+            if session.json() {
+                return deleted(&name);
+            }
             eprintln!("deleted pipeline {name}; its topics stay");
             Ok(())
         }
@@ -127,10 +131,7 @@ fn lint(path: &Path, session: &Session) -> Result<(), Failure> {
         warn(&diagnostics);
     }
     if failed {
-        return Err(Failure {
-            code: 1,
-            message: String::new(),
-        });
+        return Err(Failure::said());
     }
     if !session.json() {
         written(output::print(&format!("{}: ok\n", path.display())))?;
@@ -151,19 +152,23 @@ fn read_for(path: &Path, session: &Session) -> Result<Local, Failure> {
     }
     read(path)?.map_err(|diagnostics| {
         let told = written(output::print(&output::json(&diagnostics)));
-        let said = Failure {
-            code: 1,
-            message: String::new(),
-        };
-        told.err().unwrap_or(said)
+        told.err().unwrap_or_else(Failure::said)
+    })
+}
+
+/// What is refused after that: a program gets the same list on standard output, people read the message.
+fn told<T>(done: Result<T, Failure>, session: &Session) -> Result<T, Failure> {
+    done.map_err(|failure| {
+        if !session.json() || failure.diagnostics.is_empty() {
+            return failure;
+        }
+        let told = written(output::print(&output::json(&failure.diagnostics)));
+        told.err().unwrap_or(failure)
     })
 }
 
 fn read_or_fail(path: &Path) -> Result<Local, Failure> {
-    let local = read(path)?.map_err(|diagnostics| {
-        let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-        Failure::failed(lines.join("\n"))
-    })?;
+    let local = read(path)?.map_err(Failure::diagnosed)?;
     warn(&local.warnings);
     Ok(local)
 }
@@ -171,8 +176,7 @@ fn read_or_fail(path: &Path) -> Result<Local, Failure> {
 async fn plan(path: &Path, session: &Session) -> Result<(), Failure> {
     let local = read_for(path, session)?;
     let server = session.server().await?;
-    let file = upload(server, local).await?;
-    let planned = server.call(PipelinePlan { file }).await?;
+    let planned = told(ask_plan(server, local).await, session)?;
     let refused = planned.diagnostics.iter().any(Diagnostic::is_error);
     let text = match session.json() {
         true => output::json(&with_diagnostics(planned.plan, &planned.diagnostics)),
@@ -184,6 +188,11 @@ async fn plan(path: &Path, session: &Session) -> Result<(), Failure> {
         return Err(Failure::failed("an apply of it is refused, as said above"));
     }
     Ok(())
+}
+
+async fn ask_plan(server: &Server, local: Local) -> Result<PipelinePlanned, Failure> {
+    let file = upload(server, local).await?;
+    server.call(PipelinePlan { file }).await
 }
 
 /// A plan for a program, beside what is wrong with the file.
@@ -198,7 +207,7 @@ async fn apply(path: &Path, session: &Session) -> Result<(), Failure> {
     // what is wrong with the file is said before a server is looked for
     let local = read_for(path, session)?;
     let server = session.server().await?;
-    let applied = send_apply(server, local).await?;
+    let applied = told(send_apply(server, local).await, session)?;
     if session.json() {
         return written(output::print(&output::json(&applied)));
     }
@@ -234,7 +243,8 @@ async fn upload(server: &Server, local: Local) -> Result<PipelineFile, Failure> 
     for (alias, definition) in local.spec.modules.iter() {
         let at = definition.source.at;
         let here = |message: String| {
-            Failure::failed(Diagnostic::error(&local.name, at.line, at.column, message))
+            let diagnostic = Diagnostic::error(&local.name, at.line, at.column, message);
+            Failure::diagnosed(vec![diagnostic])
         };
         let digest = match &definition.source.value {
             ModuleSource::Digest(digest) => *digest,

@@ -122,10 +122,10 @@ async fn tell(
 
 /// The server's own words, with topic and partition before them.
 fn undelivered(error: ProduceError) -> Failure {
-    let text = error.to_string();
+    let message = error.to_string();
     Failure {
-        code: refused(*error.error).code,
-        message: text,
+        message,
+        ..refused(*error.error)
     }
 }
 
@@ -143,20 +143,17 @@ fn report(
     sent: &Sent,
     failure: Option<Failure>,
 ) -> Result<(), Failure> {
-    let plural = if acked == 1 { "" } else { "s" };
-    let done = format!("{acked} record{plural} acknowledged by {}", args.topic);
+    let acknowledged = output::count(acked, "record");
+    let done = format!("{acknowledged} acknowledged by {}", args.topic);
     if let Some(failure) = failure {
         let message = format!("{}; {done}", failure.message);
-        return Err(Failure {
-            code: failure.code,
-            message,
-        });
+        return Err(Failure { message, ..failure });
     }
     if sent.unkeyed > 0 {
         let field = args.key.as_deref().unwrap_or_default();
         eprintln!(
-            "warning: {} records have no field `{field}` and got no key",
-            sent.unkeyed
+            "warning: without a field `{field}`, so without a key: {}",
+            output::count(sent.unkeyed, "record")
         );
     }
     if session.json() {
@@ -206,10 +203,8 @@ impl Sender<'_> {
         let topic = &self.args.topic;
         if let Err(error) = self.producer.send(topic, outgoing).await {
             let failure = undelivered(error);
-            return Err(Failure {
-                code: failure.code,
-                message: format!("{}: {}", self.place(record.line), failure.message),
-            });
+            let message = format!("{}: {}", self.place(record.line), failure.message);
+            return Err(Failure { message, ..failure });
         }
         sent.records += 1;
         Ok(())

@@ -16,7 +16,7 @@ use protocol::{
 
 use super::args::{self, DurabilityArg, MisfitsArg, Topic, ValueCodec};
 use super::connect::Session;
-use super::exit::{Failure, written};
+use super::exit::{Failure, deleted, written};
 use crate::output;
 
 pub async fn run(command: Topic, session: &Session) -> Result<(), Failure> {
@@ -29,6 +29,9 @@ pub async fn run(command: Topic, session: &Session) -> Result<(), Failure> {
         Topic::Delete { name } => {
             let server = session.server().await?;
             server.call(TopicDelete { name: name.clone() }).await?;
+            if session.json() {
+                return deleted(&name);
+            }
             eprintln!("deleted topic {name}");
             Ok(())
         }
@@ -77,11 +80,8 @@ async fn create(create: args::TopicCreate, session: &Session) -> Result<(), Fail
         let object = serde_json::json!({ "name": create.name, "id": created.id });
         return written(output::print(&output::json(&object)));
     }
-    let plural = if create.partitions == 1 { "" } else { "s" };
-    eprintln!(
-        "created topic {} with {} partition{plural}",
-        create.name, create.partitions
-    );
+    let partitions = output::count(create.partitions.into(), "partition");
+    eprintln!("created topic {} with {partitions}", create.name);
     Ok(())
 }
 

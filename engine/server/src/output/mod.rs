@@ -97,6 +97,16 @@ pub fn time_ms(ms: u64) -> String {
     )
 }
 
+/// A number of things: `1 case`, `2 cases`. The word is given for one of them.
+pub fn count(number: u64, one: &str) -> String {
+    let more = match number {
+        1 => "",
+        _ if one.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{number} {one}{more}")
+}
+
 /// Results to standard output.
 pub fn print(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -123,6 +133,18 @@ mod tests {
         let times = [0, 1_500, 90_000, 3_600_000, 604_800_000, 86_400_001];
         let said = times.map(time_ms).join(" ");
         assert_eq!(said, "0ms 1500ms 90s 1h 7d 86400001ms");
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(
+            [0, 1, 2].map(|n| count(n, "row")).join(", "),
+            "0 rows, 1 row, 2 rows"
+        );
+        assert_eq!(
+            [1, 2].map(|n| count(n, "batch")).join(", "),
+            "1 batch, 2 batches"
+        );
     }
 
     #[test]
