@@ -374,7 +374,8 @@ impl Guest {
         let Some(mut live) = self.live.take() else {
             return Err(ProcessError::Dead);
         };
-        live.store.data_mut().keyed = Some(std::mem::take(keyed));
+        let state = live.store.data_mut();
+        (state.keyed, state.outbox) = (Some(std::mem::take(keyed)), Outbox::default());
         self.begin(&mut live);
         let answer = live.migrate(from, old);
         let (ended, kept) = self.ended(live, answer);
@@ -511,14 +512,17 @@ impl Live {
             *outbox = Outbox::default();
             return Err(refused(failed, limiter));
         }
-        match outbox.finish() {
-            Ok(outcome) => {
-                telemetry.keep();
-                limiter.settle();
-                Ok(outcome)
-            }
-            Err(error) => Err(end_of(&error, store)),
+        let outcome = match outbox.finish() {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(end_of(&error, store)),
+        };
+        if let Some((what, limit)) = limiter.denied.filter(|_| outcome.threw()) {
+            telemetry.forget();
+            return Err(ProcessError::Limit { what, limit });
         }
+        telemetry.keep();
+        limiter.settle();
+        Ok(outcome)
     }
 }
 

@@ -24,6 +24,11 @@ use crate::limits::{
 };
 use crate::wide::{copied_list, largest};
 
+/// The code of what a function threw that says none, in all SDKs.
+const THROWN: &str = "error";
+/// How a line of log begins that tells of a panic.
+const PANIC: &str = "panic: ";
+
 /// One call of `forward` or `emit`.
 #[derive(Debug, Clone, PartialEq)]
 // a few of them a batch: a box would cost more than the room it saves
@@ -81,6 +86,14 @@ pub struct Outcome {
     pub retries: Vec<Retry>,
 }
 
+impl Outcome {
+    /// Whether a row was refused for what its function threw, without a code of its own: what most languages
+    /// make of memory that they were refused.
+    pub(crate) fn threw(&self) -> bool {
+        self.rejections.iter().any(|refused| refused.code == THROWN)
+    }
+}
+
 /// The call that setters are for.
 #[derive(Debug, Default)]
 enum Last {
@@ -119,7 +132,7 @@ pub(crate) struct Outbox {
     bytes_max: usize,
     /// What the last emit can still be given.
     last: Last,
-    /// A rejection of no rows: the guest says why it is about to trap.
+    /// A rejection of no rows, or where there are none a line of log: why the guest is about to trap.
     pub(crate) last_words: Option<String>,
 }
 
@@ -359,6 +372,13 @@ impl Outbox {
             code,
             message,
         });
+    }
+
+    /// A line at level `error` of a call that has no outbox to say them to: what a panic says of itself.
+    pub(crate) fn overhear(&mut self, line: &str) {
+        if line.starts_with(PANIC) {
+            self.last_words = Some(cut(line, MESSAGE_BYTES_MAX));
+        }
     }
 
     pub(crate) fn retry(&mut self, rows: Vec<u32>, after_ms: u32, code: &str, message: &str) {

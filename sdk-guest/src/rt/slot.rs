@@ -1,7 +1,8 @@
 //! The exported functions' other half, on WebAssembly.
 //!
 //! Called by: code of [`crate::export!`].
-//! Invariants: one thread, entered once at a time; the answer's memory lives until the next call.
+//! Invariants: one thread, entered once at a time; the answer's memory lives until the next call; what a
+//! panic says reaches the host: by the outbox, and in a migration, which has none, by the log.
 
 use std::alloc::{Layout, alloc, handle_alloc_error, realloc as grow};
 use std::cell::{Cell, UnsafeCell};
@@ -9,6 +10,7 @@ use std::cell::{Cell, UnsafeCell};
 use crate::batch::{Batch, Context};
 use crate::outbox::Outbox;
 use crate::record::Failure;
+use crate::telemetry::Level;
 use crate::{Entries, Keeping, Module, Stateful, sys};
 
 /// The opened module and the memory of its last answer.
@@ -31,9 +33,13 @@ struct Answer {
     texts: Option<Failure>,
 }
 
+/// Tells the host, with the handle of the outbox where there is one.
+type Last = (fn(u32, &str), u32);
+
 thread_local! {
-    /// Handle of the outbox while `process` runs: where a panic leaves its last words.
-    static OUTBOX: Cell<Option<u32>> = const { Cell::new(None) };
+    /// Where a panic leaves its last words while a call runs. Naming a function keeps its import in the
+    /// module, so each call says which.
+    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
 }
 
 impl<M: Module> Slot<M> {
@@ -80,9 +86,9 @@ impl<M: Module> Slot<M> {
         // SAFETY: one thread, entered once at a time
         let done = match unsafe { &mut *self.module.get() } {
             Some(module) => {
-                OUTBOX.set(Some(out));
+                LAST.set(Some((by_outbox, out)));
                 let done = call(module, &batch, &mut outbox);
-                OUTBOX.set(None);
+                LAST.set(None);
                 done
             }
             None => Err(Failure::new("open", "the module was not opened")),
@@ -119,7 +125,13 @@ impl<M: Stateful> Slot<Keeping<M>> {
         let old = unsafe { Entries::new(sys::column(keys), sys::column(values)) };
         // SAFETY: one thread, entered once at a time
         let done = match unsafe { &mut *self.module.get() } {
-            Some(module) => module.migrate(from, &old),
+            Some(module) => {
+                // a module that migrates from nothing logs nothing by itself
+                LAST.set((!M::MIGRATES.is_empty()).then_some((by_log, 0)));
+                let done = module.migrate(from, &old);
+                LAST.set(None);
+                done
+            }
             None => Err(Failure::new("open", "the module was not opened")),
         };
         sys::telemetry::tell();
@@ -128,7 +140,9 @@ impl<M: Stateful> Slot<Keeping<M>> {
 }
 
 fn last_words(panic: &std::panic::PanicHookInfo<'_>) {
-    let Some(outbox) = OUTBOX.get() else { return };
+    let Some((tell, outbox)) = LAST.get() else {
+        return;
+    };
     let said = panic.payload_as_str().unwrap_or("a panic without text");
     let place = panic.location().map(|at| {
         // no paths of the machine it was built on
@@ -138,8 +152,18 @@ fn last_words(panic: &std::panic::PanicHookInfo<'_>) {
             .map_or(at.file(), |(_, file)| file);
         format!(" (at {file}:{})", at.line())
     });
-    let message = format!("panic: {said}{}", place.unwrap_or_default());
-    sys::reject(outbox, &[], "panic", &message);
+    tell(
+        outbox,
+        &format!("panic: {said}{}", place.unwrap_or_default()),
+    );
+}
+
+fn by_outbox(outbox: u32, message: &str) {
+    sys::reject(outbox, &[], "panic", message);
+}
+
+fn by_log(_: u32, message: &str) {
+    sys::telemetry::log(Level::Error, message, &[]);
 }
 
 /// The linker's constructors, once. Naming them also keeps the linker from wrapping every

@@ -59,7 +59,11 @@ pub(super) fn log(interface: &mut LinkerInstance<'_, State>) -> Result<()> {
             let list: Vec<WasmStr> = values.iter(&mut cx)?.collect::<Result<_>>()?;
             let values: Vec<String> = list.iter().map(|v| text(&cx, v)).collect::<Result<_>>()?;
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            cx.data_mut().telemetry.log(level.into(), &message, &values);
+            let (state, level) = (cx.data_mut(), Level::from(level));
+            if level == Level::ERROR && state.lent.is_none() {
+                state.outbox.overhear(&message);
+            }
+            state.telemetry.log(level, &message, &values);
             Ok(())
         },
     )

@@ -95,6 +95,38 @@ fn failing_for_want_of_memory() {
     assert_eq!(error, Some(OpenError::Run(limit)));
 }
 
+/// What a language throws for want of memory refuses one row in most SDKs; the call is good otherwise.
+#[test]
+fn a_row_that_failed_for_want_of_memory_ends_the_guest() {
+    let row =
+        |code: &str| format!("(i32.const 128) (i32.const 1) {code} (i32.const 176) (i32.const 3)");
+    let refusing = |code: &str| format!("(call $reject (local.get $out) {})", row(code));
+    let thrown = refusing("(i32.const 232) (i32.const 5)");
+    let said = refusing("(i32.const 176) (i32.const 3)");
+    let denied = "(drop (memory.grow (i32.const 5000)))";
+    let ended = |body: String| {
+        let wat = wat("", &body).replace(
+            r#"(data (i32.const 224) "\ff\fe\fd")"#,
+            r#"(data (i32.const 224) "\ff\fe\fd") (data (i32.const 232) "error")"#,
+        );
+        let mut guest = open(&typed(&wat), &Limits::default());
+        let ended = run(&mut guest, &rows());
+        (ended.map(|outcome| text(&outcome)), guest.is_dead())
+    };
+    let limit = ProcessError::Limit {
+        what: "memory bytes",
+        limit: 67_108_864,
+    };
+    assert_eq!(ended(format!("{denied} {thrown}")), (Err(limit), true));
+    // memory was not refused, or the module has a code for it, or it did without
+    let rejected = |code: &str| -> (Result<_, ProcessError>, bool) {
+        (Ok(format!("reject [0] {code}: abc\n")), false)
+    };
+    assert_eq!(ended(thrown), rejected("error"));
+    assert_eq!(ended(format!("{denied} {said}")), rejected("abc"));
+    assert_eq!(ended(denied.to_owned()), (Ok(String::new()), false));
+}
+
 /// How many calls go well until the guest is swollen, if `calls` are enough.
 fn swollen_after(process: &str, calls: usize) -> Option<usize> {
     let mut guest = open(&guest("", process), &Limits::default());

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use wasm::http::Access;
 use wasm::http::grant::{Grant, Rule};
-use wasm::{Grants, Host, HostConfig, Limits, Lookups, Module, OpenContext, Table};
+use wasm::{Grants, Host, HostConfig, Keyed, Limits, Lookups, Module, OpenContext, Table};
 
 use super::{built, run};
 use crate::egress::doubles::{Doubled, Reply, Server, moved, ok};
@@ -323,10 +323,8 @@ mod hosted {
 
     /// What it keeps is tested in the sandbox and in pipelines, with the component that is released.
     pub fn keeps(module: &Module) {
-        let mut guest = module
-            .open(&context("", &["out"]), &Limits::default())
-            .unwrap();
-        let text = run(&mut guest, &["x"]);
+        let open = || module.open(&context("", &["out"]), &Limits::default());
+        let text = run(&mut open().unwrap(), &["x"]);
         assert!(
             text.contains("there is no state outside of a batch"),
             "{text}"
@@ -334,6 +332,17 @@ mod hosted {
         let said = module.info().describe.clone().unwrap();
         assert_eq!((said.state_schema, said.migrates), (Some(2), Some(vec![1])));
         lane_of(module);
+        let mut keyed = Keyed::new(&Limits::default(), 1);
+        keyed.load_entry(b"migrate-panic", b"1");
+        keyed.migrate(&Limits::default(), 2);
+        let old = keyed.old(None);
+        let panicked = open()
+            .unwrap()
+            .migrate(1, &old, &mut keyed)
+            .unwrap_err()
+            .to_string();
+        let says = "the module trapped: panic: on purpose (at ";
+        assert!(panicked.starts_with(says), "{panicked}");
     }
 
     pub fn lanes(module: &Module) {
