@@ -91,6 +91,11 @@ fn help_is_there_for_every_command_and_lists_only_what_is_built() {
     for help in [&pipeline, &plan] {
         assert!(help.contains("live, drain, migrate or reset"), "{help}");
     }
+    let serve = world.run(&["serve", "--help"]).ok().out;
+    assert!(
+        serve.contains("RUSTMQ_LOG says how much: error, warn (the default)"),
+        "{serve}"
+    );
     assert!(world.run(&["--version"]).ok().out.starts_with("rustmq "));
 }
 
@@ -157,6 +162,41 @@ fn wrong_files_are_named_with_their_place() {
     world
         .run(&["topic", "create", "x", "--partitions", "0"])
         .fails(1, "1 to 10000 partitions");
+}
+
+/// What a key's file and a module's file are, before anything else about them.
+#[test]
+fn files_that_are_no_key_and_no_module_are_said_to_be_none() {
+    let world = World::new();
+    let module = world.write("empty.wasm", b"");
+    world
+        .run(&["module", "inspect", &module])
+        .fails(1, "empty.wasm is not a module: the file is empty");
+    world.run(&["module", "keygen", "good.key"]).ok();
+    // readable by others, and text or not
+    for (name, bytes) in [
+        ("text.key", &b"ed25519:00"[..]),
+        ("raw.key", b"\0asm\xff\xfe"),
+        ("no.key", b""),
+    ] {
+        let key = world.write(name, bytes);
+        let said = world.run(&["module", "sign", &module, "--key", &key]);
+        let said = said.fails(1, "is no secret key made by `rustmq module keygen`");
+        assert!(
+            said.err.contains(name) && !said.err.contains("chmod"),
+            "{}",
+            said.err
+        );
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(world.path("good.key"), open).unwrap();
+        world
+            .run(&["module", "sign", &module, "--key", "good.key"])
+            .fails(1, "chmod 600");
+    }
 }
 
 #[test]

@@ -181,6 +181,11 @@ A config file:
   disk_bytes = \"50GiB\"
   dir = \"/mnt/nvme/rustmq\"
 
+The log goes to standard error. RUSTMQ_LOG says how much: error, warn (the default), info, debug.
+What modules log or print is at their own level, so most of it needs info:
+  RUSTMQ_LOG=info rustmq serve
+  RUSTMQ_LOG=warn,rustmq::module=info rustmq serve    # info of modules alone
+
 {}",
         crate::config::keys::help()
     )

@@ -100,9 +100,10 @@ fn show(report: serde_json::Value, session: &Session) -> Result<(), Failure> {
 /// One line for those who look at something else.
 pub fn line(report: &CanaryReport) -> String {
     let different = report.records - report.same;
+    let compared = output::count(report.records, "record");
     format!(
-        "node {}, {}: {} records compared, {different} differ, {} skipped\n",
-        report.node, report.state, report.records, report.skipped_records
+        "node {}, {}: {compared} compared, {different} differ, {} skipped\n",
+        report.node, report.state, report.skipped_records
     )
 }
 
@@ -115,16 +116,10 @@ fn text(report: &CanaryReport) -> String {
         ("running", report.running.to_string()),
         ("candidate", report.candidate.to_string()),
         ("state", report.state.to_string()),
-        (
-            "compared",
-            format!("{} records, {} batches", report.records, report.batches),
-        ),
+        ("compared", of_batches(report.records, report.batches)),
         (
             "skipped",
-            format!(
-                "{} records, {} batches",
-                report.skipped_records, report.skipped_batches
-            ),
+            of_batches(report.skipped_records, report.skipped_batches),
         ),
         ("same", report.same.to_string()),
         (
@@ -143,7 +138,7 @@ fn text(report: &CanaryReport) -> String {
             .map(|kept| ("state changes", changes(kept))),
     );
     if report.reordered > 0 {
-        fields.push(("reordered", format!("{} batches", report.reordered)));
+        fields.push(("reordered", output::count(report.reordered, "batch")));
     }
     let mut text = output::fields(&fields);
     if let Some(fault) = &report.fault {
@@ -177,11 +172,23 @@ fn text(report: &CanaryReport) -> String {
     text
 }
 
+fn of_batches(records: u64, batches: u64) -> String {
+    let (records, batches) = (
+        output::count(records, "record"),
+        output::count(batches, "batch"),
+    );
+    format!("{records}, {batches}")
+}
+
 /// Of what the node keeps.
 fn changes(kept: &KeptReport) -> String {
     format!(
-        "{}, running {}; {} batches differ in their number; {} copies, {} migrated",
-        kept.candidate, kept.running, kept.batches_differ, kept.copies, kept.migrated
+        "{}, running {}; their number differs in {}; {} copied, {} migrated",
+        kept.candidate,
+        kept.running,
+        output::count(kept.batches_differ, "batch"),
+        kept.copies,
+        kept.migrated
     )
 }
 

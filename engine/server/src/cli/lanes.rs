@@ -155,9 +155,9 @@ fn lookups(status: &PipelineStatus) -> String {
             text.push_str(&format!("last fault of table {table} of {node}: {fault}\n"));
         }
         if lookup.without_key > 0 {
-            let count = lookup.without_key;
+            let count = output::count(lookup.without_key, "record");
             text.push_str(&format!(
-                "table {table} of {node}: {count} records without a key left out\n"
+                "table {table} of {node}: {count} without a key left out\n"
             ));
         }
     }

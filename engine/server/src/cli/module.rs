@@ -72,16 +72,15 @@ async fn test(dir: &Path, session: &Session) -> Result<(), Failure> {
             0 => "the component does what the native tests say".to_owned(),
             count => format!("{count} differ: - native, + component"),
         };
-        let summary = format!("{} cases, {rows} rows: {says}\n", tried.len());
+        let cases = output::count(tried.len() as u64, "case");
+        let rows = output::count(rows as u64, "row");
+        let summary = format!("{cases}, {rows}: {says}\n");
         written(output::print(&(diffs.collect::<String>() + &summary)))?;
     }
     match count {
         0 => Ok(()),
         // what differs has been printed
-        _ => Err(Failure {
-            code: 1,
-            message: String::new(),
-        }),
+        _ => Err(Failure::said()),
     }
 }
 

@@ -38,9 +38,9 @@ fn text(status: &NodeStatus) -> String {
         (
             "log",
             format!(
-                "{} in {} segments",
+                "{} in {}",
                 output::bytes(status.wal_bytes),
-                status.wal_segments
+                output::count(status.wal_segments, "segment")
             ),
         ),
         ("topics", status.topics.to_string()),
@@ -49,8 +49,9 @@ fn text(status: &NodeStatus) -> String {
         (
             "tiered",
             format!(
-                "{} records in {} objects",
-                status.tiered_records, status.objects
+                "{} in {}",
+                output::count(status.tiered_records, "record"),
+                output::count(status.objects, "object")
             ),
         ),
         ("tier", tier(&status.storage)),

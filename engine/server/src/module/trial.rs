@@ -15,6 +15,7 @@ use wasm::{Grants, Host, HostConfig, Module};
 use super::build::{self, BuildError, Native, build};
 use super::cases::Case;
 use super::compiler;
+use crate::output;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
@@ -78,8 +79,8 @@ pub struct Timed {
 pub async fn test(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Tried>, TrialError> {
     let (cases, module) = prepared(dir, Native::Tests, progress).await?;
     progress(&format!(
-        "running {} cases through the component",
-        cases.len()
+        "running {} through the component",
+        output::count(cases.len() as u64, "case")
     ));
     let tried = cases.iter().zip(1..).map(|(case, number)| Tried {
         number,
@@ -166,9 +167,9 @@ fn own(
         let (dir, own) = (dir.to_owned(), own.to_owned());
         return Err(TrialError::Others { dir, own, ran });
     }
-    let count = before - cases.len();
+    let left_out = output::count((before - cases.len()) as u64, "case");
     progress(&format!(
-        "leaving out {count} cases of other modules than {own}: {ran}"
+        "leaving out {left_out} of other modules than {own}: {ran}"
     ));
     Ok(())
 }
