@@ -130,6 +130,8 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected<'_>, InspectError> {
             }
             Core::Typed => (Kind::CoreWithType, Cow::Owned(encode(bytes)?)),
         }
+    } else if bytes.is_empty() {
+        return Err(InspectError::Empty);
     } else {
         let starts = String::from_utf8_lossy(&bytes[..bytes.len().min(8)]).into_owned();
         return Err(InspectError::NotWasm { starts });

@@ -13,6 +13,8 @@ use crate::world::VERSION;
 pub enum InspectError {
     #[error("the module has {size} bytes, the limit is {limit}; build it in release mode")]
     TooBig { size: usize, limit: usize },
+    #[error("the file is empty; build or copy it again")]
+    Empty,
     #[error("not a WebAssembly file (it starts with {starts:?}); give a .wasm file")]
     NotWasm { starts: String },
     #[error(

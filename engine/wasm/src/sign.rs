@@ -89,7 +89,9 @@ impl SigningKey {
     /// It is not such a text; it is not repeated in the message.
     pub fn parse(text: &str) -> Result<SigningKey, String> {
         let digits = text.trim().strip_prefix(SECRET).and_then(unhex);
-        let seed = digits.ok_or("it holds no secret key of `rustmq module keygen`")?;
+        let seed = digits.ok_or(
+            "it is no secret key made by `rustmq module keygen`; give the file that it wrote",
+        )?;
         SigningKey::of(seed)
     }
 

@@ -130,8 +130,6 @@ def place(error):
         what += "; there is no more memory: raise limits.memory of the module if that is right"
     if isinstance(error, SystemExit):
         what += "; a module does not exit: to refuse a row raise `rustmq.Reject`"
-    if isinstance(error, MemoryError):
-        what += "; a module has as much memory as `limits.memory` says"
     trace, where, innermost = error.__traceback__, "", ""
     while trace is not None:
         code = trace.tb_frame.f_code

@@ -194,7 +194,6 @@ class Exits(unittest.TestCase):
     EXITS = (
         (SystemExit(3), "SystemExit: 3; a module does not exit: to refuse a row raise `rustmq.Reject` (test"),
         (SystemExit(), "SystemExit; a module does not exit"),
-        (MemoryError(), "MemoryError; a module has as much memory as `limits.memory` says (test_limits"),
         (GeneratorExit(), "GeneratorExit (test_limits.py, line"),
         (Cancelled("late"), "Cancelled: late (test_limits.py, line"),
     )

@@ -3,7 +3,7 @@
 //! Called by: `cli::module`.
 //! Invariants: a secret key is written for its owner only, and never over another file; it is in no
 //! message; a module is replaced when it is whole.
-//! Refuses: keys that others may read, files that the sandbox would not load.
+//! Refuses: files that are no key, keys that others may read, files that the sandbox would not load.
 
 use std::fs;
 use std::io::{self, Write};
@@ -83,11 +83,12 @@ pub fn sign(path: &Path, key: &Path) -> Result<ModuleInfo, SignError> {
 
 fn read_key(path: &Path) -> Result<SigningKey, SignError> {
     let bytes = fs::read(path).map_err(|error| failed("read", path, error))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let key = SigningKey::parse(&text).map_err(|why| SignError::Key {
-        path: path.into(),
-        why,
-    })?;
+    // what is no key is said to be none, whatever it is and whoever may read it
+    let key =
+        SigningKey::parse(&String::from_utf8_lossy(&bytes)).map_err(|why| SignError::Key {
+            path: path.into(),
+            why,
+        })?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
