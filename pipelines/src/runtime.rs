@@ -6,6 +6,8 @@
 //! that runs is changed by giving its lanes new orders, which they take between two batches.
 //! Refuses: changes of class `reset` while the pipeline is there.
 
+mod generations;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -309,29 +311,6 @@ impl Runtime {
         Ok(())
     }
 
-    /// Whether all lanes work with this very generation.
-    fn runs(&self, record: &PipelineRecord) -> bool {
-        let running = self.running();
-        let specs = self.specs(record);
-        let same = running
-            .get(&record.name)
-            .filter(|same| same.record.generation == record.generation && same.specs == specs);
-        let mut lanes = same.into_iter().flat_map(Running::lanes);
-        let works = |lane: &RunningLane| {
-            let status = lane.shared.status();
-            let is_stopped = matches!(status.state, LaneState::Stopped { .. });
-            status.generation == record.generation && !is_stopped
-        };
-        same.is_some() && lanes.all(works)
-    }
-
-    /// What its topics are now.
-    fn specs(&self, record: &PipelineRecord) -> Vec<Option<TopicSpec>> {
-        let catalog = self.inner.deps.catalog.catalog();
-        let spec = |name: &String| catalog.topic(name).map(|topic| topic.spec.clone());
-        record.topics.iter().map(spec).collect()
-    }
-
     /// Stages that a pipeline, which runs, has not had until now.
     fn added(&self, pipeline: &str, stages: &[Arc<Stage>]) -> BTreeSet<String> {
         let running = self.running();
@@ -618,28 +597,6 @@ impl Runtime {
     /// Changes whenever a status does.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
-    }
-
-    /// The newest generation that a lane has committed with since it started.
-    pub fn committed(&self, name: &str) -> Option<u64> {
-        let running = self.running();
-        let lanes = running.get(name)?.lanes();
-        lanes.map(|lane| lane.shared.status().committed).max()
-    }
-
-    /// Returns when no lane of a pipeline is about to start, as far as it runs.
-    pub async fn opened(&self, name: &str) {
-        let mut changed = self.watch();
-        let starts = |lane: &RunningLane| lane.shared.status().state == LaneState::Starting;
-        while self
-            .running()
-            .get(name)
-            .is_some_and(|all| all.lanes().any(starts))
-        {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Names of the pipelines that run.

@@ -14,6 +14,7 @@ mod command;
 mod decide;
 mod error;
 mod image;
+mod pipelines;
 #[cfg(test)]
 mod tests;
 

@@ -12,12 +12,11 @@ use super::{
 };
 use crate::group::group_name_check;
 use crate::ids::{
-    BrokerId, BrokerLife, Digest, ProducerId, ShardEpoch, TopicId, pipeline_name_check,
-    topic_name_check, topic_name_check_internal,
+    BrokerId, BrokerLife, Digest, ProducerId, ShardEpoch, TopicId, topic_name_check,
+    topic_name_check_internal,
 };
 use crate::limits::{
     BROKER_NODE_BYTES_MAX, BROKERS_MAX, GROUPS_MAX, MODULE_BYTES_MAX, MODULES_MAX,
-    PIPELINE_MODULES_MAX, PIPELINE_TOPICS_MAX, PIPELINE_YAML_BYTES_MAX, PIPELINES_MAX,
     PRODUCER_BLOCK_MAX, SCHEMA_VERSIONS_MAX, TOPICS_MAX,
 };
 use crate::schema::{Schema, SchemaError};
@@ -36,14 +35,14 @@ impl Decision {
         self.effect.is_some()
     }
 
-    fn unchanged(outcome: Outcome) -> Result<Decision, CatalogError> {
+    pub(super) fn unchanged(outcome: Outcome) -> Result<Decision, CatalogError> {
         Ok(Decision {
             outcome,
             effect: None,
         })
     }
 
-    fn change(outcome: Outcome, effect: Effect) -> Result<Decision, CatalogError> {
+    pub(super) fn change(outcome: Outcome, effect: Effect) -> Result<Decision, CatalogError> {
         Ok(Decision {
             outcome,
             effect: Some(effect),
@@ -269,67 +268,6 @@ impl Catalog {
         Decision::change(Outcome::Done, Effect::Module(digest, size))
     }
 
-    fn pipeline_put(&self, record: &PipelineRecord) -> Result<Decision, CatalogError> {
-        pipeline_name_check(&record.name)?;
-        pipeline_size_check(record)?;
-        let pipeline = || record.name.clone();
-        if let Some(topic) = record.topics.iter().find(|t| self.topic(t).is_none()) {
-            return Err(CatalogError::PipelineTopic {
-                pipeline: pipeline(),
-                topic: topic.clone(),
-            });
-        }
-        let mut modules = record.modules.iter();
-        if let Some((alias, digest)) = modules.find(|(_, digest)| self.module(digest).is_none()) {
-            let (alias, digest) = (alias.clone(), *digest);
-            return Err(CatalogError::PipelineModule {
-                pipeline: pipeline(),
-                alias,
-                digest,
-            });
-        }
-        if let Some(there) = self.pipeline(&record.name) {
-            let same = PipelineRecord {
-                generation: there.generation,
-                before: there.before.clone(),
-                ..record.clone()
-            };
-            if *there == same {
-                return Decision::unchanged(Outcome::Generation(there.generation));
-            }
-        } else {
-            room("pipelines", self.pipelines.len(), PIPELINES_MAX)?;
-        }
-        let generation = self.generations.get(&record.name).copied().unwrap_or(0) + 1;
-        let record = PipelineRecord {
-            generation,
-            ..record.clone()
-        };
-        Decision::change(Outcome::Generation(generation), Effect::Pipeline(record))
-    }
-
-    fn pipeline_taken(&self, name: &str, generation: u64) -> Result<Decision, CatalogError> {
-        let Some(there) = self.pipeline(name) else {
-            return Decision::unchanged(Outcome::Done);
-        };
-        let mut record = there.clone();
-        record
-            .before
-            .retain(|before| generation < there.generation && before.generation >= generation);
-        match record.before.len() == there.before.len() {
-            true => Decision::unchanged(Outcome::Done),
-            false => Decision::change(Outcome::Done, Effect::Pipeline(record)),
-        }
-    }
-
-    fn pipeline_delete(&self, name: &str) -> Result<Decision, CatalogError> {
-        let name = name.to_owned();
-        match self.pipeline(&name) {
-            None => Err(CatalogError::NoSuchPipeline { name }),
-            Some(_) => Decision::change(Outcome::Done, Effect::PipelineGone(name)),
-        }
-    }
-
     fn group_create(&self, name: &str, created_ms: i64) -> Result<Decision, CatalogError> {
         group_name_check(name).map_err(CatalogError::GroupName)?;
         let name = name.to_owned();
@@ -434,19 +372,7 @@ fn spec_check(name: &str, spec: &TopicSpec) -> Result<(), CatalogError> {
     })
 }
 
-fn pipeline_size_check(record: &PipelineRecord) -> Result<(), CatalogError> {
-    let sizes = [
-        ("bytes of text", record.yaml.len(), PIPELINE_YAML_BYTES_MAX),
-        ("modules", record.modules.len(), PIPELINE_MODULES_MAX),
-        ("topics", record.topics.len(), PIPELINE_TOPICS_MAX),
-    ];
-    match sizes.into_iter().find(|(_, count, max)| count > max) {
-        Some((what, count, max)) => Err(CatalogError::PipelineSize { what, count, max }),
-        None => Ok(()),
-    }
-}
-
-fn room(what: &'static str, there: usize, max: usize) -> Result<(), CatalogError> {
+pub(super) fn room(what: &'static str, there: usize, max: usize) -> Result<(), CatalogError> {
     match there < max {
         true => Ok(()),
         false => Err(CatalogError::Full {
