@@ -42,7 +42,7 @@ const JS: Needs = Needs::Tools("node", "componentize-js-");
 
 type Run = fn();
 
-const CASES: [(&str, &[Needs], Run); 23] = [
+const CASES: [(&str, &[Needs], Run); 25] = [
     (
         "rust::cases",
         &[Needs::Program("cargo")],
@@ -78,6 +78,16 @@ const CASES: [(&str, &[Needs], Run); 23] = [
         "js::no_registry",
         &[Needs::Program("npm")],
         modules::js_unreachable,
+    ),
+    (
+        "python::failing_test",
+        &[Needs::Program("python3")],
+        modules::python_failing,
+    ),
+    (
+        "js::failing_test",
+        &[Needs::Program("npm")],
+        modules::js_failing,
     ),
     ("python::new_test_build", &[PYTHON], modules::python),
     ("js::new_test_build", &[JS], modules::js),

@@ -31,6 +31,52 @@ fn build(world: &World, dir: &str) -> Said {
     with_tools(world, &["module", "build", dir])
 }
 
+/// What somebody needs who looks for the failed test, each once on standard error; the command failed.
+#[track_caller]
+fn shows_once(said: Said, parts: &[&str]) {
+    for part in parts {
+        let times = said.err.matches(part).count();
+        assert_eq!(times, 1, "{part:?} in: {}", said.err);
+    }
+    assert_eq!((said.code, said.out.as_str()), (1, ""));
+    assert!(said.err.ends_with(", as it says above\n"), "{}", said.err);
+}
+
+/// A native test that fails: its name, its line and what differs are shown, wherever the language's program
+/// writes them. No tools are needed to get there.
+fn failing_test(lang: &str, test: &str, parts: &[&str]) {
+    let world = World::new();
+    world.run(&["module", "new", "tidy", "--lang", lang]).ok();
+    let path = format!("tidy/{test}");
+    let text = fs::read_to_string(world.path(&path)).unwrap();
+    world.write(&path, text.replace("no-value", "another"));
+    for asked in ["test", "bench"] {
+        let said = world.run(&["module", asked, "tidy"]);
+        let words = said.err.replace('_', " ");
+        assert!(words.contains("readings become fahrenheit"), "{}", said.err);
+        shows_once(said, parts);
+    }
+}
+
+pub fn python_failing() {
+    let parts = [
+        "FAIL: test_",
+        "test_module.py\", line ",
+        "AssertionError: Tuples differ: (1, 'no-value') != (1, 'another')",
+        "error: python3 -m unittest fails in",
+    ];
+    failing_test("python", "tests/test_module.py", &parts);
+}
+
+pub fn js_failing() {
+    let parts = [
+        "test/module.test.js:10:",
+        "+   'no-value'",
+        "error: npm test fails in",
+    ];
+    failing_test("js", "test/module.test.js", &parts);
+}
+
 /// A Rust module that does something else in the sandbox: the difference is shown.
 pub fn rust_cases() {
     let world = World::new();
@@ -39,7 +85,7 @@ pub fn rust_cases() {
     let said = world.run(&["module", "test", "tidy"]).ok().out;
     assert_eq!(
         said,
-        "1 cases, 2 rows: the component does what the native tests say\n"
+        "1 case, 2 rows: the component does what the native tests say\n"
     );
     let source = world.path("tidy/src/lib.rs");
     let text = fs::read_to_string(&source).unwrap();
@@ -49,7 +95,7 @@ pub fn rust_cases() {
     let expected = "case 1:\n\
         - row 0 on out: key=- time=0 value={\"sensor\":\"roof\",\"fahrenheit\":68.0}\n\
         + row 0 on out: key=- time=0 value={\"sensor\":\"roof\",\"fahrenheit\":69.0}\n\
-        1 cases, 2 rows: 1 differ: - native, + component\n";
+        1 case, 2 rows: 1 differ: - native, + component\n";
     assert_eq!(
         (said.code, said.out.as_str()),
         (1, expected),
@@ -59,14 +105,15 @@ pub fn rust_cases() {
 
     fs::write(&source, text.replace("\"no-value\")", "\"no\")")).unwrap();
     let said = world.run(&["module", "test", "tidy"]);
-    assert_eq!(said.code, 1);
-    for part in [
-        "panicked at src/lib.rs:",
-        "\"no-value\"",
-        "cargo test fails in",
-    ] {
-        assert_eq!(said.err.matches(part).count(), 1, "{part}: {}", said.err);
-    }
+    shows_once(
+        said,
+        &[
+            "---- tests::readings_become_fahrenheit stdout ----",
+            "panicked at src/lib.rs:",
+            "right: (1, \"no\")",
+            "error: cargo test fails in",
+        ],
+    );
     let untested = text.split("#[cfg(test)]").next().unwrap();
     fs::write(&source, untested).unwrap();
     let said = world.run(&["module", "test", "tidy"]);
@@ -160,7 +207,7 @@ pub fn rust_lanes() {
         said.out,
         "2 cases, 5 rows: the component does what the native tests say\n"
     );
-    let left_out = "leaving out 1 cases of other modules than sums::Sums: sums::tests::other";
+    let left_out = "leaving out 1 case of other modules than sums::Sums: sums::tests::other";
     assert!(said.err.contains(left_out), "{}", said.err);
 
     let wrong = LANE.replace("VALUE", r#""x""#);
@@ -455,7 +502,7 @@ fn new_test_build(lang: &str, test: (&str, &[&str]), broken: (&str, &str), says:
     let tried = with_tools(&world, &["module", "test", "tidy"]).ok().out;
     assert_eq!(
         tried,
-        "1 cases, 2 rows: the component does what the native tests say\n"
+        "1 case, 2 rows: the component does what the native tests say\n"
     );
     let timed = with_tools(&world, &["module", "bench", "tidy", "--json"])
         .ok()
@@ -510,7 +557,7 @@ pub fn js_bytes() {
     let said = with_tools(&world, &["module", "test", "raw"]).ok().out;
     assert_eq!(
         said,
-        "1 cases, 1 rows: the component does what the native tests say\n"
+        "1 case, 1 row: the component does what the native tests say\n"
     );
 }
 

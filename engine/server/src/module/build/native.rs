@@ -1,14 +1,16 @@
 //! The native tests of a module, and the cases that they write down.
 //!
 //! Called by: `trial`.
-//! Invariants: they are run as an author runs them by hand, in the module's folder.
+//! Invariants: they are run as an author runs them by hand, in the module's folder; `progress` is told what
+//! they write to standard error, and if they fail what they wrote to standard output, where two of the three
+//! languages say which test failed and why.
 //! Refuses: tests that fail, with what they said.
 
 use std::fs;
 use std::path::Path;
 
 use super::cargo;
-use super::run::{LINES_MAX, command, program, run};
+use super::run::{command, last_lines, program, run};
 use super::{BuildError, Lang, file, language, whole};
 
 /// What the native tests are run for.
@@ -59,12 +61,9 @@ pub async fn native_tests(
     }
     let ran = run(testing, needs, progress).await?;
     if !ran.status.success() {
-        let answer = String::from_utf8_lossy(&ran.answer);
-        // most harnesses say on standard output what failed
-        let lines: Vec<&str> = answer.lines().collect();
-        let last = lines.len().saturating_sub(LINES_MAX);
-        lines[last..].iter().for_each(|line| progress(line));
-        let output = [&answer, ran.said.as_str()].concat();
+        let shown = last_lines(&ran.answer);
+        shown.lines().for_each(progress);
+        let output = format!("{}\n{shown}", ran.said);
         return Err(BuildError::Tests {
             program: name,
             dir: dir.into(),

@@ -1,6 +1,8 @@
-//! A program that is run to build something: its lines go to whoever watches, the last ones are kept.
+//! A program that is run to build or to test something: what it writes to standard error goes to whoever
+//! watches, the last lines are kept; its standard output is an answer, of which `last_lines` are shown where
+//! it is none.
 //!
-//! Called by: `cargo`, `python`, `js`, `tools`.
+//! Called by: `cargo`, `python`, `js`, `tools`, `native`.
 //! Invariants: what is kept is bounded; the program ends with the future that waits for it.
 
 use std::collections::VecDeque;
@@ -15,7 +17,9 @@ use tokio::process::Command;
 use super::BuildError;
 
 /// Lines of a program that are kept for an error.
-pub(super) const LINES_MAX: usize = 400;
+const LINES_MAX: usize = 400;
+/// Bytes of an answer that are shown to a person.
+const SHOWN_BYTES_MAX: usize = 128 << 10;
 /// Bytes of a program's answer that are read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -40,6 +44,26 @@ impl Ran {
             output: self.said,
         })
     }
+}
+
+/// The last lines of a program's answer, as much as is shown to a person. What is left out is counted.
+pub(super) fn last_lines(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let text = text.trim_end();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut bytes = 0;
+    let fits = |line: &&&str| {
+        bytes += line.len() + 1;
+        bytes <= SHOWN_BYTES_MAX
+    };
+    let shown = lines.iter().rev().take_while(fits).count();
+    let (left_out, shown) = lines.split_at(lines.len() - shown);
+    if left_out.is_empty() {
+        return text.to_owned();
+    }
+    let count = left_out.len();
+    let before = format!("(lines before these: {count}, left out)");
+    [&[before.as_str()], shown].concat().join("\n")
 }
 
 /// The program that a variable names, or the usual one.
@@ -109,4 +133,27 @@ pub(super) async fn run(
         answer: answer.map_err(failed)?,
         said: lines.map_err(failed)?.join("\n"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_shown_and_those_before_counted() {
+        assert_eq!(last_lines(b""), "");
+        assert_eq!(last_lines(b"a\n\nb\n\n"), "a\n\nb");
+        let many = "some line\n".repeat(SHOWN_BYTES_MAX / 10);
+        assert_eq!(last_lines(many.as_bytes()), many.trim_end());
+        let shown = last_lines(format!("aa\nbb\n{many}").as_bytes());
+        assert_eq!(
+            shown,
+            format!("(lines before these: 2, left out)\n{}", many.trim_end())
+        );
+        let wide = format!("a\n{}\nb", "x".repeat(SHOWN_BYTES_MAX));
+        assert_eq!(
+            last_lines(wide.as_bytes()),
+            "(lines before these: 2, left out)\nb"
+        );
+    }
 }
