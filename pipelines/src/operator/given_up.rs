@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wasm::{Emission, Entry, Rejection, Retry};
 
-use super::part::{Part, first_of};
+use super::part::Part;
 use super::timers::{cut_at, entry};
 use super::wasm::{Call, Given};
 use super::{Cut, OperatorError, Why};
@@ -26,8 +26,8 @@ pub(super) struct Left {
 
 impl Call<'_> {
     /// The rows beside those that were given up, in calls of their own, those before first. When that was
-    /// done often, or the module asks other services, whose limits begin anew with each call, the batch ends
-    /// here, and those behind come with the next; where it cannot end, they are given up, too.
+    /// done often, or the module asks other services, whose limits begin anew with each call, those behind
+    /// come with the next batch instead.
     pub(super) fn without<'c>(
         &mut self,
         part: &Part<'c>,
@@ -35,26 +35,33 @@ impl Call<'_> {
         parts: &mut Vec<Part<'c>>,
     ) -> Result<(), OperatorError> {
         let behind = part.only(&left.behind)?;
-        let is_timers = entry(part.input) == Entry::Timers;
-        let asks = self.program.context.http.is_some() && !is_timers;
-        let is_often = asks || self.given_up >= GIVEN_UP_CALLS_MAX;
+        let before = part.only(&left.before)?;
+        let asks = self.program.context.http.is_some() && entry(part.input) == Entry::Process;
+        match asks || self.given_up >= GIVEN_UP_CALLS_MAX {
+            true => self.postponed(&behind, left),
+            false => parts.push(behind),
+        }
+        parts.push(before);
         self.given_up += 1;
-        let origin = cut_at(part.input, first_of(behind.origins()));
-        if !is_often {
-            parts.push(behind);
-        } else if origin > 0 {
-            let (after_ms, message) = (0, format!("{}: {}", left.code, left.message));
-            let why = Why::Wait { after_ms, message };
-            self.report.cut(Cut { origin, why });
-        } else {
-            let message: Arc<str> = left.message.into();
-            for origin in behind.origins() {
-                let place = (part.input, *origin);
-                self.reject(place, left.code.clone().into(), message.clone());
+        Ok(())
+    }
+
+    /// The batch ends before these rows. It cannot end before its first record, nor timers wait for the next
+    /// batch: such rows are given up with the one before them.
+    fn postponed(&mut self, behind: &Part<'_>, left: Left) {
+        let (input, message) = (behind.input, Arc::<str>::from(left.message));
+        let mut next = None;
+        for origin in behind.origins() {
+            match cut_at(input, *origin) {
+                0 => self.reject((input, *origin), left.code.clone().into(), message.clone()),
+                origin => next = next.into_iter().chain([origin]).min(),
             }
         }
-        parts.push(part.only(&left.before)?);
-        Ok(())
+        if let Some(origin) = next {
+            let (after_ms, message) = (0, format!("{}: {message}", left.code));
+            let why = Why::Wait { after_ms, message };
+            self.report.cut(Cut { origin, why });
+        }
     }
 
     /// Without the rows that come again anyway, as the batch ends before them.

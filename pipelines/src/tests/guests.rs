@@ -149,13 +149,18 @@ fn a_batch_of_many_rows_that_are_given_up_ends() {
         assert_eq!(out, worked);
         assert_eq!(report.rejects.len(), cut - worked.len());
 
+        // all of the first record, but for the last ten
+        let origins = (0..values.len()).map(|row| u32::from(row >= values.len() - 10));
+        let origins = origins.collect();
         let siblings = Chunk {
-            origins: vec![0; values.len()],
+            origins,
             ..all.clone()
         };
         let (report, out) = called_with(&leaves(), 1000, &[siblings], kept().as_mut());
-        assert_eq!(report.cut, None);
-        assert_eq!(out.len() + report.rejects.len(), values.len());
+        assert_eq!(report.cut.map(|cut| cut.origin), Some(1));
+        let first: Vec<u32> = report.rejects.iter().map(|reject| reject.origin).collect();
+        assert!(first.iter().all(|origin| *origin == 0));
+        assert_eq!(out.len() + first.len(), values.len() - 10);
         assert!(out.len() > 30, "{out:?}");
     }
 }
