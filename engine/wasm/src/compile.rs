@@ -122,7 +122,7 @@ fn run(program: &OsStr, component: &[u8], time: Duration) -> Result<Vec<u8>, Str
 fn status(child: &mut Child, late: Instant) -> Option<ExitStatus> {
     loop {
         match child.try_wait() {
-            Ok(None) if Instant::now() < late => std::thread::sleep(ENDING),
+            Ok(None) if Instant::now() < late => std::thread::park_timeout(ENDING),
             ended => return ended.ok().flatten(),
         }
     }
