@@ -138,7 +138,8 @@ fn a_batch_of_many_rows_that_are_given_up_ends() {
     let all = chunk(&values);
     for keyed in [false, true] {
         let kept = || keyed.then(|| Keyed::new(&Default::default(), 1));
-        let (report, out) = called_with(&leaves(), 1000, &[all.clone()], kept().as_mut());
+        let (report, out) =
+            called_with(&leaves(), 1000, std::slice::from_ref(&all), kept().as_mut());
         let cut = report.cut.expect("it ends").origin as usize;
         assert!((60..80).contains(&cut), "{cut}");
         let worked: Vec<&str> = values[..cut]
