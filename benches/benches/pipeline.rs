@@ -300,16 +300,13 @@ impl Lane {
         let partitions = (0..topic.spec.partitions).map(|at| model::PartitionId::new(topic.id, at));
         let ends = partitions.map(|id| self.node.store().watch(id));
         let mut ends: Vec<_> = ends.collect::<std::result::Result<_, _>>()?;
-        while ends
-            .iter_mut()
-            .map(|end| *end.borrow_and_update())
-            .sum::<u64>()
-            < expected
-        {
-            let moved = ends.iter_mut().map(|end| Box::pin(end.changed()));
-            let _ = tokio::time::timeout(PATIENCE, futures::future::select_all(moved)).await?;
+        loop {
+            let at = ends.iter_mut().map(|end| *end.borrow_and_update());
+            if at.sum::<u64>() >= expected {
+                return Ok(());
+            }
+            moved(&mut ends).await?;
         }
-        Ok(())
     }
 
     /// Waits until all but so many rows for the evil pipeline are on one of its outputs; how many were
@@ -329,8 +326,7 @@ impl Lane {
             if at[0] <= at[1] + at[2] + but {
                 return Ok(at[2]);
             }
-            let moved = ends.iter_mut().map(|end| Box::pin(end.changed()));
-            let _ = tokio::time::timeout(PATIENCE, futures::future::select_all(moved)).await?;
+            moved(&mut ends).await?;
         }
     }
 
@@ -348,6 +344,13 @@ impl Lane {
         };
         Ok(lanes.and_then(|lanes| lanes.iter().map(gap).collect()))
     }
+}
+
+/// Waits until one of these ends moves.
+async fn moved(ends: &mut [tokio::sync::watch::Receiver<u64>]) -> Result<()> {
+    let moved = ends.iter_mut().map(|end| Box::pin(end.changed()));
+    let _ = tokio::time::timeout(PATIENCE, futures::future::select_all(moved)).await?;
+    Ok(())
 }
 
 /// Builds a guest of `tests/guests`; cargo knows when there is nothing to do.

@@ -50,11 +50,11 @@ impl Call<'_> {
     /// batch: such rows are given up with the one before them.
     fn postponed(&mut self, behind: &Part<'_>, left: Left) {
         let (input, message) = (behind.input, Arc::<str>::from(left.message));
-        let mut next = None;
+        let mut next = None::<u32>;
         for origin in behind.origins() {
             match cut_at(input, *origin) {
                 0 => self.reject((input, *origin), left.code.clone().into(), message.clone()),
-                origin => next = next.into_iter().chain([origin]).min(),
+                origin => next = Some(next.map_or(origin, |next| next.min(origin))),
             }
         }
         if let Some(origin) = next {

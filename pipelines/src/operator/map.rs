@@ -152,13 +152,13 @@ pub(crate) fn decode(
         columns: Some(decoded.columns),
         ..chunk
     };
+    if decoded.errors.is_empty() {
+        return Ok(chunk);
+    }
     if format.misfits() == Misfits::Nulls {
         let misfits = decoded.errors.iter();
         let origins = misfits.map(|(row, _)| chunk.origins[*row as usize]);
         report.nulled.extend(origins);
-        return Ok(chunk);
-    }
-    if decoded.errors.is_empty() {
         return Ok(chunk);
     }
     chunk.refuse((node, Some(port)), "schema", decoded.errors, report)

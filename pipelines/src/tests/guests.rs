@@ -38,12 +38,16 @@ async fn setup() -> Setup {
 async fn setup_of(guest: Vec<u8>) -> Setup {
     let world = World::new();
     let runtime = world.runtime();
-    let digest = world.module(guest).await;
-    world
-        .apply(&runtime, &yaml(""), &[("m", digest)])
-        .await
-        .unwrap_or_else(|d| panic!("{d:#?}"));
+    works_with(&world, &runtime, guest, 1).await;
     Setup { world, runtime }
+}
+
+/// Applies a module, and waits until all lanes work with it as that generation.
+async fn works_with(world: &World, runtime: &Runtime, module: Vec<u8>, generation: u64) {
+    let digest = world.module(module).await;
+    let applied = world.apply(runtime, &yaml(""), &[("m", digest)]).await;
+    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    until(runtime, |l| l.iter().all(|l| l.generation == generation)).await;
 }
 
 /// Values of the first lane, those that come out, and the dead letters as `value code attempt`.
@@ -458,12 +462,7 @@ async fn a_version_that_fails_at_once_is_rolled_back() {
     let Setup { world, runtime } = setup().await;
     world.produce("in", 0, &["a", "b"]);
     until(&runtime, |l| l[0].position == 2).await;
-    let digest = world.module(broken()).await;
-    world
-        .apply(&runtime, &yaml(""), &[("m", digest)])
-        .await
-        .unwrap();
-    until(&runtime, |l| l.iter().all(|l| l.generation == 2)).await;
+    works_with(&world, &runtime, broken(), 2).await;
     world.produce("in", 0, &["c", "d"]);
     let lanes = until(&runtime, |l| l[0].position == 4).await;
     assert_eq!(world.values("out", 0), ["a", "b", "c", "d"]);
@@ -496,10 +495,7 @@ async fn a_version_is_rolled_back_to_the_one_that_was_seen_to_run() {
         world.produce("in", 0, &["a"]);
         until(&runtime, |l| l[0].position == 1).await;
         for (module, generation) in [(idle, 2), (broken_otherwise(), 3)] {
-            let digest = world.module(module).await;
-            let applied = world.apply(&runtime, &yaml(""), &[("m", digest)]).await;
-            applied.unwrap_or_else(|d| panic!("{d:#?}"));
-            until(&runtime, |l| l.iter().all(|l| l.generation == generation)).await;
+            works_with(&world, &runtime, module, generation).await;
         }
         world.produce("in", 0, &["x", "b"]);
         let lanes = until(&runtime, |l| l[0].position == 3).await;
@@ -517,9 +513,7 @@ async fn the_same_once_more_is_no_hand_over() {
     let Setup { world, runtime } = setup().await;
     world.produce("in", 0, &["a"]);
     until(&runtime, |l| l[0].position == 1).await;
-    let digest = world.module(guest('-', "")).await;
-    let applied = world.apply(&runtime, &yaml(""), &[("m", digest)]).await;
-    applied.unwrap_or_else(|d| panic!("{d:#?}"));
+    works_with(&world, &runtime, guest('-', ""), 1).await;
     world.produce("in", 0, &["b"]);
     let lanes = until(&runtime, |l| l[0].position == 2).await;
     assert_eq!((lanes[0].generation, lanes[0].handovers.len()), (1, 0));
@@ -531,12 +525,7 @@ async fn a_version_is_not_blamed_for_a_row_that_kills_the_one_before_too() {
     let Setup { world, runtime } = setup().await;
     world.produce("in", 0, &["a"]);
     until(&runtime, |l| l[0].position == 1).await;
-    let digest = world.module(guest('-', "nop")).await;
-    world
-        .apply(&runtime, &yaml(""), &[("m", digest)])
-        .await
-        .unwrap();
-    until(&runtime, |l| l.iter().all(|l| l.generation == 2)).await;
+    works_with(&world, &runtime, guest('-', "nop"), 2).await;
     world.produce("in", 0, &["b", "t", "c"]);
     let back = |l: &LaneStatus| l.handovers.iter().any(|h| h.rolled_back.is_some());
     until(&runtime, |l| l[0].position == 4 && back(&l[0])).await;

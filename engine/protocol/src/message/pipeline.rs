@@ -57,8 +57,9 @@ pub struct PipelineApply {
 pub struct PipelineApplied {
     pub name: String,
     pub generation: u64,
-    /// What was changed: for people, and for `--json` (null from a server before that).
+    /// What was changed, for people.
     pub text: String,
+    /// The same for `--json`; null from a server that does not say it yet.
     #[serde(default)]
     pub plan: Value,
     /// Warnings only: an error refuses the apply.

@@ -37,58 +37,30 @@ enum Needs {
     Tools(&'static str, &'static str),
 }
 
+const CARGO: Needs = Needs::Program("cargo");
+const PYTHON3: Needs = Needs::Program("python3");
+const NODE: Needs = Needs::Program("node");
+const NPM: Needs = Needs::Program("npm");
 const PYTHON: Needs = Needs::Tools("python3", "componentize-py-");
 const JS: Needs = Needs::Tools("node", "componentize-js-");
 
 type Run = fn();
 
 const CASES: [(&str, &[Needs], Run); 25] = [
-    (
-        "rust::cases",
-        &[Needs::Program("cargo")],
-        modules::rust_cases,
-    ),
-    (
-        "rust::lanes",
-        &[Needs::Program("cargo")],
-        modules::rust_lanes,
-    ),
-    (
-        "python::the_sdk",
-        &[Needs::Program("python3")],
-        modules::python_sdk,
-    ),
-    ("js::the_sdk", &[Needs::Program("node")], modules::js_sdk),
-    (
-        "python::documented",
-        &[Needs::Program("python3")],
-        modules::python_documented,
-    ),
-    (
-        "js::documented",
-        &[Needs::Program("npm")],
-        modules::js_documented,
-    ),
+    ("rust::cases", &[CARGO], modules::rust_cases),
+    ("rust::lanes", &[CARGO], modules::rust_lanes),
+    ("python::the_sdk", &[PYTHON3], modules::python_sdk),
+    ("js::the_sdk", &[NODE], modules::js_sdk),
+    ("python::documented", &[PYTHON3], modules::python_documented),
+    ("js::documented", &[NPM], modules::js_documented),
     (
         "python::no_registry",
-        &[Needs::Program("python3")],
+        &[PYTHON3],
         modules::python_unreachable,
     ),
-    (
-        "js::no_registry",
-        &[Needs::Program("npm")],
-        modules::js_unreachable,
-    ),
-    (
-        "python::failing_test",
-        &[Needs::Program("python3")],
-        modules::python_failing,
-    ),
-    (
-        "js::failing_test",
-        &[Needs::Program("npm")],
-        modules::js_failing,
-    ),
+    ("js::no_registry", &[NPM], modules::js_unreachable),
+    ("python::failing_test", &[PYTHON3], modules::python_failing),
+    ("js::failing_test", &[NPM], modules::js_failing),
     ("python::new_test_build", &[PYTHON], modules::python),
     ("js::new_test_build", &[JS], modules::js),
     ("js::bytes", &[JS], modules::js_bytes),
@@ -103,14 +75,10 @@ const CASES: [(&str, &[Needs], Run); 25] = [
     ),
     (
         "python::documented_state",
-        &[Needs::Program("python3")],
+        &[PYTHON3],
         keeping::python_documented,
     ),
-    (
-        "js::documented_state",
-        &[Needs::Program("node")],
-        keeping::js_documented,
-    ),
+    ("js::documented_state", &[NODE], keeping::js_documented),
     ("python::lanes", &[PYTHON], keeping::python_lanes),
     ("js::lanes", &[JS], keeping::js_lanes),
     (
